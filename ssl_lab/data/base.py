@@ -1,0 +1,81 @@
+"""What every data module has in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from ssl_lab.data.loader import BatchLoader, Columns
+from ssl_lab.types import Batch, DataSpec
+
+PRETRAIN = "pretrain"
+
+
+class DataModule(L.LightningDataModule, ABC):
+    """Raw samples of one data set, shared by every objective of its modality.
+
+    Splits are named ``pretrain`` (what the objective sees; may be unlabelled), ``train`` (what probes are fitted on),
+    ``val`` and ``test``. The validation split is cut from the training samples with ``split_seed`` where the data set
+    has none; the test split is never used for it.
+
+    Args:
+        batch_size: Samples per device and training step.
+        eval_batch_size: Samples per batch in evaluation.
+        seed: Seed of the order of training samples.
+        device_cache_gib: A training split up to this size is kept on the training device as a whole.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_size: int = 256,
+        eval_batch_size: int = 512,
+        seed: int = 0,
+        device_cache_gib: float = 4.0,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1 or eval_batch_size < 1:
+            raise ValueError(f"Batch sizes must be at least 1, found {batch_size} and {eval_batch_size}.")
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.seed = seed
+        self.device_cache_gib = device_cache_gib
+
+    @property
+    @abstractmethod
+    def spec(self) -> DataSpec:
+        """Facts of the data; reading it loads (and where needed downloads and decodes) the data."""
+
+    @abstractmethod
+    def columns(self, split: str) -> Columns:
+        """The raw columns of a split.
+
+        Raises:
+            ValueError: If there is no such split; names those that exist.
+        """
+
+    def as_batch(self, rows: dict[str, Tensor]) -> Batch:
+        """Rows of the columns, with ``index``, as methods see them."""
+        return rows
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the ``train`` split carries labels, which probes need."""
+        return "label" in self.columns("train")
+
+    def train_dataloader(self) -> BatchLoader:
+        """Shuffled raw batches of the ``pretrain`` split, on the training device where they fit."""
+        columns = self.columns(PRETRAIN)
+        device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+        if sum(column.nbytes for column in columns.values()) <= self.device_cache_gib * 2**30:
+            columns = {name: torch.as_tensor(column).to(device) for name, column in columns.items()}
+        return BatchLoader(
+            columns, self.as_batch, batch_size=self.batch_size, seed=self.seed, shuffle=True, device=device
+        )
+
+    def eval_dataloader(self, split: str) -> BatchLoader:
+        """Raw batches of a split: ordered, complete, never augmented."""
+        return BatchLoader(self.columns(split), self.as_batch, batch_size=self.eval_batch_size)

@@ -1,0 +1,159 @@
+"""Whole batches cut by index from columns that stay in memory, on the device, or in a memory map."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssl_lab import distributed
+from ssl_lab.types import Batch
+
+Columns: TypeAlias = Mapping[str, "Tensor | np.ndarray[Any, Any]"]
+"""Equally long arrays by name; a numpy array may be a memory map."""
+
+
+class EpochPermutation:
+    """The order of the samples as a function of (seed, epoch), the same on every rank and after a resume."""
+
+    def __init__(self, num_samples: int, *, seed: int, shuffle: bool) -> None:
+        self.num_samples = num_samples
+        self.seed = seed
+        self.shuffle = shuffle
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; Lightning calls this before each one."""
+        self.epoch = epoch
+
+    def order(self) -> Tensor:
+        """Row numbers of this epoch, shape (num_samples,)."""
+        if not self.shuffle:
+            return torch.arange(self.num_samples)
+        generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)) % 2**63)
+        return torch.randperm(self.num_samples, generator=generator)
+
+
+class BatchLoader:
+    """Iterates over batches of columns.
+
+    One step of W ranks with batch size B reads the same W * B samples as one process with batch size W * B, so runs
+    agree whatever the number of ranks. The loader's state is its position in the epoch; Lightning stores it in the
+    checkpoint and a resumed run goes on with the very next batch.
+
+    Args:
+        columns: Equally long columns.
+        as_batch: Turns rows of the columns into the batch that methods see.
+        batch_size: Samples per rank and step.
+        seed: Seed of the order of samples.
+        shuffle: Training: shuffled, incomplete last batch dropped, sharded over ranks. Otherwise: in order, complete,
+            and the same on every rank.
+        device: Where batches are put. Columns that are tensors are expected to be there already.
+    """
+
+    def __init__(
+        self,
+        columns: Columns,
+        as_batch: Callable[[dict[str, Tensor]], Batch],
+        *,
+        batch_size: int,
+        seed: int = 0,
+        shuffle: bool = False,
+        device: torch.device | None = None,
+    ) -> None:
+        self.columns = columns
+        self.as_batch = as_batch
+        self.batch_size = batch_size
+        self.device = device or torch.device("cpu")
+        self.num_samples = len(next(iter(columns.values())))
+        self.sampler = EpochPermutation(self.num_samples, seed=seed, shuffle=shuffle)
+        self._batches_done = 0
+        if shuffle and len(self) == 0:
+            raise ValueError(
+                f"A training step needs batch_size x ranks = {self._global_batch_size} samples, but the training split "
+                f"has {self.num_samples}. Lower data.batch_size."
+            )
+
+    @property
+    def _global_batch_size(self) -> int:
+        return self.batch_size * (distributed.world_size() if self.sampler.shuffle else 1)
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        if self.sampler.shuffle:
+            return self.num_samples // self._global_batch_size
+        return -(-self.num_samples // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Batches of one epoch, from the stored position on."""
+        start, self._batches_done = self._batches_done, 0
+        order = self.sampler.order()
+        batches: Iterator[Batch] = (self._read(order, k) for k in range(start, len(self)))
+        if not all(isinstance(column, Tensor) for column in self.columns.values()):
+            batches = _prefetch(batches)
+        for done, batch in enumerate(batches, start=start + 1):
+            self._batches_done = done % len(self)
+            yield batch
+
+    def _read(self, order: Tensor, k: int) -> Batch:
+        start = k * self._global_batch_size
+        if self.sampler.shuffle:
+            start += distributed.rank() * self.batch_size
+        index = order[start : start + self.batch_size]
+        rows = {name: self._rows(column, index) for name, column in self.columns.items()}
+        return self.as_batch({**rows, "index": index.to(self.device)})
+
+    def _rows(self, column: Tensor | np.ndarray[Any, Any], index: Tensor) -> Tensor:
+        if isinstance(column, Tensor):
+            return column[index.to(column.device)]
+        rows = torch.from_numpy(np.ascontiguousarray(column[index.numpy()]))
+        return rows.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else rows
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch and how many of its batches were handed out."""
+        return {"epoch": self.sampler.epoch, "batches_done": self._batches_done}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue at a stored position."""
+        self.sampler.set_epoch(state["epoch"])
+        self._batches_done = state["batches_done"]
+
+
+def _prefetch(batches: Iterator[Batch], depth: int = 2) -> Iterator[Batch]:
+    """Read ahead in a thread; an error in the thread is raised where the batch would have been used."""
+    ready: queue.Queue[Any] = queue.Queue(maxsize=depth)
+    stop = threading.Event()
+
+    def put(item: Any) -> bool:
+        while not stop.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def read() -> None:
+        try:
+            for batch in batches:
+                if not put(batch):
+                    return
+            put(None)
+        except Exception as error:
+            put(error)
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, Exception):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        thread.join()

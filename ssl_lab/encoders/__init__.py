@@ -1,0 +1,1 @@
+"""Encoders: one network family per file."""

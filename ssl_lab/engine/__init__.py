@@ -1,0 +1,1 @@
+"""The training and evaluation loop around a method."""

@@ -1,0 +1,1 @@
+"""Methods: one pretraining objective per file."""

@@ -1,0 +1,88 @@
+"""What every pretraining objective has in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, final
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from ssl_lab.optim import Optim
+from ssl_lab.types import Batch, Encoder, Modality, Picture
+
+
+class Method(L.LightningModule, ABC):
+    """A pretraining objective: what is random, what is encoded, what is minimised.
+
+    A method sees raw batches without ever reading labels, and knows neither the data set's name nor the trainer's
+    settings. Subclasses implement ``training_step`` and are final.
+
+    Args:
+        encoder: The network whose features are wanted.
+        optim: Optimizer, schedule and weight-decay groups as one value.
+
+    Raises:
+        ValueError: If the encoder was built for another modality than the method's.
+    """
+
+    modality: ClassVar[Modality]
+
+    def __init__(self, encoder: Encoder, optim: Optim) -> None:
+        super().__init__()
+        if encoder.spec.modality != self.modality:
+            raise ValueError(
+                f"{type(self).__name__} pretrains on {self.modality} data, but {type(encoder).__name__} was built for "
+                f"{encoder.spec.modality} data of shape {encoder.spec.shape}. Choose data= and encoder= of one modality."
+            )
+        self.encoder = encoder
+        self.optim = optim
+
+    @abstractmethod
+    def training_step(self, batch: Batch, batch_idx: int) -> Any:
+        """One step of the objective; reads like the paper."""
+
+    def configure_optimizers(self) -> Any:
+        """One optimizer over all parameters, its schedule counted in optimizer steps."""
+        optimizer, schedule = self.optim.build(self, total_steps=int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def log_losses(self, loss: Tensor, **parts: Tensor) -> Tensor:
+        """Log ``train/loss``, exactly what is differentiated, and its parts as ``train/<part>``; returns the loss."""
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        self.log_dict({f"train/{name}": part.detach() for name, part in parts.items()})
+        return loss
+
+    @final
+    @torch.no_grad()
+    def features(self, batch: Batch) -> Tensor:
+        """Features that protocols score, shape (B, D): ``represent`` in eval mode, deterministic."""
+        return self.in_eval_mode(self.represent)(batch)
+
+    def represent(self, batch: Batch) -> Tensor:
+        """The method's representation of a batch; the encoder's features unless the method says otherwise."""
+        return self.encoder.embed(batch)
+
+    def capabilities(self) -> Mapping[str, Callable[..., Any]]:
+        """What protocols may call, by the name in ``Protocol.needs``; generative methods add ``sample``."""
+        return {"features": self.features}
+
+    def pictures(self, batch: Batch) -> Mapping[str, Picture]:
+        """What to look at during training, by name, for a batch of validation samples."""
+        return {}
+
+    def in_eval_mode(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """``fn`` run with dropout and batch statistics off; each module's mode is restored afterwards."""
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            modes = {module: module.training for module in self.modules()}
+            self.eval()
+            try:
+                return fn(*args, **kwargs)
+            finally:
+                for module, mode in modes.items():
+                    module.training = mode
+
+        return run

@@ -1,0 +1,1 @@
+"""Pretexts: random, batched modules that run on the device."""

@@ -1,0 +1,99 @@
+"""The shared vocabulary: what a batch, a data set, an encoder and a picture are. No logic lives here."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from torch import Tensor, nn
+
+Modality: TypeAlias = Literal["image", "text"]
+
+Batch: TypeAlias = Mapping[str, Tensor]
+"""Columns of equal length B.
+
+``image``: uint8 (B, C, H, W) as stored, or float in [0, 1] once a pretext has touched it.
+``input_ids``, ``attention_mask``: int64 (B, L).
+``label``: int64 (B,), absent where the data has none. ``index``: int64 (B,), the row within its split.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """Facts of a data set that are known before training; encoders and decoders are sized from it.
+
+    Attributes:
+        modality: ``"image"`` or ``"text"``.
+        shape: Shape of one sample: (C, H, W) for images, (L,) tokens for text.
+        num_classes: Number of classes, or None without labels.
+        class_names: Names of the classes, in label order; empty if unknown.
+        mean: Mean of each image channel over the training split, pixels scaled to [0, 1].
+        std: Standard deviation of each image channel, same scale.
+        vocab_size: Number of token ids the tokenizer can produce (text).
+        pad_id: Padding id (text).
+        mask_id: Mask id (text); None if the tokenizer has none.
+        special_ids: Ids that are not words: padding, mask, class, separator, unknown (text).
+    """
+
+    modality: Modality
+    shape: tuple[int, ...]
+    num_classes: int | None = None
+    class_names: tuple[str, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    vocab_size: int | None = None
+    pad_id: int | None = None
+    mask_id: int | None = None
+    special_ids: tuple[int, ...] = ()
+
+
+class Encoder(nn.Module, ABC):
+    """A network that turns a batch into one feature vector per sample.
+
+    An encoder is built from a DataSpec and owns the scaling of its modality: it accepts images as uint8 or as
+    floats in [0, 1] and normalises them itself.
+
+    Attributes:
+        spec: The data it was built for.
+        embed_dim: Width D of its features.
+    """
+
+    spec: DataSpec
+    embed_dim: int
+
+    @abstractmethod
+    def embed(self, batch: Batch) -> Tensor:
+        """Features of a batch, shape (B, embed_dim). What every protocol and every export uses."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageGrid:
+    """Images to look at, shape (R, N, C, H, W), values in [0, 1]; drawn as R rows of N images.
+
+    Attributes:
+        images: The pixels.
+        row_names: One name per row, or empty.
+    """
+
+    images: Tensor
+    row_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedText:
+    """Masked sentences to look at, all int64 (B, L).
+
+    Attributes:
+        input_ids: What the model saw.
+        labels: The original id at positions that were chosen for prediction, -100 elsewhere.
+        guesses: The model's most probable id at every position.
+    """
+
+    input_ids: Tensor
+    labels: Tensor
+    guesses: Tensor
+
+
+Picture: TypeAlias = ImageGrid | MaskedText
