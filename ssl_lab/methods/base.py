@@ -39,6 +39,7 @@ class Method(L.LightningModule, ABC):
             )
         self.encoder = encoder
         self.optim = optim
+        self.last_loss = torch.tensor(0.0)
 
     @abstractmethod
     def training_step(self, batch: Batch, batch_idx: int) -> Any:
@@ -51,7 +52,8 @@ class Method(L.LightningModule, ABC):
 
     def log_losses(self, loss: Tensor, **parts: Tensor) -> Tensor:
         """Log ``train/loss``, exactly what is differentiated, and its parts as ``train/<part>``; returns the loss."""
-        self.log("train/loss", loss.detach(), prog_bar=True)
+        self.last_loss = loss.detach()
+        self.log("train/loss", self.last_loss, prog_bar=True)
         self.log_dict({f"train/{name}": part.detach() for name, part in parts.items()})
         return loss
 

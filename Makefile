@@ -1,0 +1,46 @@
+# Everything below installs what it needs into .venv on first use.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: demo install dev test lint typecheck notebooks format clean
+
+demo: install  ## pretrain SimCLR on handwritten digits and show what it has learned
+	$(BIN)/ssl-lab pretrain experiment=simclr_digits
+
+install: $(VENV)/.installed
+dev: $(VENV)/.installed-dev
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "ssl_lab needs Python 3.11 or later; set it with make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+test: dev  ## unit, contract and two-process tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+lint: dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell ssl_lab conf tests docs benchmarks README.md CHANGELOG.md
+
+format: dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+typecheck: dev
+	$(BIN)/mypy
+
+notebooks: dev  ## execute every notebook
+	$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 -n 0 notebooks
+
+clean:
+	rm -rf build dist .mypy_cache .ruff_cache

@@ -1,0 +1,211 @@
+"""The commands that build live objects; importing this module imports torch."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import hydra
+import lightning as L
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+from rich.console import Console
+
+from ssl_lab.cli import config
+from ssl_lab.cli.errors import explain
+from ssl_lab.cli.paths import config_dir
+from ssl_lab.engine import pretrain as engine
+from ssl_lab.engine.checkpoint import find_checkpoint
+from ssl_lab.engine.pictures import render
+from ssl_lab.engine.run_dir import read_json, update_summary, write_atomically, write_json
+from ssl_lab.report.page import write_report
+from ssl_lab.report.tables import results_table
+from ssl_lab.types import ImageGrid
+
+
+def pretrain(args: list[str]) -> int:
+    """``ssl-lab pretrain``: one run, or with ``-m`` a sweep."""
+    failures: list[str] = []
+    command_line = list(sys.argv)
+
+    def task(cfg: DictConfig) -> float | None:
+        sys.argv = command_line  # Lightning starts further DDP ranks from it
+        try:
+            return _run(cfg)
+        except Exception as error:
+            in_process = HydraConfig.get().launcher._target_.endswith("BasicLauncher")
+            if os.environ.get("SSL_LAB_TRACEBACK") or not in_process:
+                raise
+            failures.append(explain(error))
+            print(f"ssl-lab: {failures[-1]}", file=sys.stderr)
+            return float("nan")
+
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions reach us instead of being printed in part
+    sys.argv = [command_line[0], *args]
+    try:
+        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="pretrain")(task)()
+    finally:
+        sys.argv = command_line
+    return 1 if failures else 0
+
+
+def _run(cfg: DictConfig) -> float | None:
+    _quiet()
+    hydra_cfg = HydraConfig.get()
+    run_dir = Path(hydra_cfg.runtime.output_dir)
+    cfg.run_dir = str(run_dir)
+    L.seed_everything(cfg.seed, verbose=False)
+    datamodule = config.build_data(cfg.data, seed=cfg.seed)
+    method = config.build_method(cfg, datamodule.spec)
+    protocols = config.build_protocols(cfg.evaluation)
+    engine.check_needs(method, protocols)
+    trainer = config.build_trainer(cfg, run_dir, progress_bar=sys.stdout.isatty())
+    _refuse_ranks_in_sweep(trainer, hydra_cfg.mode)
+    checkpoint = find_checkpoint(run_dir) if cfg.ckpt == "last" else cfg.ckpt and Path(cfg.ckpt)
+
+    if trainer.is_global_zero:
+        config.save_config(cfg, list(hydra_cfg.overrides.task), datamodule, run_dir)
+        update_summary(run_dir, experiment=hydra_cfg.runtime.choices.get("experiment"), seed=cfg.seed)
+        size = sum(p.numel() for p in method.encoder.parameters()) / 1e6
+        print(
+            f"{type(method).__name__} on {type(datamodule).__name__} {datamodule.spec.shape}: "
+            f"{type(method.encoder).__name__}, {size:.1f} M parameters, {trainer.accelerator.__class__.__name__} x "
+            f"{trainer.world_size}. Run directory: {run_dir}"
+        )
+    metrics = engine.pretrain(
+        method,
+        datamodule,
+        trainer,
+        protocols,
+        checkpoint,
+        evaluate_every_n_epochs=cfg.evaluate_every_n_epochs,
+        save_every_n_minutes=cfg.save_every_n_minutes,
+    )
+    if trainer.is_global_zero:
+        _conclude(run_dir)
+    if cfg.objective is None:
+        return None
+    if cfg.objective not in metrics:
+        raise ValueError(f"The objective {cfg.objective!r} was not measured. Choose from: {', '.join(sorted(metrics))}.")
+    if trainer.is_global_zero:
+        update_summary(run_dir, objective={"name": cfg.objective, "value": metrics[cfg.objective]})
+    return metrics[cfg.objective]
+
+
+def _conclude(run_dir: Path) -> None:
+    evaluation = read_json(run_dir / "evaluation.json")
+    if evaluation:
+        Console().print(results_table(evaluation))
+    seconds = read_json(run_dir / "summary.json")["training_time_sec"]
+    print(f"Trained in {seconds:.0f} s. Report: {write_report(run_dir)}")
+
+
+def _refuse_ranks_in_sweep(trainer: L.Trainer, mode: RunMode | None) -> None:
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    if mode == RunMode.MULTIRUN and trainer.world_size > 1 and not environment.creates_processes_externally:  # type: ignore[union-attr]
+        raise ValueError(
+            f"A sweep in this process cannot start {trainer.world_size} ranks itself: each rank would start the whole "
+            "sweep again. Use trainer.devices=1, start the sweep with torchrun, or one command per run."
+        )
+
+
+def evaluate(args: list[str]) -> int:
+    """``ssl-lab evaluate``: judge a run again, on its own or on other data."""
+    cfg = _compose("evaluate", args)
+    run_dir, device = Path(cfg.run), _device()
+    run_cfg, spec, method = config.load_run(run_dir)
+    datamodule = config.data_for_run(run_cfg, run_dir, spec, cfg.get("data"))
+    protocols = config.build_protocols(cfg.get("evaluation") or run_cfg.evaluation)
+    engine.check_needs(method, protocols)
+    L.seed_everything(run_cfg.seed, verbose=False)
+    random_encoder = config.build_encoder(run_cfg.encoder, spec)
+    table = engine.evaluate_with_baselines(
+        method.to(device).capabilities(),
+        protocols,
+        datamodule,
+        random_encoder,
+        name=type(method).__name__,
+        device=device,
+        split=cfg.split,
+    )
+    own = cfg.get("data") is None and cfg.split == "test"
+    name = "evaluation.json" if own else f"evaluation_{table['data'].lower()}_{cfg.split}.json"
+    write_json(run_dir / name, table)
+    Console().print(results_table(table))
+    print(f"Written to {run_dir / name}." + (f" Report: {write_report(run_dir)}" if own else ""))
+    return 0
+
+
+@torch.no_grad()
+def embed(args: list[str]) -> int:
+    """``ssl-lab embed``: features of every sample as a parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    cfg = _compose("embed", args)
+    run_dir, device = Path(cfg.run), _device()
+    run_cfg, spec, method = config.load_run(run_dir)
+    datamodule = config.data_for_run(run_cfg, run_dir, spec, cfg.get("data"))
+    method.to(device)
+    tables = []
+    for split in cfg.splits:
+        for batch in datamodule.eval_dataloader(split):
+            features = method.features({name: column.to(device) for name, column in batch.items()}).float().cpu()
+            columns: dict[str, Any] = {"split": [split] * len(features), "index": batch["index"].tolist()}
+            if datamodule.labelled:
+                columns["label"] = batch["label"].tolist()
+            columns["features"] = pa.FixedSizeListArray.from_arrays(pa.array(features.flatten().numpy()), features.shape[1])
+            tables.append(pa.table(columns))
+    table = pa.concat_tables(tables)
+    write_atomically(Path(cfg.out), lambda path: pq.write_table(table, path))
+    print(f"{table.num_rows:,} rows of {method.features(batch).shape[1]} features: {cfg.out}")
+    return 0
+
+
+def sample(args: list[str]) -> int:
+    """``ssl-lab sample``: a grid of samples from a generative run."""
+    cfg = _compose("sample", args)
+    run_dir, device = Path(cfg.run), _device()
+    method = config.load_run(run_dir)[2].to(device)
+    capabilities = method.capabilities()
+    if "sample" not in capabilities:
+        raise ValueError(f"{type(method).__name__} does not generate samples. Give run= a VAE or GAN run.")
+    generator = torch.Generator(device).manual_seed(cfg.seed)
+    images = capabilities["sample"](cfg.num_samples, generator)
+    columns = min(16, cfg.num_samples)
+    rows = -(-cfg.num_samples // columns)
+    blank = torch.ones(rows * columns - len(images), *images.shape[1:], device=device)
+    grid = ImageGrid(images=torch.cat([images, blank]).unflatten(0, (rows, columns)))
+    out = Path(cfg.out or run_dir / "samples.png")
+    write_atomically(out, lambda path: Image.fromarray(render(grid)).save(path, "PNG"))
+    print(out)
+    return 0
+
+
+def _compose(name: str, overrides: list[str]) -> DictConfig:
+    _quiet()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        cfg = compose(name, overrides)
+    missing = OmegaConf.missing_keys(cfg)
+    if missing:
+        raise ValueError(f"ssl-lab {name} needs {', '.join(sorted(missing))}. Give it as key=value.")
+    return cfg
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _quiet() -> None:
+    """Lightning's tips and notices say nothing that the run directory does not."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning")

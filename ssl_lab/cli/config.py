@@ -1,0 +1,120 @@
+"""From a composed configuration to live objects, in one place and one order."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from ssl_lab.data.base import DataModule
+from ssl_lab.engine.checkpoint import find_checkpoint, load_weights
+from ssl_lab.engine.run_dir import read_json, write_atomically, write_json
+from ssl_lab.evaluation.protocol import Protocol
+from ssl_lab.methods.base import Method
+from ssl_lab.types import DataSpec, Encoder
+
+
+def build_data(node: DictConfig, *, seed: int) -> DataModule:
+    """The data module, its order of samples seeded by the run's seed."""
+    return instantiate(node, _partial_=True, _convert_="all")(seed=seed)  # type: ignore[no-any-return]
+
+
+def build_encoder(node: DictConfig, spec: DataSpec) -> Encoder:
+    """The encoder for a data set."""
+    return instantiate(node, _partial_=True, _convert_="all")(spec)  # type: ignore[no-any-return]
+
+
+def build_method(cfg: DictConfig, spec: DataSpec) -> Method:
+    """Encoder, optimizer settings and the method around them."""
+    encoder = build_encoder(cfg.encoder, spec)
+    optim = instantiate(cfg.optim, _convert_="all")
+    return instantiate(cfg.method, _partial_=True, _convert_="all")(encoder, optim)  # type: ignore[no-any-return]
+
+
+def build_protocols(node: DictConfig | None) -> list[Protocol]:
+    """The protocols of an evaluation group; ``encoder: run:DIR`` inside one becomes that run's encoder."""
+    protocols = []
+    for settings in (node or {}).values():
+        fixed = settings.copy()
+        source = fixed.get("encoder")
+        if isinstance(source, str):
+            if not source.startswith("run:"):
+                raise ValueError(f"A protocol's encoder is given as run:DIR, found {source!r}.")
+            fixed.encoder = None
+            encoder = load_run(Path(source.removeprefix("run:")))[2].encoder
+            protocols.append(instantiate(fixed, _partial_=True, _convert_="all")(encoder=encoder))
+        else:
+            protocols.append(instantiate(fixed, _convert_="all"))
+    return protocols
+
+
+def build_trainer(cfg: DictConfig, run_dir: Path, *, progress_bar: bool) -> L.Trainer:
+    """Lightning's trainer in the run directory."""
+    loggers = [instantiate(node, _convert_="all") for node in (cfg.logger or {}).values()]
+    return instantiate(cfg.trainer, _partial_=True, _convert_="all")(  # type: ignore[no-any-return]
+        default_root_dir=str(run_dir),
+        logger=loggers or False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=progress_bar,
+        use_distributed_sampler=False,
+    )
+
+
+def save_config(cfg: DictConfig, overrides: list[str], datamodule: DataModule, run_dir: Path) -> None:
+    """Leave in the run directory what is needed to build the same objects again."""
+    resolved = OmegaConf.to_yaml(cfg, resolve=True)
+    write_atomically(run_dir / "config.yaml", lambda path: _write(path, resolved))
+    write_atomically(run_dir / "overrides.yaml", lambda path: _write(path, OmegaConf.to_yaml(overrides)))
+    write_json(run_dir / "spec.json", dataclasses.asdict(datamodule.spec))
+    if datamodule.spec.modality == "text":
+        datamodule.tokenizer.save_pretrained(run_dir / "tokenizer")  # type: ignore[attr-defined]
+
+
+def load_run(run_dir: Path) -> tuple[DictConfig, DataSpec, Method]:
+    """Configuration, data facts and method of a run, with the weights of its last checkpoint.
+
+    Raises:
+        FileNotFoundError: If the directory is no run or has no checkpoint.
+        ValueError: If the checkpoint is damaged or holds code.
+    """
+    if not (run_dir / "config.yaml").is_file():
+        raise FileNotFoundError(f"{run_dir} is no run directory: it has no config.yaml. Give run= a directory below runs/.")
+    cfg = OmegaConf.load(run_dir / "config.yaml")
+    assert isinstance(cfg, DictConfig)
+    checkpoint = find_checkpoint(run_dir)
+    facts = read_json(run_dir / "spec.json")
+    spec = DataSpec(**{key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()})
+    method = build_method(cfg, spec)
+    load_weights(method, checkpoint)
+    return cfg, spec, method.eval()
+
+
+def data_for_run(cfg: DictConfig, run_dir: Path, spec: DataSpec, data: DictConfig | None) -> DataModule:
+    """The run's own data, or other data that its encoder can read, tokenised by the run's tokenizer.
+
+    Raises:
+        ValueError: If the data is of another modality or has other channels.
+    """
+    node: Any = (data if data is not None else cfg.data).copy()
+    if (run_dir / "tokenizer").is_dir() and "tokenizer" in node:
+        with open_dict(node):
+            node.tokenizer = str(run_dir / "tokenizer")
+            if data is not None:
+                node.max_length = spec.shape[0]
+    datamodule = build_data(node, seed=cfg.seed)
+    found = datamodule.spec
+    if found.modality != spec.modality or (spec.modality == "image" and found.shape[0] != spec.shape[0]):
+        raise ValueError(
+            f"The run was trained on {spec.modality} data of shape {spec.shape}, but data= is {found.modality} of shape "
+            f"{found.shape}. Choose data of the same modality and number of channels."
+        )
+    return datamodule
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)

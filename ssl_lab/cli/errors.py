@@ -1,0 +1,54 @@
+"""Errors as one message."""
+
+from __future__ import annotations
+
+import difflib
+import re
+
+
+def explain(error: BaseException) -> str:
+    """The message of the error that a user can act on, without the layers that wrapped it."""
+    from hydra.errors import InstantiationException
+
+    while isinstance(error, InstantiationException) and error.__cause__ is not None:
+        error = error.__cause__
+    text = str(error).strip()
+    if isinstance(error, TypeError) and "unexpected keyword argument" in text:
+        name = text.split("'")[-2]
+        return f"{text}. Remove +...{name}= from the command, or see the accepted keys with --cfg job."
+    if misspelt := re.search(r"Could not override '([\w.@/]+)'", text):
+        return f"There is no setting {misspelt[1]!r}.{_suggest(misspelt[1])} See all settings with --cfg job."
+    if missing := re.search(r"Could not find '(\w+)/([\w/]+)'", text):
+        return _unknown_choice(missing[1], missing[2])
+    if type(error).__name__ == "MissingMandatoryValue":
+        return f"{text.splitlines()[0]}. Give it on the command line as key=value."
+    kind = type(error)
+    ours = isinstance(error, ValueError | OSError | RuntimeError) or kind.__module__.startswith(("hydra", "omegaconf"))
+    hint = "" if ours else "\nThis looks like a fault of ours. SSL_LAB_TRACEBACK=1 shows where it happened."
+    return (text if ours else f"{kind.__name__}: {text}") + hint
+
+
+def _suggest(key: str) -> str:
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
+
+    from ssl_lab.cli.paths import config_dir
+
+    known: set[str] = set()
+    for path in config_dir().rglob("*.yaml"):
+        group = path.relative_to(config_dir()).parts[0]
+        prefix = "" if path.parent == config_dir() or group == "experiment" else f"{group}."
+        node = OmegaConf.load(path)
+        known |= {f"{prefix}{name}" for name in node if name not in ("defaults", "_target_", "hydra")}
+    GlobalHydra.instance().clear()
+    close = difflib.get_close_matches(key, sorted(known), n=3, cutoff=0.7)
+    return f" Did you mean {' or '.join(close)}?" if close else ""
+
+
+def _unknown_choice(group: str, name: str) -> str:
+    from ssl_lab.cli.paths import choices
+
+    known = choices(group)
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean {group}={close[0]}?" if close else ""
+    return f"There is no {group} {name!r}.{hint} Choose from: {', '.join(known)}."

@@ -1,0 +1,34 @@
+"""``ssl-lab list``."""
+
+from __future__ import annotations
+
+from ssl_lab.cli.paths import choices, config_dir
+
+TITLES = {
+    "methods": "method",
+    "data": "data",
+    "encoders": "encoder",
+    "experiments": "experiment",
+    "views": "views",
+    "evaluations": "evaluation",
+    "optimizers": "optim",
+    "trainers": "trainer",
+    "loggers": "logger",
+}
+DEFAULT = ("methods", "data", "encoders", "experiments")
+
+
+def list_choices(args: list[str]) -> int:
+    """Print the choices of some groups, each with one line."""
+    unknown = [name for name in args if name not in TITLES]
+    if unknown:
+        raise ValueError(f"There is no list of {unknown[0]!r}. Choose from: {', '.join(TITLES)}.")
+    for title in args or DEFAULT:
+        group = TITLES[title]
+        print(f"\n{title}  ({group}=NAME)")
+        described = choices(group)
+        width = max(map(len, described), default=0)
+        for name, text in described.items():
+            print(f"  {name:<{width}}  {text}")
+    print(f"\nAlso: {', '.join(name for name in TITLES if name not in DEFAULT)}. Files: {config_dir()}")
+    return 0

@@ -1,0 +1,82 @@
+"""The ``ssl-lab`` command: dispatch, errors and completion. Imports nothing slow until a command needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+COMMANDS = {
+    "pretrain": "pretrain a method:  ssl-lab pretrain experiment=NAME [key=value ...]   (-m for sweeps)",
+    "evaluate": "judge a run:        ssl-lab evaluate run=DIR [data=NAME] [evaluation=NAME]",
+    "embed": "write features:     ssl-lab embed run=DIR [data=NAME] out=features.parquet",
+    "sample": "draw samples:       ssl-lab sample run=DIR [num_samples=80]",
+    "report": "make report pages:  ssl-lab report DIR [DIR ...] [--out FILE]",
+    "list": "what there is:      ssl-lab list [methods|data|encoders|experiments|...]",
+}
+
+HELP = """ssl-lab: self-supervised pretraining, evaluation and reports.
+
+{commands}
+
+Settings are Hydra overrides: group=choice (method=vae data=fashion_mnist) and key=value (optim.lr=1e-3).
+See a run's settings without starting it: ssl-lab pretrain experiment=NAME --cfg job
+Tab completion in bash: eval "$(ssl-lab -sc install=bash)"
+Full error traces: SSL_LAB_TRACEBACK=1
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; errors become one message and exit code 1."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help", "help"):
+        width = max(map(len, COMMANDS))
+        print(HELP.format(commands="\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())))
+        return 0
+    if args[0] == "--version":
+        from ssl_lab import __version__
+
+        print(__version__)
+        return 0
+    if args[0] in ("-sc", "--shell-completion"):
+        from ssl_lab.cli.completion import complete
+
+        return complete(args[1] if len(args) > 1 else "")
+    if args[0] not in COMMANDS:
+        print(f"ssl-lab: there is no command {args[0]!r}. Choose from: {', '.join(COMMANDS)}.", file=sys.stderr)
+        return 1
+    try:
+        return _command(args[0])(args[1:])
+    except KeyboardInterrupt:
+        print("ssl-lab: stopped at once by a second Ctrl-C; the last checkpoint is as it was.", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if os.environ.get("SSL_LAB_TRACEBACK"):
+            raise
+        from ssl_lab.cli.errors import explain
+
+        print(f"ssl-lab: {explain(error)}", file=sys.stderr)
+        return 1
+
+
+def _command(name: str) -> Callable[[list[str]], int]:
+    if name == "list":
+        from ssl_lab.cli.listing import list_choices
+
+        return list_choices
+    if name == "report":
+        from ssl_lab.cli.reporting import report
+
+        return report
+    from ssl_lab.cli import commands
+
+    return {
+        "pretrain": commands.pretrain,
+        "evaluate": commands.evaluate,
+        "embed": commands.embed,
+        "sample": commands.sample,
+    }[name]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

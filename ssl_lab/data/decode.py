@@ -1,0 +1,77 @@
+"""From an encoded picture of any kind to uint8 pixels."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+Encoded: TypeAlias = "bytes | Path | NDArray[np.uint8] | None"
+"""An image file, its content, or pixels (H, W) or (H, W, 3); None if it is missing."""
+
+# What Pillow raises on damaged files, by trial.
+_DAMAGED = (
+    OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, OverflowError, struct.error, zlib.error,
+    Image.DecompressionBombError,
+)  # fmt: skip
+
+
+def decode(encoded: Encoded, *, channels: int | None, image_size: int | None) -> NDArray[np.uint8] | None:
+    """Pixels of an image, upright, uint8 (C, H, W); None if it cannot be read.
+
+    The orientation stored by cameras is applied, transparent pixels are laid on white, 16-bit greys keep their upper
+    8 bits, and CMYK, palette and other modes become grey or RGB.
+
+    Args:
+        encoded: The image.
+        channels: 1 for grey, 3 for RGB, None for whichever it is.
+        image_size: Its short side is resized to this (bicubic, antialiased) and the centre square cut out; None to
+            keep its size.
+    """
+    if encoded is None:
+        return None
+    try:
+        with _open(encoded) as image:
+            if image_size is not None:
+                image.draft(None, (2 * image_size, 2 * image_size))  # JPEG: skip frequencies far above the target
+            image = _to_grey_or_rgb(ImageOps.exif_transpose(image), channels)
+            if image_size is not None and image.size != (image_size, image_size):
+                image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BICUBIC)
+            pixels = np.array(image)
+    except _DAMAGED:
+        return None
+    return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
+
+
+def _open(encoded: bytes | Path | NDArray[np.uint8]) -> Image.Image:
+    if isinstance(encoded, np.ndarray):
+        return Image.fromarray(encoded)
+    return Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded)
+
+
+def _to_grey_or_rgb(image: Image.Image, channels: int | None) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        image = Image.fromarray(_to_8_bit(np.array(image)))
+    is_grey = image.mode in ("1", "L", "LA", "La")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image).convert("RGB")
+    target = {None: "L" if is_grey else "RGB", 1: "L", 3: "RGB"}[channels]
+    return image if image.mode == target else image.convert(target)
+
+
+def _to_8_bit(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Greys of more than 8 bits: integers above 255 are taken for 16 bits, floats up to 1 for [0, 1]."""
+    grey = values.astype(np.float64)
+    if values.dtype == np.uint16 or grey.max() > 255:
+        grey = np.floor(grey / 256)
+    elif np.issubdtype(values.dtype, np.floating) and grey.max() <= 1:
+        grey = grey * 255
+    return grey.clip(0, 255).astype(np.uint8)

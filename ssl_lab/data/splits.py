@@ -1,0 +1,122 @@
+"""Which rows of a source make up which split."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssl_lab.data.base import PRETRAIN
+
+UNLABELLED = -1
+"""The label of a row without one, as in Hugging Face data sets."""
+
+_SPLIT_WORDS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+    PRETRAIN: ("pretrain", "unlabeled", "unlabelled", "unsupervised"),
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of one source split.
+
+    Attributes:
+        source: Name of the source split.
+        rows: Ascending row numbers in it.
+    """
+
+    source: str
+    rows: NDArray[np.int64]
+
+
+def split_named(name: str) -> str | None:
+    """The split that a file, folder or hub split is named after (``brown.valid.txt`` is ``val``), or None."""
+    words = re.split(r"[^a-z]+", name.lower())
+    return next((split for word in words for split, known in _SPLIT_WORDS.items() if word in known), None)
+
+
+def check_fractions(*, val_fraction: float, test_fraction: float = 0.0) -> None:
+    """Raise ValueError unless both fractions leave something to train on."""
+    if not (0 <= val_fraction < 1 and 0 <= test_fraction < 1):
+        raise ValueError(
+            f"val_fraction and test_fraction are shares of the training samples, found {val_fraction} and "
+            f"{test_fraction}. Choose numbers from 0 (no such split) to below 1."
+        )
+
+
+def plan_splits(
+    labels: Mapping[str, NDArray[np.int64]], *, val_fraction: float, test_fraction: float, split_seed: int
+) -> dict[str, Part]:
+    """Where each split comes from; what the source lacks is cut from its training rows, stratified by label.
+
+    A ``val`` or ``test`` split whose labels are withheld, as those of benchmarks with a server are, counts as lacking.
+
+    Args:
+        labels: Label of every row by source split, -1 where unknown; ``train`` is required.
+        val_fraction: Share of the training rows (without test) for ``val``; 0 for none.
+        test_fraction: Share of the training rows for ``test``; 0 for none.
+        split_seed: Seed of both cuts.
+
+    Returns:
+        ``train``, and where they exist ``val``, ``test`` and ``pretrain``.
+
+    Raises:
+        ValueError: If there is no ``train``, or too few rows to cut from.
+    """
+    if "train" not in labels:
+        raise ValueError(f"A data set needs a split named train, found {sorted(labels)}. Rename one of them.")
+    labelled = bool((labels["train"] != UNLABELLED).any())
+    parts = {}
+    for name, split_labels in labels.items():
+        if name in ("val", "test") and labelled and (split_labels == UNLABELLED).all():
+            warnings.warn(
+                f"The {name} split has no labels but the train split has; it is left out and cut from train instead.",
+                stacklevel=2,
+            )
+        else:
+            parts[name] = Part(name, np.arange(len(split_labels)))
+    for salt, (name, fraction) in enumerate((("test", test_fraction), ("val", val_fraction))):
+        if name not in parts and fraction > 0:
+            rows = parts["train"].rows
+            kept, cut = _cut(labels["train"][rows], fraction=fraction, seed=(split_seed, salt))
+            parts |= {"train": Part("train", rows[kept]), name: Part("train", rows[cut])}
+    return parts
+
+
+def find_split(split: str, available: Collection[str]) -> str:
+    """The stored split that serves ``split``: ``pretrain`` is ``train`` unless the data has unlabelled samples.
+
+    Raises:
+        ValueError: If there is none; names those that exist.
+    """
+    stored = "train" if split == PRETRAIN and PRETRAIN not in available else split
+    if stored not in available:
+        raise ValueError(
+            f"There is no split {split!r}; the splits of this data set are {sorted({PRETRAIN, *available})}. "
+            "Name one of them, or set data.val_fraction above 0 if the val split is missing."
+        )
+    return stored
+
+
+def _cut(
+    labels: NDArray[np.int64], *, fraction: float, seed: tuple[int, int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Kept and cut rows: a systematic sample of the shuffled rows ordered by label, so each class gives its share."""
+    num, num_cut = len(labels), max(1, round(fraction * len(labels)))
+    if num_cut >= num:
+        raise ValueError(
+            f"A share of {fraction} of {num} training samples is to become another split, which leaves none to train "
+            "on. Give more samples or a smaller fraction, or 0 for no such split."
+        )
+    order = np.random.default_rng(seed).permutation(num)
+    order = order[np.argsort(labels[order], kind="stable")]
+    cut = np.zeros(num, dtype=bool)
+    cut[order[((np.arange(num_cut) + 0.5) * num / num_cut).astype(np.int64)]] = True
+    return np.flatnonzero(~cut), np.flatnonzero(cut)

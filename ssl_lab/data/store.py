@@ -1,0 +1,57 @@
+"""The cache folder: what is expensive to prepare is built once, by one process, and appears complete or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+
+def cache_folder() -> Path:
+    """``$SSL_LAB_CACHE``, by default ``~/.cache/ssl_lab``."""
+    return Path(os.environ.get("SSL_LAB_CACHE", "~/.cache/ssl_lab")).expanduser()
+
+
+def fingerprint(facts: Any) -> str:
+    """Short hash of plain data, the same in every process."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def file_facts(folder: Path) -> list[tuple[str, int, int]]:
+    """Relative path, size and modification time of each file below a folder, in order of path."""
+    facts = []
+    for parent, _, names in os.walk(folder, followlinks=True):
+        for name in names:
+            stat = os.stat(os.path.join(parent, name))
+            facts.append((os.path.relpath(os.path.join(parent, name), folder), stat.st_size, stat.st_mtime_ns))
+    return sorted(facts)
+
+
+def build_once(key: str, build: Callable[[Path], None]) -> Path:
+    """The folder ``key`` of the cache; built if it is missing, while other processes that want it wait.
+
+    Args:
+        key: Name of the folder; must change whenever the content would.
+        build: Fills an empty folder, which is renamed to its final name when it returns.
+    """
+    folder = cache_folder() / key
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            unfinished = Path(f"{folder}.unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)  # left by a process that was killed
+            unfinished.mkdir()
+            try:
+                build(unfinished)
+                unfinished.rename(folder)
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
+    return folder

@@ -1,0 +1,52 @@
+"""Residual networks from torchvision."""
+
+from __future__ import annotations
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from ssl_lab.encoders.image import ImageEncoder, require_channels_last
+from ssl_lab.types import DataSpec
+
+SMALL_IMAGE = 64
+
+
+class ResNet(ImageEncoder):
+    """A torchvision ResNet without its classifier.
+
+    Images up to 64 pixels get the CIFAR stem of the literature: a 3x3 convolution of stride 1 and no max-pooling.
+
+    Args:
+        spec: The image data it is built for.
+        depth: 18, 34 or 50.
+
+    Raises:
+        ValueError: If the depth is unknown.
+
+    References:
+        He et al., Deep Residual Learning for Image Recognition (2015). arXiv:1512.03385
+    """
+
+    def __init__(self, spec: DataSpec, *, depth: int = 18) -> None:
+        builders = {
+            18: torchvision.models.resnet18,
+            34: torchvision.models.resnet34,
+            50: torchvision.models.resnet50,
+        }
+        if depth not in builders:
+            raise ValueError(f"There is no ResNet-{depth} here. Choose encoder.depth from {sorted(builders)}.")
+        network = builders[depth](weights=None, zero_init_residual=True)
+        super().__init__(spec, embed_dim=network.fc.in_features)
+        channels, height, width = spec.shape
+        if max(height, width) <= SMALL_IMAGE:
+            network.conv1 = nn.Conv2d(channels, 64, 3, stride=1, padding=1, bias=False)
+            network.maxpool = nn.Identity()
+        elif channels != 3:
+            network.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
+        network.fc = nn.Identity()
+        self.network = require_channels_last(network)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Globally pooled features of the last stage."""
+        return self.network(x.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]

@@ -1,0 +1,213 @@
+"""What watches over a training run: checkpoints, signals, non-finite losses, random streams, throughput."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from ssl_lab import distributed
+from ssl_lab.engine.run_dir import LAST_CHECKPOINT
+from ssl_lab.methods.base import Method
+from ssl_lab.types import Batch
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became NaN or infinite."""
+
+
+class InterruptedRunError(RuntimeError):
+    """A signal asked the run to stop; its state was saved."""
+
+
+def steps_done(trainer: L.Trainer) -> int:
+    """Batches trained on so far, whatever the number of optimizers."""
+    return trainer.fit_loop.total_batch_idx + 1
+
+
+class StopOnNonFiniteLoss(Callback):
+    """Stops training when the loss is NaN or infinite, before a checkpoint could be overwritten.
+
+    The first bad step is remembered on the device; the host looks at it every ``log_every_n_steps`` steps and before
+    each checkpoint, so that the step itself never waits for the device.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Nothing bad has happened yet."""
+        self._first_bad = torch.tensor(-1, device=pl_module.device)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Remember the first bad step, and look every so often."""
+        assert isinstance(pl_module, Method)
+        step = steps_done(trainer)
+        bad = ~torch.isfinite(pl_module.last_loss) & (self._first_bad < 0)
+        self._first_bad = torch.where(bad, step, self._first_bad)
+        if step % trainer.log_every_n_steps == 0 or (distributed.world_size() == 1 and bad.device.type == "cpu"):
+            self.check(trainer)
+
+    def check(self, trainer: L.Trainer) -> None:
+        """Raise on all ranks if any has seen a bad loss."""
+        step = int(self._first_bad)
+        if distributed.any_rank(step >= 0, self._first_bad.device):
+            step = max(distributed.gather_objects(step))
+            epoch, batch_idx = divmod(step - 1, int(trainer.num_training_batches))
+            checkpoint = self.run_dir / LAST_CHECKPOINT
+            kept = f"The last good checkpoint is {checkpoint}" if checkpoint.is_file() else "No checkpoint was saved yet"
+            raise NonFiniteLossError(
+                f"The loss became NaN or infinite at step {step} (epoch {epoch}, batch index {batch_idx}). {kept}. Lower "
+                "optim.lr, clip with trainer.gradient_clip_val=1, or use trainer.precision=32-true."
+            )
+
+
+class SaveCheckpoint(Callback):
+    """Keeps ``checkpoints/last.ckpt`` up to date: every few minutes, at the end, and when a signal asks to stop.
+
+    SIGINT and SIGTERM only set a flag; all ranks agree at the end of a batch, save together, and stop. A second SIGINT
+    stops at once.
+
+    Args:
+        run_dir: The run directory.
+        guard: Asked before each save, so that a good checkpoint is never overwritten by a bad one.
+        every_n_minutes: Time between periodic saves.
+    """
+
+    def __init__(self, run_dir: Path, guard: StopOnNonFiniteLoss, *, every_n_minutes: float = 10.0) -> None:
+        self.path = run_dir / LAST_CHECKPOINT
+        self.guard = guard
+        self.every_n_minutes = every_n_minutes
+        self._signal: str | None = None
+        self._previous_handlers: dict[int, Any] = {}
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Take over the signals, where this thread may."""
+        self._last_save = time.monotonic()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._previous_handlers[number] = signal.signal(number, self._on_signal)
+            except ValueError:  # not the main thread, as in some notebooks: signals stay as they are
+                return
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Give the signals back."""
+        for number, handler in self._previous_handlers.items():
+            signal.signal(number, handler)
+        self._previous_handlers = {}
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._signal = signal.Signals(number).name
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Save if a signal came or the time is up; ranks talk to each other only every so often."""
+        step = steps_done(trainer)
+        if distributed.world_size() > 1 and step % trainer.log_every_n_steps:
+            return
+        stop = distributed.any_rank(self._signal is not None, pl_module.device)
+        due = time.monotonic() - self._last_save > 60 * self.every_n_minutes
+        if stop or distributed.any_rank(due, pl_module.device):
+            self.save(trainer)
+        if stop:
+            raise InterruptedRunError(
+                f"{self._signal or 'A signal'} stopped the run at step {step}; its state is in {self.path}. Continue with "
+                "the same command and ckpt=last."
+            )
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save the final state."""
+        self.save(trainer)
+
+    def save(self, trainer: L.Trainer) -> None:
+        """Write beside and rename."""
+        self.guard.check(trainer)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(".partial")
+        trainer.save_checkpoint(temporary)
+        if trainer.is_global_zero:
+            temporary.replace(self.path)
+        distributed.barrier()
+        self._last_save = time.monotonic()
+
+
+class RandomStreams(Callback):
+    """Gives every rank its own random stream and carries the streams through checkpoints.
+
+    The model is built from the same seed on all ranks; from the start of training rank r draws views, masks and latents
+    from ``seed + r``. A resumed run goes on where its streams were.
+    """
+
+    def __init__(self) -> None:
+        self._restored: list[dict[str, torch.Tensor]] | None = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Seed or restore the streams."""
+        states, rank = self._restored, distributed.rank()
+        if states is None or rank >= len(states):
+            torch.manual_seed((torch.initial_seed() + rank) % 2**63)
+            return
+        torch.set_rng_state(states[rank]["cpu"])
+        if "cuda" in states[rank] and torch.cuda.is_available():
+            torch.cuda.set_rng_state(states[rank]["cuda"])
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Store the streams of all ranks."""
+        state = {"cpu": torch.get_rng_state()}
+        if pl_module.device.type == "cuda":
+            state["cuda"] = torch.cuda.get_rng_state()
+        checkpoint["random_states"] = distributed.gather_objects(state)
+
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keep the stored streams until training starts."""
+        self._restored = checkpoint["random_states"]
+
+
+class Throughput(Callback):
+    """Logs ``optim/lr``, ``perf/samples_per_sec`` (all ranks) and ``perf/data_wait_frac`` over each logging interval."""
+
+    def __init__(self) -> None:
+        self.num_samples = 0
+        self.training_time_sec = 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
+        self._window_start = self._batch_end = self._train_start = time.perf_counter()
+        self._window_samples, self._waited = 0, 0.0
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        """What passed since the last batch ended was spent waiting for data."""
+        self._waited += time.perf_counter() - self._batch_end
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Log at the end of each interval."""
+        count = len(batch["index"]) * distributed.world_size()
+        self.num_samples += count
+        self._window_samples += count
+        now = self._batch_end = time.perf_counter()
+        self.training_time_sec = now - self._train_start
+        if steps_done(trainer) % trainer.log_every_n_steps == 0:
+            elapsed = max(now - self._window_start, 1e-9)
+            pl_module.log("perf/samples_per_sec", self._window_samples / elapsed, prog_bar=True)
+            pl_module.log("perf/data_wait_frac", self._waited / elapsed)
+            pl_module.log("optim/lr", trainer.optimizers[0].param_groups[0]["lr"])
+            self._window_start, self._window_samples, self._waited = now, 0, 0.0

@@ -1,0 +1,66 @@
+"""Reading checkpoints: tensors and plain containers only, never code."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ssl_lab.engine.run_dir import LAST_CHECKPOINT
+from ssl_lab.methods.base import Method
+
+
+def find_checkpoint(run_dir: Path) -> Path:
+    """The run's last checkpoint.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    path = run_dir / LAST_CHECKPOINT
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"No checkpoint at {path}. Give run= the directory of a run that has saved one (it holds config.yaml and "
+            "checkpoints/)."
+        )
+    return path
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The checkpoint's contents on the CPU.
+
+    Raises:
+        ValueError: If the file is truncated, is no checkpoint, or holds anything but tensors and plain containers.
+    """
+    try:
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = "code or objects instead of tensors" if "weights_only" in str(error).lower() else "no valid checkpoint"
+        first_line = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"{path} holds {reason} and was not loaded ({first_line}). Use a checkpoint that ssl_lab wrote."
+        ) from error
+    except (RuntimeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} is truncated or damaged ({str(error).splitlines()[0]}). Use another checkpoint, or start the run anew."
+        ) from error
+    if not isinstance(contents, dict) or "state_dict" not in contents:
+        raise ValueError(f"{path} is not a checkpoint of a run: it has no state_dict. Use checkpoints/last.ckpt of a run.")
+    return contents
+
+
+def load_weights(method: Method, path: Path) -> None:
+    """Load a run's weights into a method built from the same configuration.
+
+    Raises:
+        ValueError: If the weights are those of another network.
+    """
+    try:
+        method.load_state_dict(read_checkpoint(path)["state_dict"])
+    except RuntimeError as error:
+        raise ValueError(
+            f"The weights in {path} do not fit the configured network: {str(error).splitlines()[-1].strip()} Use the "
+            "configuration of the run that wrote them."
+        ) from error

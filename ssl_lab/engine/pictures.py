@@ -1,0 +1,153 @@
+"""Pictures of a run: drawn on a schedule, kept in the run directory and sent to the loggers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from matplotlib.figure import Figure
+from PIL import Image
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+
+from ssl_lab.data.base import DataModule
+from ssl_lab.engine.callbacks import steps_done
+from ssl_lab.engine.run_dir import write_atomically, write_json
+from ssl_lab.evaluation.protocol import FeatureSet
+from ssl_lab.methods.base import Method
+from ssl_lab.types import ImageGrid, MaskedText, Picture
+
+MIN_TILE = 48  # pixels a tile is enlarged to, so that 8x8 images can be seen
+
+
+class PicturesDuringTraining(Callback):
+    """Saves the method's pictures of a few validation samples every few epochs and at the end.
+
+    Args:
+        run_dir: The run directory; pictures go to ``pictures/<name>/step_<step>``.
+        datamodule: Where the samples come from.
+        every_n_epochs: Epochs between two rounds.
+    """
+
+    def __init__(self, run_dir: Path, datamodule: DataModule, *, every_n_epochs: int) -> None:
+        self.run_dir = run_dir
+        self.datamodule = datamodule
+        self.every_n_epochs = every_n_epochs
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw if it is time."""
+        epoch = trainer.current_epoch + 1
+        if trainer.is_global_zero and (epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs):
+            self._draw(trainer, pl_module)
+
+    def _draw(self, trainer: L.Trainer, method: Any) -> None:
+        assert isinstance(method, Method)
+        devices = [method.device] if method.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(0)
+            batch = next(iter(self.datamodule.eval_dataloader("val")))
+            batch = {name: column.to(method.device) for name, column in batch.items()}
+            for name, picture in method.pictures(batch).items():
+                save_picture(self.run_dir, name, steps_done(trainer), picture, self.datamodule)
+                self._log(trainer, name, picture)
+
+    def _log(self, trainer: L.Trainer, name: str, picture: Picture) -> None:
+        step = steps_done(trainer) - 1
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                if isinstance(picture, ImageGrid):
+                    logger.experiment.add_image(f"pictures/{name}", render(picture), step, dataformats="HWC")
+                else:
+                    logger.experiment.add_text(f"pictures/{name}", _as_markdown(picture, self.datamodule), step)
+            elif isinstance(logger, WandbLogger):
+                if isinstance(picture, ImageGrid):
+                    logger.log_image(f"pictures/{name}", [Image.fromarray(render(picture))])
+                else:
+                    lines = _as_markdown(picture, self.datamodule).split("\n\n")
+                    logger.log_table(f"pictures/{name}", columns=["sentence"], data=[[line] for line in lines])
+
+
+def save_picture(run_dir: Path, name: str, step: int, picture: Picture, datamodule: DataModule) -> None:
+    """Write one picture to ``pictures/<name>/step_<step>.png``, or ``.json`` for sentences."""
+    stem = run_dir / "pictures" / name / f"step_{step:08d}"
+    if isinstance(picture, ImageGrid):
+        image = Image.fromarray(render(picture))
+        write_atomically(stem.with_suffix(".png"), lambda path: image.save(path, "PNG"))
+    else:
+        write_json(stem.with_suffix(".json"), sentences(picture, datamodule))
+
+
+def render(grid: ImageGrid) -> np.ndarray[Any, Any]:
+    """The grid as one uint8 image (H, W, 3); small tiles are enlarged without smoothing, with a white gap between."""
+    images = grid.images.detach().float().cpu().clamp(0, 1)
+    rows, columns, channels, height, width = images.shape
+    if channels not in (1, 3):
+        images = images.mean(2, keepdim=True)
+    zoom = max(1, -(-MIN_TILE // height))
+    gap = 2
+    tiles = images.repeat_interleave(zoom, 3).repeat_interleave(zoom, 4).expand(-1, -1, 3, -1, -1)
+    step_y, step_x = height * zoom + gap, width * zoom + gap
+    canvas = torch.ones(3, rows * step_y - gap, columns * step_x - gap)
+    for r in range(rows):
+        for c in range(columns):
+            canvas[:, r * step_y : (r + 1) * step_y - gap, c * step_x : (c + 1) * step_x - gap] = tiles[r, c]
+    return (canvas * 255).round().byte().permute(1, 2, 0).numpy()
+
+
+def sentences(picture: MaskedText, datamodule: Any) -> list[list[dict[str, Any]]]:
+    """Masked sentences as tokens: the original text, and where it was masked the guess and whether it is right."""
+    tokenizer, pad_id = datamodule.tokenizer, datamodule.spec.pad_id
+    lines = []
+    for ids, labels, guesses in zip(picture.input_ids, picture.labels, picture.guesses, strict=True):
+        masked = labels != -100
+        original = torch.where(masked, labels, ids)
+        tokens = tokenizer.convert_ids_to_tokens(original.tolist())
+        guessed = tokenizer.convert_ids_to_tokens(guesses.tolist())
+        lines.append(
+            [
+                {
+                    "text": token,
+                    "guess": guess if chosen else None,
+                    "correct": token == guess if chosen else None,
+                }
+                for token, guess, chosen, i in zip(tokens, guessed, masked.tolist(), original.tolist(), strict=True)
+                if i != pad_id
+            ]
+        )
+    return lines
+
+
+def _as_markdown(picture: MaskedText, datamodule: DataModule) -> str:
+    def word(token: dict[str, Any]) -> str:
+        if token["guess"] is None:
+            return str(token["text"])
+        return f"**{token['text']}**" if token["correct"] else f"~~{token['guess']}~~ **{token['text']}**"
+
+    return "\n\n".join(" ".join(map(word, line)).replace(" ##", "") for line in sentences(picture, datamodule))
+
+
+def save_projection(
+    run_dir: Path, step: int, features: FeatureSet, class_names: tuple[str, ...], *, max_points: int = 1500
+) -> None:
+    """Scatter plot of the scored features in two dimensions (t-SNE after PCA), coloured by label."""
+    x, y = features.test_x[:max_points].cpu().numpy(), features.test_y[:max_points].cpu().numpy()
+    if len(x) < 10:
+        return
+    x = PCA(min(50, *x.shape), random_state=0).fit_transform(x)
+    xy = TSNE(2, perplexity=min(30.0, len(x) / 4), init="pca", random_state=0).fit_transform(x)
+    figure = Figure(figsize=(6, 5.2), layout="constrained")
+    axes = figure.add_subplot()
+    for label in np.unique(y)[:20]:
+        name = class_names[label] if label < len(class_names) else str(label)
+        axes.scatter(*xy[y == label].T, s=9, alpha=0.8, label=name, color=f"C{label}" if label < 10 else None)
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, markerscale=2)
+    path = run_dir / "pictures" / "projection" / f"step_{step:08d}.png"
+    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=110))

@@ -1,0 +1,202 @@
+"""Pretrain a method, watch it, and judge what it has learned beside its baselines."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from ssl_lab import distributed
+from ssl_lab.data.base import PRETRAIN, DataModule
+from ssl_lab.engine.callbacks import (
+    InterruptedRunError,
+    RandomStreams,
+    SaveCheckpoint,
+    StopOnNonFiniteLoss,
+    Throughput,
+    steps_done,
+)
+from ssl_lab.engine.checkpoint import read_checkpoint
+from ssl_lab.engine.loggers import MetricsFile
+from ssl_lab.engine.pictures import PicturesDuringTraining, save_projection
+from ssl_lab.engine.run_dir import environment, update_summary, write_json
+from ssl_lab.evaluation.evaluate import evaluate
+from ssl_lab.evaluation.protocol import FeatureProtocol, Protocol, extract
+from ssl_lab.evaluation.raw import raw_features
+from ssl_lab.methods.base import Method
+from ssl_lab.types import Encoder
+
+
+class EvaluateDuringTraining(Callback):
+    """Runs protocols on the validation split every few epochs and logs ``eval/<protocol>/<metric>``."""
+
+    def __init__(self, datamodule: DataModule, protocols: Sequence[Protocol], *, every_n_epochs: int) -> None:
+        self.datamodule = datamodule
+        self.protocols = protocols
+        self.every_n_epochs = every_n_epochs
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Evaluate if it is time; the loss and the random streams of training stay untouched."""
+        assert isinstance(pl_module, Method)
+        epoch = trainer.current_epoch + 1
+        if epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs:
+            metrics = evaluate(
+                pl_module.capabilities(), self.protocols, self.datamodule, device=pl_module.device, split="val"
+            )
+            pl_module.log_dict({f"eval/{name}": value for name, value in metrics.items()})
+
+
+def pretrain(
+    method: Method,
+    datamodule: DataModule,
+    trainer: L.Trainer,
+    protocols: Sequence[Protocol] | None = None,
+    ckpt_path: Path | None = None,
+    *,
+    evaluate_every_n_epochs: int = 10,
+    save_every_n_minutes: float = 10.0,
+) -> dict[str, float]:
+    """Train ``method`` on raw batches of ``datamodule``, then judge it on the test split beside its baselines.
+
+    The run directory is ``trainer.default_root_dir``: metrics.csv, checkpoints/, pictures/, evaluation.json and
+    summary.json are written there.
+
+    Args:
+        method: The objective, built around an encoder for ``datamodule.spec``.
+        datamodule: The data.
+        trainer: A Lightning trainer; devices, precision and length of training are its own.
+        protocols: How the result is judged; None or empty for no evaluation.
+        ckpt_path: A checkpoint of the same run to continue.
+        evaluate_every_n_epochs: Epochs between evaluations on the validation split, and between pictures.
+        save_every_n_minutes: Time between checkpoints.
+
+    Returns:
+        The last logged metrics, ``eval/...`` on the validation and ``test/...`` on the test split.
+
+    Raises:
+        NonFiniteLossError: If the loss becomes NaN or infinite.
+        InterruptedRunError: If SIGINT or SIGTERM came; the state is saved.
+        ValueError: If a protocol needs what the method does not offer.
+    """
+    protocols = list(protocols or [])
+    check_needs(method, protocols)
+    run_dir = Path(trainer.default_root_dir)
+    initial_encoder = deepcopy(method.encoder)
+    throughput = Throughput()
+    guard = StopOnNonFiniteLoss(run_dir)
+    trainer.callbacks += [  # type: ignore[attr-defined]
+        RandomStreams(),
+        throughput,
+        guard,
+        EvaluateDuringTraining(datamodule, protocols, every_n_epochs=evaluate_every_n_epochs),
+        PicturesDuringTraining(run_dir, datamodule, every_n_epochs=evaluate_every_n_epochs),
+        SaveCheckpoint(run_dir, guard, every_n_minutes=save_every_n_minutes),
+    ]
+    trainer.loggers = [MetricsFile(run_dir), *trainer.loggers]
+    if ckpt_path is not None:
+        read_checkpoint(ckpt_path)
+
+    start = time.perf_counter()
+    if trainer.is_global_zero:
+        update_summary(run_dir, **_description(method, datamodule), **environment(), status="running", error=None)
+    try:
+        trainer.fit(method, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
+    except BaseException as error:
+        if trainer.is_global_zero:
+            status = "interrupted" if isinstance(error, InterruptedRunError | KeyboardInterrupt) else "failed"
+            update_summary(run_dir, status=status, error=str(error) or type(error).__name__, step=steps_done(trainer))
+        raise
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    device = trainer.strategy.root_device
+    method.to(device)
+    table = evaluate_with_baselines(
+        method.capabilities(), protocols, datamodule, initial_encoder, name=type(method).__name__, device=device
+    )
+    metrics |= {f"test/{name}": value for name, value in table["rows"][-1]["metrics"].items()}
+    if trainer.is_global_zero:
+        if table["rows"][-1]["metrics"]:
+            write_json(run_dir / "evaluation.json", table)
+        _draw_projection(run_dir, method, datamodule, protocols, step=steps_done(trainer))
+        update_summary(
+            run_dir,
+            status="finished",
+            step=steps_done(trainer),
+            epoch=trainer.current_epoch,
+            metrics=metrics,
+            wall_time_sec=time.perf_counter() - start,
+            training_time_sec=throughput.training_time_sec,
+            samples_per_sec=throughput.num_samples / max(throughput.training_time_sec, 1e-9),
+        )
+    return metrics
+
+
+def check_needs(method: Method, protocols: Sequence[Protocol]) -> None:
+    """Refuse a protocol that the method cannot serve, before hours of training.
+
+    Raises:
+        ValueError: Naming the protocol, what it needs and what the method offers.
+    """
+    offered = method.capabilities()
+    for protocol in protocols:
+        if protocol.needs not in offered:
+            raise ValueError(
+                f"{type(protocol).__name__} needs {protocol.needs!r}, but {type(method).__name__} offers "
+                f"{sorted(offered)}. Choose another evaluation=."
+            )
+
+
+def evaluate_with_baselines(
+    capabilities: Mapping[str, Callable[..., Any]],
+    protocols: Sequence[Protocol],
+    datamodule: DataModule,
+    random_encoder: Encoder,
+    *,
+    name: str,
+    device: torch.device,
+    split: str = "test",
+) -> dict[str, Any]:
+    """Rows of metrics for raw input, a random encoder and the pretrained one, as stored in evaluation.json."""
+    feature_protocols = [protocol for protocol in protocols if isinstance(protocol, FeatureProtocol)]
+    rows = []
+    if feature_protocols and datamodule.labelled:
+        random_encoder.to(device).eval()
+        raw_name = "raw pixels" if datamodule.spec.modality == "image" else "word counts"
+        for row_name, fn in ((raw_name, raw_features(datamodule.spec)), ("random encoder", random_encoder.embed)):
+            metrics = evaluate({"features": fn}, feature_protocols, datamodule, device=device, split=split)
+            rows.append({"name": row_name, "metrics": metrics})
+    metrics = evaluate(capabilities, protocols, datamodule, device=device, split=split)
+    rows.append({"name": f"{name} encoder", "metrics": metrics})
+    return {"split": split, "data": type(datamodule).__name__, "rows": rows}
+
+
+def _description(method: Method, datamodule: DataModule) -> dict[str, Any]:
+    columns = datamodule.columns(PRETRAIN)
+    return {
+        "method": type(method).__name__,
+        "data": type(datamodule).__name__,
+        "encoder": type(method.encoder).__name__,
+        "num_parameters": sum(p.numel() for p in method.encoder.parameters()),
+        "num_train_samples": len(next(iter(columns.values()))),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _draw_projection(
+    run_dir: Path, method: Method, datamodule: DataModule, protocols: Sequence[Protocol], *, step: int
+) -> None:
+    if distributed.world_size() > 1 or not datamodule.labelled:
+        return
+    if not any(isinstance(protocol, FeatureProtocol) for protocol in protocols):
+        return
+    features = extract(method.features, datamodule, device=method.device, split="test")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scikit-learn announces changed defaults of t-SNE
+        save_projection(run_dir, step, features, datamodule.spec.class_names)

@@ -1,0 +1,92 @@
+"""The run directory: everything a run leaves behind, written so that no reader ever sees half a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+LAST_CHECKPOINT = Path("checkpoints/last.ckpt")
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a temporary file beside ``path``, then rename it over ``path``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, atomically; NaN becomes null."""
+    text = json.dumps(_finite(value), indent=2, default=str)
+    write_atomically(path, lambda temporary: _write_text(temporary, text + "\n"))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON mapping; empty if there is no such file."""
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def update_summary(run_dir: Path, **facts: Any) -> None:
+    """Merge facts into the run's ``summary.json``."""
+    path = run_dir / "summary.json"
+    write_json(path, {**read_json(path), **facts})
+
+
+def environment() -> dict[str, Any]:
+    """Versions, source commit and hardware, for the summary."""
+    packages = ("ssl_lab", "torch", "torchvision", "lightning", "transformers")
+    if torch.cuda.is_available():
+        hardware = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    else:
+        hardware = f"{torch.get_num_threads()} CPU threads ({platform.machine()})"
+    return {
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "commit": _commit(),
+        "hardware": hardware,
+    }
+
+
+def _commit() -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=5,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not (abs(value) < float("inf")):
+        return None
+    return value

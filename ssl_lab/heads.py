@@ -1,0 +1,83 @@
+"""Networks on either side of an encoder that several methods share."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from ssl_lab.types import DataSpec
+
+
+class Projector(nn.Sequential):
+    """The MLP between features and loss: hidden layers with batch normalisation and ReLU, a linear output.
+
+    Args:
+        embed_dim: Width of the features.
+        hidden_dim: Width of each hidden layer.
+        out_dim: Width of the projections.
+        num_layers: Number of linear layers, at least 1.
+    """
+
+    def __init__(self, embed_dim: int, *, hidden_dim: int, out_dim: int, num_layers: int = 2) -> None:
+        dims = [embed_dim, *[hidden_dim] * (num_layers - 1)]
+        layers: list[nn.Module] = []
+        for d_in, d_out in pairwise(dims):
+            layers += [nn.Linear(d_in, d_out, bias=False), nn.BatchNorm1d(d_out), nn.ReLU(inplace=True)]
+        super().__init__(*layers, nn.Linear(dims[-1], out_dim))
+
+
+def num_doublings(spec: DataSpec) -> int:
+    """How often an image's sides are halved before fewer than four pixels remain, at least once.
+
+    Raises:
+        ValueError: If a side cannot be halved that often.
+    """
+    height, width = spec.shape[1:]
+    depth = 1
+    while min(height, width) // 2 ** (depth + 1) >= 2 and height % 2 ** (depth + 1) == width % 2 ** (depth + 1) == 0:
+        depth += 1
+    depth = min(depth, 4)
+    if height % 2 or width % 2:
+        raise ValueError(
+            f"Convolutional generators halve and double image sides, found {height}x{width}. Set data.image_size to an "
+            "even number, best a power of two."
+        )
+    return depth
+
+
+class ConvDecoder(nn.Module):
+    """The DCGAN generator: a latent vector becomes a few pixels, then transposed convolutions double the sides.
+
+    Outputs are unbounded; callers squash them (logits of a Bernoulli, or a sigmoid for pixels in [0, 1]).
+
+    Args:
+        spec: The image data to generate.
+        latent_dim: Width K of the latent vector.
+        width: Channels before the last layer, doubled at each earlier one.
+
+    References:
+        Radford et al., Unsupervised Representation Learning with DCGANs (2015). arXiv:1511.06434
+    """
+
+    def __init__(self, spec: DataSpec, *, latent_dim: int, width: int = 64) -> None:
+        super().__init__()
+        depth = num_doublings(spec)
+        self.latent_dim = latent_dim
+        start = tuple(size // 2**depth for size in spec.shape[1:])
+        widths = [width * 2**level for level in reversed(range(depth))]
+        layers: list[nn.Module] = [
+            nn.Linear(latent_dim, widths[0] * start[0] * start[1], bias=False),
+            nn.Unflatten(1, (widths[0], *start)),
+            nn.BatchNorm2d(widths[0]),
+            nn.ReLU(inplace=True),
+        ]
+        for w_in, w_out in pairwise(widths):
+            layers += [nn.ConvTranspose2d(w_in, w_out, 4, stride=2, padding=1, bias=False)]
+            layers += [nn.BatchNorm2d(w_out), nn.ReLU(inplace=True)]
+        layers.append(nn.ConvTranspose2d(widths[-1], spec.shape[0], 4, stride=2, padding=1))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Images (B, C, H, W), unbounded, from latents (B, K)."""
+        return self.layers(z)  # type: ignore[no-any-return]

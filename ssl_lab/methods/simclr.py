@@ -1,0 +1,67 @@
+"""SimCLR: agreement between two views of an image against all others in the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor, nn
+
+from ssl_lab import distributed
+from ssl_lab.heads import Projector
+from ssl_lab.losses.contrastive import nt_xent
+from ssl_lab.methods.base import Method
+from ssl_lab.optim import Optim
+from ssl_lab.types import Batch, Encoder, ImageGrid, Modality, Picture
+
+
+@final
+class SimCLR(Method):
+    """Simple contrastive learning of representations; negatives are all other images of all ranks.
+
+    Args:
+        encoder: Image encoder.
+        optim: Optimizer and schedule.
+        views: Draws two views of a batch, shape (2, B, C, H, W) in [0, 1].
+        temperature: Softmax temperature of NT-Xent.
+        hidden_dim: Width of the projector's hidden layer.
+        projection_dim: Width of the projections z.
+
+    References:
+        Chen et al., A Simple Framework for Contrastive Learning of Visual Representations (2020). arXiv:2002.05709
+    """
+
+    modality: ClassVar[Modality] = "image"
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        optim: Optim,
+        views: nn.Module,
+        *,
+        temperature: float = 0.5,
+        hidden_dim: int = 2048,
+        projection_dim: int = 128,
+    ) -> None:
+        super().__init__(encoder, optim)
+        if temperature <= 0:
+            raise ValueError(f"method.temperature must be positive, found {temperature}.")
+        self.views = views
+        self.temperature = temperature
+        self.projector = Projector(encoder.embed_dim, hidden_dim=hidden_dim, out_dim=projection_dim)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Two views, one forward pass, NT-Xent over the batch of all ranks."""
+        views = self.views(batch["image"])
+        h = self.encoder.embed({"image": views.flatten(0, 1)})
+        z_a, z_b = self.projector(h).chunk(2)
+        loss = nt_xent(distributed.gather(z_a), distributed.gather(z_b), temperature=self.temperature)
+        return self.log_losses(loss)
+
+    @torch.no_grad()
+    def pictures(self, batch: Batch) -> Mapping[str, Picture]:
+        """The images of a batch and two views of each."""
+        images = batch["image"][:12]
+        rows = torch.cat([images.float().div(255).unsqueeze(0), self.views(images)])
+        return {"views": ImageGrid(images=rows, row_names=("image", "view 1", "view 2"))}

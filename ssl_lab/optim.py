@@ -1,0 +1,176 @@
+"""Optimizer, schedule and weight-decay groups as one value, and LARS."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+Groups: TypeAlias = list[dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optim(ABC):
+    """How parameters are updated: learning rate, decay, and a warm-up + cosine schedule counted per optimizer step.
+
+    The learning rate is used as written; nothing rescales it by batch size or number of devices. Biases and the
+    parameters of normalisation layers (all tensors with fewer than two dimensions) get no weight decay.
+
+    Attributes:
+        lr: Peak learning rate.
+        weight_decay: Decay of matrices and convolution kernels.
+        warmup_fraction: Share of all steps over which the rate rises linearly from 0.
+        final_lr_fraction: Share of ``lr`` at the last step; 1 keeps the rate constant after warm-up.
+    """
+
+    lr: float
+    weight_decay: float = 0.0
+    warmup_fraction: float = 0.0
+    final_lr_fraction: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse values that no schedule has."""
+        if self.lr <= 0:
+            raise ValueError(f"The learning rate must be positive, found {self.lr}. Set optim.lr above 0.")
+        if not 0 <= self.warmup_fraction < 1 or not 0 <= self.final_lr_fraction <= 1:
+            raise ValueError(
+                f"Schedule shares lie in [0, 1), found warmup_fraction={self.warmup_fraction} and "
+                f"final_lr_fraction={self.final_lr_fraction}."
+            )
+
+    def build(self, module: nn.Module, *, total_steps: int) -> tuple[Optimizer, LambdaLR]:
+        """Optimizer over the module's trainable parameters, and its schedule over ``total_steps`` steps."""
+        optimizer = self.make_optimizer(decay_groups(module, weight_decay=self.weight_decay))
+        schedule = warmup_cosine(
+            total_steps, warmup_fraction=self.warmup_fraction, final_fraction=self.final_lr_fraction
+        )
+        return optimizer, LambdaLR(optimizer, schedule)
+
+    @abstractmethod
+    def make_optimizer(self, groups: Groups) -> Optimizer:
+        """The optimizer itself, over parameter groups that carry their own weight decay."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW(Optim):
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019, arXiv:1711.05101)."""
+
+    lr: float = 1e-3
+    weight_decay: float = 1e-2
+    warmup_fraction: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+
+    def make_optimizer(self, groups: Groups) -> Optimizer:
+        """Fused AdamW."""
+        return torch.optim.AdamW(groups, lr=self.lr, betas=(self.betas[0], self.betas[1]), fused=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGD(Optim):
+    """Stochastic gradient descent with momentum."""
+
+    lr: float = 0.3
+    weight_decay: float = 1e-4
+    warmup_fraction: float = 0.01
+    momentum: float = 0.9
+
+    def make_optimizer(self, groups: Groups) -> Optimizer:
+        """Fused SGD."""
+        return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, fused=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LARS(Optim):
+    """Layer-wise adaptive rate scaling (You et al., 2017, arXiv:1708.03888)."""
+
+    lr: float = 0.4
+    weight_decay: float = 1e-4
+    warmup_fraction: float = 0.01
+    momentum: float = 0.9
+    eta: float = 0.02
+    clip: bool = True
+
+    def make_optimizer(self, groups: Groups) -> Optimizer:
+        """SGD whose step is scaled per tensor."""
+        return LARSOptimizer(groups, lr=self.lr, momentum=self.momentum, eta=self.eta, clip=self.clip)
+
+
+class LARSOptimizer(Optimizer):
+    r"""SGD with momentum in which each weight tensor's step is scaled by its trust ratio.
+
+    .. math:: g' = r\,(g + \lambda w), \qquad r = \eta \frac{\lVert w \rVert}{\lVert g \rVert + \lambda \lVert w \rVert}
+
+    Groups without weight decay (biases, normalisation) are updated by plain SGD with momentum, as in SimCLR.
+
+    Args:
+        params: Parameter groups, each with ``weight_decay``.
+        lr: Learning rate.
+        momentum: Momentum factor.
+        eta: Trust coefficient.
+        clip: Never let the trust ratio enlarge the step: ``r = min(r / lr, 1)``, as in the CIFAR recipes.
+    """
+
+    def __init__(self, params: Groups, *, lr: float, momentum: float, eta: float, clip: bool) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "eta": eta, "clip": clip, "weight_decay": 0.0})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Update all parameters once."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    self._update(p, p.grad, group)
+        return loss
+
+    def _update(self, p: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
+        decay = group["weight_decay"]
+        if decay > 0:
+            w_norm, g_norm = p.norm(), grad.norm()
+            ratio = group["eta"] * w_norm / (g_norm + decay * w_norm + 1e-12)
+            if group["clip"]:
+                ratio = (ratio / group["lr"]).clamp(max=1.0) if group["lr"] > 0 else torch.ones_like(ratio)
+            ratio = torch.where((w_norm > 0) & (g_norm > 0), ratio, 1.0)
+            grad = (grad + decay * p) * ratio
+        velocity = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
+        velocity.mul_(group["momentum"]).add_(grad)
+        p.sub_(velocity * group["lr"])
+
+
+def decay_groups(module: nn.Module, *, weight_decay: float) -> Groups:
+    """Trainable parameters in two groups: with weight decay, and (fewer than two dimensions) without.
+
+    Raises:
+        ValueError: If nothing is trainable.
+    """
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    if not parameters:
+        raise ValueError(f"{type(module).__name__} has no trainable parameters, so there is nothing to optimise.")
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def warmup_cosine(total_steps: int, *, warmup_fraction: float, final_fraction: float) -> Callable[[int], float]:
+    """Factor of the learning rate at each step: linear warm-up, then half a cosine down to ``final_fraction``."""
+    warmup = round(warmup_fraction * total_steps)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        progress = min(1.0, (step - warmup) / max(1, total_steps - warmup))
+        return final_fraction + (1 - final_fraction) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    return factor

@@ -1,0 +1,90 @@
+"""What several runs have in common and where they differ."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ssl_lab.report.run import Run
+
+_NOT_CHOICES = ("run_dir", "logger")  # differ between any two runs and change nothing
+
+
+def run_labels(runs: Sequence[Run]) -> list[str]:
+    """A short, unique name for each run: its method and whatever else it takes to tell the runs apart."""
+    parts = [[run.method] for run in runs]
+    for key in ("data", "encoder", "seed"):
+        values = [run.summary.get(key) for run in runs]
+        if len(set(map(str, values))) > 1:
+            for part, value in zip(parts, values, strict=True):
+                part.append(f"seed {value}" if key == "seed" else str(value or "?"))
+    labels = [" · ".join(part) for part in parts]
+    differences = {key: texts for key, texts in config_differences(runs).items() if key != "seed"}
+    if len(set(labels)) < len(labels) and 0 < len(differences) <= 2:
+        for key, texts in differences.items():
+            labels = [f"{label} · {key.rsplit('.', 1)[-1]} {text}" for label, text in zip(labels, texts, strict=True)]
+    if len(set(labels)) < len(labels):
+        labels = [f"{label} · {run.path.name}" for label, run in zip(labels, runs, strict=True)]
+    seen: Counter[str] = Counter()
+    unique = []
+    for label in labels:
+        seen[label] += 1
+        unique.append(label if seen[label] == 1 else f"{label} (no. {seen[label]})")
+    return unique
+
+
+def config_differences(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """Settings that are not the same in all runs: dotted key to each run's value, a dash where it has none."""
+    flat = [_flatten(run.config) for run in runs if run.config]
+    keys = dict.fromkeys(key for settings in flat for key in settings)
+    found = {}
+    for key in keys:
+        texts = [_flatten(run.config).get(key, "–") for run in runs]
+        if key.split(".")[0] not in _NOT_CHOICES and len(set(texts)) > 1:
+            found[key] = texts
+    return found
+
+
+def evaluations_by_data(runs: Sequence[Run], labels: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+    """One evaluation for each data set and split, as numbers on different data cannot be compared.
+
+    Rows that several runs share to the last digit, as raw pixels do, appear once; all others carry their run's label.
+
+    Returns:
+        Pairs of a title such as ``"Digits, test split"`` and an evaluation as in ``evaluation.json``.
+    """
+    groups: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
+    for run, label in zip(runs, labels, strict=True):
+        if run.evaluation:
+            title = f"{run.data}, {run.evaluation.get('split', 'test')} split"
+            groups.setdefault(title, []).extend((label, row) for row in run.evaluation["rows"])
+    return [(title, {"rows": _merged(entries)}) for title, entries in groups.items()]
+
+
+def _merged(entries: Sequence[tuple[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    variants: dict[str, list[Mapping[str, Any]]] = {}
+    for _, row in entries:
+        known = variants.setdefault(row["name"], [])
+        if row["metrics"] not in known:
+            known.append(row["metrics"])
+    owners = Counter(row["name"] for _, row in entries)
+    first: list[dict[str, Any]] = []
+    for label, row in entries:
+        shared = owners[row["name"]] > 1 and len(variants[row["name"]]) == 1
+        name = row["name"] if shared else f"{row['name']} · {label}"
+        merged = {"name": name, "metrics": row["metrics"]}
+        if merged not in first:
+            first.append(merged)
+    # Yardsticks that all runs share come first, as in the report of one run.
+    return sorted(first, key=lambda row: row["name"] not in variants)
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = "null" if value is None else str(value)
+    return flat

@@ -1,0 +1,188 @@
+"""Self-contained HTML pages: one run, or several compared."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from ssl_lab.report import pictures, tables
+from ssl_lab.report.compare import config_differences, evaluations_by_data, run_labels
+from ssl_lab.report.curves import NUM_COLORS, comparison_panels, run_panels
+from ssl_lab.report.run import Run, read_run
+from ssl_lab.report.vocabulary import describe
+
+_MISSING = "–"
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write ``report.html`` into a run directory: results, learning curves, pictures, configuration.
+
+    The page is one file without scripts or external requests. It can be written at any time: of a run that is still
+    going, was interrupted or failed, it shows what is there. The file is replaced as a whole.
+
+    Args:
+        run_dir: A run directory.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        FileNotFoundError: If there is no such directory.
+        ValueError: If the directory is no run.
+    """
+    run = read_run(run_dir)
+    page = _environment().get_template("report.html").render(
+        run=run,
+        summary=run.summary,
+        tiles=_tiles(run.summary),
+        results=tables.tables(run.evaluation) if run.evaluation else [],
+        shares=_share_charts(run.evaluation),
+        split=(run.evaluation or {}).get("split"),
+        panels=run_panels(run),
+        galleries=pictures.galleries(run.pictures),
+        readings=pictures.readings(run.sentences),
+        command=shlex.join(["ssl-lab", "pretrain", *map(str, run.overrides)]) if run.overrides else "",
+        facts=_facts(run.summary),
+    )
+    return _replace(run_dir / "report.html", page)
+
+
+def write_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
+    """Write one page about several runs: their results side by side, their curves over each other, what differs.
+
+    Args:
+        run_dirs: Run directories, in the order in which they are shown.
+        out: The file to write; its folder is made if missing.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        FileNotFoundError: If one of the directories does not exist.
+        ValueError: If no directory is given, or one of them is no run.
+    """
+    if not run_dirs:
+        raise ValueError("A comparison was asked for, but no run directory was given. Name one or more.")
+    runs = [read_run(run_dir) for run_dir in run_dirs]
+    labels = run_labels(runs)
+    page = _environment().get_template("comparison.html").render(
+        runs=[
+            {
+                "label": label,
+                "color": k,
+                "run": run,
+                "objective": _objective(run.summary),
+                "duration": _duration(run.summary.get("wall_time_sec")),
+            }
+            for k, (label, run) in enumerate(zip(labels, runs, strict=True))
+        ],
+        results=[
+            (title, tables.tables(evaluation), _share_charts(evaluation))
+            for title, evaluation in evaluations_by_data(runs, labels)
+        ],
+        panels=comparison_panels(runs, labels),
+        differences=config_differences(runs),
+        labels=labels,
+        methods={run.method for run in runs},
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return _replace(out, page)
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["count"] = _count
+    environment.globals["num_colors"] = NUM_COLORS
+    return environment
+
+
+def _replace(path: Path, text: str) -> Path:
+    """Write a file so that a reader finds the old one or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _tiles(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The figures at the top of a report: (label, value, note), those that are known."""
+    value, name, column = _objective(summary)
+    rate = summary.get("samples_per_sec")
+    steps = f"{_count(summary.get('step'))} steps"
+    tiles = [
+        (f"Objective: {column}", value, name),
+        ("Training time", _duration(summary.get("wall_time_sec")), summary.get("hardware") or ""),
+        ("Throughput", f"{_count(rate)} samples/s" if rate else _MISSING, ""),
+        ("Trained for", f"{_count(summary.get('epoch'))} epochs", steps),
+        ("Parameters", _count(summary.get("num_parameters")), "of encoder and method"),
+        ("Training samples", _count(summary.get("num_train_samples")), "without labels"),
+    ]
+    return [tile for tile in tiles if not tile[1].startswith(_MISSING)]
+
+
+def _objective(summary: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Value, name and plain words of a run's objective."""
+    objective = summary.get("objective")
+    if not objective:
+        return _MISSING, "", ""
+    metric = describe(objective["name"].removeprefix("eval/"))
+    unit = " %" if metric.percent and objective["value"] is not None else ""
+    return metric.show(objective["value"]) + unit, objective["name"], metric.column
+
+
+def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Where a run comes from, for whoever wants to repeat it."""
+    versions = summary.get("versions") or {}
+    facts = [
+        ("Started", _time(summary.get("started"))),
+        ("Hardware", summary.get("hardware")),
+        ("Seed", summary.get("seed")),
+        ("Commit", summary.get("commit")),
+        *((f"{name} version", version) for name, version in versions.items()),
+    ]
+    return [(name, str(value)) for name, value in facts if value is not None]
+
+
+def _share_charts(evaluation: Mapping[str, Any] | None) -> list[tuple[str, list[tuple[str, float, float]]]]:
+    """Bars of the class shares among samples: (row, [(class, share, height relative to the largest)])."""
+    charts = []
+    for name, shares in tables.class_shares(evaluation) if evaluation else []:
+        largest = max(shares.values()) or 1.0
+        charts.append((name, [(label, share, share / largest) for label, share in shares.items()]))
+    return charts
+
+
+def _count(value: float | None) -> str:
+    """A count with thousands apart."""
+    return _MISSING if value is None else f"{value:,.0f}"
+
+
+def _duration(seconds: float | None) -> str:
+    """A wall time in the two units that matter: ``1 h 12 min``, ``4 min 5 s``, ``8.3 s``."""
+    if seconds is None:
+        return _MISSING
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def _time(text: str | None) -> str | None:
+    return datetime.fromisoformat(text).strftime("%-d %B %Y, %H:%M %Z").rstrip() if text else None

@@ -1,0 +1,199 @@
+"""Pictures and masked sentences of a run, ready for the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+NUM_EARLIER = 5
+"""How many earlier steps are shown beside the last one, evenly spread."""
+
+_TOTAL_BYTES = 1_100_000  # of all PNGs of a page; base64 adds a third, and the page should stay under 2 MB
+_THUMBNAIL_SIDE = 320
+_LARGEST_SIDE = 1600
+_SMALL_SIDE = 500  # pictures narrower than this are enlarged with sharp pixels
+
+_CLOSING = (".", ",", ";", ":", "!", "?", ")", "]", "}", "%")  # follow the word before them without a space
+_OPENING = ("(", "[", "{")
+_CONTRACTED = ("s", "t", "re", "ve", "ll", "d", "m")  # after an apostrophe
+
+_TITLES = {
+    "views": ("Views", "What the method sees of each sample: random views that should mean the same."),
+    "reconstructions": ("Reconstructions", "Unseen images and what the model makes of them from its features."),
+    "samples": ("Samples", "New images drawn from the model."),
+    "interpolations": ("Interpolations", "A walk between two points of the latent space."),
+    "projection": ("Map of the features", "Unseen samples placed by their features, coloured by class."),
+    "masked_sentences": ("Hidden words", "Some words of unseen sentences were hidden; the model guessed them."),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """One picture: its step, its ``data:`` address, its size, and whether it is enlarged with sharp pixels."""
+
+    step: int
+    address: str
+    width: int
+    height: int
+    pixelated: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gallery:
+    """The pictures of one name: the last one large, some earlier ones small, in the order of training."""
+
+    title: str
+    caption: str
+    last: Shown
+    earlier: tuple[Shown, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Word:
+    """A word or a piece of one, with the space before it.
+
+    Attributes:
+        space: Space before it, or empty.
+        truth: The original text.
+        guess: The model's guess where the text was hidden, else None.
+        correct: Whether the guess is right; None where nothing was hidden.
+    """
+
+    space: str
+    truth: str
+    guess: str | None
+    correct: bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prose:
+    """Sentences as of one step, and how many of their hidden words were guessed right."""
+
+    step: int
+    sentences: tuple[tuple[Word, ...], ...]
+    num_hidden: int
+    num_right: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """The masked sentences of one name, as of the last step and of some earlier ones."""
+
+    title: str
+    caption: str
+    last: Prose
+    earlier: tuple[Prose, ...]
+
+
+def galleries(pictures: Mapping[str, Mapping[int, Path]]) -> list[Gallery]:
+    """The pictures of each name; known names first, sizes such that the page stays under 2 MB."""
+    found = []
+    budget = _TOTAL_BYTES // max(1, len(pictures))
+    for name in _in_order(pictures):
+        *earlier, last = _spread(list(pictures[name]))
+        title, caption = _title(name)
+        small = budget // 3 // max(1, len(earlier))
+        found.append(
+            Gallery(
+                title=title,
+                caption=caption,
+                last=_shown(last, pictures[name][last], side=_LARGEST_SIDE, max_bytes=2 * budget // 3),
+                earlier=tuple(
+                    _shown(step, pictures[name][step], side=_THUMBNAIL_SIDE, max_bytes=small) for step in earlier
+                ),
+            )
+        )
+    return found
+
+
+def readings(sentences: Mapping[str, Mapping[int, Sequence[Sequence[Mapping[str, Any]]]]]) -> list[Reading]:
+    """The masked sentences of each name as prose."""
+    found = []
+    for name in _in_order(sentences):
+        *earlier, last = [_prose(step, sentences[name][step]) for step in _spread(list(sentences[name]))]
+        title, caption = _title(name)
+        found.append(Reading(title=title, caption=caption, last=last, earlier=tuple(earlier)))
+    return found
+
+
+def _title(name: str) -> tuple[str, str]:
+    return _TITLES.get(name, (name.replace("_", " ").capitalize(), ""))
+
+
+def _in_order(names: Mapping[str, object]) -> list[str]:
+    known = list(_TITLES)
+    return sorted(names, key=lambda name: (known.index(name) if name in known else len(known), name))
+
+
+def _spread(steps: Sequence[int]) -> list[int]:
+    """The first and the last step and evenly spread ones between, ``NUM_EARLIER + 1`` at most."""
+    if len(steps) <= NUM_EARLIER + 1:
+        return list(steps)
+    return [steps[round(k * (len(steps) - 1) / NUM_EARLIER)] for k in range(NUM_EARLIER + 1)]
+
+
+def _shown(step: int, path: Path, *, side: int, max_bytes: int) -> Shown:
+    with Image.open(path) as file:
+        image = file.copy()
+    pixelated = image.width < _SMALL_SIDE
+    content = path.read_bytes()
+    if max(image.size) > side or len(content) > max_bytes:
+        image = image.convert("RGB" if image.mode not in ("L", "RGBA") else image.mode)
+        image.thumbnail((side, side))
+        content = _png(image)
+        if len(content) > max_bytes:  # 256 colours are a third of the size
+            content = _png(image.quantize(256))
+        while len(content) > max_bytes and min(image.size) > 16:
+            shrink = max(0.3, min(0.9, math.sqrt(max_bytes / len(content))))
+            image.thumbnail((round(image.width * shrink), round(image.height * shrink)))
+            content = _png(image.quantize(256))
+    return Shown(
+        step=step,
+        address="data:image/png;base64," + base64.b64encode(content).decode(),
+        width=image.width,
+        height=image.height,
+        pixelated=pixelated,
+    )
+
+
+def _png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format="PNG", optimize=True)
+    return file.getvalue()
+
+
+def _prose(step: int, sentences: Sequence[Sequence[Mapping[str, Any]]]) -> Prose:
+    words = tuple(tuple(_words(sentence)) for sentence in sentences)
+    hidden = [word for sentence in words for word in sentence if word.guess is not None]
+    return Prose(
+        step=step,
+        sentences=words,
+        num_hidden=len(hidden),
+        num_right=sum(bool(word.correct) for word in hidden),
+    )
+
+
+def _words(tokens: Sequence[Mapping[str, Any]]) -> list[Word]:
+    """Tokens as prose: word pieces joined, no space before punctuation, special tokens left out."""
+    words: list[Word] = []
+    open_before = True  # whether the next word follows without a space
+    for k, token in enumerate(tokens):
+        text, guess = token["text"], token["guess"]
+        if guess is None and text.startswith("[") and text.endswith("]") and text[1:-1].isupper():
+            continue  # [CLS], [SEP], [PAD]
+        piece = text.startswith("##")
+        contracts = text in ("'", "’") and k + 1 < len(tokens) and tokens[k + 1]["text"] in _CONTRACTED
+        joined = open_before or piece or contracts or text[:1] in _CLOSING
+        if guess is not None and guess.startswith("##"):
+            guess = guess.removeprefix("##") if piece else "-" + guess.removeprefix("##")
+        truth = text.removeprefix("##") if piece else text
+        words.append(Word(space="" if joined else " ", truth=truth, guess=guess, correct=token["correct"]))
+        open_before = contracts or text in _OPENING
+    return words

@@ -1,0 +1,214 @@
+"""Results as tables: one function turns ``evaluation.json`` into heads and cells, for HTML, terminal and Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import rich.table
+from rich.text import Text
+
+from ssl_lab.report.vocabulary import TABLES, Metric, describe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One number of a table.
+
+    Attributes:
+        text: The value as shown.
+        deviation: ``± deviation`` as shown, or empty.
+        best: Whether no competing row of the column shows a better number.
+        share: The value in [0, 1] if the metric is a share, for the bar beneath it.
+    """
+
+    text: str
+    deviation: str = ""
+    best: bool = False
+    share: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.text} {self.deviation}".rstrip()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A named row; ``reference`` marks a yardstick rather than a run's own result."""
+
+    name: str
+    cells: tuple[Cell, ...]
+    reference: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultsTable:
+    """One table of results.
+
+    Attributes:
+        key: Which of ``vocabulary.TABLES``.
+        title: What is measured, with its unit if all columns share it.
+        explanation: For a reader who has not met these metrics.
+        columns: Heads of the columns, each ending with the arrow that says which direction is better.
+        rows: Rows in the order of ``evaluation.json``, yardsticks after them.
+    """
+
+    key: str
+    title: str
+    explanation: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    name: str
+    values: Mapping[str, float]  # by column
+    deviations: Mapping[str, float]
+    competes: bool = True
+    reference: bool = False
+
+
+def tables(evaluation: Mapping[str, Any]) -> list[ResultsTable]:
+    """All results tables of an evaluation, the ones that matter most first.
+
+    Args:
+        evaluation: Contents of ``evaluation.json``: ``{"split": ..., "rows": [{"name": ..., "metrics": {...}}]}``.
+            ``<metric>_std`` is shown as the deviation of ``<metric>``.
+
+    Returns:
+        One table for each kind of metric that occurs; a row appears in the tables for which it has metrics.
+    """
+    by_table: dict[str, dict[str, Metric]] = {}
+    for row in evaluation["rows"]:
+        for name in _shown(row["metrics"]):
+            metric = describe(name)
+            by_table.setdefault(metric.table, {})[name] = metric
+    return [_table(key, by_table[key], evaluation["rows"]) for key in TABLES if key in by_table]
+
+
+def class_shares(evaluation: Mapping[str, Any]) -> list[tuple[str, dict[str, float]]]:
+    """Share of each class among generated samples, for each row that has them: (row name, {class: share})."""
+    found = []
+    for row in evaluation["rows"]:
+        shares = {
+            name.removeprefix("samples/class_share_"): value
+            for name, value in row["metrics"].items()
+            if name.startswith("samples/class_share_") and value is not None
+        }
+        if shares:
+            found.append((row["name"], dict(sorted(shares.items(), key=lambda item: (len(item[0]), item[0])))))
+    return found
+
+
+def results_table(evaluation: Mapping[str, Any]) -> rich.table.Table:
+    """The results for the terminal: the tables below each other, best numbers bold.
+
+    Example:
+        >>> rich.print(results_table(json.loads(Path("runs/x/evaluation.json").read_text())))  # doctest: +SKIP
+    """
+    grid = rich.table.Table.grid(padding=(0, 0, 1, 0))
+    for table in _main(evaluation):
+        drawn = rich.table.Table(title=Text(table.title), title_justify="left", header_style="")
+        drawn.add_column("")
+        for column in table.columns:
+            drawn.add_column(Text(column), justify="right")
+        for row in table.rows:
+            cells = [Text(str(cell), style="bold" if cell.best else "") for cell in row.cells]
+            drawn.add_row(Text(row.name, style="dim" if row.reference else ""), *cells)
+        grid.add_row(drawn)
+    return grid
+
+
+def markdown_table(evaluation: Mapping[str, Any]) -> str:
+    """The results as Markdown tables, best numbers bold; each table is headed by its title in bold."""
+    blocks = []
+    for table in _main(evaluation):
+        lines = [
+            f"**{table.title}**",
+            "",
+            _markdown_row(["", *table.columns]),
+            _markdown_row([":--", *("--:" for _ in table.columns)]),
+        ]
+        for row in table.rows:
+            cells = [f"**{cell.text}** {cell.deviation}".rstrip() if cell.best else str(cell) for cell in row.cells]
+            lines.append(_markdown_row([row.name, *cells]))
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _main(evaluation: Mapping[str, Any]) -> list[ResultsTable]:
+    """The tables that fit a terminal or a README; the secondary scores are in the report."""
+    return [table for table in tables(evaluation) if table.key != "other_scores"]
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _shown(metrics: Mapping[str, float | None]) -> Iterable[str]:
+    """Names that get a column of their own: no deviations, nothing that is drawn elsewhere."""
+    return (
+        name
+        for name in metrics
+        if describe(name).table and not (name.endswith("_std") and name.removesuffix("_std") in metrics)
+    )
+
+
+def _table(key: str, metrics: Mapping[str, Metric], rows: Sequence[Mapping[str, Any]]) -> ResultsTable:
+    columns = {metric.column: metric for metric in sorted(metrics.values(), key=lambda metric: metric.order)}
+    own, references = [], []
+    for row in rows:
+        for reference in dict.fromkeys(metric.reference for metric in metrics.values()):
+            names = {m.column: name for name, m in metrics.items() if m.reference == reference}
+            values = {c: row["metrics"][n] for c, n in names.items() if row["metrics"].get(n) is not None}
+            deviations = {c: row["metrics"].get(f"{n}_std") for c, n in names.items()}
+            competes = all(metrics[name].competes for name in names.values())
+            entry = _Entry(
+                name=reference or row["name"],
+                values=values,
+                deviations={column: value for column, value in deviations.items() if value is not None},
+                competes=competes,
+                reference=bool(reference),
+            )
+            if values and entry not in references:  # the same yardstick comes with every row that was scored
+                (references if reference else own).append(entry)
+    entries = own + references
+    best = {column: _best(metric, column, entries) for column, metric in columns.items()}
+    title, explanation = TABLES[key]
+    return ResultsTable(
+        key=key,
+        title=title,
+        explanation=explanation,
+        columns=tuple(f"{column} {metric.arrow}".rstrip() for column, metric in columns.items()),
+        rows=tuple(
+            Row(
+                name=entry.name,
+                cells=tuple(_cell(metric, column, entry, best[column]) for column, metric in columns.items()),
+                reference=entry.reference,
+            )
+            for entry in entries
+        ),
+    )
+
+
+def _best(metric: Metric, column: str, entries: Sequence[_Entry]) -> str | None:
+    """The best number as shown, so that rows that look alike are marked alike; None without competition."""
+    values = [entry.values[column] for entry in entries if entry.competes and column in entry.values]
+    finite = [value for value in values if math.isfinite(value)]
+    if not metric.better or len(values) < 2 or not finite:
+        return None
+    return metric.show(max(finite) if metric.better == "higher" else min(finite))
+
+
+def _cell(metric: Metric, column: str, entry: _Entry, best: str | None) -> Cell:
+    value = entry.values.get(column)
+    text = metric.show(value)
+    deviation = entry.deviations.get(column)
+    return Cell(
+        text=text,
+        deviation="" if deviation is None else f"± {metric.show(deviation)}",
+        best=entry.competes and text == best,
+        share=value if metric.percent and value is not None and math.isfinite(value) else None,
+    )

@@ -1,0 +1,169 @@
+"""What metric names mean to a reader: a label, a unit, a direction, and the table and panel they belong to."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+Better: TypeAlias = Literal["higher", "lower", ""]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """How one metric is shown.
+
+    Attributes:
+        table: Key of the results table it belongs to; empty if it is drawn elsewhere.
+        column: Head of its column.
+        panel: Title of the learning-curve panel it is drawn in; the column's head if not given.
+        line: Its name in that panel's legend.
+        reference: For a yardstick that comes with every row, the name of the row that holds it; else empty.
+        better: Which direction is better; empty if neither is.
+        percent: Whether values are shares in [0, 1] that are shown in percent.
+        competes: Whether it may be the best of its column; False for a bound that no method is expected to pass.
+        format: Format specification of a shown value.
+        order: Where its column stands in the table.
+    """
+
+    table: str
+    column: str
+    panel: str = ""
+    line: str = "model"
+    reference: str = ""
+    better: Better = ""
+    percent: bool = False
+    competes: bool = True
+    format: str = ".1f"
+    order: tuple[int, ...] = ()
+
+    @property
+    def arrow(self) -> str:
+        """``↑`` if higher is better, ``↓`` if lower is, else empty."""
+        return {"higher": "↑", "lower": "↓", "": ""}[self.better]
+
+    def show(self, value: float | None) -> str:
+        """A value as text, in percent where the metric is a share; a dash if there is none."""
+        if value is None:
+            return "–"
+        if not math.isfinite(value):
+            return "not finite"
+        return format(100 * value if self.percent else value, self.format)
+
+
+def _accuracy(column: str) -> Metric:
+    return Metric(table="features", column=column, panel="Accuracy, %", line=column, better="higher", percent=True)
+
+
+def _other_score(probe: str, score: str) -> Metric:
+    column = f"{probe}, {score}"
+    return Metric(table="other_scores", column=column, panel=f"{score}, %", line=probe, better="higher", percent=True)
+
+
+def _masked(column: str, better: Better, *, percent: bool = False, format: str = ".1f") -> Metric:
+    return Metric(table="masked", column=column, better=better, percent=percent, format=format)
+
+
+def _nats(column: str, better: Better = "") -> Metric:
+    return Metric(table="likelihood", column=column, better=better)
+
+
+def _distance(column: str) -> Metric:
+    return Metric(table="samples", column=column, line="samples", better="lower", format=".4g")
+
+
+_UNIGRAM = "word frequencies alone (unigram)"
+_FACTORISED = "independent pixels (factorised)"
+_REAL = "real images (floor)"
+_PERPLEXITY = _masked("masked perplexity", "lower")
+_MASKED_ACCURACY = _masked("hidden words guessed right, %", "higher", percent=True)
+_MASKED_LOSS = _masked("cross entropy, nats per hidden word", "lower", format=".3f")
+_BITS = Metric(table="likelihood", column="bits per pixel value", better="lower", format=".3f")
+_FRECHET = _distance("Fréchet distance, {0}")
+_FRECHET_N = _distance("Fréchet distance, {0}, {1} samples")
+_KID = _distance("kernel distance (KID), {0}")
+_KID_N = _distance("kernel distance (KID), {0}, {1} samples")
+
+
+def _floor(metric: Metric) -> Metric:
+    return replace(metric, reference=_REAL, line=_REAL, competes=False)
+
+
+
+# The first pattern that matches a whole name wins; {0}, {1} in labels are its groups. The order is the columns' order.
+_PATTERNS: tuple[tuple[str, Metric], ...] = (
+    (r"knn/top1", _accuracy("kNN")),
+    (r"knn/top1_k(\d+)", _accuracy("kNN, k = {0}")),
+    (r"linear/top1", _accuracy("linear probe")),
+    (r"few_label/top1_n(1)", _accuracy("1 label per class")),
+    (r"few_label/top1_n(\d+)", _accuracy("{0} labels per class")),
+    (r"knn/macro_f1", _other_score("kNN", "macro F1")),
+    (r"knn/recall", _other_score("kNN", "mean recall")),
+    (r"linear/macro_f1", _other_score("linear probe", "macro F1")),
+    (r"linear/recall", _other_score("linear probe", "mean recall")),
+    (r"few_label/macro_f1_n(\d+)", _other_score("{0} per class", "macro F1")),
+    (r"few_label/recall_n(\d+)", _other_score("{0} per class", "mean recall")),
+    (r"masked/perplexity", _PERPLEXITY),
+    (r"masked/unigram_perplexity", replace(_PERPLEXITY, reference=_UNIGRAM, line=_UNIGRAM)),
+    (r"masked/accuracy", _MASKED_ACCURACY),
+    (r"masked/unigram_accuracy", replace(_MASKED_ACCURACY, reference=_UNIGRAM, line=_UNIGRAM)),
+    (r"masked/loss", _MASKED_LOSS),
+    (r"masked/unigram_loss", replace(_MASKED_LOSS, reference=_UNIGRAM, line=_UNIGRAM)),
+    (r"elbo/bits_per_dim", _BITS),
+    (r"elbo/baseline_bits_per_dim", replace(_BITS, reference=_FACTORISED, line=_FACTORISED)),
+    (r"elbo/elbo", _nats("ELBO, nats per image", "higher")),
+    (r"elbo/reconstruction", _nats("reconstruction, nats per image")),
+    (r"elbo/kl", _nats("KL divergence, nats per image")),
+    (r"frechet/(.+)_n(\d+)_real", _floor(_FRECHET_N)),
+    (r"frechet/(.+)_n(\d+)", _FRECHET_N),
+    (r"frechet/(.+)_real", _floor(_FRECHET)),
+    (r"frechet/(.+)", _FRECHET),
+    (r"kid/(.+)_n(\d+)_real", _floor(_KID_N)),
+    (r"kid/(.+)_n(\d+)", _KID_N),
+    (r"kid/(.+)_real", _floor(_KID)),
+    (r"kid/(.+)", _KID),
+    (r"samples/min_class_share", Metric(table="samples", column="rarest class, % of samples", better="higher",
+                                        percent=True)),
+    (r"samples/class_share_(\d+)", Metric(table="", column="class {0}", percent=True)),
+)  # fmt: skip
+
+TABLES: dict[str, tuple[str, str]] = {
+    "features": (
+        "Accuracy of frozen features, %",
+        "The encoder is frozen; a simple classifier reads its features. kNN asks the nearest labelled neighbours; the "
+        "linear probe is fitted on all labels, or on a few per class (mean ± standard deviation over random draws of "
+        "the labelled samples).",
+    ),
+    "masked": (
+        "Guessing hidden words",
+        "Some words are hidden and the model guesses them from the rest of the sentence. Masked perplexity is the "
+        "number of equally likely words it hesitates between.",
+    ),
+    "likelihood": (
+        "Likelihood of unseen images",
+        "Bits per pixel value that the model would need to store an unseen image: an upper bound from the evidence "
+        "lower bound (ELBO = −reconstruction − KL).",
+    ),
+    "samples": (
+        "Quality of samples",
+        "Distances between generated and real images, measured on the named features; the floor is the same distance "
+        "between two sets of real images.",
+    ),
+    "other": ("Other metrics", ""),
+    "other_scores": ("Macro F1 and mean recall, %", "Both weigh every class equally, however rare it is."),
+}
+"""Title and explanation of each results table, in the order in which they are shown."""
+
+
+def describe(name: str) -> Metric:
+    """What a metric such as ``knn/top1`` means; a plain description under its own name if it is unknown."""
+    for place, (pattern, metric) in enumerate(_PATTERNS):
+        if match := re.fullmatch(pattern, name):
+            groups = match.groups()
+            column = metric.column.format(*groups)
+            order = (place, *(int(group) for group in groups if group.isdigit()))
+            return replace(
+                metric, column=column, panel=metric.panel or column, line=metric.line.format(*groups), order=order
+            )
+    return Metric(table="other", column=name, panel=name, format=".4g", order=(len(_PATTERNS),))

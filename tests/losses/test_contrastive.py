@@ -1,0 +1,69 @@
+import math
+
+import pytest
+import torch
+
+from ssl_lab.losses.contrastive import nt_xent
+
+
+def slow_nt_xent(z_a, z_b, temperature):
+    """Equation 1 of the paper, one anchor at a time."""
+    z = torch.cat([z_a, z_b])
+    n = len(z_a)
+    losses = []
+    for i in range(2 * n):
+        positive = (i + n) % (2 * n)
+        similarities = [torch.cosine_similarity(z[i], z[k], dim=0) / temperature for k in range(2 * n)]
+        denominator = sum(torch.exp(similarities[k]) for k in range(2 * n) if k != i)
+        losses.append(-torch.log(torch.exp(similarities[positive]) / denominator))
+    return torch.stack(losses).mean()
+
+
+@pytest.fixture
+def views():
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(6, 5, generator=generator, dtype=torch.float64) for _ in range(2)]
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.5, 2.0])
+def test_equals_the_slow_loop(views, temperature):
+    torch.testing.assert_close(nt_xent(*views, temperature=temperature), slow_nt_xent(*views, temperature))
+
+
+def test_orthogonal_pairs_have_a_closed_form():
+    z = torch.eye(4)
+    expected = math.log(1 + 6 * math.exp(-1 / 0.5))  # one positive at s=1, six negatives at s=0
+    assert nt_xent(z, z, temperature=0.5).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_is_invariant_to_swap_permutation_and_scale(views):
+    z_a, z_b = views
+    loss = nt_xent(z_a, z_b, temperature=0.2)
+    order = torch.randperm(6, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(nt_xent(z_b, z_a, temperature=0.2), loss)
+    torch.testing.assert_close(nt_xent(z_a[order], z_b[order], temperature=0.2), loss)
+    torch.testing.assert_close(nt_xent(3 * z_a, z_b / 7, temperature=0.2), loss)
+
+
+def test_gradient(views):
+    z_a, z_b = (z.requires_grad_() for z in views)
+    assert torch.autograd.gradcheck(lambda a, b: nt_xent(a, b, temperature=0.5), (z_a, z_b))
+
+
+def test_is_computed_in_fp32_under_autocast(views):
+    z_a, z_b = (z.float() for z in views)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = nt_xent(z_a, z_b, temperature=0.01)
+    torch.testing.assert_close(loss, nt_xent(z_a, z_b, temperature=0.01), rtol=0, atol=0)
+
+
+def test_extreme_projections_stay_finite():
+    z = torch.full((4, 3), 1e20)
+    assert torch.isfinite(nt_xent(z, torch.zeros(4, 3), temperature=0.01))
+
+
+def test_refuses_bad_input(views):
+    with pytest.raises(ValueError, match="equal shapes"):
+        nt_xent(views[0], views[1][:3], temperature=0.5)
+    with pytest.raises(ValueError, match="positive"):
+        nt_xent(*views, temperature=0.0)

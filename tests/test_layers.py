@@ -1,0 +1,56 @@
+"""Who may import whom: only downwards, and siblings do not see each other."""
+
+import ast
+from pathlib import Path
+
+import ssl_lab
+
+ROOT = Path(ssl_lab.__file__).parent
+LOWEST = {"types"}
+LOWER = {"optim", "distributed", "losses", *LOWEST}
+PARTS = {"encoders", "heads", "pretext", *LOWER}
+MAY_IMPORT = {
+    "types": set(),
+    "optim": LOWEST,
+    "distributed": LOWEST,
+    "losses": set(),
+    "heads": LOWEST,
+    "pretext": LOWEST,
+    "encoders": {"heads", *LOWEST},
+    "data": {"distributed", *LOWEST},
+    "evaluation": {"data", "encoders", "pretext", "distributed", *LOWEST},
+    "methods": PARTS,
+    "report": set(),
+    "engine": {"methods", "evaluation", "data", *PARTS},
+    "cli": {"engine", "report", "methods", "evaluation", "data", *PARTS},
+}
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def test_imports_point_downwards():
+    wrong = []
+    for path in ROOT.rglob("*.py"):
+        part = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        if part == "__init__":
+            continue
+        for name in imports(path):
+            inside = name.split(".")[1] if name.startswith("ssl_lab.") else None
+            if inside and inside != part and inside not in MAY_IMPORT[part]:
+                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert not wrong
+
+
+def test_only_the_command_line_knows_hydra_and_losses_know_only_torch():
+    allowed = {"torch", "math", "__future__", "collections", "dataclasses", "typing", "ssl_lab"}
+    for path in ROOT.rglob("*.py"):
+        part = path.relative_to(ROOT).parts[0]
+        roots = {name.split(".")[0] for name in imports(path)}
+        assert part == "cli" or not roots & {"hydra", "omegaconf"}, path
+        assert part != "losses" or roots <= allowed, path
