@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 T = TypeVar("T")
 
@@ -43,11 +43,74 @@ class _Gather(torch.autograd.Function):
 def gather(x: Tensor) -> Tensor:
     """Rows of all ranks in rank order, shape (world * B, ...), with gradient.
 
-    The backward pass sums the gradient over ranks. A loss computed on the gathered batch by every rank, times
-    nothing, therefore yields ``world`` times this rank's share of its gradient; DDP's averaging over ranks then gives
-    exactly the gradient of the loss over the joined batch.
+    The backward pass sums the gradient over ranks. If every rank computes the same loss on the gathered batch, each
+    gets ``world`` times its share of the gradient; DDP's average over ranks is then exactly the gradient of the loss
+    over the joined batch.
     """
     return _Gather.apply(x) if world_size() > 1 else x  # type: ignore[no-any-return]
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over ranks whose backward sums the gradients of all ranks."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        total = grads[0].contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
+class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch normalisation over the joined batch of all ranks, on any device (torch's own needs a GPU)."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.ndim < 2:
+            raise ValueError(f"Batch normalisation needs an input (B, C, ...), found {tuple(input.shape)}.")
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise (B, C, ...) over all but the channel dimension and over ranks."""
+        if not self.training or world_size() == 1:
+            return super().forward(input)
+        self._check_input_dim(input)
+        x = input.to(torch.promote_types(input.dtype, torch.float32))
+        dims = [d for d in range(x.ndim) if d != 1]
+        shape = [1, -1] + [1] * (x.ndim - 2)
+        count = reduce_sum(torch.tensor(x.numel() // x.shape[1], dtype=x.dtype, device=x.device))
+        mean = _Sum.apply(x.sum(dims)) / count
+        centred = x - mean.view(shape)
+        var = _Sum.apply(centred.square().sum(dims)) / count
+        if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
+            with torch.no_grad():
+                assert self.num_batches_tracked is not None
+                self.num_batches_tracked += 1
+                momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+                self.running_mean.lerp_(mean, momentum)
+                self.running_var.lerp_(var * count / (count - 1), momentum)
+        out = centred * torch.rsqrt(var + self.eps).view(shape)
+        if self.affine:
+            out = out * self.weight.view(shape) + self.bias.view(shape)
+        return out.to(input.dtype)
+
+
+def synchronise_batch_norm(module: nn.Module) -> nn.Module:
+    """The module with every batch normalisation replaced by :class:`SyncBatchNorm`, parameters shared."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.modules.batchnorm._BatchNorm) and not isinstance(child, SyncBatchNorm):
+            synced = SyncBatchNorm(child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats)
+            synced.weight, synced.bias = child.weight, child.bias
+            for buffer in ("running_mean", "running_var", "num_batches_tracked"):
+                setattr(synced, buffer, getattr(child, buffer))
+            synced.train(child.training)
+            setattr(module, name, synced)
+        else:
+            synchronise_batch_norm(child)
+    return module
 
 
 def reduce_sum(x: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from ssl_lab.data.base import DataModule
 from ssl_lab.engine.checkpoint import find_checkpoint, load_weights
 from ssl_lab.engine.run_dir import read_json, write_atomically, write_json
+from ssl_lab.engine.sync_batch_norm import SyncBatchNormLayers
 from ssl_lab.evaluation.protocol import Protocol
 from ssl_lab.methods.base import Method
 from ssl_lab.types import DataSpec, Encoder
@@ -53,15 +54,19 @@ def build_protocols(node: DictConfig | None) -> list[Protocol]:
 
 
 def build_trainer(cfg: DictConfig, run_dir: Path, *, progress_bar: bool) -> L.Trainer:
-    """Lightning's trainer in the run directory."""
+    """Lightning's trainer in the run directory; ``sync_batchnorm`` works on the CPU too."""
+    settings = cfg.trainer.copy()
+    synchronise = settings.sync_batchnorm
+    settings.sync_batchnorm = False
     loggers = [instantiate(node, _convert_="all") for node in (cfg.logger or {}).values()]
-    return instantiate(cfg.trainer, _partial_=True, _convert_="all")(  # type: ignore[no-any-return]
+    return instantiate(settings, _partial_=True, _convert_="all")(  # type: ignore[no-any-return]
         default_root_dir=str(run_dir),
         logger=loggers or False,
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=progress_bar,
         use_distributed_sampler=False,
+        plugins=[SyncBatchNormLayers()] if synchronise else [],
     )
 
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 Encoded: TypeAlias = "bytes | Path | NDArray[np.uint8] | None"
 """An image file, its content, or pixels (H, W) or (H, W, 3); None if it is missing."""
 
-# What Pillow raises on damaged files, by trial.
+# What Pillow's many readers raise on damaged files.
 _DAMAGED = (
     OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, OverflowError, struct.error, zlib.error,
     Image.DecompressionBombError,
@@ -70,7 +70,7 @@ def _to_grey_or_rgb(image: Image.Image, channels: int | None) -> Image.Image:
 def _to_8_bit(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     """Greys of more than 8 bits: integers above 255 are taken for 16 bits, floats up to 1 for [0, 1]."""
     grey = values.astype(np.float64)
-    if values.dtype == np.uint16 or grey.max() > 255:
+    if (values.dtype.kind == "u" and values.dtype.itemsize == 2) or grey.max() > 255:
         grey = np.floor(grey / 256)
     elif np.issubdtype(values.dtype, np.floating) and grey.max() <= 1:
         grey = grey * 255

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ssl_lab.data.base import DataModule
 from ssl_lab.data.decode import Encoded, decode
 from ssl_lab.data.loader import Columns
-from ssl_lab.data.splits import UNLABELLED, check_fractions, find_split, plan_splits
+from ssl_lab.data.splits import UNLABELLED, Part, check_fractions, find_split, plan_splits
 from ssl_lab.data.store import build_once, fingerprint
 from ssl_lab.types import DataSpec
 
@@ -148,6 +148,12 @@ class ImageModule(DataModule):
             test_fraction=self.test_fraction,
             split_seed=self.split_seed,
         )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's remarks on odd files; unreadable ones are counted
+            facts = self._decode(source, parts, folder)
+        (folder / "facts.json").write_text(json.dumps(facts))
+
+    def _decode(self, source: ImageSource, parts: Mapping[str, Part], folder: Path) -> dict[str, Any]:
         shape = self._first_shape(source.read("train", parts["train"].rows))
         to_pixels = partial(decode, channels=shape[0], image_size=self.image_size)
         skipped: list[str] = []
@@ -177,14 +183,13 @@ class ImageModule(DataModule):
                 )
             np.save(folder / f"{split}_labels.npy", source.labels[part.source][kept].astype(np.int64))
             num_images[split] = len(kept)
-        facts = {
+        return {
             "shape": shape,
             "class_names": source.class_names,
             "num_images": num_images,
             "num_skipped": len(skipped),
             "skipped": skipped[:5],
         }
-        (folder / "facts.json").write_text(json.dumps(facts))
 
     def _first_shape(self, items: Iterator[tuple[str, Encoded]]) -> tuple[int, ...]:
         for _, encoded in items:
@@ -224,8 +229,7 @@ def _decode_all(
     items: Iterator[tuple[str, Encoded]], to_pixels: Callable[[Encoded], NDArray[np.uint8] | None]
 ) -> Iterator[tuple[str, NDArray[np.uint8] | None]]:
     """Decode in threads, in order, a chunk at a time so that memory stays bounded."""
-    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        warnings.filterwarnings("ignore", module="PIL")  # remarks on odd files; unreadable ones are counted
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         while chunk := list(itertools.islice(items, CHUNK)):
             names, encoded = zip(*chunk, strict=True)
             yield from zip(names, pool.map(to_pixels, encoded), strict=True)

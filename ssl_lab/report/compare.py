@@ -49,35 +49,35 @@ def config_differences(runs: Sequence[Run]) -> dict[str, list[str]]:
 def evaluations_by_data(runs: Sequence[Run], labels: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
     """One evaluation for each data set and split, as numbers on different data cannot be compared.
 
-    Rows that several runs share to the last digit, as raw pixels do, appear once; all others carry their run's label.
+    The row of a run's own encoder is named by the run's label. Yardsticks come first: once if all runs agree on them
+    to the last digit, as on raw pixels; else once for each run.
 
     Returns:
         Pairs of a title such as ``"Digits, test split"`` and an evaluation as in ``evaluation.json``.
     """
-    groups: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
+    groups: dict[str, list[tuple[Run, str]]] = {}
     for run, label in zip(runs, labels, strict=True):
         if run.evaluation:
-            title = f"{run.data}, {run.evaluation.get('split', 'test')} split"
-            groups.setdefault(title, []).extend((label, row) for row in run.evaluation["rows"])
-    return [(title, {"rows": _merged(entries)}) for title, entries in groups.items()]
+            groups.setdefault(f"{run.data}, {run.evaluation.get('split', 'test')} split", []).append((run, label))
+    return [(title, {"rows": _merged(members)}) for title, members in groups.items()]
 
 
-def _merged(entries: Sequence[tuple[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    variants: dict[str, list[Mapping[str, Any]]] = {}
-    for _, row in entries:
-        known = variants.setdefault(row["name"], [])
-        if row["metrics"] not in known:
-            known.append(row["metrics"])
-    owners = Counter(row["name"] for _, row in entries)
-    first: list[dict[str, Any]] = []
-    for label, row in entries:
-        shared = owners[row["name"]] > 1 and len(variants[row["name"]]) == 1
-        name = row["name"] if shared else f"{row['name']} · {label}"
-        merged = {"name": name, "metrics": row["metrics"]}
-        if merged not in first:
-            first.append(merged)
-    # Yardsticks that all runs share come first, as in the report of one run.
-    return sorted(first, key=lambda row: row["name"] not in variants)
+def _merged(members: Sequence[tuple[Run, str]]) -> list[dict[str, Any]]:
+    yardsticks: dict[str, list[tuple[str, Mapping[str, float]]]] = {}
+    own = []
+    for run, label in members:
+        for row in (run.evaluation or {})["rows"]:
+            if row["name"].startswith(run.method):
+                own.append({"name": label, "metrics": row["metrics"]})
+            else:
+                yardsticks.setdefault(row["name"], []).append((label, row["metrics"]))
+    rows = []
+    for name, found in yardsticks.items():
+        if all(metrics == found[0][1] for _, metrics in found):
+            rows.append({"name": name, "metrics": found[0][1]})
+        else:
+            rows.extend({"name": f"{name} · {label}", "metrics": metrics} for label, metrics in found)
+    return rows + own
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -28,10 +28,11 @@ _VARIABLES = {
     _MUTED: "var(--muted)",
     _RULE: "var(--rule)",
 }
+_GREY = NUM_COLORS - 1  # of yardsticks
 _DASHES = ("solid", (0, (5, 2)), (0, (1.5, 1.5)), (0, (7, 2, 1.5, 2)))
 _MAX_POINTS = 400  # per line; more would be invisible at this size and swell the file
 _SMOOTH_FROM = 60  # points from which a running mean is drawn over the raw line
-_WIDTH, _HEIGHT = 380, 200  # of a panel, in CSS pixels
+_WIDTH, _HEIGHT = 310, 170  # of a panel, in CSS pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,15 +66,18 @@ class Panel:
 
 
 def run_panels(run: Run) -> list[Panel]:
-    """Panels of one run: training loss, evaluation, parts of the loss, learning rate, speed."""
+    """Panels of one run: training loss, evaluation, parts of the loss, learning rate, speed, secondary scores."""
     groups: dict[str, list[tuple[Metric, str]]] = {}
     for name in _ordered(run.curves):
         metric = _metric(name)
         groups.setdefault(metric.panel, []).append((metric, name))
     panels = []
     for title, members in groups.items():
-        members.sort(key=lambda member: member[0].order)
-        lines = [_line(run, name, metric, metric.line, color) for color, (metric, name) in enumerate(members)]
+        members.sort(key=lambda member: (bool(member[0].reference), member[0].order))
+        lines = [
+            _line(run, name, metric, metric.line, _GREY if metric.reference else color)
+            for color, (metric, name) in enumerate(members)
+        ]
         panels.append(_panel(title, lines, percent=members[0][0].percent))
     return panels
 
@@ -98,14 +102,15 @@ def comparison_panels(runs: Sequence[Run], labels: Sequence[str]) -> list[Panel]
 
 
 def _ordered(names: Iterable[str]) -> list[str]:
-    """Metrics in reading order: loss, evaluation as in the tables, parts of the loss, the rest; without deviations."""
+    """Metrics in reading order: loss, evaluation as in the tables, parts of the loss, speed, secondary scores; without deviations."""
     known = list(names)
 
     def place(name: str) -> tuple[int, tuple[int, ...]]:
         if name == "train/loss":
             return 0, ()
         if name.startswith("eval/"):
-            return 1, describe(name.removeprefix("eval/")).order
+            metric = describe(name.removeprefix("eval/"))
+            return (4 if metric.table == "other_scores" else 1), metric.order
         return (2 if name.startswith("train/") else 3), ()
 
     shown = [name for name in known if not (name.endswith("_std") and name.removesuffix("_std") in known)]
@@ -118,7 +123,7 @@ def _metric(name: str) -> Metric:
         "optim/lr": Metric(table="", column="", panel="Learning rate", line="", format=".3g"),
         "perf/samples_per_sec": Metric(table="", column="", panel="Samples per second", line="", format=",.0f"),
         "perf/data_wait_frac": Metric(
-            table="", column="", panel="Time spent waiting for data, %", line="", percent=True
+            table="", column="", panel="Waiting for data, % of time", line="", percent=True
         ),
     }
     if name in named:
@@ -147,7 +152,7 @@ def _line(run: Run, name: str, metric: Metric, label: str, color: int) -> Line:
 
 def _panel(title: str, lines: Sequence[Line], *, percent: bool) -> Panel:
     figure = Figure(figsize=(_WIDTH / 72, _HEIGHT / 72))
-    axes = figure.add_axes((46 / _WIDTH, 24 / _HEIGHT, 1 - 56 / _WIDTH, 1 - 34 / _HEIGHT))
+    axes = figure.add_axes((40 / _WIDTH, 22 / _HEIGHT, 1 - 48 / _WIDTH, 1 - 34 / _HEIGHT))
     for line in lines:
         _draw(axes, line)
     _style(axes, [value for line in lines for value in line.curve.values if math.isfinite(value)], percent=percent)
@@ -204,6 +209,7 @@ def _style(axes: Axes, values: Sequence[float], *, percent: bool) -> None:
             axes.yaxis.set_major_formatter(EngFormatter(sep=""))
         else:
             axes.ticklabel_format(axis="y", scilimits=(-3, 4), useOffset=False)
+    axes.set_xlim(0, None)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.spines[:].set_visible(False)

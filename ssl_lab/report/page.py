@@ -14,7 +14,7 @@ import jinja2
 from ssl_lab.report import pictures, tables
 from ssl_lab.report.compare import config_differences, evaluations_by_data, run_labels
 from ssl_lab.report.curves import NUM_COLORS, comparison_panels, run_panels
-from ssl_lab.report.run import Run, read_run
+from ssl_lab.report.run import read_run
 from ssl_lab.report.vocabulary import describe
 
 _MISSING = "–"
@@ -104,6 +104,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters["count"] = _count
+    environment.filters["head"] = lambda column: column.replace(" ↑", "\u00a0↑").replace(" ↓", "\u00a0↓")
     environment.globals["num_colors"] = NUM_COLORS
     return environment
 
@@ -127,7 +128,7 @@ def _tiles(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     tiles = [
         (f"Objective: {column}", value, name),
         ("Training time", _duration(summary.get("wall_time_sec")), summary.get("hardware") or ""),
-        ("Throughput", f"{_count(rate)} samples/s" if rate else _MISSING, ""),
+        ("Throughput", _count(rate), "samples per second"),
         ("Trained for", f"{_count(summary.get('epoch'))} epochs", steps),
         ("Parameters", _count(summary.get("num_parameters")), "of encoder and method"),
         ("Training samples", _count(summary.get("num_train_samples")), "without labels"),
@@ -185,4 +186,7 @@ def _duration(seconds: float | None) -> str:
 
 
 def _time(text: str | None) -> str | None:
-    return datetime.fromisoformat(text).strftime("%-d %B %Y, %H:%M %Z").rstrip() if text else None
+    if not text:
+        return None
+    time = datetime.fromisoformat(text)
+    return f"{time.day} {time:%B %Y, %H:%M %Z}".rstrip()

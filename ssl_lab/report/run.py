@@ -84,14 +84,18 @@ def read_run(run_dir: Path) -> Run:
             f"found {found}. {advice}"
         )
     problems: list[str] = []
+    evaluation = _read(run_dir / "evaluation.json", dict, problems)
+    if evaluation is not None and "rows" not in evaluation:
+        problems.append("evaluation.json has no rows.")
+        evaluation = None
     config_text = _read_text(run_dir / "config.yaml", problems)
     return Run(
-        path=run_dir,
+        path=run_dir.resolve(),
         config_text=config_text,
         config=_parsed(config_text, run_dir / "config.yaml", dict, problems) or {},
         overrides=_read(run_dir / "overrides.yaml", list, problems) or [],
         summary=_read(run_dir / "summary.json", dict, problems) or {},
-        evaluation=_read(run_dir / "evaluation.json", dict, problems),
+        evaluation=evaluation,
         curves=_read_curves(run_dir / "metrics.csv"),
         pictures=_read_pictures(run_dir / "pictures"),
         sentences=_read_sentences(run_dir / "pictures", problems),
@@ -114,7 +118,7 @@ def _parsed(text: str, path: Path, kind: type, problems: list[str]) -> Any:
     try:
         value = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except (json.JSONDecodeError, yaml.YAMLError) as error:
-        problems.append(f"{path.name} cannot be read, perhaps it is half written: {error}")
+        problems.append(f"{path.name} cannot be read, perhaps it is half written ({str(error).splitlines()[0]}).")
         return None
     if value is not None and not isinstance(value, kind):
         problems.append(f"{path.name} should hold a {kind.__name__}, but holds a {type(value).__name__}.")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import rich.box
 import rich.table
 from rich.text import Text
 
@@ -30,6 +31,7 @@ class Cell:
     share: float | None = None
 
     def __str__(self) -> str:
+        """Value and deviation as shown."""
         return f"{self.text} {self.deviation}".rstrip()
 
 
@@ -110,10 +112,18 @@ def results_table(evaluation: Mapping[str, Any]) -> rich.table.Table:
     """
     grid = rich.table.Table.grid(padding=(0, 0, 1, 0))
     for table in _main(evaluation):
-        drawn = rich.table.Table(title=Text(table.title), title_justify="left", header_style="")
-        drawn.add_column("")
+        drawn = rich.table.Table(
+            title=Text(table.title, style="not italic bold"),
+            title_justify="left",
+            header_style="",
+            box=rich.box.SIMPLE_HEAD,
+            show_edge=False,
+            pad_edge=False,
+        )
+        drawn.add_column("", no_wrap=True)
         for column in table.columns:
-            drawn.add_column(Text(column), justify="right")
+            longest_word = max(map(len, column.split()))
+            drawn.add_column(Text(column), justify="right", min_width=longest_word)
         for row in table.rows:
             cells = [Text(str(cell), style="bold" if cell.best else "") for cell in row.cells]
             drawn.add_row(Text(row.name, style="dim" if row.reference else ""), *cells)
@@ -158,7 +168,8 @@ def _shown(metrics: Mapping[str, float | None]) -> Iterable[str]:
 
 def _table(key: str, metrics: Mapping[str, Metric], rows: Sequence[Mapping[str, Any]]) -> ResultsTable:
     columns = {metric.column: metric for metric in sorted(metrics.values(), key=lambda metric: metric.order)}
-    own, references = [], []
+    own: list[_Entry] = []
+    references: list[_Entry] = []
     for row in rows:
         for reference in dict.fromkeys(metric.reference for metric in metrics.values()):
             names = {m.column: name for name, m in metrics.items() if m.reference == reference}

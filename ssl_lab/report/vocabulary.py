@@ -66,7 +66,7 @@ def _masked(column: str, better: Better, *, percent: bool = False, format: str =
 
 
 def _nats(column: str, better: Better = "") -> Metric:
-    return Metric(table="likelihood", column=column, better=better)
+    return Metric(table="likelihood", column=column, panel=f"{column}, nats per image", better=better)
 
 
 def _distance(column: str) -> Metric:
@@ -78,7 +78,7 @@ _FACTORISED = "independent pixels (factorised)"
 _REAL = "real images (floor)"
 _PERPLEXITY = _masked("masked perplexity", "lower")
 _MASKED_ACCURACY = _masked("hidden words guessed right, %", "higher", percent=True)
-_MASKED_LOSS = _masked("cross entropy, nats per hidden word", "lower", format=".3f")
+_MASKED_LOSS = _masked("cross entropy, nats", "lower", format=".3f")
 _BITS = Metric(table="likelihood", column="bits per pixel value", better="lower", format=".3f")
 _FRECHET = _distance("Fréchet distance, {0}")
 _FRECHET_N = _distance("Fréchet distance, {0}, {1} samples")
@@ -112,9 +112,9 @@ _PATTERNS: tuple[tuple[str, Metric], ...] = (
     (r"masked/unigram_loss", replace(_MASKED_LOSS, reference=_UNIGRAM, line=_UNIGRAM)),
     (r"elbo/bits_per_dim", _BITS),
     (r"elbo/baseline_bits_per_dim", replace(_BITS, reference=_FACTORISED, line=_FACTORISED)),
-    (r"elbo/elbo", _nats("ELBO, nats per image", "higher")),
-    (r"elbo/reconstruction", _nats("reconstruction, nats per image")),
-    (r"elbo/kl", _nats("KL divergence, nats per image")),
+    (r"elbo/elbo", _nats("ELBO", "higher")),
+    (r"elbo/reconstruction", _nats("reconstruction")),
+    (r"elbo/kl", _nats("KL")),
     (r"frechet/(.+)_n(\d+)_real", _floor(_FRECHET_N)),
     (r"frechet/(.+)_n(\d+)", _FRECHET_N),
     (r"frechet/(.+)_real", _floor(_FRECHET)),
@@ -141,8 +141,8 @@ TABLES: dict[str, tuple[str, str]] = {
         "number of equally likely words it hesitates between.",
     ),
     "likelihood": (
-        "Likelihood of unseen images",
-        "Bits per pixel value that the model would need to store an unseen image: an upper bound from the evidence "
+        "Likelihood of unseen images (ELBO and its parts in nats per image)",
+        "Bits per pixel value are what the model would need to store an unseen image: an upper bound, from the evidence "
         "lower bound (ELBO = −reconstruction − KL).",
     ),
     "samples": (

@@ -1,0 +1,200 @@
+"""Hugging Face data sets, from the hub or from local files, by split."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from huggingface_hub.errors import HfHubHTTPError
+from numpy.typing import NDArray
+
+from ssl_lab.data.splits import UNLABELLED, split_named
+
+_FORMATS = {
+    ".parquet": "parquet",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".json": "json",
+    ".jsonl": "json",
+    ".txt": "text",
+}
+
+
+def load_splits(
+    path: str | Mapping[str, str],
+    *,
+    name: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    sample_by: str | None = None,
+) -> dict[str, datasets.Dataset]:
+    """Data by split, memory-mapped: ``train``, and where they exist ``val``, ``test`` and ``pretrain``.
+
+    Args:
+        path: Identifier on the hub; or a local parquet, csv, tsv, json, jsonl or txt file, gzipped or not; or a folder
+            of such files whose names say their split; or a file for each split.
+        name: Configuration of a data set with several.
+        options: Further arguments of ``datasets.load_dataset``, such as ``sep`` for csv.
+        sample_by: What is one sample of plain text: ``line``, ``paragraph`` or ``document``.
+
+    Raises:
+        FileNotFoundError: If the path does not exist or the hub cannot be reached.
+        ValueError: If the files are of no known kind, or the data cannot be read.
+    """
+    options = dict(options or {})
+    if isinstance(path, str) and not _is_local(path):
+        return _by_split(_load_from_hub(path, {"name": name, **options}), path)
+    files = _files(path)
+    kinds = {_suffix(file) for split_files in files.values() for file in split_files}
+    formats = {_FORMATS[kind] for kind in kinds}
+    if len(formats) > 1:
+        raise ValueError(
+            f"The files of a data set must be of one kind, found {sorted(kinds)} in {path}. "
+            "Give one file for each split: data.path={train: ..., test: ...}."
+        )
+    if formats == {"csv"}:
+        options = {"keep_default_na": False} | options  # the word "null" is a word
+    if kinds == {".tsv"}:
+        options = {"sep": "\t", "quoting": csv.QUOTE_NONE} | options
+    if formats == {"text"}:
+        options = {"sample_by": sample_by or "line"} | options
+    data_files = {split: [str(file) for file in split_files] for split, split_files in files.items()}
+    return _by_split(_load_files(formats.pop(), {"data_files": data_files, **options}), path)
+
+
+def encode_labels(
+    splits: Mapping[str, datasets.Dataset], column: str | None
+) -> tuple[dict[str, NDArray[np.int64]], tuple[str, ...]]:
+    """Labels 0, 1, ... of every row, -1 where unknown, and the names of the classes.
+
+    Classes of a column that does not name them are its sorted values in the train split. Empty values, None and -1
+    mean unknown, as does a split without the column.
+
+    Raises:
+        ValueError: If the column is missing, holds real numbers, or has a class that train lacks.
+    """
+    if column is None:
+        return {split: np.full(len(rows), UNLABELLED) for split, rows in splits.items()}, ()
+    check_column(splits["train"], column, setting="label_column")
+    feature = splits["train"].features[column]
+    values = {
+        split: list(rows[column]) if column in rows.column_names else [None] * len(rows)
+        for split, rows in splits.items()
+    }
+    unknown = (None, "", UNLABELLED)
+    if isinstance(feature, datasets.ClassLabel):
+        return {s: np.array([UNLABELLED if v is None else v for v in vs], np.int64) for s, vs in values.items()}, tuple(
+            feature.names
+        )
+    if any(isinstance(value, float) and not value.is_integer() for value in values["train"]):
+        raise ValueError(
+            f"label_column={column!r} holds real numbers, but a label is a class. Choose another column, or null."
+        )
+    classes = sorted({value for value in values["train"] if value not in unknown})
+    number = {value: k for k, value in enumerate(classes)} | dict.fromkeys(unknown, UNLABELLED)
+    for split, split_values in values.items():
+        strangers = {value for value in split_values if value not in number}
+        if strangers:
+            raise ValueError(
+                f"label_column={column!r} has the classes {sorted(strangers)[:5]} in {split} that train lacks; train "
+                f"has {classes[:20]}. Correct the files, or choose another column."
+            )
+    return {s: np.array([number[v] for v in vs], np.int64) for s, vs in values.items()}, tuple(map(str, classes))
+
+
+def check_column(rows: datasets.Dataset, column: str, *, setting: str) -> None:
+    """Raise ValueError, naming the columns there are, if ``column`` is not one of them."""
+    if column not in rows.column_names:
+        raise ValueError(
+            f"{setting}={column!r} is no column of this data set, which has {rows.column_names}. "
+            f"Set data.{setting} to one of them."
+        )
+
+
+def identity(splits: Mapping[str, datasets.Dataset]) -> list[tuple[str, str]]:
+    """Plain data that change with the content of the splits."""
+    return [(split, rows._fingerprint) for split, rows in sorted(splits.items())]
+
+
+def _is_local(path: str) -> bool:
+    looks_local = path.startswith((".", "~", os.sep)) or _suffix(Path(path)) in _FORMATS
+    return looks_local or Path(path).exists()
+
+
+def _suffix(file: Path) -> str:
+    return Path(file.stem if file.suffix == ".gz" else file.name).suffix.lower()
+
+
+def _files(path: str | Mapping[str, str]) -> dict[str, list[Path]]:
+    """Data files by split."""
+    if isinstance(path, Mapping):
+        files = {split_named(split) or split: [_existing(file)] for split, file in path.items()}
+    else:
+        root = _existing(path)
+        if root.is_file():
+            files = {"train": [root]}
+        else:
+            known = sorted(file for file in root.iterdir() if file.is_file() and _suffix(file) in _FORMATS)
+            known = known or sorted(file for file in root.rglob("*") if file.is_file() and _suffix(file) in _FORMATS)
+            files = {}
+            for file in known:
+                split = split_named(file.name)
+                if split is not None:
+                    files.setdefault(split, []).append(file)
+            if not files and known:
+                files = {"train": known}
+    unreadable = [str(file) for split_files in files.values() for file in split_files if _suffix(file) not in _FORMATS]
+    if unreadable or not files:
+        raise ValueError(
+            f"A data set is made of {', '.join(_FORMATS)} files (or these with .gz), found "
+            f"{unreadable or 'none of them'} in {path}. Point data.path at such files."
+        )
+    return files
+
+
+def _existing(path: str) -> Path:
+    found = Path(path).expanduser()
+    if not found.exists():
+        raise FileNotFoundError(
+            f"data.path={path} was asked for, but nothing is there (working directory: {Path.cwd()}). Correct the path."
+        )
+    return found
+
+
+def _load_from_hub(path: str, arguments: Mapping[str, Any]) -> datasets.DatasetDict:
+    try:
+        return datasets.load_dataset(path, **arguments)
+    except (OSError, HfHubHTTPError) as error:
+        raise FileNotFoundError(
+            f"The data set {path!r} was asked for, but the Hugging Face hub did not deliver it: {error}. Check the name "
+            "and the network, or point data.path at a local copy: a data file, or a folder of files named by split."
+        ) from error
+
+
+def _load_files(kind: str, arguments: Mapping[str, Any]) -> datasets.DatasetDict:
+    try:
+        return datasets.load_dataset(kind, **arguments)
+    except (OSError, datasets.exceptions.DatasetGenerationError) as error:
+        raise ValueError(
+            f"{arguments['data_files']} could not be read as {kind}: {error.__cause__ or error}. "
+            "Check the files, or say how to read them in data.options."
+        ) from error
+
+
+def _by_split(loaded: datasets.DatasetDict, path: str | Mapping[str, str]) -> dict[str, datasets.Dataset]:
+    splits: dict[str, datasets.Dataset] = {}
+    for name, rows in loaded.items():
+        split = split_named(str(name))
+        if split is not None:
+            splits.setdefault(split, rows)
+    if not splits and len(loaded) == 1:
+        splits["train"] = next(iter(loaded.values()))
+    if "train" not in splits:
+        raise ValueError(
+            f"A data set needs a train split, but {path} has {sorted(map(str, loaded))}. Name the training files train."
+        )
+    return splits
