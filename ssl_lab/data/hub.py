@@ -81,7 +81,7 @@ def encode_labels(
         return {split: np.full(len(rows), UNLABELLED) for split, rows in splits.items()}, ()
     check_column(splits["train"], column, setting="label_column")
     feature = splits["train"].features[column]
-    values = {
+    values: dict[str, list[Any]] = {
         split: list(rows[column]) if column in rows.column_names else [None] * len(rows)
         for split, rows in splits.items()
     }
@@ -94,7 +94,7 @@ def encode_labels(
         raise ValueError(
             f"label_column={column!r} holds real numbers, but a label is a class. Choose another column, or null."
         )
-    classes = sorted({value for value in values["train"] if value not in unknown})
+    classes: list[Any] = sorted({value for value in values["train"] if value not in unknown})
     number = {value: k for k, value in enumerate(classes)} | dict.fromkeys(unknown, UNLABELLED)
     for split, split_values in values.items():
         strangers = {value for value in split_values if value not in number}
@@ -170,8 +170,8 @@ def _load_from_hub(path: str, arguments: Mapping[str, Any]) -> datasets.DatasetD
         return datasets.load_dataset(path, **arguments)
     except (OSError, HfHubHTTPError) as error:
         raise FileNotFoundError(
-            f"The data set {path!r} was asked for, but the Hugging Face hub did not deliver it: {error}. Check the name "
-            "and the network, or point data.path at a local copy: a data file, or a folder of files named by split."
+            f"The data set {path!r} was asked for, but the Hugging Face hub did not deliver it: {error}. Check the "
+            "name and the network, or point data.path at a local copy: a file, or a folder of files named by split."
         ) from error
 
 

@@ -69,14 +69,14 @@ class HubImages(ImageModule):
             device_cache_gib=device_cache_gib,
         )
         self.path = path
-        self.name = name
+        self.config_name = name
         self.image_column = image_column
         self.label_column = label_column
         self.options = options
 
     @cached_property
     def _splits(self) -> dict[str, datasets.Dataset]:
-        return load_splits(self.path, name=self.name, options=self.options)
+        return load_splits(self.path, name=self.config_name, options=self.options)
 
     @cached_property
     def _identity(self) -> tuple[str, Any]:

@@ -88,7 +88,7 @@ class ImageFolder(ImageModule):
             strangers = sorted(set(by_class) - set(class_names) - {""})
             if strangers:
                 raise ValueError(
-                    f"{folders[split]} has the class folders {strangers[:5]} that {folders['train']} lacks; the classes "
+                    f"{folders[split]} has the class folders {strangers[:5]} that {folders['train']} lacks; those "
                     f"there are {list(class_names)[:20]}. Use the same class folders in each split."
                 )
             paths[split] = [path for name in sorted(by_class) for path in by_class[name]]
@@ -117,10 +117,12 @@ def _files_by_class(folder: Path) -> dict[str, list[Path]]:
     loose = sorted(path for path in folder.iterdir() if path.is_file() and _is_image(path))
     by_class = {sub.name: _images_below(sub) for sub in _sub_folders(folder)}
     if not loose and not any(by_class.values()):
-        raise ValueError(f"Images were expected in {folder}, but there are none ({', '.join(SUFFIXES)}). Set data.root.")
+        raise ValueError(
+            f"Images were expected in {folder}, but there are none ({', '.join(SUFFIXES)}). Set data.root."
+        )
     if loose and by_class:
         raise ValueError(
-            f"Sub-folders of {folder} are classes, but {len(loose)} images lie beside them (first: {loose[0].name}), so "
+            f"Sub-folders of {folder} are classes, but {len(loose)} images lie beside them (first: {loose[0].name}): "
             "their labels are unknown. Move them into class folders, or all images into one folder without labels."
         )
     if loose or len(by_class) == 1:

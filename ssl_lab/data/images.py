@@ -83,7 +83,7 @@ class ImageModule(DataModule):
         if image_size is not None and image_size < 1:
             raise ValueError(f"image_size counts pixels, found {image_size}. Choose 1 or more, or null to keep sizes.")
         if channels not in (None, 1, 3):
-            raise ValueError(f"Images have 1 channel (grey) or 3 (RGB), found channels={channels}. Choose 1, 3 or null.")
+            raise ValueError(f"Images have 1 channel (grey) or 3 (RGB), found {channels}. Choose 1, 3 or null.")
         self.image_size = image_size
         self.channels = channels
         self.val_fraction = val_fraction

@@ -73,6 +73,7 @@ class BatchLoader:
         self.num_samples = len(next(iter(columns.values())))
         self.sampler = EpochPermutation(self.num_samples, seed=seed, shuffle=shuffle)
         self._batches_done = 0
+        self._resume_at = {"epoch": 0, "batches_done": 0}
         if shuffle and len(self) == 0:
             raise ValueError(
                 f"A training step needs batch_size x ranks = {self._global_batch_size} samples, but the training split "
@@ -90,8 +91,10 @@ class BatchLoader:
         return -(-self.num_samples // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Batches of one epoch, from the stored position on."""
-        start, self._batches_done = self._batches_done, 0
+        """Batches of one epoch; the first time after ``load_state_dict``, from the stored position of that epoch on."""
+        start = self._resume_at["batches_done"] if self._resume_at["epoch"] == self.sampler.epoch else 0
+        self._resume_at = {"epoch": 0, "batches_done": 0}
+        self._batches_done = start
         order = self.sampler.order()
         batches: Iterator[Batch] = (self._read(order, k) for k in range(start, len(self)))
         if not all(isinstance(column, Tensor) for column in self.columns.values()):
@@ -122,6 +125,7 @@ class BatchLoader:
         """Continue at a stored position."""
         self.sampler.set_epoch(state["epoch"])
         self._batches_done = state["batches_done"]
+        self._resume_at = dict(state)
 
 
 def _prefetch(batches: Iterator[Batch], depth: int = 2) -> Iterator[Batch]:

@@ -23,6 +23,14 @@ from ssl_lab.data.store import cache_folder, file_facts
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
 """Images (N, H, W) or (N, H, W, 3) and labels (N,)."""
 
+_TORCHVISION_FOLDERS = {
+    "cifar10": CIFAR10.base_folder,
+    "cifar100": CIFAR100.base_folder,
+    "stl10": STL10.base_folder,
+    "svhn": ".",
+    "mnist": MNIST.__name__,
+    "fashion_mnist": FashionMNIST.__name__,
+}
 _IDX_FILES = {"train": "train", "test": "t10k"}
 
 
@@ -75,7 +83,7 @@ class NamedImages(ImageModule):
         )
         if name not in _READERS:
             raise ValueError(f"The data set {name!r} was asked for; known are {sorted(_READERS)}. Set data.name.")
-        self.name = name
+        self.dataset = name
         self.root = None if root is None else Path(root).expanduser()
 
     @cached_property
@@ -85,18 +93,24 @@ class NamedImages(ImageModule):
             return None
         if not self.root.is_dir():
             raise FileNotFoundError(
-                f"A copy of {self.name} was asked for at {self.root.absolute()}, but there is no such folder. "
+                f"A copy of {self.dataset} was asked for at {self.root.absolute()}, but there is no such folder. "
                 "Correct data.root, or set it to null to download."
             )
-        return load_splits(str(self.root)) if any(self.root.rglob("*.parquet")) else None
+        places = (
+            self.root,
+            *(self.root / sub for sub in (self.dataset, "plain_text", "data")),
+        )  # as in clones of the hub
+        folder = next((place for place in places if any(place.glob("*.parquet"))), None)
+        return None if folder is None else load_splits(str(folder))
 
     @cached_property
     def _identity(self) -> tuple[str, Any]:
         if self.root is None:
-            return self.name, "torchvision"  # which checks what it downloads
+            return self.dataset, "torchvision"  # which checks what it downloads
         if self._parquet is not None:
-            return self.name, identity(self._parquet)
-        return self.name, [str(self.root.absolute()), file_facts(self.root)]
+            return self.dataset, identity(self._parquet)
+        own = self.root / _TORCHVISION_FOLDERS[self.dataset]
+        return self.dataset, [str(self.root.absolute()), file_facts(own if own.is_dir() else self.root)]
 
     def _source(self) -> ImageSource:
         if self._parquet is not None:
@@ -104,13 +118,13 @@ class NamedImages(ImageModule):
         download = self.root is None
         root = cache_folder() / "torchvision" if self.root is None else self.root
         try:
-            arrays, class_names = _READERS[self.name](root, download)
+            arrays, class_names = _READERS[self.dataset](root, download)
         except (OSError, RuntimeError) as error:
             asked = "download" if download else f"local copy at {root.absolute()}"
             raise FileNotFoundError(
-                f"{self.name} was asked for as a {asked}, but torchvision's files were not found: {error}. Point "
-                "data.root at a folder in torchvision's layout or at one of {train,test}.parquet, or allow the download "
-                "with data.root=null and a network."
+                f"{self.dataset} was asked for as a {asked}, but torchvision's files were not found: {error}. Point "
+                "data.root at a folder in torchvision's layout or at one of {train,test}.parquet, or allow the "
+                "download with data.root=null and a network."
             ) from error
 
         def read(split: str, rows: NDArray[np.int64]) -> Iterator[tuple[str, Encoded]]:
@@ -141,9 +155,7 @@ def _read_stl10(root: Path, download: bool) -> tuple[dict[str, Arrays], tuple[st
 
 def _read_svhn(root: Path, download: bool) -> tuple[dict[str, Arrays], tuple[str, ...]]:
     parts = {split: SVHN(root, split=split, download=download) for split in ("train", "test")}
-    arrays = {
-        split: (part.data.transpose(0, 2, 3, 1), part.labels.astype(np.int64)) for split, part in parts.items()
-    }
+    arrays = {split: (part.data.transpose(0, 2, 3, 1), part.labels.astype(np.int64)) for split, part in parts.items()}
     return arrays, tuple("0123456789")
 
 

@@ -49,15 +49,15 @@ def config_differences(runs: Sequence[Run]) -> dict[str, list[str]]:
 def evaluations_by_data(runs: Sequence[Run], labels: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
     """One evaluation for each data set and split, as numbers on different data cannot be compared.
 
-    The row of a run's own encoder is named by the run's label. Yardsticks come first: once if all runs agree on them
-    to the last digit, as on raw pixels; else once for each run.
+    A run's own row, the last of its evaluation, is named by the run's label. Yardsticks come first: once if all
+    runs agree on them to the last digit, as on raw pixels; else once for each run.
 
     Returns:
         Pairs of a title such as ``"Digits, test split"`` and an evaluation as in ``evaluation.json``.
     """
     groups: dict[str, list[tuple[Run, str]]] = {}
     for run, label in zip(runs, labels, strict=True):
-        if run.evaluation:
+        if run.evaluation and run.evaluation["rows"]:
             groups.setdefault(f"{run.data}, {run.evaluation.get('split', 'test')} split", []).append((run, label))
     return [(title, {"rows": _merged(members)}) for title, members in groups.items()]
 
@@ -66,11 +66,10 @@ def _merged(members: Sequence[tuple[Run, str]]) -> list[dict[str, Any]]:
     yardsticks: dict[str, list[tuple[str, Mapping[str, float]]]] = {}
     own = []
     for run, label in members:
-        for row in (run.evaluation or {})["rows"]:
-            if row["name"].startswith(run.method):
-                own.append({"name": label, "metrics": row["metrics"]})
-            else:
-                yardsticks.setdefault(row["name"], []).append((label, row["metrics"]))
+        *baselines, result = (run.evaluation or {})["rows"]
+        own.append({"name": label, "metrics": result["metrics"]})
+        for row in baselines:
+            yardsticks.setdefault(row["name"], []).append((label, row["metrics"]))
     rows = []
     for name, found in yardsticks.items():
         if all(metrics == found[0][1] for _, metrics in found):

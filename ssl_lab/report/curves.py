@@ -102,7 +102,10 @@ def comparison_panels(runs: Sequence[Run], labels: Sequence[str]) -> list[Panel]
 
 
 def _ordered(names: Iterable[str]) -> list[str]:
-    """Metrics in reading order: loss, evaluation as in the tables, parts of the loss, speed, secondary scores; without deviations."""
+    """Metrics in reading order: loss, evaluation as in the tables, parts of the loss, speed, secondary scores.
+
+    Deviations are drawn with their metric, and the shares of classes as bars, so neither is listed.
+    """
     known = list(names)
 
     def place(name: str) -> tuple[int, tuple[int, ...]]:
@@ -122,9 +125,7 @@ def _metric(name: str) -> Metric:
         "train/loss": Metric(table="", column="", panel="Training loss", line="", format=".4g"),
         "optim/lr": Metric(table="", column="", panel="Learning rate", line="", format=".3g"),
         "perf/samples_per_sec": Metric(table="", column="", panel="Samples per second", line="", format=",.0f"),
-        "perf/data_wait_frac": Metric(
-            table="", column="", panel="Waiting for data, % of time", line="", percent=True
-        ),
+        "perf/data_wait_frac": Metric(table="", column="", panel="Waiting for data, % of time", line="", percent=True),
     }
     if name in named:
         return named[name]
@@ -230,7 +231,7 @@ def _svg(figure: Figure, title: str) -> Markup:
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     svg = re.sub(r"font: ?([\d.]+px)[^;\"]*|font-size: ?([\d.]+px); font-family: [^;]*", _font_size, svg)
-    svg = re.sub(r"\s*\n\s*", " ", svg)
+    svg = re.sub(r"\s*\n\s*", " ", svg).replace("xlink:href", "href")
     for color, variable in _VARIABLES.items():
         svg = svg.replace(color, variable)
     label = Markup('<svg aria-label="{}" ').format(f"Curve: {title}")

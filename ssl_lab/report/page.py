@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -14,7 +15,7 @@ import jinja2
 from ssl_lab.report import pictures, tables
 from ssl_lab.report.compare import config_differences, evaluations_by_data, run_labels
 from ssl_lab.report.curves import NUM_COLORS, comparison_panels, run_panels
-from ssl_lab.report.run import read_run
+from ssl_lab.report.run import Run, read_run
 from ssl_lab.report.vocabulary import describe
 
 _MISSING = "–"
@@ -37,18 +38,22 @@ def write_report(run_dir: Path) -> Path:
         ValueError: If the directory is no run.
     """
     run = read_run(run_dir)
-    page = _environment().get_template("report.html").render(
-        run=run,
-        summary=run.summary,
-        tiles=_tiles(run.summary),
-        results=tables.tables(run.evaluation) if run.evaluation else [],
-        shares=_share_charts(run.evaluation),
-        split=(run.evaluation or {}).get("split"),
-        panels=run_panels(run),
-        galleries=pictures.galleries(run.pictures),
-        readings=pictures.readings(run.sentences),
-        command=shlex.join(["ssl-lab", "pretrain", *map(str, run.overrides)]) if run.overrides else "",
-        facts=_facts(run.summary),
+    page = (
+        _environment()
+        .get_template("report.html")
+        .render(
+            run=run,
+            summary=run.summary,
+            tiles=_tiles(run),
+            results=tables.tables(run.evaluation) if run.evaluation else [],
+            shares=_share_charts(run.evaluation),
+            split=(run.evaluation or {}).get("split"),
+            panels=run_panels(run),
+            galleries=pictures.galleries(run.pictures),
+            readings=pictures.readings(run.sentences),
+            command=shlex.join(["ssl-lab", "pretrain", *map(str, run.overrides)]) if run.overrides else "",
+            facts=_facts(run.summary),
+        )
     )
     return _replace(run_dir / "report.html", page)
 
@@ -71,25 +76,29 @@ def write_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
         raise ValueError("A comparison was asked for, but no run directory was given. Name one or more.")
     runs = [read_run(run_dir) for run_dir in run_dirs]
     labels = run_labels(runs)
-    page = _environment().get_template("comparison.html").render(
-        runs=[
-            {
-                "label": label,
-                "color": k,
-                "run": run,
-                "objective": _objective(run.summary),
-                "duration": _duration(run.summary.get("wall_time_sec")),
-            }
-            for k, (label, run) in enumerate(zip(labels, runs, strict=True))
-        ],
-        results=[
-            (title, tables.tables(evaluation), _share_charts(evaluation))
-            for title, evaluation in evaluations_by_data(runs, labels)
-        ],
-        panels=comparison_panels(runs, labels),
-        differences=config_differences(runs),
-        labels=labels,
-        methods={run.method for run in runs},
+    page = (
+        _environment()
+        .get_template("comparison.html")
+        .render(
+            runs=[
+                {
+                    "label": label,
+                    "color": k,
+                    "run": run,
+                    "objective": _objective(run),
+                    "duration": _duration(_training_time(run.summary)),
+                }
+                for k, (label, run) in enumerate(zip(labels, runs, strict=True))
+            ],
+            results=[
+                (title, tables.tables(evaluation), _share_charts(evaluation))
+                for title, evaluation in evaluations_by_data(runs, labels)
+            ],
+            panels=comparison_panels(runs, labels),
+            differences=config_differences(runs),
+            labels=labels,
+            methods={run.method for run in runs},
+        )
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     return _replace(out, page)
@@ -120,28 +129,37 @@ def _replace(path: Path, text: str) -> Path:
     return path
 
 
-def _tiles(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def _tiles(run: Run) -> list[tuple[str, str, str]]:
     """The figures at the top of a report: (label, value, note), those that are known."""
-    value, name, column = _objective(summary)
+    summary = run.summary
+    value, name, column = _objective(run)
     rate = summary.get("samples_per_sec")
     steps = f"{_count(summary.get('step'))} steps"
     tiles = [
         (f"Objective: {column}", value, name),
-        ("Training time", _duration(summary.get("wall_time_sec")), summary.get("hardware") or ""),
+        ("Training time", _duration(_training_time(summary)), summary.get("hardware") or ""),
         ("Throughput", _count(rate), "samples per second"),
         ("Trained for", f"{_count(summary.get('epoch'))} epochs", steps),
-        ("Parameters", _count(summary.get("num_parameters")), "of encoder and method"),
+        ("Parameters", _count(summary.get("num_parameters")), "in the encoder"),
         ("Training samples", _count(summary.get("num_train_samples")), "without labels"),
     ]
     return [tile for tile in tiles if not tile[1].startswith(_MISSING)]
 
 
-def _objective(summary: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Value, name and plain words of a run's objective."""
-    objective = summary.get("objective")
+def _training_time(summary: Mapping[str, Any]) -> float | None:
+    """Seconds of training alone, or of the whole run if that is all that is known."""
+    seconds: float | None = summary.get("training_time_sec", summary.get("wall_time_sec"))
+    return seconds
+
+
+def _objective(run: Run) -> tuple[str, str, str]:
+    """Value, name and plain words of a run's objective; a dash where it is not known yet."""
+    named = run.config.get("objective")
+    found = (run.summary.get("metrics") or {}).get(named)
+    objective = run.summary.get("objective") or ({"name": named, "value": found} if found is not None else None)
     if not objective:
         return _MISSING, "", ""
-    metric = describe(objective["name"].removeprefix("eval/"))
+    metric = describe(re.sub("^(eval|test)/", "", objective["name"]))
     unit = " %" if metric.percent and objective["value"] is not None else ""
     return metric.show(objective["value"]) + unit, objective["name"], metric.column
 

@@ -90,7 +90,6 @@ def _floor(metric: Metric) -> Metric:
     return replace(metric, reference=_REAL, line=_REAL, competes=False)
 
 
-
 # The first pattern that matches a whole name wins; {0}, {1} in labels are its groups. The order is the columns' order.
 _PATTERNS: tuple[tuple[str, Metric], ...] = (
     (r"knn/top1", _accuracy("kNN")),
@@ -142,8 +141,8 @@ TABLES: dict[str, tuple[str, str]] = {
     ),
     "likelihood": (
         "Likelihood of unseen images (ELBO and its parts in nats per image)",
-        "Bits per pixel value are what the model would need to store an unseen image: an upper bound, from the evidence "
-        "lower bound (ELBO = −reconstruction − KL).",
+        "Bits per pixel value are what the model would need to store an unseen image: an upper bound, from the "
+        "evidence lower bound (ELBO = −reconstruction − KL).",
     ),
     "samples": (
         "Quality of samples",

@@ -1,0 +1,62 @@
+"""The reference text bundled with Python: English prose that needs no download."""
+
+from __future__ import annotations
+
+from pydoc_data.topics import topics
+
+import numpy as np
+
+from ssl_lab.data.splits import UNLABELLED
+from ssl_lab.data.text import TextModule, TextSource
+
+
+class PythonDocs(TextModule):
+    """The topics of Python's ``help()``: about 80 documents, 460 kB of English, unlabelled.
+
+    A topic lies wholly in one split. The text is that of the Python version which runs.
+
+    Args:
+        tokenizer: Folder or hub identifier of a tokenizer; None to train WordPiece on the ``train`` split.
+        vocab_size: Number of ids of a tokenizer that is trained.
+        max_length: Tokens of a sample, special tokens included.
+        val_fraction: Share of the topics, without those of ``test``, that is ``val``.
+        test_fraction: Share of the topics that is ``test``.
+        split_seed: Seed of both cuts.
+        batch_size: Samples per device and training step.
+        eval_batch_size: Samples per batch in evaluation.
+        seed: Seed of the order of training samples.
+        device_cache_gib: A training split up to this size is kept on the training device as a whole.
+    """
+
+    def __init__(
+        self,
+        *,
+        tokenizer: str | None = None,
+        vocab_size: int = 4096,
+        max_length: int = 128,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.1,
+        split_seed: int = 0,
+        batch_size: int = 64,
+        eval_batch_size: int = 256,
+        seed: int = 0,
+        device_cache_gib: float = 4.0,
+    ) -> None:
+        super().__init__(
+            tokenizer=tokenizer,
+            vocab_size=vocab_size,
+            max_length=max_length,
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+            split_seed=split_seed,
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            seed=seed,
+            device_cache_gib=device_cache_gib,
+        )
+
+    def _source(self) -> TextSource:
+        texts = [topics[name] for name in sorted(topics)]
+        return TextSource(
+            labels={"train": np.full(len(texts), UNLABELLED)}, read=lambda _, rows: [texts[row] for row in rows]
+        )

@@ -1,0 +1,62 @@
+"""Run protocols on what a method can do."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from ssl_lab import distributed
+from ssl_lab.data.base import DataModule
+from ssl_lab.evaluation.protocol import FeatureProtocol, Protocol, extract
+
+
+def evaluate(
+    capabilities: Mapping[str, Callable[..., Any]],
+    protocols: Sequence[Protocol],
+    datamodule: DataModule,
+    *,
+    device: torch.device,
+    split: str = "test",
+) -> dict[str, float]:
+    """Metrics of all protocols by name, the same on every rank.
+
+    Features are extracted once, by all ranks together; everything else runs on rank 0. The global random streams are
+    left as they were.
+
+    Args:
+        capabilities: What protocols may call, ``Method.capabilities()`` or ``{"features": fn}``.
+        protocols: What to run; those that need labels are left out with a warning on unlabelled data.
+        datamodule: The data.
+        device: Where to compute.
+        split: What is scored.
+
+    Raises:
+        ValueError: If a protocol needs what is not offered.
+    """
+    for protocol in protocols:
+        if protocol.needs not in capabilities:
+            raise ValueError(
+                f"{type(protocol).__name__} needs {protocol.needs!r}, but only {sorted(capabilities)} is offered."
+            )
+    left_out = [type(p).__name__ for p in protocols if p.needs_labels and not datamodule.labelled]
+    if left_out:
+        warnings.warn(
+            f"{', '.join(left_out)} need labels and {type(datamodule).__name__} has none: left out.", stacklevel=2
+        )
+    runnable = [p for p in protocols if datamodule.labelled or not p.needs_labels]
+    metrics: dict[str, float] = {}
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        feature_protocols = [p for p in runnable if isinstance(p, FeatureProtocol)]
+        if feature_protocols:
+            features = extract(capabilities["features"], datamodule, device=device, split=split)
+            if distributed.rank() == 0:
+                for feature_protocol in feature_protocols:
+                    metrics |= feature_protocol.score(features)
+        if distributed.rank() == 0:
+            for protocol in runnable:
+                if not isinstance(protocol, FeatureProtocol):
+                    metrics |= protocol.run(capabilities[protocol.needs], datamodule, device=device, split=split)
+    return distributed.broadcast_object(metrics)

@@ -1,0 +1,48 @@
+"""Weighted nearest neighbours."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssl_lab.evaluation.protocol import FeatureProtocol, FeatureSet
+from ssl_lab.evaluation.scores import classification_scores
+
+
+class KNN(FeatureProtocol):
+    r"""k nearest neighbours by cosine similarity; a neighbour votes with weight :math:`\exp(s/\tau)`.
+
+    Args:
+        num_neighbors: One or several k; cut to the number of train samples. The first names the plain metrics, further
+            ones add ``knn/top1_k<k>``.
+        temperature: :math:`\tau`.
+
+    References:
+        Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination (2018). arXiv:1805.01978
+    """
+
+    def __init__(self, *, num_neighbors: tuple[int, ...] = (20, 200), temperature: float = 0.07) -> None:
+        if not num_neighbors or min(num_neighbors) < 1 or temperature <= 0:
+            raise ValueError(f"KNN needs k >= 1 and a positive temperature, found {num_neighbors} and {temperature}.")
+        self.num_neighbors = tuple(num_neighbors)
+        self.temperature = temperature
+
+    def score(self, features: FeatureSet) -> dict[str, float]:
+        """Vote among the train features."""
+        metrics: dict[str, float] = {}
+        for number, k in enumerate(self.num_neighbors):
+            scores = classification_scores("knn", self.predict(features, k), features.test_y, features.num_classes)
+            metrics |= scores if number == 0 else {f"knn/top1_k{k}": scores["knn/top1"]}
+        return metrics
+
+    def predict(self, features: FeatureSet, k: int) -> Tensor:
+        """Predicted classes of the test features, int64 (M,)."""
+        train = F.normalize(features.train_x, dim=1)
+        predictions = []
+        for chunk in F.normalize(features.test_x, dim=1).split(1024):
+            similarity, neighbors = (chunk @ train.T).topk(min(k, len(train)), dim=1)
+            weights = torch.exp((similarity - 1) / self.temperature)
+            votes = torch.zeros(len(chunk), features.num_classes, device=chunk.device)
+            predictions.append(votes.scatter_add_(1, features.train_y[neighbors], weights).argmax(1))
+        return torch.cat(predictions)

@@ -1,0 +1,83 @@
+"""How well masked tokens are predicted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssl_lab.data.base import PRETRAIN, DataModule
+from ssl_lab.evaluation.protocol import Protocol
+from ssl_lab.pretext.masking import fixed_masks
+
+
+class MaskedPrediction(Protocol):
+    r"""Accuracy and masked perplexity on fixed masks, beside the unigram baseline.
+
+    Masked perplexity is :math:`\exp` of the mean cross entropy in nats over all masked tokens of the split. It is not the
+    perplexity of a language model: each token is seen with its context on both sides. The baseline predicts the
+    frequencies of the training split (add-one smoothing) and is scored on the same masked tokens.
+
+    Args:
+        mask_prob: Probability of masking a token.
+        seed: Seed of the masks, which depend on it, the sample and the position alone.
+    """
+
+    needs: ClassVar[str] = "predict_masked"
+
+    def __init__(self, *, mask_prob: float = 0.15, seed: int = 0) -> None:
+        self.mask_prob = mask_prob
+        self.seed = seed
+
+    def run(
+        self,
+        fn: Callable[[Tensor, Tensor, Tensor], Tensor],
+        datamodule: DataModule,
+        *,
+        device: torch.device,
+        split: str = "test",
+    ) -> dict[str, float]:
+        """Score ``fn(input_ids, attention_mask, positions) -> logits (M, V)`` on every masked token of the split."""
+        log_frequency = _unigram(datamodule, device)
+        totals = torch.zeros(4, dtype=torch.float64, device=device)
+        count = 0
+        for batch in datamodule.eval_dataloader(split):
+            ids, mask, index = (batch[name].to(device) for name in ("input_ids", "attention_mask", "index"))
+            corrupted, labels = fixed_masks(
+                ids, mask, datamodule.spec, index=index, seed=self.seed, mask_prob=self.mask_prob
+            )
+            chosen = labels != -100
+            targets = labels[chosen]
+            scores = fn(corrupted, mask, chosen).float()
+            totals += torch.stack(
+                [
+                    F.cross_entropy(scores, targets, reduction="none").double().sum(),
+                    (scores.argmax(1) == targets).double().sum(),
+                    -log_frequency[targets].sum(),
+                    (log_frequency.argmax() == targets).double().sum(),
+                ]
+            )
+            count += len(targets)
+        loss, accuracy, unigram_loss, unigram_accuracy = (totals / max(count, 1)).tolist()
+        return {
+            "masked/loss": loss,
+            "masked/perplexity": math.exp(min(loss, 50.0)),
+            "masked/accuracy": accuracy,
+            "masked/unigram_perplexity": math.exp(unigram_loss),
+            "masked/unigram_accuracy": unigram_accuracy,
+        }
+
+
+def _unigram(datamodule: DataModule, device: torch.device) -> Tensor:
+    """Log frequencies of ordinary tokens in the training split, fp64 (V,); specials get none."""
+    spec = datamodule.spec
+    assert spec.vocab_size is not None
+    counts = torch.ones(spec.vocab_size, dtype=torch.float64)
+    for batch in datamodule.eval_dataloader(PRETRAIN):
+        counts += torch.bincount(batch["input_ids"].flatten().cpu(), minlength=spec.vocab_size)
+    counts[list(spec.special_ids)] = 0
+    return torch.log(counts / counts.sum()).to(device)
