@@ -80,24 +80,27 @@ def _run(cfg: DictConfig) -> float | None:
             f"{type(method.encoder).__name__}, {size:.1f} M parameters, {trainer.accelerator.__class__.__name__} x "
             f"{trainer.world_size}. Run directory: {run_dir}"
         )
-    metrics = engine.pretrain(
-        method,
-        datamodule,
-        trainer,
-        protocols,
-        checkpoint,
-        evaluate_every_n_epochs=cfg.evaluate_every_n_epochs,
-        save_every_n_minutes=cfg.save_every_n_minutes,
-    )
+    try:
+        metrics = engine.pretrain(
+            method,
+            datamodule,
+            trainer,
+            protocols,
+            checkpoint,
+            evaluate_every_n_epochs=cfg.evaluate_every_n_epochs,
+            save_every_n_minutes=cfg.save_every_n_minutes,
+        )
+    except BaseException:
+        if trainer.is_global_zero:
+            write_report(run_dir)
+        raise
+    value = metrics.get(cfg.objective) if cfg.objective else None
     if trainer.is_global_zero:
+        update_summary(run_dir, objective={"name": cfg.objective, "value": value} if cfg.objective else None)
         _conclude(run_dir)
-    if cfg.objective is None:
-        return None
-    if cfg.objective not in metrics:
+    if cfg.objective and value is None and hydra_cfg.mode == RunMode.MULTIRUN:
         raise ValueError(f"The objective {cfg.objective!r} was not measured. Choose from: {', '.join(sorted(metrics))}.")
-    if trainer.is_global_zero:
-        update_summary(run_dir, objective={"name": cfg.objective, "value": metrics[cfg.objective]})
-    return metrics[cfg.objective]
+    return value
 
 
 def _conclude(run_dir: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import glob
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,7 +63,7 @@ def load_splits(
         options = {"sep": "\t", "quoting": csv.QUOTE_NONE} | options
     if formats == {"text"}:
         options = {"sample_by": sample_by or "line"} | options
-    data_files = {split: [str(file) for file in split_files] for split, split_files in files.items()}
+    data_files = {split: [glob.escape(str(file)) for file in split_files] for split, split_files in files.items()}
     return _by_split(_load_files(formats.pop(), {"data_files": data_files, **options}), path)
 
 
@@ -72,7 +73,7 @@ def encode_labels(
     """Labels 0, 1, ... of every row, -1 where unknown, and the names of the classes.
 
     Classes of a column that does not name them are its sorted values in the train split. Empty values, None and -1
-    mean unknown, as does a split without the column.
+    mean unknown.
 
     Raises:
         ValueError: If the column is missing, holds real numbers, or has a class that train lacks.
@@ -81,15 +82,11 @@ def encode_labels(
         return {split: np.full(len(rows), UNLABELLED) for split, rows in splits.items()}, ()
     check_column(splits["train"], column, setting="label_column")
     feature = splits["train"].features[column]
-    values: dict[str, list[Any]] = {
-        split: list(rows[column]) if column in rows.column_names else [None] * len(rows)
-        for split, rows in splits.items()
-    }
+    values: dict[str, list[Any]] = {split: list(rows[column]) for split, rows in splits.items()}
     unknown = (None, "", UNLABELLED)
     if isinstance(feature, datasets.ClassLabel):
-        return {s: np.array([UNLABELLED if v is None else v for v in vs], np.int64) for s, vs in values.items()}, tuple(
-            feature.names
-        )
+        labels = {s: np.array([UNLABELLED if v is None else v for v in vs], np.int64) for s, vs in values.items()}
+        return labels, tuple(feature.names)
     if any(isinstance(value, float) and not value.is_integer() for value in values["train"]):
         raise ValueError(
             f"label_column={column!r} holds real numbers, but a label is a class. Choose another column, or null."

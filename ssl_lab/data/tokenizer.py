@@ -99,6 +99,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
     if tokenizer.pad_token_id is None:
         raise ValueError(
             f"The tokenizer {name!r} has no padding token, which batches need. Give it one "
-            "(tokenizer.add_special_tokens({'pad_token': '[PAD]'})), save it with save_pretrained and set data.tokenizer to that folder."
+            "(tokenizer.add_special_tokens({'pad_token': '[PAD]'})), save it with save_pretrained and set "
+            "data.tokenizer to that folder."
         )
     return tokenizer

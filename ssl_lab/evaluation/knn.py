@@ -22,7 +22,7 @@ class KNN(FeatureProtocol):
         Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination (2018). arXiv:1805.01978
     """
 
-    def __init__(self, *, num_neighbors: tuple[int, ...] = (20, 200), temperature: float = 0.07) -> None:
+    def __init__(self, *, num_neighbors: tuple[int, ...] = (20,), temperature: float = 0.07) -> None:
         if not num_neighbors or min(num_neighbors) < 1 or temperature <= 0:
             raise ValueError(f"KNN needs k >= 1 and a positive temperature, found {num_neighbors} and {temperature}.")
         self.num_neighbors = tuple(num_neighbors)

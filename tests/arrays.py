@@ -1,0 +1,56 @@
+"""Tiny data modules from tensors, for tests."""
+
+import torch
+
+from ssl_lab.data.base import DataModule
+from ssl_lab.types import DataSpec
+
+
+class ArrayImages(DataModule):
+    """Images of two classes: a bright upper or lower half, with noise."""
+
+    def __init__(self, *, shape=(1, 8, 8), num_samples=64, labels=True, **settings):
+        super().__init__(**{"batch_size": 16, **settings})
+        self.shape, self.num_samples, self.labels = shape, num_samples, labels
+
+    @property
+    def spec(self):
+        channels = self.shape[0]
+        return DataSpec(
+            modality="image", shape=self.shape, num_classes=2, class_names=("up", "down"),
+            mean=(0.5,) * channels, std=(0.3,) * channels,
+        )
+
+    def columns(self, split):
+        seed = {"pretrain": 0, "train": 0, "val": 1, "test": 2}[split]
+        generator = torch.Generator().manual_seed(seed)
+        label = torch.arange(self.num_samples) % 2
+        image = torch.randint(0, 100, (self.num_samples, *self.shape), dtype=torch.uint8, generator=generator)
+        half = self.shape[1] // 2
+        image[label == 0, :, :half] += 120
+        image[label == 1, :, half:] += 120
+        return {"image": image, "label": label} if self.labels else {"image": image}
+
+
+class ArrayText(DataModule):
+    """Sentences in which every token says what the next one is."""
+
+    def __init__(self, *, length=12, num_samples=64, **settings):
+        super().__init__(**{"batch_size": 16, **settings})
+        self.length, self.num_samples = length, num_samples
+
+    @property
+    def spec(self):
+        return DataSpec(
+            modality="text", shape=(self.length,), num_classes=2, vocab_size=40, pad_id=0, mask_id=4,
+            special_ids=(0, 1, 2, 3, 4),
+        )
+
+    def columns(self, split):
+        start = torch.arange(self.num_samples).unsqueeze(1) + {"val": 3, "test": 7}.get(split, 0)
+        ids = 5 + (start + torch.arange(self.length)) % 35
+        ids[::3, self.length // 2 :] = 0
+        return {"input_ids": ids, "label": torch.arange(self.num_samples) % 2}
+
+    def as_batch(self, rows):
+        return {**rows, "attention_mask": (rows["input_ids"] != 0).long()}

@@ -1,0 +1,42 @@
+"""Every experiment composes, and runs two steps where its data needs no download."""
+
+import csv
+import json
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from ssl_lab.cli.main import main
+from ssl_lab.cli.paths import choices, config_dir
+
+EXPERIMENTS = sorted(choices("experiment"))
+BUNDLED = ("digits", "python_docs")
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_composes_and_states_its_command(name):
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        cfg = compose("pretrain", [f"experiment={name}"])
+    assert cfg.trainer.max_epochs > 0
+    assert f"ssl-lab pretrain experiment={name}" in (config_dir() / "experiment" / f"{name}.yaml").read_text()
+
+
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name.endswith(BUNDLED)])
+def test_runs_two_steps_and_leaves_a_whole_run_directory(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_dir = tmp_path / "run"
+    small = ["trainer=smoke", "data.batch_size=16", f"run_dir={run_dir}"]
+    if name.endswith("python_docs"):
+        small += ["encoder=bert_tiny", "data.max_length=16"]
+    else:
+        small += ["evaluation=none"]
+    assert main(["pretrain", f"experiment={name}", *small]) == 0
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary["status"] == "finished"
+    assert summary["step"] == 2
+    with (run_dir / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert any(row["train/loss"] for row in rows)
+    for file in ("config.yaml", "overrides.yaml", "spec.json", "report.html", "checkpoints/last.ckpt"):
+        assert (run_dir / file).is_file(), file
+    assert any((run_dir / "pictures").iterdir())

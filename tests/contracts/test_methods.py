@@ -1,0 +1,151 @@
+"""What every method in conf/method must satisfy, found by its YAML file alone."""
+
+import inspect
+import io
+import warnings
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from arrays import ArrayImages, ArrayText
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_class
+from omegaconf import OmegaConf
+
+from ssl_lab.cli.config import build_method
+from ssl_lab.cli.paths import config_dir
+from ssl_lab.methods.base import Method
+
+METHODS = sorted(path.stem for path in (config_dir() / "method").glob("*.yaml"))
+ENCODERS = {"image": "convnet", "text": "bert_tiny"}
+
+
+def composed(method):
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        cfg = compose("pretrain", [f"method={method}"])
+        modality = get_class(cfg.method._target_).modality
+        return compose("pretrain", [f"method={method}", f"encoder={ENCODERS[modality]}"]), modality
+
+
+def build(method):
+    cfg, modality = composed(method)
+    if modality == "image":
+        cfg.encoder.widths = [8, 16]
+    data = ArrayImages() if modality == "image" else ArrayText()
+    torch.manual_seed(0)
+    return build_method(cfg, data.spec), data
+
+
+def fit(method, data, folder, steps=4):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        trainer = L.Trainer(
+            accelerator="cpu", max_epochs=1, limit_train_batches=steps, default_root_dir=folder, logger=False,
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        )
+        trainer.fit(method, datamodule=data)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_trains_and_changes_its_encoder(name, tmp_path):
+    method, data = build(name)
+    before = {key: value.clone() for key, value in method.encoder.state_dict().items()}
+    fit(method, data, tmp_path)
+    after = method.encoder.state_dict()
+    assert torch.isfinite(method.last_loss)
+    assert any(not torch.equal(before[key], after[key]) for key in before)
+    assert all(torch.isfinite(value).all() for value in after.values())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_features_are_repeatable_and_leave_the_mode_alone(name):
+    method, data = build(name)
+    method.train()
+    batch = next(iter(data.eval_dataloader("val")))
+    features = method.features(batch)
+    assert features.ndim == 2
+    assert len(features) == len(batch["index"])
+    assert torch.equal(features, method.features(batch))
+    torch.testing.assert_close(features[:3], method.features({k: v[:3] for k, v in batch.items()}), rtol=1e-4, atol=1e-5)
+    assert all(module.training for module in method.modules())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_labels_are_never_read(name, tmp_path):
+    weights = []
+    for label in (0, 1):
+        method, data = build(name)
+        original = data.columns
+        data.columns = lambda split, label=label, original=original: {
+            **original(split), "label": torch.full((data.num_samples,), label)
+        }
+        L.seed_everything(1, verbose=False)
+        fit(method, data, tmp_path, steps=2)
+        weights.append(method.state_dict())
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_state_round_trips_as_plain_tensors(name, tmp_path):
+    method, data = build(name)
+    fit(method, data, tmp_path, steps=2)
+    buffer = io.BytesIO()
+    torch.save(method.state_dict(), buffer)
+    buffer.seek(0)
+    other, _ = build(name)
+    other.load_state_dict(torch.load(buffer, weights_only=True))
+    batch = next(iter(data.eval_dataloader("val")))
+    assert torch.equal(method.features(batch), other.features(batch))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_pictures_and_samples(name, tmp_path):
+    method, data = build(name)
+    fit(method, data, tmp_path, steps=1)
+    assert method.pictures(next(iter(data.eval_dataloader("val"))))
+    capabilities = method.capabilities()
+    if "sample" in capabilities:
+        draw = [capabilities["sample"](5, torch.Generator().manual_seed(0)) for _ in range(2)]
+        assert torch.equal(*draw)
+        assert draw[0].shape == (5, *data.spec.shape)
+        assert 0 <= draw[0].min() and draw[0].max() <= 1
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_wrong_modality_is_refused_in_words(name):
+    cfg, modality = composed(name)
+    other = ArrayText() if modality == "image" else ArrayImages()
+    cfg.encoder = {
+        "image": {"_target_": "ssl_lab.encoders.text_transformer.TextTransformer", "size": "tiny"},
+        "text": {"_target_": "ssl_lab.encoders.convnet.ConvNet", "widths": [8]},
+    }[modality]
+    with pytest.raises(Exception, match="Choose data= and encoder= of one modality"):
+        build_method(cfg, other.spec)
+
+
+def yaml_files():
+    groups = ("method", "encoder", "optim", "views", "masking", "data")
+    return [path for group in groups for path in sorted((config_dir() / group).glob("*.yaml"))]
+
+
+@pytest.mark.parametrize("path", yaml_files(), ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_yaml_values_are_arguments_and_the_methods_values_its_defaults(path):
+    node = OmegaConf.load(path)
+    target = get_class(node._target_)
+    parameters = inspect.signature(target).parameters
+    mounted = {next(iter(entry)).split("@")[1] for entry in node.get("defaults", [])}
+    for key, value in OmegaConf.to_container(node).items():
+        if key in ("_target_", "defaults"):
+            continue
+        assert key in parameters, f"{target.__name__} takes no {key}"
+        if path.parent.name in ("method", "masking") and not isinstance(value, dict):
+            assert value == parameters[key].default, key
+    if issubclass(target, Method):
+        required = {k for k, p in parameters.items() if p.default is inspect.Parameter.empty} - {"encoder", "optim"}
+        assert required <= mounted | set(node), required
+
+
+def test_every_file_in_conf_begins_with_one_line_for_the_list():
+    for path in Path(config_dir()).glob("*/*.yaml"):
+        assert path.read_text().startswith("#"), path

@@ -1,0 +1,44 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ssl_lab.data.store import build_once, cache_folder, file_facts, fingerprint
+
+SCRIPT = Path(__file__).with_name("slow_build.py")
+
+
+def test_processes_that_start_together_build_once_and_see_it_whole(tmp_path):
+    log = tmp_path / "log"
+    commands = [[sys.executable, str(SCRIPT), str(log)]] * 3
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
+    assert [process.communicate(timeout=120)[0].strip() for process in processes] == ["['first', 'second']"] * 3
+    assert log.read_text() == "built\n"
+
+
+def test_a_failed_build_leaves_nothing():
+    def fail(folder):
+        (folder / "half").write_text("")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        build_once("key", fail)
+    assert not [path for path in cache_folder().iterdir() if path.is_dir()]
+    assert list(build_once("key", lambda folder: None).iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_removed():
+    stale = cache_folder() / "key.unfinished"
+    stale.mkdir(parents=True)
+    (stale / "half").write_text("")
+    assert list(build_once("key", lambda folder: None).iterdir()) == []
+    assert not stale.exists()
+
+
+def test_fingerprints_are_stable_and_follow_the_files(tmp_path):
+    assert fingerprint({"b": 1, "a": [2]}) == fingerprint({"a": [2], "b": 1}) == "b0f4e1df4a0c8a0cbb33"
+    (tmp_path / "x").write_text("1")
+    before = file_facts(tmp_path)
+    (tmp_path / "x").write_text("12")
+    assert before != file_facts(tmp_path) and len(before) == 1

@@ -1,0 +1,108 @@
+"""Runs in their own processes: resume, signals, and what a bad loss leaves behind."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+SSL_LAB = [sys.executable, "-m", "ssl_lab.cli.main"]
+SMALL = [
+    "pretrain",
+    "data.batch_size=64",
+    "encoder.widths=[8,16]",
+    "views@method.views=digits",
+    "method.hidden_dim=16",
+    "evaluation=none",
+    "trainer=cpu",
+    "trainer.log_every_n_steps=1",
+]
+
+
+def ssl_lab(*args, cwd, **kwargs):
+    return subprocess.run([*SSL_LAB, *args], capture_output=True, text=True, timeout=300, cwd=cwd, **kwargs)
+
+
+def weights(run_dir):
+    return torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+
+
+def wait_for(path, process, needle="", seconds=120):
+    start = time.monotonic()
+    while not (path.is_file() and needle in path.read_text()):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() - start < seconds, f"{path} never came"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("batches_before", [5, 18])
+def test_a_killed_and_resumed_run_ends_with_the_same_weights(tmp_path, batches_before):
+    """Interrupted in the middle of an epoch and after several epochs; an epoch has 18 batches."""
+    length = ["trainer.max_epochs=60"]
+    assert ssl_lab(*SMALL, *length, "run_dir=whole", cwd=tmp_path).returncode == 0
+    process = subprocess.Popen([*SSL_LAB, *SMALL, *length, "run_dir=broken"], cwd=tmp_path, stderr=subprocess.PIPE)
+    wait_for(tmp_path / "broken/metrics.csv", process, f"\n{batches_before},")
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert b"SIGTERM stopped the run" in errors
+    assert b"Traceback" not in errors
+    summary = json.loads((tmp_path / "broken/summary.json").read_text())
+    assert summary["status"] == "interrupted"
+    assert 0 < summary["step"] < 60 * 18
+
+    done = ssl_lab(*SMALL, *length, "run_dir=broken", "ckpt=last", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    whole, broken = weights(tmp_path / "whole"), weights(tmp_path / "broken")
+    assert all(torch.equal(whole[key], broken[key]) for key in whole)
+    steps = [line.split(",")[0] for line in (tmp_path / "broken/metrics.csv").read_text().splitlines()[1:]]
+    assert steps == sorted(set(steps), key=int)
+
+
+def test_a_non_finite_loss_names_the_step_and_keeps_the_good_checkpoint(tmp_path):
+    assert ssl_lab(*SMALL, "trainer.max_epochs=1", "run_dir=run", cwd=tmp_path).returncode == 0
+    good = weights(tmp_path / "run")
+    again = [*SMALL, "trainer.max_epochs=3", "optim.lr=1e30", "run_dir=run", "save_every_n_minutes=0"]
+    done = ssl_lab(*again, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "became NaN or infinite at step" in done.stderr
+    assert "batch index" in done.stderr
+    assert "last good checkpoint" in done.stderr
+    assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "failed"
+    assert (tmp_path / "run/report.html").is_file()
+    kept = weights(tmp_path / "run")
+    assert all(torch.isfinite(value).all() for value in kept.values())
+    assert good.keys() == kept.keys()
+
+
+def test_two_processes_by_lightning(tmp_path):
+    """SimCLR and GAN under ddp on the CPU: one run directory, and rank 0's report."""
+    for method, extra in (("simclr", []), ("gan", ["encoder=dcgan", "encoder.width=8"])):
+        settings = [
+            "pretrain", f"method={method}", "evaluation=features", "trainer=cpu", "trainer.devices=2",
+            "trainer.strategy=ddp", "trainer.max_epochs=1", "data.batch_size=32", f"run_dir={method}",
+        ]
+        done = ssl_lab(*settings, *extra, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr[-2000:]
+        summary = json.loads((tmp_path / method / "summary.json").read_text())
+        assert summary["status"] == "finished"
+        assert (tmp_path / method / "evaluation.json").is_file()
+    assert sorted(path.name for path in Path(tmp_path).iterdir()) == ["gan", "simclr"]
+
+
+def test_a_sweep_that_would_start_its_own_ranks_is_refused(tmp_path):
+    done = ssl_lab(*SMALL, "-m", "seed=1,2", "trainer.devices=2", "trainer.strategy=ddp", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "A sweep in this process cannot start 2 ranks" in done.stderr
+
+
+def test_a_sweep_goes_on_after_a_failed_trial(tmp_path):
+    settings = [*SMALL, "-m", "trainer.max_epochs=1", "method.temperature=-1,0.5"]
+    done = ssl_lab(*settings, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "temperature must be positive" in done.stderr
+    assert len(list(tmp_path.glob("runs/sweeps/*/1/report.html"))) == 1
