@@ -100,7 +100,7 @@ class BatchLoader:
         if not all(isinstance(column, Tensor) for column in self.columns.values()):
             batches = _prefetch(batches)
         for done, batch in enumerate(batches, start=start + 1):
-            self._batches_done = done % len(self)
+            self._batches_done = done
             yield batch
 
     def _read(self, order: Tensor, k: int) -> Batch:
@@ -122,9 +122,8 @@ class BatchLoader:
         return {"epoch": self.sampler.epoch, "batches_done": self._batches_done}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue at a stored position."""
+        """Continue at a stored position when its epoch is iterated; other epochs begin at their first batch."""
         self.sampler.set_epoch(state["epoch"])
-        self._batches_done = state["batches_done"]
         self._resume_at = dict(state)
 
 

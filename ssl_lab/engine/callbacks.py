@@ -142,18 +142,22 @@ class SaveCheckpoint(Callback):
         self._last_save = time.monotonic()
 
 
-class RandomStreams(Callback):
-    """Gives every rank its own random stream and carries the streams through checkpoints.
+class ExactPosition(Callback):
+    """Carries random streams and the position in the data through checkpoints; gives every rank its own stream.
 
     The model is built from the same seed on all ranks; from the start of training rank r draws views, masks and latents
-    from ``seed + r``. A resumed run goes on where its streams were.
+    from ``seed + r``. A resumed run goes on where its streams were, with the very next batch. (Lightning stores the
+    loader's position but restores it only if nothing has asked for the number of steps before, which schedules do.)
     """
 
     def __init__(self) -> None:
         self._restored: list[dict[str, torch.Tensor]] | None = None
+        self._position: dict[str, int] | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Seed or restore the streams."""
+        """Restore the position in the data; seed or restore the streams."""
+        if self._position is not None:
+            trainer.train_dataloader.load_state_dict(self._position)  # type: ignore[union-attr]
         states, rank = self._restored, distributed.rank()
         if states is None or rank >= len(states):
             torch.manual_seed((torch.initial_seed() + rank) % 2**63)
@@ -165,17 +169,19 @@ class RandomStreams(Callback):
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Store the streams of all ranks."""
+        """Store the streams of all ranks and the position."""
         state = {"cpu": torch.get_rng_state()}
         if pl_module.device.type == "cuda":
             state["cuda"] = torch.cuda.get_rng_state()
         checkpoint["random_states"] = distributed.gather_objects(state)
+        checkpoint["data_position"] = trainer.train_dataloader.state_dict()  # type: ignore[union-attr]
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Keep the stored streams until training starts."""
+        """Keep both until training starts."""
         self._restored = checkpoint["random_states"]
+        self._position = checkpoint["data_position"]
 
 
 class Throughput(Callback):

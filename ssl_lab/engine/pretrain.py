@@ -17,8 +17,8 @@ from lightning.pytorch.callbacks import Callback
 from ssl_lab import distributed
 from ssl_lab.data.base import PRETRAIN, DataModule
 from ssl_lab.engine.callbacks import (
+    ExactPosition,
     InterruptedRunError,
-    RandomStreams,
     SaveCheckpoint,
     StopOnNonFiniteLoss,
     Throughput,
@@ -93,7 +93,7 @@ def pretrain(
     throughput = Throughput()
     guard = StopOnNonFiniteLoss(run_dir)
     trainer.callbacks += [  # type: ignore[attr-defined]
-        RandomStreams(),
+        ExactPosition(),
         throughput,
         guard,
         EvaluateDuringTraining(datamodule, protocols, every_n_epochs=evaluate_every_n_epochs),

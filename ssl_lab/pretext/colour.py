@@ -8,54 +8,52 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-GREY_WEIGHTS = (0.2989, 0.587, 0.114)  # ITU-R 601, as in torchvision
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 
 
 def to_grey(x: Tensor) -> Tensor:
-    """Luma, shape (B, 1, H, W)."""
-    if x.shape[1] == 1:
-        return x
-    weights = torch.tensor(GREY_WEIGHTS, device=x.device, dtype=x.dtype).view(1, 3, 1, 1)
-    return (x * weights).sum(1, keepdim=True)
+    """Luma of ITU-R 601 with torchvision's weights, shape (B, 1, H, W)."""
+    return x if x.shape[1] == 1 else 0.2989 * x[:, 0:1] + 0.587 * x[:, 1:2] + 0.114 * x[:, 2:3]
 
 
-def adjust_brightness(x: Tensor, factor: Tensor) -> Tensor:
-    """Scale towards black."""
-    return (x * factor.view(-1, 1, 1, 1)).clamp(0, 1)
+def color_jitter(x: Tensor, amounts: Tensor, order: Tensor) -> Tensor:
+    """Change brightness, contrast, saturation and hue of each image, in an order of its own.
 
+    Args:
+        x: Images.
+        amounts: Columns are the factors of brightness (around black), contrast (around the mean grey of the image) and
+            saturation (around the grey image), and the turn of the hue; shape (B, K), the first K of the four.
+        order: Which change comes first, second, ...: a permutation of 0..K-1 in each row, int64 (B, K).
 
-def adjust_contrast(x: Tensor, factor: Tensor) -> Tensor:
-    """Scale towards the mean grey of each image."""
-    return _blend(x, to_grey(x).mean((2, 3), keepdim=True), factor)
-
-
-def adjust_saturation(x: Tensor, factor: Tensor) -> Tensor:
-    """Scale towards the grey image."""
-    return _blend(x, to_grey(x), factor)
+    Returns:
+        Images in [0, 1], shape of ``x``.
+    """
+    for change, amount in zip(order.unbind(1), amounts.gather(1, order).unbind(1), strict=True):
+        kind = change.view(-1, 1, 1, 1)
+        grey = to_grey(x)
+        base = torch.where(kind == CONTRAST, grey.mean((2, 3), keepdim=True), grey * (kind == SATURATION))
+        blended = torch.lerp(base, x, amount.view(-1, 1, 1, 1)).clamp(0, 1)
+        x = torch.where(kind == HUE, adjust_hue(x, amount), blended) if amounts.shape[1] > HUE else blended
+    return x
 
 
 def adjust_hue(x: Tensor, turn: Tensor) -> Tensor:
-    """Turn the hue of three-channel images, in full turns from -0.5 to 0.5."""
-    value, low = x.amax(1), x.amin(1)
-    chroma = value - low
-    safe = torch.where(chroma > 0, chroma, 1.0)
+    """Turn the hue of three-channel images, in full turns from -0.5 to 0.5.
+
+    Maximum and minimum of the channels are kept; the colour between them is read off the hexagon of HSV.
+    """
     red, green, blue = x.unbind(1)
-    hue = torch.where(
-        value == red,
-        (green - blue) / safe,
-        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
-    )
-    hue = hue / 6 + turn.view(-1, 1, 1)
-    offsets = torch.tensor([5.0, 3.0, 1.0], device=x.device, dtype=x.dtype).view(1, 3, 1, 1)
-    k = (offsets + 6 * hue.unsqueeze(1)) % 6  # Smith's formula for all three channels at once
-    return value.unsqueeze(1) - chroma.unsqueeze(1) * torch.minimum(k, 4 - k).clamp(0, 1)
+    high = torch.maximum(torch.maximum(red, green), blue)
+    low = torch.minimum(torch.minimum(red, green), blue)
+    is_red, is_green = high == red, high == green
+    difference = torch.where(is_red, green - blue, torch.where(is_green, blue - red, red - green))
+    corner = torch.where(is_red, 0.0, torch.where(is_green, 2.0, 4.0))
+    sextant = corner + difference / (high - low).clamp(min=1e-12) + 6 * turn.view(-1, 1, 1)
+    sextant = sextant - 6 * torch.floor(sextant / 6)
+    share = torch.stack([(sextant - 3).abs() - 1, 2 - (sextant - 2).abs(), 2 - (sextant - 4).abs()], 1).clamp(0, 1)
+    return torch.addcmul(low.unsqueeze(1), (high - low).unsqueeze(1), share)
 
 
 def solarize(x: Tensor, threshold: float) -> Tensor:
     """Invert pixels at or above the threshold."""
     return torch.where(x >= threshold, 1 - x, x)
-
-
-def _blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    factor = factor.view(-1, 1, 1, 1)
-    return (factor * x + (1 - factor) * other).clamp(0, 1)

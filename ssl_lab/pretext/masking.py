@@ -90,7 +90,7 @@ def fixed_masks(
 
 @cache
 def _special_ids(spec: DataSpec, device: torch.device) -> Tensor:
-    return torch.tensor(spec.special_ids, device=device)
+    return torch.tensor(spec.special_ids, dtype=torch.long, device=device)
 
 
 @cache
@@ -106,4 +106,4 @@ def _hash_to_uniform(counter: Tensor) -> Tensor:
     for multiplier in (-49064778989728563, -4265267296055464877):  # its two odd 64-bit constants, as signed numbers
         x = (x ^ ((x >> 33) & 0x7FFFFFFF)) * multiplier
     x = x ^ ((x >> 33) & 0x7FFFFFFF)
-    return ((x >> 11) & 0xFFFFFFFFFFF).double().div(2**44).float().clamp(max=1 - 2**-24)
+    return ((x >> 31) & 0xFFFFFF).float() / 2**24  # 24 bits are exact in fp32

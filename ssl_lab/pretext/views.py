@@ -1,8 +1,8 @@
 """Random views of a whole batch of images, drawn and applied on its device.
 
 Every transform first draws one parameter per sample, then applies a deterministic function of images and parameters;
-there is no loop over samples and nothing waits for the device. Geometry is one affine ``grid_sample``. Crops are not
-antialiased: they mostly enlarge.
+there is no loop over samples and nothing waits for the device. Everything is computed in fp32, under autocast too.
+Geometry is one affine ``grid_sample``. Crops are not antialiased: they mostly enlarge.
 """
 
 from __future__ import annotations
@@ -21,19 +21,22 @@ Range = tuple[float, float]
 class View(nn.Module):
     """One random view: crop, flip and affine map, then colour jitter, grey, blur and solarisation.
 
+    Boxes are those of torchvision's RandomResizedCrop, without its rounding to whole pixels. Colour jitter is
+    torchvision's ColorJitter: its changes come in a random order, here another one for every sample.
+
     Args:
         crop_scale: Share of the image's area that the crop keeps.
         crop_ratio: Width over height of the crop.
         size: Side of the view in pixels; None keeps the image's.
         flip_prob: Probability of a horizontal flip.
-        rotate_degrees: Largest rotation to either side.
-        shear_degrees: Largest shear to either side.
+        rotate_degrees: Largest rotation to either side, about the centre of the crop.
+        shear_degrees: Largest horizontal shear to either side.
         translate: Largest shift as a share of the crop's side.
         brightness: Factors from 1 - b to 1 + b.
         contrast: Likewise, around the mean grey of the image.
         saturation: Likewise, around the grey image; without effect on one channel.
         hue: Largest turn of the hue to either side, in full turns; without effect on one channel.
-        jitter_prob: Probability of the four colour changes, applied in this order.
+        jitter_prob: Probability of the four colour changes.
         grayscale_prob: Probability of dropping colour.
         blur_prob: Probability of a Gaussian blur.
         blur_sigma: Its standard deviation in pixels.
@@ -69,76 +72,79 @@ class View(nn.Module):
         solarize_threshold: float = 0.5,
     ) -> None:
         super().__init__()
-        _check_range("crop_scale", crop_scale, 1.0)
-        _check_range("crop_ratio", crop_ratio, math.inf)
-        _check_range("blur_sigma", blur_sigma, math.inf)
-        probabilities = {
+        self.crop_scale = _checked_range("crop_scale", crop_scale, 1.0)
+        self.crop_ratio = _checked_range("crop_ratio", crop_ratio, math.inf)
+        self.blur_sigma = _checked_range("blur_sigma", blur_sigma, math.inf)
+        shares = {
             "flip_prob": flip_prob,
             "jitter_prob": jitter_prob,
             "grayscale_prob": grayscale_prob,
             "blur_prob": blur_prob,
             "solarize_prob": solarize_prob,
+            "translate": translate,
             "brightness": brightness,
             "contrast": contrast,
             "saturation": saturation,
             "solarize_threshold": solarize_threshold,
-            "2 * hue": 2 * hue,
         }
-        for name, value in probabilities.items():
-            if not 0 <= value <= 1:
-                raise ValueError(f"View needs {name} in [0, 1], found {value}.")
-        self.crop_scale, self.crop_ratio, self.size = tuple(crop_scale), tuple(crop_ratio), size
-        self.flip_prob, self.translate = flip_prob, translate
+        bounds = {
+            **{name: (value, 1.0) for name, value in shares.items()},
+            "hue": (hue, 0.5),
+            "rotate_degrees": (rotate_degrees, 180.0),
+            "shear_degrees": (shear_degrees, 80.0),
+        }
+        for name, (value, highest) in bounds.items():
+            if not 0 <= value <= highest:
+                raise ValueError(f"View needs {name} from 0 to {highest}, found {value}. Use 0 to switch it off.")
+        if size is not None and size < 1:
+            raise ValueError(f"View needs a size of at least 1 pixel, found {size}. Use None to keep the image's.")
+        self.size, self.flip_prob, self.translate = size, flip_prob, translate
         self.rotate_degrees, self.shear_degrees = rotate_degrees, shear_degrees
         self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
-        self.jitter_prob, self.grayscale_prob = jitter_prob, grayscale_prob
-        self.blur_prob, self.blur_sigma = blur_prob, tuple(blur_sigma)
+        self.jitter_prob, self.grayscale_prob, self.blur_prob = jitter_prob, grayscale_prob, blur_prob
         self.solarize_prob, self.solarize_threshold = solarize_prob, solarize_threshold
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A view of each image: uint8 or float in [0, 1] (B, C, H, W) to fp32 in [0, 1] (B, C, size, size)."""
-        x = images.float() / 255 if images.dtype == torch.uint8 else images.float()
-        draw = _Draw(x, generator)
-        height, width = (self.size, self.size) if self.size else x.shape[2:]
-        x = warp(x, self.draw_affine(x, draw), (height, width))
-        color = x.shape[1] == 3
+        with torch.autocast(images.device.type, enabled=False):
+            x = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+            draw = Draw(len(x), x.device, generator)
+            size = (self.size, self.size) if self.size is not None else (x.shape[2], x.shape[3])
+            x = warp(x, self.draw_maps(draw, (x.shape[2], x.shape[3]), size), size)
+            if self.jitter_prob > 0:
+                x = draw.choose(self.jitter_prob, self.jitter(x, draw), x)
+            if self.grayscale_prob > 0:
+                x = draw.choose(self.grayscale_prob, colour.to_grey(x), x)
+            if self.blur_prob > 0:
+                x = draw.choose(self.blur_prob, gaussian_blur(x, draw.uniform(*self.blur_sigma)), x)
+            if self.solarize_prob > 0:
+                x = draw.choose(self.solarize_prob, colour.solarize(x, self.solarize_threshold), x)
+            return x.clamp(0, 1)
 
-        changed = colour.adjust_brightness(x, draw.uniform(1 - self.brightness, 1 + self.brightness))
-        changed = colour.adjust_contrast(changed, draw.uniform(1 - self.contrast, 1 + self.contrast))
-        if color:
-            changed = colour.adjust_saturation(changed, draw.uniform(1 - self.saturation, 1 + self.saturation))
-            if self.hue > 0:
-                changed = colour.adjust_hue(changed, draw.uniform(-self.hue, self.hue))
-        x = draw.choose(self.jitter_prob, changed, x)
-        if color and self.grayscale_prob > 0:
-            x = draw.choose(self.grayscale_prob, colour.to_grey(x).expand_as(x), x)
-        if self.blur_prob > 0:
-            x = draw.choose(self.blur_prob, gaussian_blur(x, draw.uniform(*self.blur_sigma)), x)
-        if self.solarize_prob > 0:
-            x = draw.choose(self.solarize_prob, colour.solarize(x, self.solarize_threshold), x)
-        return x
-
-    def draw_affine(self, x: Tensor, draw: _Draw) -> Tensor:
-        """Maps (B, 2, 3) from view to image coordinates in [-1, 1]: a random box, flipped, turned and sheared.
-
-        The box has a random share of the area and ratio and is cut to fit the image where it would not.
-        """
-        height, width = x.shape[2:]
-        area = draw.uniform(*self.crop_scale)
-        ratio = torch.exp(draw.uniform(math.log(self.crop_ratio[0]), math.log(self.crop_ratio[1]))) * height / width
-        w, h = torch.sqrt(area * ratio).clamp(max=1), torch.sqrt(area / ratio).clamp(max=1)
-        x0, y0 = draw.uniform(-1, 1) * (1 - w), draw.uniform(-1, 1) * (1 - h)
+    def draw_maps(self, draw: Draw, image_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
+        """Random maps (B, 2, 3) from a view of ``size`` to an image of ``image_size``, as of :func:`affine_maps`."""
+        box = draw.boxes(image_size, scale=self.crop_scale, ratio=self.crop_ratio)
         if self.translate > 0:
-            x0 = x0 + draw.uniform(-self.translate, self.translate) * 2 * w
-            y0 = y0 + draw.uniform(-self.translate, self.translate) * 2 * h
-        flip = torch.where(draw.uniform(0, 1) < self.flip_prob, -1.0, 1.0)
-        angle = draw.uniform(-self.rotate_degrees, self.rotate_degrees) * math.pi / 180
-        shear = torch.tan(draw.uniform(-self.shear_degrees, self.shear_degrees) * math.pi / 180)
-        cos, sin = angle.cos(), angle.sin()
-        aspect = height / width
-        row_x = torch.stack([w * flip * cos, w * (shear * cos - sin) * aspect, x0], 1)
-        row_y = torch.stack([h * flip * sin / aspect, h * (shear * sin + cos), y0], 1)
-        return torch.stack([row_x, row_y], 1)
+            centre, sides = box.split(2, 1)
+            shift = draw.uniform(-self.translate, self.translate, 2)
+            box = torch.cat([centre + 2 * shift * sides, sides], 1)
+        return affine_maps(
+            box,
+            flip=draw.uniform(0, 1) < self.flip_prob,
+            angle=torch.deg2rad(draw.uniform(-self.rotate_degrees, self.rotate_degrees)),
+            shear=torch.deg2rad(draw.uniform(-self.shear_degrees, self.shear_degrees)),
+            aspect=size[0] / size[1],
+        )
+
+    def jitter(self, x: Tensor, draw: Draw) -> Tensor:
+        """Colour jitter with random amounts; one channel has neither saturation nor hue."""
+        around = [(1.0, self.brightness), (1.0, self.contrast), (1.0, self.saturation), (0.0, self.hue)]
+        if x.shape[1] == 1:
+            around = around[:2]
+        elif self.hue == 0:
+            around = around[:3]  # spares the most expensive change
+        amounts = torch.stack([draw.uniform(centre - width, centre + width) for centre, width in around], 1)
+        return colour.color_jitter(x, amounts, draw.orders(len(around)))
 
 
 class TwoViews(nn.Module):
@@ -147,10 +153,15 @@ class TwoViews(nn.Module):
     Args:
         first: Settings of the first view.
         second: Settings of the second; None for the same.
+
+    Raises:
+        ValueError: If the two views differ in size.
     """
 
-    def __init__(self, first: nn.Module, second: nn.Module | None = None) -> None:
+    def __init__(self, first: View, second: View | None = None) -> None:
         super().__init__()
+        if second is not None and first.size != second.size:
+            raise ValueError(f"Two views need one size, found {first.size} and {second.size}. Set both to the same.")
         self.first = first
         self.second = second
 
@@ -158,8 +169,29 @@ class TwoViews(nn.Module):
         """Views of images (B, C, H, W), shape (2, B, C, size, size)."""
         if self.second is None:
             both: Tensor = self.first(torch.cat([images, images]), generator)
-            return both.unflatten(0, (2, len(images)))
+            return both.view(2, len(images), *both.shape[1:])
         return torch.stack([self.first(images, generator), self.second(images, generator)])
+
+
+def affine_maps(box: Tensor, *, flip: Tensor, angle: Tensor, shear: Tensor, aspect: float) -> Tensor:
+    r"""Maps from coordinates of a view to those of its image, both in [-1, 1], shape (B, 2, 3).
+
+    A point of the view is mirrored (F), sheared (S), turned (R) in pixels of the view, and scaled into the box:
+    :math:`x \mapsto c + \mathrm{diag}(w, h)\, R\, S\, F\, x`.
+
+    Args:
+        box: Centre (x, y) of the crop in [-1, 1], then its width and height as shares of the image's, shape (B, 4).
+        flip: Whether to mirror left and right, bool (B,).
+        angle: Rotation in radians, (B,).
+        shear: Horizontal shear in radians, (B,).
+        aspect: Height over width of the view in pixels.
+    """
+    x, y, w, h = box.unbind(1)
+    mirror = torch.where(flip, -1.0, 1.0)
+    cos, sin, slope = angle.cos(), angle.sin(), shear.tan()
+    row_x = torch.stack([w * cos * mirror, w * (cos * slope - sin) * aspect, x], 1)
+    row_y = torch.stack([h * sin / aspect * mirror, h * (sin * slope + cos), y], 1)
+    return torch.stack([row_x, row_y], 1)
 
 
 def warp(x: Tensor, theta: Tensor, size: tuple[int, int]) -> Tensor:
@@ -184,21 +216,53 @@ def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
     return x.view(batch, channels, height, width)
 
 
-class _Draw:
-    """Random numbers, one per sample."""
+class Draw:
+    """Random parameters of a batch, one per sample, on its device.
 
-    def __init__(self, x: Tensor, generator: torch.Generator | None) -> None:
-        self.count, self.device, self.generator = len(x), x.device, generator
+    Args:
+        batch_size: Number of samples B.
+        device: Where the parameters are wanted.
+        generator: Source of randomness; None is the device's global stream.
+    """
 
-    def uniform(self, low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(self.count, device=self.device, generator=self.generator)
+    def __init__(self, batch_size: int, device: torch.device, generator: torch.Generator | None = None) -> None:
+        self.batch_size, self.device, self.generator = batch_size, device, generator
+
+    def uniform(self, low: float, high: float, *shape: int) -> Tensor:
+        """Uniform numbers in [low, high), shape (B, *shape)."""
+        draws = torch.rand(self.batch_size, *shape, device=self.device, generator=self.generator)
+        return low + (high - low) * draws
 
     def choose(self, probability: float, changed: Tensor, x: Tensor) -> Tensor:
+        """Samples of ``changed`` with a probability, of ``x`` otherwise."""
         chosen = self.uniform(0, 1) < probability
         return torch.where(chosen.view(-1, 1, 1, 1), changed, x)
 
+    def orders(self, count: int) -> Tensor:
+        """Permutations of 0..count-1, all equally likely, int64 (B, count)."""
+        return self.uniform(0, 1, count).argsort(1)
 
-def _check_range(name: str, values: Range, highest: float) -> None:
+    def boxes(self, image_size: tuple[int, int], *, scale: Range, ratio: Range) -> Tensor:
+        """Crops with a random share of the area and ratio, shape (B, 4) as in :func:`affine_maps`.
+
+        As in torchvision, the first of ten tries that fits the image counts; where none does, the largest centred box
+        with a permitted ratio.
+        """
+        aspect = image_size[0] / image_size[1]
+        area = self.uniform(*scale, 10)
+        shape = torch.exp(self.uniform(math.log(ratio[0]), math.log(ratio[1]), 10)) * aspect
+        sides = torch.stack([torch.sqrt(area * shape), torch.sqrt(area / shape)], 1)
+        fits = (sides <= 1).all(1)
+        first = fits.long().argmax(1).view(-1, 1, 1).expand(-1, 2, 1)
+        largest = torch.tensor([min(1.0, ratio[1] * aspect), min(1.0, 1 / (ratio[0] * aspect))], device=self.device)
+        found = fits.any(1, keepdim=True)
+        sides = torch.where(found, sides.gather(2, first).squeeze(2), largest)
+        centres = torch.where(found, self.uniform(-1, 1, 2) * (1 - sides), 0.0)
+        return torch.cat([centres, sides], 1)
+
+
+def _checked_range(name: str, values: Range, highest: float) -> Range:
     low, high = values
     if not 0 < low <= high <= highest:
-        raise ValueError(f"View needs 0 < low <= high <= {highest} for {name}, found {list(values)}.")
+        raise ValueError(f"View needs {name} as [low, high], 0 < low <= high <= {highest}, found {list(values)}.")
+    return low, high

@@ -1,0 +1,19 @@
+import inspect
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra.utils import get_class
+
+CONF = sorted((Path(__file__).parents[2] / "conf" / "data").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", CONF, ids=lambda file: file.stem)
+def test_files_repeat_the_signature(file):
+    text = file.read_text()
+    settings = yaml.safe_load(text)
+    parameters = inspect.signature(get_class(settings.pop("_target_"))).parameters
+    assert text.startswith("# ") and list(settings) == list(parameters)
+    for name, parameter in parameters.items():
+        if parameter.default is not inspect.Parameter.empty:
+            assert settings[name] == parameter.default, name
