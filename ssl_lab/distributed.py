@@ -102,7 +102,9 @@ def synchronise_batch_norm(module: nn.Module) -> nn.Module:
     """The module with every batch normalisation replaced by :class:`SyncBatchNorm`, parameters shared."""
     for name, child in module.named_children():
         if isinstance(child, nn.modules.batchnorm._BatchNorm) and not isinstance(child, SyncBatchNorm):
-            synced = SyncBatchNorm(child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats)
+            synced = SyncBatchNorm(
+                child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats
+            )
             synced.weight, synced.bias = child.weight, child.bias
             for buffer in ("running_mean", "running_var", "num_batches_tracked"):
                 setattr(synced, buffer, getattr(child, buffer))

@@ -17,8 +17,12 @@ class ArrayImages(DataModule):
     def spec(self):
         channels = self.shape[0]
         return DataSpec(
-            modality="image", shape=self.shape, num_classes=2, class_names=("up", "down"),
-            mean=(0.5,) * channels, std=(0.3,) * channels,
+            modality="image",
+            shape=self.shape,
+            num_classes=2,
+            class_names=("up", "down"),
+            mean=(0.5,) * channels,
+            std=(0.3,) * channels,
         )
 
     def columns(self, split):
@@ -42,7 +46,12 @@ class ArrayText(DataModule):
     @property
     def spec(self):
         return DataSpec(
-            modality="text", shape=(self.length,), num_classes=2, vocab_size=40, pad_id=0, mask_id=4,
+            modality="text",
+            shape=(self.length,),
+            num_classes=2,
+            vocab_size=40,
+            pad_id=0,
+            mask_id=4,
             special_ids=(0, 1, 2, 3, 4),
         )
 

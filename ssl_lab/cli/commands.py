@@ -99,7 +99,9 @@ def _run(cfg: DictConfig) -> float | None:
         update_summary(run_dir, objective={"name": cfg.objective, "value": value} if cfg.objective else None)
         _conclude(run_dir)
     if cfg.objective and value is None and hydra_cfg.mode == RunMode.MULTIRUN:
-        raise ValueError(f"The objective {cfg.objective!r} was not measured. Choose from: {', '.join(sorted(metrics))}.")
+        raise ValueError(
+            f"The objective {cfg.objective!r} was not measured. Choose from: {', '.join(sorted(metrics))}."
+        )
     return value
 
 
@@ -165,7 +167,9 @@ def embed(args: list[str]) -> int:
             columns: dict[str, Any] = {"split": [split] * len(features), "index": batch["index"].tolist()}
             if datamodule.labelled:
                 columns["label"] = batch["label"].tolist()
-            columns["features"] = pa.FixedSizeListArray.from_arrays(pa.array(features.flatten().numpy()), features.shape[1])
+            columns["features"] = pa.FixedSizeListArray.from_arrays(
+                pa.array(features.flatten().numpy()), features.shape[1]
+            )
             tables.append(pa.table(columns))
     table = pa.concat_tables(tables)
     write_atomically(Path(cfg.out), lambda path: pq.write_table(table, path))

@@ -88,12 +88,17 @@ def load_run(run_dir: Path) -> tuple[DictConfig, DataSpec, Method]:
         ValueError: If the checkpoint is damaged or holds code.
     """
     if not (run_dir / "config.yaml").is_file():
-        raise FileNotFoundError(f"{run_dir} is no run directory: it has no config.yaml. Give run= a directory below runs/.")
+        raise FileNotFoundError(
+            f"{run_dir} is no run directory: it has no config.yaml. Give run= a directory below runs/."
+        )
     cfg = OmegaConf.load(run_dir / "config.yaml")
     assert isinstance(cfg, DictConfig)
     checkpoint = find_checkpoint(run_dir)
-    facts = read_json(run_dir / "spec.json")
-    spec = DataSpec(**{key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()})
+    facts: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in read_json(run_dir / "spec.json").items()
+    }
+    spec = DataSpec(**facts)
     method = build_method(cfg, spec)
     load_weights(method, checkpoint)
     return cfg, spec, method.eval()

@@ -15,7 +15,7 @@ def explain(error: BaseException) -> str:
     text = str(error).strip()
     if isinstance(error, TypeError) and "unexpected keyword argument" in text:
         name = text.split("'")[-2]
-        return f"{text}. Remove +...{name}= from the command, or see the accepted keys with --cfg job."
+        return f"{text!s}. Remove +...{name}= from the command, or see the accepted keys with --cfg job."
     if misspelt := re.search(r"Could not override '([\w.@/]+)'", text):
         return f"There is no setting {misspelt[1]!r}.{_suggest(misspelt[1])} See all settings with --cfg job."
     if missing := re.search(r"Could not find '(\w+)/([\w/]+)'", text):

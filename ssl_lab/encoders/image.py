@@ -26,6 +26,9 @@ class ImageEncoder(Encoder):
         ValueError: If the data are not images.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, spec: DataSpec, *, embed_dim: int) -> None:
         super().__init__()
         if spec.modality != "image":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import timm
 from torch import Tensor
 
@@ -23,12 +25,12 @@ class TimmModel(ImageEncoder):
     """
 
     def __init__(
-        self, spec: DataSpec, *, name: str, pretrained: bool = False, options: dict[str, object] | None = None
+        self, spec: DataSpec, *, name: str, pretrained: bool = False, options: dict[str, Any] | None = None
     ) -> None:
         if ":" not in name and not timm.is_model(name):
             close = timm.list_models(f"*{name.split('_')[0]}*")[:5]
             raise ValueError(f"timm has no model {name!r}; names like it: {close}. See timm.list_models().")
-        network = timm.create_model(
+        network: Any = timm.create_model(
             name, pretrained=pretrained, num_classes=0, in_chans=spec.shape[0] if spec.shape else 3, **(options or {})
         )
         super().__init__(spec, embed_dim=network.num_features)

@@ -31,6 +31,11 @@ def steps_done(trainer: L.Trainer) -> int:
     return trainer.fit_loop.total_batch_idx + 1
 
 
+def log_interval(trainer: L.Trainer) -> int:
+    """Steps between two logged rows."""
+    return int(trainer.log_every_n_steps)  # type: ignore[attr-defined]
+
+
 class StopOnNonFiniteLoss(Callback):
     """Stops training when the loss is NaN or infinite, before a checkpoint could be overwritten.
 
@@ -53,7 +58,7 @@ class StopOnNonFiniteLoss(Callback):
         step = steps_done(trainer)
         bad = ~torch.isfinite(pl_module.last_loss) & (self._first_bad < 0)
         self._first_bad = torch.where(bad, step, self._first_bad)
-        if step % trainer.log_every_n_steps == 0 or (distributed.world_size() == 1 and bad.device.type == "cpu"):
+        if step % log_interval(trainer) == 0 or (distributed.world_size() == 1 and bad.device.type == "cpu"):
             self.check(trainer)
 
     def check(self, trainer: L.Trainer) -> None:
@@ -63,7 +68,9 @@ class StopOnNonFiniteLoss(Callback):
             step = max(distributed.gather_objects(step))
             epoch, batch_idx = divmod(step - 1, int(trainer.num_training_batches))
             checkpoint = self.run_dir / LAST_CHECKPOINT
-            kept = f"The last good checkpoint is {checkpoint}" if checkpoint.is_file() else "No checkpoint was saved yet"
+            kept = (
+                f"The last good checkpoint is {checkpoint}" if checkpoint.is_file() else "No checkpoint was saved yet"
+            )
             raise NonFiniteLossError(
                 f"The loss became NaN or infinite at step {step} (epoch {epoch}, batch index {batch_idx}). {kept}. Lower "
                 "optim.lr, clip with trainer.gradient_clip_val=1, or use trainer.precision=32-true."
@@ -114,7 +121,7 @@ class SaveCheckpoint(Callback):
     ) -> None:
         """Save if a signal came or the time is up; ranks talk to each other only every so often."""
         step = steps_done(trainer)
-        if distributed.world_size() > 1 and step % trainer.log_every_n_steps:
+        if distributed.world_size() > 1 and step % log_interval(trainer):
             return
         stop = distributed.any_rank(self._signal is not None, pl_module.device)
         due = time.monotonic() - self._last_save > 60 * self.every_n_minutes
@@ -166,9 +173,7 @@ class ExactPosition(Callback):
         if "cuda" in states[rank] and torch.cuda.is_available():
             torch.cuda.set_rng_state(states[rank]["cuda"])
 
-    def on_save_checkpoint(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Store the streams of all ranks and the position."""
         state = {"cpu": torch.get_rng_state()}
         if pl_module.device.type == "cuda":
@@ -176,9 +181,7 @@ class ExactPosition(Callback):
         checkpoint["random_states"] = distributed.gather_objects(state)
         checkpoint["data_position"] = trainer.train_dataloader.state_dict()  # type: ignore[union-attr]
 
-    def on_load_checkpoint(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keep both until training starts."""
         self._restored = checkpoint["random_states"]
         self._position = checkpoint["data_position"]
@@ -211,7 +214,7 @@ class Throughput(Callback):
         self._window_samples += count
         now = self._batch_end = time.perf_counter()
         self.training_time_sec = now - self._train_start
-        if steps_done(trainer) % trainer.log_every_n_steps == 0:
+        if steps_done(trainer) % log_interval(trainer) == 0:
             elapsed = max(now - self._window_start, 1e-9)
             pl_module.log("perf/samples_per_sec", self._window_samples / elapsed, prog_bar=True)
             pl_module.log("perf/data_wait_frac", self._waited / elapsed)

@@ -47,7 +47,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} is truncated or damaged ({str(error).splitlines()[0]}). Use another checkpoint, or start the run anew."
         ) from error
     if not isinstance(contents, dict) or "state_dict" not in contents:
-        raise ValueError(f"{path} is not a checkpoint of a run: it has no state_dict. Use checkpoints/last.ckpt of a run.")
+        raise ValueError(
+            f"{path} is not a checkpoint of a run: it has no state_dict. Use checkpoints/last.ckpt of a run."
+        )
     return contents
 
 

@@ -98,7 +98,9 @@ def wandb_logger(*, run_dir: str, project: str, group: str | None = None, tags: 
 
     offline = os.environ.get("WANDB_MODE") == "offline" or not (os.environ.get("WANDB_API_KEY") or _has_netrc_key())
     if offline:
-        rank_zero_only(print)(f"W&B is offline: no login found. Upload later with: wandb sync {run_dir}/wandb/offline-run-*")
+        rank_zero_only(print)(
+            f"W&B is offline: no login found. Upload later with: wandb sync {run_dir}/wandb/offline-run-*"
+        )
     return WandbLogger(
         save_dir=run_dir,
         project=project,

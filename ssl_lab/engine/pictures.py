@@ -144,7 +144,9 @@ def save_projection(
     axes = figure.add_subplot()
     for label in np.unique(y)[:20]:
         name = class_names[label] if label < len(class_names) else str(label)
-        axes.scatter(*xy[y == label].T, s=9, alpha=0.8, label=name, color=f"C{label}" if label < 10 else None)
+        axes.scatter(
+            xy[y == label, 0], xy[y == label, 1], s=9, alpha=0.8, label=name, color=f"C{label}" if label < 10 else None
+        )
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set_visible(False)

@@ -39,7 +39,9 @@ def evaluate(
     for protocol in protocols:
         if protocol.needs not in capabilities:
             raise ValueError(
-                f"{type(protocol).__name__} needs {protocol.needs!r}, but only {sorted(capabilities)} is offered."
+                f"{type(protocol).__name__} needs {protocol.needs!r}, but only {sorted(capabilities)} is offered. Choose "
+                "another evaluation= or a method with this capability: generative methods offer sample, VAE also elbo, "
+                "MLM predict_masked."
             )
     left_out = [type(p).__name__ for p in protocols if p.needs_labels and not datamodule.labelled]
     if left_out:

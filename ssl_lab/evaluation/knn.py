@@ -13,6 +13,8 @@ from ssl_lab.evaluation.scores import classification_scores
 class KNN(FeatureProtocol):
     r"""k nearest neighbours by cosine similarity; a neighbour votes with weight :math:`\exp(s/\tau)`.
 
+    Metrics: ``knn/top1``, ``knn/macro_f1`` and ``knn/recall`` (mean over classes), shares in [0, 1].
+
     Args:
         num_neighbors: One or several k; cut to the number of train samples. The first names the plain metrics, further
             ones add ``knn/top1_k<k>``.
@@ -24,7 +26,10 @@ class KNN(FeatureProtocol):
 
     def __init__(self, *, num_neighbors: tuple[int, ...] = (20,), temperature: float = 0.07) -> None:
         if not num_neighbors or min(num_neighbors) < 1 or temperature <= 0:
-            raise ValueError(f"KNN needs k >= 1 and a positive temperature, found {num_neighbors} and {temperature}.")
+            raise ValueError(
+                f"KNN needs every k >= 1 and a temperature > 0, found {list(num_neighbors)} and {temperature}. "
+                "Set num_neighbors=[20] and temperature=0.07, the defaults."
+            )
         self.num_neighbors = tuple(num_neighbors)
         self.temperature = temperature
 
@@ -42,7 +47,7 @@ class KNN(FeatureProtocol):
         predictions = []
         for chunk in F.normalize(features.test_x, dim=1).split(1024):
             similarity, neighbors = (chunk @ train.T).topk(min(k, len(train)), dim=1)
-            weights = torch.exp((similarity - 1) / self.temperature)
+            weights = torch.exp((similarity - similarity[:, :1]) / self.temperature)  # the nearest weighs 1
             votes = torch.zeros(len(chunk), features.num_classes, device=chunk.device)
             predictions.append(votes.scatter_add_(1, features.train_y[neighbors], weights).argmax(1))
         return torch.cat(predictions)

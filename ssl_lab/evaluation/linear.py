@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,11 +11,14 @@ from torch import Tensor
 from ssl_lab.evaluation.protocol import FeatureProtocol, FeatureSet
 from ssl_lab.evaluation.scores import classification_scores
 
-HOLDOUT = 5  # every fifth train sample chooses the penalty
+HOLDOUT_SHARE = 0.2  # of the train split, to choose the penalty
 
 
 def standardise(train: Tensor, *others: Tensor) -> list[Tensor]:
-    """Features with the train split's mean 0 and deviation 1; constant features become 0."""
+    """Features (N, D), and others, shifted and scaled so that the first have mean 0 and deviation 1.
+
+    A feature that is constant in the first, to 1e-6 of the largest deviation, becomes 0.
+    """
     mean, std = train.mean(0), train.std(0, correction=0)
     std = torch.where(std > 1e-6 * std.max().clamp(min=1e-12), std, torch.inf)
     return [(x - mean) / std for x in (train, *others)]
@@ -35,6 +40,9 @@ def fit_logistic(
         l2: Strength of the penalty, :math:`\lambda`.
         max_iter: Largest number of iterations.
         start: Weights to start from; zeros by default.
+
+    Returns:
+        The weights, fp32; see :func:`logits`.
     """
     weights = torch.zeros(num_classes, x.shape[1] + 1, device=x.device) if start is None else start.clone()
     weights.requires_grad_()
@@ -53,24 +61,31 @@ def fit_logistic(
 
 
 def logits(weights: Tensor, x: Tensor) -> Tensor:
-    """Scores (N, num_classes) of features (N, D)."""
+    """Scores (N, num_classes) of features (N, D) under weights (num_classes, D + 1)."""
     return x @ weights[:, :-1].T + weights[:, -1]
 
 
 class LinearProbe(FeatureProtocol):
     """A linear classifier on standardised features of all labelled train samples.
 
-    The penalty is chosen on a fifth of the train split, then the probe is fitted on all of it: the scored split decides
-    nothing.
+    The penalty is chosen on a fifth of the train split, drawn with a fixed seed, then the probe is fitted on all of it:
+    the scored split decides nothing. One held-out part is used, as cross-validation would cost five times as much for
+    strengths that lie a factor of ten apart. Penalties are tried from strong to weak as long as the held-out cross
+    entropy falls. A single penalty is used as it is.
+
+    Metrics: ``linear/top1``, ``linear/macro_f1`` and ``linear/recall`` (mean over classes), shares in [0, 1].
 
     Args:
-        penalties: Strengths to choose from.
-        max_iter: L-BFGS iterations for each.
+        penalties: Strengths to choose from; see :func:`fit_logistic`.
+        max_iter: Largest number of L-BFGS iterations for each.
     """
 
     def __init__(self, *, penalties: tuple[float, ...] = (1e-1, 1e-2, 1e-3, 1e-4), max_iter: int = 200) -> None:
         if not penalties or min(penalties) < 0:
-            raise ValueError(f"LinearProbe needs penalties of at least 0, found {list(penalties)}.")
+            raise ValueError(
+                f"LinearProbe needs one penalty or more, each at least 0, found {list(penalties)}. "
+                "Set penalties=[0.01] for a fixed one."
+            )
         self.penalties = tuple(sorted(penalties, reverse=True))
         self.max_iter = max_iter
 
@@ -82,33 +97,46 @@ class LinearProbe(FeatureProtocol):
         """Predicted classes of the test features, int64 (M,)."""
         train, test = standardise(features.train_x, features.test_x)
         y, num_classes = features.train_y, features.num_classes
-        penalty = self._choose_penalty(train, y, num_classes) if len(self.penalties) > 1 else self.penalties[0]
-        weights = fit_logistic(train, y, num_classes=num_classes, l2=penalty, max_iter=self.max_iter)
+        penalty, start = self.penalties[0], None
+        if len(self.penalties) > 1:
+            penalty, start = self._choose_penalty(train, y, num_classes)
+        weights = fit_logistic(train, y, num_classes=num_classes, l2=penalty, max_iter=self.max_iter, start=start)
         return logits(weights, test).argmax(1)
 
-    def _choose_penalty(self, x: Tensor, y: Tensor, num_classes: int) -> float:
-        held_out = torch.arange(len(x), device=x.device) % HOLDOUT == 0
-        losses, weights = [], None
-        for penalty in self.penalties:  # from strong to weak, each from the last one's solution
-            weights = fit_logistic(
-                x[~held_out], y[~held_out], num_classes=num_classes, l2=penalty, max_iter=self.max_iter, start=weights
+    def _choose_penalty(self, x: Tensor, y: Tensor, num_classes: int) -> tuple[float, Tensor | None]:
+        """The best penalty on held-out samples and its weights, from which the final fit sets out."""
+        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)).to(x.device)
+        num_held_out = max(1, int(HOLDOUT_SHARE * len(x)))
+        held_x, held_y = x[order[:num_held_out]], y[order[:num_held_out]]
+        fit_x, fit_y = x[order[num_held_out:]], y[order[num_held_out:]]
+        best_loss, best_penalty, weights = math.inf, self.penalties[0], None
+        for penalty in self.penalties:
+            tried = fit_logistic(
+                fit_x, fit_y, num_classes=num_classes, l2=penalty, max_iter=self.max_iter, start=weights
             )
-            losses.append(float(F.cross_entropy(logits(weights, x[held_out]), y[held_out])))
-        return self.penalties[losses.index(min(losses))]
+            loss = float(F.cross_entropy(logits(tried, held_x), held_y))
+            if not loss < best_loss:
+                break
+            best_loss, best_penalty, weights = loss, penalty, tried
+        return best_penalty, weights
 
 
 class FewLabelProbe(FeatureProtocol):
     """A linear classifier with only a few labels per class, over several draws of the labelled samples.
 
     Features are standardised with all train samples (no labels needed for that). The penalty is fixed, since nothing
-    could be held out. The draws depend on labels and seed alone, so every representation gets the same ones. A class
-    with fewer samples than asked for gives all it has.
+    could be held out. The draws depend on labels and seed alone, so every representation gets the same ones, and those
+    with fewer labels are part of those with more. A class with fewer samples than asked for gives all it has.
+
+    Metrics: ``few_label/top1_n<n>``, the mean accuracy over draws, and ``few_label/top1_n<n>_std``, its sample deviation
+    (0 for one draw).
 
     Args:
-        labels_per_class: One or several n; metrics are ``few_label/top1_n<n>`` and ``..._std`` over draws.
+        labels_per_class: One or several n.
         num_draws: Number of draws.
         seed: Seed of the draws.
-        penalty: Strength of the penalty.
+        penalty: Strength of the penalty; see :func:`fit_logistic`. Between 0.001 and 0.1 it hardly matters on pixels of
+            the bundled digits (84 % with 5 labels); stronger ones lose.
     """
 
     def __init__(
@@ -119,10 +147,11 @@ class FewLabelProbe(FeatureProtocol):
         seed: int = 0,
         penalty: float = 1e-2,
     ) -> None:
-        if not labels_per_class or min(labels_per_class) < 1 or num_draws < 1:
+        if not labels_per_class or min(labels_per_class) < 1 or num_draws < 1 or penalty < 0:
             raise ValueError(
-                f"FewLabelProbe needs at least one label per class and one draw, found {list(labels_per_class)} and "
-                f"{num_draws}."
+                "FewLabelProbe needs at least one label per class, one draw and a penalty of at least 0, found "
+                f"{list(labels_per_class)}, {num_draws} and {penalty}. Set labels_per_class=[1, 5, 10], num_draws=10 and "
+                "penalty=0.01, the defaults."
             )
         self.labels_per_class = tuple(labels_per_class)
         self.num_draws = num_draws
@@ -148,7 +177,7 @@ class FewLabelProbe(FeatureProtocol):
 
 
 def draw_labels(labels: Tensor, n: int, *, seed: int) -> Tensor:
-    """Rows of n samples of each class, int64, drawn without replacement."""
+    """Rows of n samples of each class, int64, drawn without replacement: a function of labels, n and seed alone."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(labels), generator=generator).to(labels.device)
     shuffled = labels[order]

@@ -22,6 +22,10 @@ class MaskedPrediction(Protocol):
     perplexity of a language model: each token is seen with its context on both sides. The baseline predicts the
     frequencies of the training split (add-one smoothing) and is scored on the same masked tokens.
 
+    Sums are kept in fp64 over single tokens, so batch sizes do not matter. Metrics: ``masked/loss`` in nats per masked
+    token, ``masked/perplexity`` (cut at exp(50)), ``masked/accuracy``, ``masked/unigram_perplexity`` and
+    ``masked/unigram_accuracy``, the share of the most frequent token.
+
     Args:
         mask_prob: Probability of masking a token.
         seed: Seed of the masks, which depend on it, the sample and the position alone.
@@ -30,9 +34,12 @@ class MaskedPrediction(Protocol):
     needs: ClassVar[str] = "predict_masked"
 
     def __init__(self, *, mask_prob: float = 0.15, seed: int = 0) -> None:
+        if not 0 < mask_prob < 1:
+            raise ValueError(f"MaskedPrediction needs mask_prob in (0, 1), found {mask_prob}. BERT's is 0.15.")
         self.mask_prob = mask_prob
         self.seed = seed
 
+    @torch.no_grad()
     def run(
         self,
         fn: Callable[[Tensor, Tensor, Tensor], Tensor],
@@ -62,7 +69,12 @@ class MaskedPrediction(Protocol):
                 ]
             )
             count += len(targets)
-        loss, accuracy, unigram_loss, unigram_accuracy = (totals / max(count, 1)).tolist()
+        if count == 0:
+            raise ValueError(
+                f"Masked prediction was asked for on the {split} split, but it holds special tokens only. Check the "
+                "text column and the tokenizer."
+            )
+        loss, accuracy, unigram_loss, unigram_accuracy = (totals / count).tolist()
         return {
             "masked/loss": loss,
             "masked/perplexity": math.exp(min(loss, 50.0)),

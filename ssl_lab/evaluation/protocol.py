@@ -89,7 +89,9 @@ def extract(
         ValueError: If the data has no labels.
     """
     if not datamodule.labelled or datamodule.spec.num_classes is None:
-        raise ValueError(f"{type(datamodule).__name__} has no labels, which probes need. Set its label column or folder.")
+        raise ValueError(
+            f"{type(datamodule).__name__} has no labels, which probes need. Set its label column or folder."
+        )
     train_x, train_y = _features_of(fn, datamodule, "train", device)
     test_x, test_y = _features_of(fn, datamodule, split, device)
     return FeatureSet(

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ssl_lab.encoders.image import as_float
 from ssl_lab.types import Batch, DataSpec
 
 
@@ -18,7 +19,7 @@ def raw_features(spec: DataSpec) -> Callable[[Batch], Tensor]:
     out.
     """
     if spec.modality == "image":
-        return lambda batch: batch["image"].flatten(1).float() / 255
+        return lambda batch: as_float(batch["image"]).flatten(1)
 
     def count_words(batch: Batch) -> Tensor:
         assert spec.vocab_size is not None

@@ -22,6 +22,4 @@ def masked_cross_entropy_sum(logits: Tensor, targets: Tensor) -> Tensor:
         Devlin et al., BERT (2018). arXiv:1810.04805
     """
     with torch.autocast(logits.device.type, enabled=False):
-        return F.cross_entropy(
-            logits.to(torch.promote_types(logits.dtype, torch.float32)), targets, reduction="sum"
-        )
+        return F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), targets, reduction="sum")

@@ -40,6 +40,7 @@ class GAN(Method):
     """
 
     modality: ClassVar[Modality] = "image"
+    num_steps: Tensor
 
     def __init__(
         self,
@@ -134,11 +135,11 @@ class GAN(Method):
     def _update_ema(self) -> None:
         self.num_steps += 1
         # While few steps are done the average is young: decay rises as (1 + n) / (10 + n), as in TensorFlow's EMA.
-        decay = ((1 + self.num_steps) / (10 + self.num_steps)).clamp(max=self.ema_decay)
+        decay: Tensor = ((1 + self.num_steps) / (10 + self.num_steps)).clamp(max=self.ema_decay)
         for average, value in zip(self.generator_ema.parameters(), self.generator.parameters(), strict=True):
             average.lerp_(value, 1 - decay)
-        for average, value in zip(self.generator_ema.buffers(), self.generator.buffers(), strict=True):
-            average.copy_(value)
+        for copy, buffer in zip(self.generator_ema.buffers(), self.generator.buffers(), strict=True):
+            copy.copy_(buffer)
 
     def configure_optimizers(self) -> Any:
         """Discriminator's and generator's optimizers and schedules, each counted in batches."""

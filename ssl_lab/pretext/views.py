@@ -125,7 +125,7 @@ class View(nn.Module):
         """Random maps (B, 2, 3) from a view of ``size`` to an image of ``image_size``, as of :func:`affine_maps`."""
         box = draw.boxes(image_size, scale=self.crop_scale, ratio=self.crop_ratio)
         if self.translate > 0:
-            centre, sides = box.split(2, 1)
+            centre, sides = box.chunk(2, 1)
             shift = draw.uniform(-self.translate, self.translate, 2)
             box = torch.cat([centre + 2 * shift * sides, sides], 1)
         return affine_maps(
@@ -254,10 +254,12 @@ class Draw:
         sides = torch.stack([torch.sqrt(area * shape), torch.sqrt(area / shape)], 1)
         fits = (sides <= 1).all(1)
         first = fits.long().argmax(1).view(-1, 1, 1).expand(-1, 2, 1)
-        largest = torch.tensor([min(1.0, ratio[1] * aspect), min(1.0, 1 / (ratio[0] * aspect))], device=self.device)
-        found = fits.any(1, keepdim=True)
-        sides = torch.where(found, sides.gather(2, first).squeeze(2), largest)
-        centres = torch.where(found, self.uniform(-1, 1, 2) * (1 - sides), 0.0)
+        largest = min(1.0, ratio[1] * aspect), min(1.0, 1 / (ratio[0] * aspect))
+        found = fits.any(1)
+        sides = sides.gather(2, first).squeeze(2)
+        # Numbers, not a tensor of them: copying one to the device would wait for it.
+        sides = torch.stack([torch.where(found, sides[:, i], largest[i]) for i in range(2)], 1)
+        centres = torch.where(found.unsqueeze(1), self.uniform(-1, 1, 2) * (1 - sides), 0.0)
         return torch.cat([centres, sides], 1)
 
 

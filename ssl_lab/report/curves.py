@@ -104,7 +104,7 @@ def comparison_panels(runs: Sequence[Run], labels: Sequence[str]) -> list[Panel]
 def _ordered(names: Iterable[str]) -> list[str]:
     """Metrics in reading order: loss, evaluation as in the tables, parts of the loss, speed, secondary scores.
 
-    Deviations are drawn with their metric, and the shares of classes as bars, so neither is listed.
+    Deviations are drawn with their metric, and what has no column in a table is drawn as bars, so neither is listed.
     """
     known = list(names)
 
@@ -117,7 +117,7 @@ def _ordered(names: Iterable[str]) -> list[str]:
         return (2 if name.startswith("train/") else 3), ()
 
     shown = [name for name in known if not (name.endswith("_std") and name.removesuffix("_std") in known)]
-    return sorted((name for name in shown if "/class_share_" not in name), key=place)
+    return sorted((name for name in shown if not name.startswith("eval/") or _metric(name).table), key=place)
 
 
 def _metric(name: str) -> Metric:

@@ -46,7 +46,7 @@ def write_report(run_dir: Path) -> Path:
             summary=run.summary,
             tiles=_tiles(run),
             results=tables.tables(run.evaluation) if run.evaluation else [],
-            shares=_share_charts(run.evaluation),
+            shares=tables.class_shares(run.evaluation) if run.evaluation else [],
             split=(run.evaluation or {}).get("split"),
             panels=run_panels(run),
             galleries=pictures.galleries(run.pictures),
@@ -91,7 +91,7 @@ def write_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
                 for k, (label, run) in enumerate(zip(labels, runs, strict=True))
             ],
             results=[
-                (title, tables.tables(evaluation), _share_charts(evaluation))
+                (title, tables.tables(evaluation), tables.class_shares(evaluation))
                 for title, evaluation in evaluations_by_data(runs, labels)
             ],
             panels=comparison_panels(runs, labels),
@@ -175,15 +175,6 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         *((f"{name} version", version) for name, version in versions.items()),
     ]
     return [(name, str(value)) for name, value in facts if value is not None]
-
-
-def _share_charts(evaluation: Mapping[str, Any] | None) -> list[tuple[str, list[tuple[str, float, float]]]]:
-    """Bars of the class shares among samples: (row, [(class, share, height relative to the largest)])."""
-    charts = []
-    for name, shares in tables.class_shares(evaluation) if evaluation else []:
-        largest = max(shares.values()) or 1.0
-        charts.append((name, [(label, share, share / largest) for label, share in shares.items()]))
-    return charts
 
 
 def _count(value: float | None) -> str:

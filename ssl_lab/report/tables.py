@@ -90,8 +90,24 @@ def tables(evaluation: Mapping[str, Any]) -> list[ResultsTable]:
     return [_table(key, by_table[key], evaluation["rows"]) for key in TABLES if key in by_table]
 
 
-def class_shares(evaluation: Mapping[str, Any]) -> list[tuple[str, dict[str, float]]]:
-    """Share of each class among generated samples, for each row that has them: (row name, {class: share})."""
+@dataclass(frozen=True, kw_only=True)
+class ClassShares:
+    """Which classes a generator's samples belong to, as judged by a classifier.
+
+    Attributes:
+        name: Name of the row.
+        shares: Share of each class in [0, 1], in the order of classes.
+        accuracy: Accuracy in % of the classifier on real images, as shown; a dash if unknown.
+    """
+
+    name: str
+    shares: Mapping[str, float]
+    accuracy: str
+
+
+def class_shares(evaluation: Mapping[str, Any]) -> list[ClassShares]:
+    """Share of each class among generated samples, for each row that has them."""
+    accuracy = describe("samples/classifier_top1")
     found = []
     for row in evaluation["rows"]:
         shares = {
@@ -100,7 +116,13 @@ def class_shares(evaluation: Mapping[str, Any]) -> list[tuple[str, dict[str, flo
             if name.startswith("samples/class_share_") and value is not None
         }
         if shares:
-            found.append((row["name"], dict(sorted(shares.items(), key=lambda item: (len(item[0]), item[0])))))
+            found.append(
+                ClassShares(
+                    name=row["name"],
+                    shares=dict(sorted(shares.items(), key=lambda item: (len(item[0]), item[0]))),
+                    accuracy=accuracy.show(row["metrics"].get("samples/classifier_top1")),
+                )
+            )
     return found
 
 

@@ -125,6 +125,7 @@ _PATTERNS: tuple[tuple[str, Metric], ...] = (
     (r"samples/min_class_share", Metric(table="samples", column="rarest class, % of samples", better="higher",
                                         percent=True)),
     (r"samples/class_share_(\d+)", Metric(table="", column="class {0}", percent=True)),
+    (r"samples/classifier_top1", Metric(table="", column="classifier on real images", percent=True)),
 )  # fmt: skip
 
 TABLES: dict[str, tuple[str, str]] = {

@@ -3,6 +3,7 @@
 import inspect
 import io
 import warnings
+from functools import partial
 from pathlib import Path
 
 import lightning as L
@@ -41,8 +42,14 @@ def fit(method, data, folder, steps=4):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         trainer = L.Trainer(
-            accelerator="cpu", max_epochs=1, limit_train_batches=steps, default_root_dir=folder, logger=False,
-            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+            accelerator="cpu",
+            max_epochs=1,
+            limit_train_batches=steps,
+            default_root_dir=folder,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
         )
         trainer.fit(method, datamodule=data)
 
@@ -67,8 +74,15 @@ def test_features_are_repeatable_and_leave_the_mode_alone(name):
     assert features.ndim == 2
     assert len(features) == len(batch["index"])
     assert torch.equal(features, method.features(batch))
-    torch.testing.assert_close(features[:3], method.features({k: v[:3] for k, v in batch.items()}), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        features[:3], method.features({k: v[:3] for k, v in batch.items()}), rtol=1e-4, atol=1e-5
+    )
     assert all(module.training for module in method.modules())
+
+
+def with_label(columns, label, split):
+    rows = columns(split)
+    return {**rows, "label": torch.full_like(rows["label"], label)}
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -76,10 +90,7 @@ def test_labels_are_never_read(name, tmp_path):
     weights = []
     for label in (0, 1):
         method, data = build(name)
-        original = data.columns
-        data.columns = lambda split, label=label, original=original: {
-            **original(split), "label": torch.full((data.num_samples,), label)
-        }
+        data.columns = partial(with_label, data.columns, label)
         L.seed_everything(1, verbose=False)
         fit(method, data, tmp_path, steps=2)
         weights.append(method.state_dict())

@@ -83,8 +83,15 @@ def test_two_processes_by_lightning(tmp_path):
     """SimCLR and GAN under ddp on the CPU: one run directory, and rank 0's report."""
     for method, extra in (("simclr", []), ("gan", ["encoder=dcgan", "encoder.width=8"])):
         settings = [
-            "pretrain", f"method={method}", "evaluation=features", "trainer=cpu", "trainer.devices=2",
-            "trainer.strategy=ddp", "trainer.max_epochs=1", "data.batch_size=32", f"run_dir={method}",
+            "pretrain",
+            f"method={method}",
+            "evaluation=features",
+            "trainer=cpu",
+            "trainer.devices=2",
+            "trainer.strategy=ddp",
+            "trainer.max_epochs=1",
+            "data.batch_size=32",
+            f"run_dir={method}",
         ]
         done = ssl_lab(*settings, *extra, cwd=tmp_path)
         assert done.returncode == 0, done.stderr[-2000:]

@@ -61,6 +61,7 @@ def test_report_has_all_parts(tmp_path):
         "Likelihood of unseen images",
         "Quality of samples",
         "Classes among the samples: VAE encoder",
+        "it is right on 96.4 % of unseen real images",
         "Macro F1 and mean recall",
         "Training loss",
         "Views",

@@ -88,9 +88,9 @@ def test_distance_between_real_images_is_a_floor_and_not_a_winner():
 
 def test_class_shares_are_in_the_order_of_classes():
     evaluation = {"rows": [{"name": "GAN", "metrics": {f"samples/class_share_{k}": k / 66 for k in range(11, -1, -1)}}]}
-    ((name, shares),) = class_shares(evaluation)
-    assert name == "GAN"
-    assert list(shares) == [str(k) for k in range(12)]
+    (chart,) = class_shares(evaluation)
+    assert (chart.name, chart.accuracy) == ("GAN", "–")
+    assert list(chart.shares) == [str(k) for k in range(12)]
     assert tables(evaluation) == []
 
 
