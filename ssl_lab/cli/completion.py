@@ -48,12 +48,14 @@ def completions(line: str) -> list[str]:
 def _overrides(config_name: str, line: str) -> list[str]:
     from hydra._internal.hydra import Hydra
     from hydra._internal.utils import create_config_search_path
-    from hydra.core.plugins import Plugins
+    from hydra.core.global_hydra import GlobalHydra
     from hydra.plugins.completion_plugin import DefaultCompletionPlugin
 
     from ssl_lab.cli.paths import config_dir
 
     hydra = Hydra.create_main_hydra2(config_name, create_config_search_path(str(config_dir())))
-    assert Plugins.instance() is not None
-    plugin = DefaultCompletionPlugin(hydra.config_loader)
-    return plugin._query(config_name=config_name, line=line)
+    try:
+        plugin = DefaultCompletionPlugin(hydra.config_loader)
+        return plugin._query(config_name=config_name, line=line)
+    finally:
+        GlobalHydra.instance().clear()

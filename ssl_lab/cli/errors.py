@@ -29,7 +29,6 @@ def explain(error: BaseException) -> str:
 
 
 def _suggest(key: str) -> str:
-    from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
 
     from ssl_lab.cli.paths import config_dir
@@ -39,8 +38,7 @@ def _suggest(key: str) -> str:
         group = path.relative_to(config_dir()).parts[0]
         prefix = "" if path.parent == config_dir() or group == "experiment" else f"{group}."
         node = OmegaConf.load(path)
-        known |= {f"{prefix}{name}" for name in node if name not in ("defaults", "_target_", "hydra")}
-    GlobalHydra.instance().clear()
+        known |= {f"{prefix}{name!s}" for name in node if name not in ("defaults", "_target_", "hydra")}
     close = difflib.get_close_matches(key, sorted(known), n=3, cutoff=0.7)
     return f" Did you mean {' or '.join(close)}?" if close else ""
 

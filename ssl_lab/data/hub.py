@@ -76,13 +76,18 @@ def encode_labels(
     mean unknown.
 
     Raises:
-        ValueError: If the column is missing, holds real numbers, or has a class that train lacks.
+        ValueError: If the column is missing, holds lists or real numbers, or has a class that train lacks.
     """
     if column is None:
         return {split: np.full(len(rows), UNLABELLED) for split, rows in splits.items()}, ()
     check_column(splits["train"], column, setting="label_column")
     feature = splits["train"].features[column]
     values: dict[str, list[Any]] = {split: list(rows[column]) for split, rows in splits.items()}
+    if not isinstance(feature, (datasets.ClassLabel, datasets.Value)):
+        raise ValueError(
+            f"label_column={column!r} holds {feature}, but a label is one number or name a row. Choose another column, "
+            "or null."
+        )
     unknown = (None, "", UNLABELLED)
     if isinstance(feature, datasets.ClassLabel):
         labels = {s: np.array([UNLABELLED if v is None else v for v in vs], np.int64) for s, vs in values.items()}

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pydoc_data.topics import topics
 
 import numpy as np
 
-from ssl_lab.data.splits import UNLABELLED
+from ssl_lab.data.splits import UNLABELLED, Part, plan_splits
 from ssl_lab.data.text import TextModule, TextSource
 
-
 MAX_REPEATED = 0.5
+NUM_LENGTH_CLASSES = 5  # the longest topic is a sixth of the text: cuts blind to length leave splits of 2 % or 25 %
 
 
 class PythonDocs(TextModule):
-    """The topics of Python's ``help()``: about 50 documents, 390 kB of English, unlabelled.
+    """The topics of Python's ``help()``: about 60 documents, 370 kB of English, unlabelled.
 
-    A topic lies wholly in one split, and topics that repeat another are left out. The text is that of the Python
-    version which runs.
+    A topic lies wholly in one split, topics that repeat another are left out, and each split has short and long ones.
+    The text is that of the Python version which runs.
 
     Args:
         tokenizer: Folder or hub identifier of a tokenizer; None to train WordPiece on the ``train`` split.
@@ -57,6 +58,17 @@ class PythonDocs(TextModule):
             eval_batch_size=eval_batch_size,
             seed=seed,
             device_cache_gib=device_cache_gib,
+        )
+
+    @cached_property
+    def _parts(self) -> dict[str, Part]:
+        lengths = np.array([len(text) for text in distinct_topics().values()])
+        ranks = np.argsort(np.argsort(lengths, kind="stable"), kind="stable")
+        return plan_splits(
+            {"train": ranks * NUM_LENGTH_CLASSES // len(ranks)},
+            val_fraction=self.val_fraction,
+            test_fraction=self.test_fraction,
+            split_seed=self.split_seed,
         )
 
     def _source(self) -> TextSource:

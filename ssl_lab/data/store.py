@@ -24,12 +24,16 @@ def fingerprint(facts: Any) -> str:
 
 
 def file_facts(folder: Path) -> list[tuple[str, int, int]]:
-    """Relative path, size and modification time of each file below a folder, in order of path."""
+    """Relative path, size and modification time of each file below a folder, in order of path.
+
+    A link to nowhere has size -1.
+    """
     facts = []
     for parent, _, names in os.walk(folder, followlinks=True):
         for name in names:
-            stat = os.stat(os.path.join(parent, name))
-            facts.append((os.path.relpath(os.path.join(parent, name), folder), stat.st_size, stat.st_mtime_ns))
+            path = Path(parent, name)
+            size, time_ns = (path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else (-1, 0)
+            facts.append((os.path.relpath(path, folder), size, time_ns))
     return sorted(facts)
 
 
@@ -39,12 +43,23 @@ def build_once(key: str, build: Callable[[Path], None]) -> Path:
     Args:
         key: Name of the folder; must change whenever the content would.
         build: Fills an empty folder, which is renamed to its final name when it returns.
+
+    Raises:
+        ValueError: If the cache folder cannot be created or written to.
     """
     folder = cache_folder() / key
     if folder.is_dir():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
+    lock = Path(f"{folder}.lock")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock.touch()
+    except OSError as error:
+        raise ValueError(
+            f"Prepared data are kept in {folder.parent}, which cannot be written to: {error}. Set the environment "
+            "variable SSL_LAB_CACHE to a folder that can."
+        ) from error
+    with FileLock(lock):
         if not folder.is_dir():
             unfinished = Path(f"{folder}.unfinished")
             shutil.rmtree(unfinished, ignore_errors=True)  # left by a process that was killed

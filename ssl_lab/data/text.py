@@ -145,7 +145,8 @@ class TextModule(DataModule):
             yield [text or "" for text in self._texts.read(part.source, part.rows[start : start + CHUNK])]
 
     def _tokenize(self, split: str, part: Part) -> dict[str, Tensor]:
-        labelled = bool(self._texts.class_names)
+        labels = self._texts.labels[part.source][part.rows]
+        labelled = bool((labels != UNLABELLED).any())
         dtype = torch.int16 if len(self.tokenizer) <= torch.iinfo(torch.int16).max else torch.int32
         samples = []
         for texts in self._chunks(part):
@@ -167,7 +168,6 @@ class TextModule(DataModule):
                 "the text column."
             )
         columns = {"input_ids": torch.cat(samples)}
-        labels = self._texts.labels[part.source][part.rows]
-        if (labels != UNLABELLED).any():
+        if labelled:
             columns["label"] = torch.from_numpy(labels)
         return columns

@@ -36,6 +36,12 @@ def log_interval(trainer: L.Trainer) -> int:
     return int(trainer.log_every_n_steps)  # type: ignore[attr-defined]
 
 
+def is_last_epoch(trainer: L.Trainer) -> bool:
+    """Whether training ends with this epoch."""
+    enough_steps = trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps
+    return enough_steps or trainer.current_epoch + 1 == trainer.max_epochs
+
+
 class StopOnNonFiniteLoss(Callback):
     """Stops training when the loss is NaN or infinite, before a checkpoint could be overwritten.
 

@@ -22,6 +22,7 @@ from ssl_lab.engine.callbacks import (
     SaveCheckpoint,
     StopOnNonFiniteLoss,
     Throughput,
+    is_last_epoch,
     steps_done,
 )
 from ssl_lab.engine.checkpoint import read_checkpoint
@@ -47,7 +48,7 @@ class EvaluateDuringTraining(Callback):
         """Evaluate if it is time; the loss and the random streams of training stay untouched."""
         assert isinstance(pl_module, Method)
         epoch = trainer.current_epoch + 1
-        if epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs:
+        if epoch % self.every_n_epochs == 0 or is_last_epoch(trainer):
             metrics = evaluate(
                 pl_module.capabilities(), self.protocols, self.datamodule, device=pl_module.device, split="val"
             )

@@ -153,7 +153,7 @@ def _training_time(summary: Mapping[str, Any]) -> float | None:
 
 
 def _objective(run: Run) -> tuple[str, str, str]:
-    """Value, name and plain words of a run's objective; a dash where it is not known yet."""
+    """Value, name (with its split) and plain words of a run's objective; a dash where it is not known yet."""
     named = run.config.get("objective")
     found = (run.summary.get("metrics") or {}).get(named)
     objective = run.summary.get("objective") or ({"name": named, "value": found} if found is not None else None)
@@ -161,7 +161,8 @@ def _objective(run: Run) -> tuple[str, str, str]:
         return _MISSING, "", ""
     metric = describe(re.sub("^(eval|test)/", "", objective["name"]))
     unit = " %" if metric.percent and objective["value"] is not None else ""
-    return metric.show(objective["value"]) + unit, objective["name"], metric.column
+    split = ", validation split" if objective["name"].startswith("eval/") else ""
+    return metric.show(objective["value"]) + unit, objective["name"] + split, metric.column.removesuffix(", %")
 
 
 def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -148,12 +148,12 @@ def _shown(step: int, path: Path, *, side: int, max_bytes: int) -> Shown:
         image = image.convert("RGB" if image.mode not in ("L", "RGBA") else image.mode)
         image.thumbnail((side, side))
         content = _png(image)
-        if len(content) > max_bytes:  # 256 colours are a third of the size
-            content = _png(image.quantize(256))
+        if len(content) > max_bytes:
+            content = _png(_with_256_colours(image))
         while len(content) > max_bytes and min(image.size) > 16:
             shrink = max(0.3, min(0.9, math.sqrt(max_bytes / len(content))))
             image.thumbnail((round(image.width * shrink), round(image.height * shrink)))
-            content = _png(image.quantize(256))
+            content = _png(_with_256_colours(image))
     return Shown(
         step=step,
         address="data:image/png;base64," + base64.b64encode(content).decode(),
@@ -161,6 +161,11 @@ def _shown(step: int, path: Path, *, side: int, max_bytes: int) -> Shown:
         height=image.height,
         pixelated=pixelated,
     )
+
+
+def _with_256_colours(image: Image.Image) -> Image.Image:
+    """A third of the size. The octree is as close as Pillow's default, median cut, and a hundred times faster."""
+    return image.quantize(256, method=Image.Quantize.FASTOCTREE)
 
 
 def _png(image: Image.Image) -> bytes:
@@ -181,7 +186,7 @@ def _prose(step: int, sentences: Sequence[Sequence[Mapping[str, Any]]]) -> Prose
 
 
 def _words(tokens: Sequence[Mapping[str, Any]]) -> list[Word]:
-    """Tokens as prose: word pieces joined, no space before punctuation, special tokens left out."""
+    """Tokens as prose: word pieces joined, no space before punctuation or between equal signs, special tokens left out."""
     words: list[Word] = []
     open_before = True  # whether the next word follows without a space
     for k, token in enumerate(tokens):
@@ -190,7 +195,8 @@ def _words(tokens: Sequence[Mapping[str, Any]]) -> list[Word]:
             continue  # [CLS], [SEP], [PAD]
         piece = text.startswith("##")
         contracts = text in ("'", "’") and k + 1 < len(tokens) and tokens[k + 1]["text"] in _CONTRACTED
-        joined = open_before or piece or contracts or text[:1] in _CLOSING
+        repeated = k > 0 and text == tokens[k - 1]["text"] and not text.isalnum()  # as in **** and __
+        joined = open_before or piece or contracts or repeated or text[:1] in _CLOSING
         if guess is not None and guess.startswith("##"):
             guess = guess.removeprefix("##") if piece else "-" + guess.removeprefix("##")
         truth = text.removeprefix("##") if piece else text

@@ -132,7 +132,7 @@ def results_table(evaluation: Mapping[str, Any]) -> rich.table.Table:
     Example:
         >>> rich.print(results_table(json.loads(Path("runs/x/evaluation.json").read_text())))  # doctest: +SKIP
     """
-    grid = rich.table.Table.grid(padding=(0, 0, 1, 0))
+    grid = rich.table.Table(box=None, show_header=False, padding=(0, 0, 1, 0))  # an empty line after each table
     for table in _main(evaluation):
         drawn = rich.table.Table(
             title=Text(table.title, style="not italic bold"),

@@ -122,7 +122,7 @@ _PATTERNS: tuple[tuple[str, Metric], ...] = (
     (r"kid/(.+)_n(\d+)", _KID_N),
     (r"kid/(.+)_real", _floor(_KID)),
     (r"kid/(.+)", _KID),
-    (r"samples/min_class_share", Metric(table="samples", column="rarest class, % of samples", better="higher",
+    (r"samples/min_class_share", Metric(table="samples", column="rarest class among samples, %", better="higher",
                                         percent=True)),
     (r"samples/class_share_(\d+)", Metric(table="", column="class {0}", percent=True)),
     (r"samples/classifier_top1", Metric(table="", column="classifier on real images", percent=True)),

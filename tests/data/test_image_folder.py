@@ -89,6 +89,13 @@ def test_damaged_files_are_left_out_with_one_counted_warning(tmp_path):
         assert [value // 100 for value in values(data, split)] == data.columns(split)["label"].tolist()
 
 
+def test_a_link_to_nowhere_is_left_out_too(tmp_path):
+    root = write_classes(tmp_path / "pets", per_class=20)
+    (root / "cat" / "z.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.warns(UserWarning, match=r"1 images of pets could not be read.*z\.png"):
+        assert len(sum((values(ImageFolder(str(root)), split) for split in SPLITS), [])) == 40
+
+
 def test_errors_name_the_folder(tmp_path):
     def error(root):
         with pytest.raises((ValueError, FileNotFoundError)) as caught:

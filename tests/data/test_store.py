@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from ssl_lab.data.store import build_once, cache_folder, file_facts, fingerprint
 
@@ -34,6 +35,19 @@ def test_what_a_killed_process_left_is_removed():
     (stale / "half").write_text("")
     assert list(build_once("key", lambda folder: None).iterdir()) == []
     assert not stale.exists()
+
+
+def test_a_cache_that_cannot_be_written_to(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SSL_LAB_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(ValueError, match=r"cannot be written to.*SSL_LAB_CACHE"):
+        build_once("key", lambda folder: None)
+
+
+def test_a_lock_is_free_after_the_build():
+    folder = build_once("key", lambda folder: None)
+    with FileLock(f"{folder}.lock", timeout=0):
+        assert folder.is_dir()
 
 
 def test_fingerprints_are_stable_and_follow_the_files(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ssl_lab.data.hub_text import HubText
-from ssl_lab.data.python_docs import PythonDocs
+from ssl_lab.data.python_docs import PythonDocs, distinct_topics
 from ssl_lab.data.tokenizer import train_wordpiece
 
 SPLITS = ("train", "val", "test")
@@ -33,14 +33,43 @@ def blocks(data, split):
 def test_a_topic_lies_wholly_in_one_split_and_no_token_is_lost(docs):
     found = {split: Counter(blocks(docs, split)) for split in SPLITS}
     num_topics = Counter()
-    for ids in docs.tokenizer(list(topics.values()), add_special_tokens=False)["input_ids"]:
+    for ids in docs.tokenizer(list(distinct_topics().values()), add_special_tokens=False)["input_ids"]:
         expected = Counter(tuple(ids[start : start + 62]) for start in range(0, len(ids), 62))
         homes = [split for split in SPLITS if expected <= found[split]]
         assert homes
         found[homes[0]] -= expected
         num_topics[homes[0]] += 1
     assert not any(found.values())
-    assert num_topics["test"] == round(0.1 * len(topics)) and num_topics["val"] > 0
+    assert num_topics["test"] == round(0.1 * len(distinct_topics())) and num_topics["val"] > 0
+
+
+def paragraphs(text):
+    return {" ".join(paragraph.split()) for paragraph in text.split("\n\n") if len(paragraph) >= 60}
+
+
+def test_no_split_holds_text_of_another(docs):
+    texts = list(distinct_topics().values())
+    known = set().union(*(paragraphs(texts[row]) for row in docs._parts["train"].rows))
+    for split in ("val", "test"):
+        found = set().union(*(paragraphs(texts[row]) for row in docs._parts[split].rows))
+        assert sum(map(len, found & known)) < 0.02 * sum(map(len, found))
+
+
+def test_left_out_topics_are_repeated_by_others():
+    kept = distinct_topics()
+    known = set().union(*map(paragraphs, kept.values()))
+    assert {"try", "with"} <= set(topics) - set(kept) and "compound" in kept
+    for name in set(topics) - set(kept):
+        found = paragraphs(topics[name])
+        assert sum(map(len, found & known)) >= 0.5 * sum(map(len, found))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_split_of_few_topics_is_tiny(seed):
+    data = PythonDocs(split_seed=seed)
+    lengths = [len(text) for text in distinct_topics().values()]
+    for split in ("val", "test"):
+        assert 0.03 < sum(lengths[row] for row in data._parts[split].rows) / sum(lengths) < 0.25
 
 
 def test_blocks_are_framed_and_padded(docs):
@@ -70,8 +99,8 @@ def test_ids_decode_to_the_text(docs):
 
 def test_the_tokenizer_has_read_the_training_text_alone(docs):
     rows = docs._parts["train"].rows
-    names = sorted(topics)
-    again = train_wordpiece(lambda: iter([[topics[names[row]] for row in rows]]), vocab_size=4096)
+    texts = list(distinct_topics().values())
+    again = train_wordpiece(lambda: iter([[texts[row] for row in rows]]), vocab_size=4096)
     assert again.get_vocab() == docs.tokenizer.get_vocab()
 
 
@@ -201,6 +230,14 @@ def test_a_file_for_each_split_and_unlabelled_text(tmp_path):
         data.columns("test")
 
 
+def test_unlabelled_text_beside_labelled_is_cut_in_blocks(tmp_path):
+    (tmp_path / "train.csv").write_text("text,label\n" + "a good film,1\na bad film,0\n" * 10)
+    (tmp_path / "unsupervised.csv").write_text("text,label\n" + f"{'film ' * 50},-1\n" * 2)
+    data = HubText(str(tmp_path), label_column="label", vocab_size=100, max_length=12)
+    assert data.columns("pretrain")["input_ids"].shape == (2 * 5, 12) and "label" not in data.columns("pretrain")
+    assert data.columns("train")["input_ids"].shape == (16, 12) and data.labelled
+
+
 def test_words_that_pandas_would_take_for_missing_are_kept(tmp_path):
     (tmp_path / "x.csv").write_text("text,label\n" + "null,0\nnan,1\nNA,1\n" * 10)
     data = HubText(str(tmp_path / "x.csv"), label_column="label", vocab_size=100, val_fraction=0, test_fraction=0)
@@ -224,6 +261,8 @@ def test_errors(tmp_path):
     assert "nothing is there" in error(str(tmp_path / "y.csv"))
     (tmp_path / "real.csv").write_text("text,score\na,0.5\nb,1.5\n")
     assert "holds real numbers" in error(str(tmp_path / "real.csv"), label_column="score")
+    (tmp_path / "lists.jsonl").write_text('{"text": "a", "tags": [1, 2]}\n' * 4)
+    assert "label_column='tags' holds List" in error(str(tmp_path / "lists.jsonl"), label_column="tags")
     (tmp_path / "two.csv").write_text("title,body\na,b\n")
     assert "['title', 'body']" in error(str(tmp_path / "two.csv"))
     (tmp_path / "blank.txt").write_text("\n\n \n\n")

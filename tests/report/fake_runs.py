@@ -186,7 +186,6 @@ def _blots(seed: int) -> bytes:
 def _write_metrics(path: Path, seed: int, parts: tuple[str, ...], last: Mapping[str, float]) -> None:
     rng = random.Random(seed)
     rows: list[dict[str, Any]] = []
-    scored = [name for name in last if not name.endswith("_std") and "class_share" not in name]
     for step in range(6, STEPS + 1, 6):
         progress = step / STEPS
         loss = 1.1 + 4 * math.exp(-5 * progress) + rng.gauss(0, 0.06)
@@ -200,7 +199,7 @@ def _write_metrics(path: Path, seed: int, parts: tuple[str, ...], last: Mapping[
             gain = 1 - math.exp(-4 * progress)
             scores = {
                 f"eval/{name}": last[name] * (1 if "unigram" in name or "baseline" in name else 0.8 + 0.2 * gain)
-                for name in scored
+                for name in last
             }
             rows.append({"step": step, "epoch": step // 6, **scores})
     columns = ["step", "epoch", *dict.fromkeys(key for row in rows for key in row if key not in ("step", "epoch"))]

@@ -24,7 +24,7 @@ def test_panels_group_what_belongs_together_in_reading_order(tmp_path):
         ("model", False),
         ("independent pixels (factorised)", True),
     ]
-    assert [title for title in titles if "class" in title] == ["rarest class, % of samples"]
+    assert [title for title in titles if "class" in title] == ["rarest class among samples, %"]
 
 
 def test_shares_are_drawn_in_percent(tmp_path):

@@ -60,6 +60,12 @@ def test_sentences_read_as_prose():
     assert [prose.step for prose in reading.earlier] == [5]
 
 
+def test_a_run_of_equal_signs_is_joined():
+    tokens = [{"text": text, "guess": None, "correct": None} for text in ("very", "very", "_", "_", "*", "x")]
+    (words,) = readings({"x": {1: [tokens]}})[0].last.sentences
+    assert "".join(word.space + word.truth for word in words) == "very very __ * x"
+
+
 def test_a_hidden_special_token_and_a_guessed_piece_stay_visible():
     sentence = [
         {"text": "[SEP]", "guess": "dog", "correct": False},

@@ -124,6 +124,7 @@ def test_markdown_is_a_table_with_bold_best_numbers():
 
 def test_terminal_shows_every_row_and_number_within_eighty_columns():
     text = printed(vae_evaluation(), width=80)
+    assert [line.strip() for line in text.splitlines()].count("") == 3, "one empty line after each table"
     assert max(map(len, text.splitlines())) <= 80
     for expected in (
         "raw pixels",

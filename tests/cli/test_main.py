@@ -1,0 +1,137 @@
+"""The command as a user meets it: help, lists, completion, errors, and what follows a run."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from ssl_lab.cli.completion import completions
+from ssl_lab.cli.main import main
+
+SMALL = ["data.batch_size=64", "trainer=smoke", "evaluation=none"]
+
+
+def pretrain(run_dir, *args):
+    return main(["pretrain", *SMALL, f"run_dir={run_dir}", *args])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("runs") / "simclr"
+    assert pretrain(run_dir, "encoder.widths=[8,16]", "method.hidden_dim=16") == 0
+    return run_dir
+
+
+@pytest.mark.parametrize("args", [["--help"], ["list"], ["list", "views"], ["-sc", "install=bash"]])
+def test_quick_commands_do_not_import_torch(args):
+    code = f"import sys; from ssl_lab.cli.main import main; assert main({args}) == 0; assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("ssl-lab pre", "pretrain"),
+        ("ssl-lab pretrain method=si", "method=simclr"),
+        ("ssl-lab pretrain experiment=vae_di", "experiment=vae_digits"),
+        ("ssl-lab pretrain method=vae method.lat", "method.latent_dim="),
+        ("ssl-lab evaluate data=fash", "data=fashion_mnist"),
+        ("ssl-lab list meth", "methods"),
+    ],
+)
+def test_tab_completes(line, expected):
+    assert expected in completions(line)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["pretrain", "method.temprature=1"], "Did you mean method.temperature?"),
+        (["pretrain", "method=simclrr"], "Did you mean method=simclr?"),
+        (["pretrain", "+method.extra=1"], "unexpected keyword argument 'extra'"),
+        (["pretrain", "method=mlm"], "Choose data= and encoder= of one modality"),
+        (["pretrain", "data=python_docs", "encoder=convnet"], "ConvNet encodes images, but the data is text"),
+        (["pretrain", "encoder.widths=[8,8,8,8,8,8]"], "encoder.widths"),
+        (["pretrain", "data.batch_size=100000"], "Lower data.batch_size"),
+        (["pretrain", "evaluation=mlm"], "Choose another evaluation="),
+        (["pretrain", "ckpt=last"], "No checkpoint at"),
+        (["evaluate", "run=nowhere"], "is no run directory"),
+        (["evaluate"], "needs run"),
+        (["frobnicate"], "there is no command"),
+        (["list", "stars"], "There is no list of 'stars'"),
+        (["report", "nowhere"], "nowhere"),
+    ],
+)
+def test_errors_are_one_message_with_exit_code_1(args, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if args[0] == "pretrain":
+        args = [*args, "trainer=smoke", "run_dir=run"]
+    assert main(args) == 1
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert "Traceback" not in errors
+    assert errors.count("ssl-lab:") == 1
+
+
+def test_a_checkpoint_with_code_or_a_torn_one_is_refused_and_runs_nothing(run, tmp_path, capsys):
+    class Attack:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "owned"),))
+
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("config.yaml", "spec.json"):
+        (folder / name).write_bytes((run / name).read_bytes())
+    checkpoint = folder / "checkpoints/last.ckpt"
+    checkpoint.parent.mkdir()
+    torch.save({"state_dict": Attack()}, checkpoint)
+    assert main(["evaluate", f"run={folder}"]) == 1
+    assert "code or objects instead of tensors" in capsys.readouterr().err
+    checkpoint.write_bytes(pickle.dumps({"state_dict": Attack()}))
+    assert main(["evaluate", f"run={folder}"]) == 1
+    whole = (run / "checkpoints/last.ckpt").read_bytes()
+    checkpoint.write_bytes(whole[: len(whole) // 2])
+    assert main(["evaluate", f"run={folder}"]) == 1
+    assert "truncated or damaged" in capsys.readouterr().err
+    assert not (tmp_path / "owned").exists()
+
+
+def test_evaluate_and_embed_a_run(run, tmp_path, capsys):
+    assert main(["evaluate", f"run={run}", "evaluation=features"]) == 0
+    table = json.loads((run / "evaluation.json").read_text())
+    assert [row["name"] for row in table["rows"]] == ["raw pixels", "random encoder", "SimCLR encoder"]
+    assert table["rows"][0]["metrics"]["linear/top1"] > 0.9
+    out = tmp_path / "features.parquet"
+    assert main(["embed", f"run={run}", f"out={out}"]) == 0
+    features = pq.read_table(out)
+    assert features.num_rows == 1797
+    assert set(features.column_names) == {"split", "index", "label", "features"}
+    assert len(features["features"][0].as_py()) == 16
+    assert main(["sample", f"run={run}"]) == 1
+    assert "does not generate samples" in capsys.readouterr().err
+
+
+def test_sample_draws_a_grid_and_the_seed_decides(tmp_path):
+    run_dir = tmp_path / "vae"
+    assert pretrain(run_dir, "method=vae", "encoder.widths=[8,16]", "method.decoder_width=8") == 0
+    for seed, name in ((0, "a"), (0, "b"), (1, "c")):
+        out = tmp_path / f"{name}.png"
+        assert main(["sample", f"run={run_dir}", "num_samples=20", f"seed={seed}", f"out={out}"]) == 0
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert (tmp_path / "a.png").read_bytes() != (tmp_path / "c.png").read_bytes()
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.width > 16 * 48
+
+
+def test_compare_reports(run, tmp_path, capsys):
+    out = tmp_path / "comparison.html"
+    assert main(["report", str(run), str(run), "--out", str(out)]) == 0
+    assert "SimCLR" in out.read_text()

@@ -1,0 +1,50 @@
+"""Run by torchrun: evaluation shared by W ranks, the metrics and the work of each rank saved by it."""
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from arrays import ArrayImages
+
+from ssl_lab import distributed
+from ssl_lab.evaluation.evaluate import evaluate
+from ssl_lab.evaluation.knn import KNN
+from ssl_lab.evaluation.linear import FewLabelProbe, LinearProbe
+from ssl_lab.evaluation.samples import SampleQuality
+
+PROTOCOLS = (KNN(), LinearProbe(), FewLabelProbe(num_draws=2), SampleQuality(num_samples=20))
+num_images = 0
+
+
+def faint_features(batch):
+    """Eight pixels, so that no probe is perfect."""
+    global num_images
+    num_images += len(batch["image"])
+    return batch["image"][:, 0, 3:5, 2:6].flatten(1).float()
+
+
+def all_metrics():
+    datamodule = ArrayImages(eval_batch_size=10)
+    capabilities = {
+        "features": faint_features,
+        "sample": lambda num_samples, generator: torch.rand(num_samples, 1, 8, 8, generator=generator),
+    }
+    return evaluate(capabilities, PROTOCOLS, datamodule, device=torch.device("cpu"))
+
+
+def main(folder):
+    dist.init_process_group("gloo")
+    metrics = all_metrics()
+    torch.save({"metrics": metrics, "num_images": num_images}, f"{folder}/{distributed.rank()}.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+    main(*sys.argv[1:])

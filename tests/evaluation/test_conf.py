@@ -1,0 +1,34 @@
+"""The files of conf/evaluation: keys are arguments, values are their defaults."""
+
+import importlib
+import inspect
+
+import pytest
+import yaml
+
+from ssl_lab.cli.paths import config_dir
+from ssl_lab.evaluation.protocol import Protocol
+
+FILES = sorted((config_dir() / "evaluation").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_settings_are_the_defaults_of_the_signature(path):
+    assert path.read_text().startswith("# ")
+    for node in yaml.safe_load(path.read_text()).values():
+        module, name = node.pop("_target_").rsplit(".", 1)
+        protocol = getattr(importlib.import_module(module), name)
+        assert issubclass(protocol, Protocol)
+        parameters = inspect.signature(protocol).parameters
+        assert list(node) == list(parameters)
+        for key, value in node.items():
+            default = parameters[key].default
+            if isinstance(value, str) and value.startswith("${"):
+                continue  # taken from another group
+            assert value == (list(default) if isinstance(default, tuple) else default), key
+
+
+def test_every_protocol_of_the_evaluation_is_in_some_file():
+    used = {node["_target_"] for path in FILES for node in yaml.safe_load(path.read_text()).values()}
+    names = {target.rsplit(".", 1)[1] for target in used}
+    assert names == {"KNN", "LinearProbe", "FewLabelProbe", "MaskedPrediction", "LikelihoodBound", "SampleQuality"}

@@ -1,0 +1,148 @@
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from arrays import ArrayImages, ArrayText
+from evaluation.evaluate_on_ranks import PROTOCOLS, all_metrics
+
+from ssl_lab.evaluation.evaluate import evaluate
+from ssl_lab.evaluation.knn import KNN
+from ssl_lab.evaluation.likelihood import LikelihoodBound
+from ssl_lab.evaluation.linear import FewLabelProbe, LinearProbe
+from ssl_lab.evaluation.masked import MaskedPrediction
+from ssl_lab.evaluation.protocol import Protocol, extract
+from ssl_lab.evaluation.raw import raw_features
+from ssl_lab.evaluation.samples import SampleQuality
+
+CPU = torch.device("cpu")
+SCRIPT = Path(__file__).with_name("evaluate_on_ranks.py")
+
+
+class Counted:
+    """Raw pixels, and how often they were asked for."""
+
+    def __init__(self, spec):
+        self.fn = raw_features(spec)
+        self.num_images = 0
+
+    def __call__(self, batch):
+        self.num_images += len(batch["image"])
+        return self.fn(batch)
+
+
+class Careless(Protocol):
+    """Draws from the global random stream."""
+
+    needs = "features"
+
+    def run(self, fn, datamodule, *, device, split="test"):
+        return {"careless/draw": float(torch.rand(()))}
+
+
+def test_features_are_extracted_once_for_all_probes():
+    datamodule = ArrayImages()
+    fn = Counted(datamodule.spec)
+    metrics = evaluate({"features": fn}, [KNN(), LinearProbe(), FewLabelProbe()], datamodule, device=CPU)
+    assert fn.num_images == 2 * 64  # train and test
+    assert metrics["knn/top1"] == metrics["linear/top1"] == metrics["few_label/top1_n10"] == 1.0
+
+
+def test_each_protocol_alone_says_the_same():
+    datamodule = ArrayImages()
+    fn = raw_features(datamodule.spec)
+    protocols = [KNN(), LinearProbe(), FewLabelProbe()]
+    alone = {}
+    for protocol in protocols:
+        alone |= protocol.run(fn, datamodule, device=CPU, split="val")
+    assert evaluate({"features": fn}, protocols, datamodule, device=CPU, split="val") == alone
+
+
+def test_the_split_is_the_one_asked_for():
+    datamodule = ArrayImages()
+    features = extract(raw_features(datamodule.spec), datamodule, device=CPU, split="val")
+    torch.testing.assert_close(features.test_x, datamodule.columns("val")["image"].flatten(1) / 255)
+    torch.testing.assert_close(features.train_x, datamodule.columns("train")["image"].flatten(1) / 255)
+
+
+@pytest.mark.parametrize("eval_batch_size", [1, 30])
+def test_features_come_in_order_whatever_the_batches(eval_batch_size):
+    datamodule = ArrayImages(eval_batch_size=eval_batch_size)
+    features = extract(raw_features(datamodule.spec), datamodule, device=CPU)
+    torch.testing.assert_close(features.test_x, datamodule.columns("test")["image"].flatten(1) / 255)
+    torch.testing.assert_close(features.test_y, datamodule.columns("test")["label"])
+
+
+def test_rows_without_a_label_are_left_out():
+    class Partly(ArrayImages):
+        def columns(self, split):
+            columns = super().columns(split)
+            return {**columns, "label": torch.where(torch.arange(self.num_samples) % 4 == 0, -1, columns["label"])}
+
+    features = extract(raw_features(Partly().spec), Partly(), device=CPU)
+    assert len(features.train_x) == len(features.train_y) == 48
+    assert features.train_y.min() == features.test_y.min() == 0
+
+
+@pytest.mark.parametrize(
+    ("protocol", "need"),
+    [(SampleQuality(), "sample"), (LikelihoodBound(), "elbo"), (MaskedPrediction(), "predict_masked")],
+)
+def test_a_missing_capability_is_named(protocol, need):
+    datamodule = ArrayImages()
+    message = rf"{type(protocol).__name__} needs '{need}', but only \['features'\] is offered"
+    with pytest.raises(ValueError, match=message):
+        evaluate({"features": raw_features(datamodule.spec)}, [KNN(), protocol], datamodule, device=CPU)
+
+
+def test_without_labels_probes_are_left_out_with_one_warning():
+    datamodule = ArrayImages(labels=False)
+    capabilities = {
+        "features": raw_features(datamodule.spec),
+        "sample": lambda num_samples, generator: torch.rand(num_samples, 1, 8, 8, generator=generator),
+    }
+    protocols = [KNN(), LinearProbe(), SampleQuality(num_samples=20)]
+    with pytest.warns(UserWarning, match="KNN, LinearProbe need labels and ArrayImages has none") as caught:
+        metrics = evaluate(capabilities, protocols, datamodule, device=CPU)
+    assert len(caught) == 1
+    assert set(metrics) == {f"{name}/pixels_n20{end}" for name in ("frechet", "kid") for end in ("", "_real")}
+
+
+def test_unlabelled_data_cannot_be_extracted():
+    datamodule = ArrayImages(labels=False)
+    with pytest.raises(ValueError, match="ArrayImages has no labels"):
+        extract(raw_features(datamodule.spec), datamodule, device=CPU)
+
+
+def test_nothing_to_run_gives_nothing():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert evaluate({}, [], ArrayImages(labels=False), device=CPU) == {}
+
+
+def test_the_global_random_stream_is_left_alone():
+    datamodule = ArrayImages()
+    state = torch.random.get_rng_state()
+    evaluate({"features": raw_features(datamodule.spec)}, [KNN(), Careless()], datamodule, device=CPU)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_text_is_judged_by_the_same_protocols():
+    datamodule = ArrayText()
+    metrics = evaluate({"features": raw_features(datamodule.spec)}, [KNN(), FewLabelProbe()], datamodule, device=CPU)
+    assert set(metrics) >= {"knn/top1", "few_label/top1_n1", "few_label/top1_n1_std"}
+
+
+def test_the_number_of_ranks_does_not_matter(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run([*command, str(SCRIPT), str(tmp_path)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    expected = all_metrics()
+    assert len(expected) > len(PROTOCOLS)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert first["metrics"] == second["metrics"]
+    assert first["metrics"] == pytest.approx(expected, rel=1e-6)
+    assert first["num_images"] + second["num_images"] == 2 * 64
+    assert 0 < second["num_images"] < 2 * 64
