@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -35,14 +36,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ValueError: If the file is truncated, is no checkpoint, or holds anything but tensors and plain containers.
     """
     try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols, before the error that says more
+            contents = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"There is no checkpoint {path}. Give ckpt= an existing file, or last.") from error
     except pickle.UnpicklingError as error:
         reason = "code or objects instead of tensors" if "weights_only" in str(error).lower() else "no valid checkpoint"
         first_line = str(error).strip().splitlines()[0]
         raise ValueError(
             f"{path} holds {reason} and was not loaded ({first_line}). Use a checkpoint that ssl_lab wrote."
         ) from error
-    except (RuntimeError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path} is truncated or damaged ({str(error).splitlines()[0]}). Use another checkpoint, or start the run anew."
         ) from error
