@@ -194,7 +194,10 @@ class ExactPosition(Callback):
 
 
 class Throughput(Callback):
-    """Logs ``optim/lr``, ``perf/samples_per_sec`` (all ranks) and ``perf/data_wait_frac`` over each logging interval."""
+    """Logs ``optim/lr``, ``perf/samples_per_sec`` (all ranks) and ``perf/data_wait_frac`` over each logging interval.
+
+    Time between epochs, which evaluation and pictures take, counts neither as training nor as waiting.
+    """
 
     def __init__(self) -> None:
         self.num_samples = 0
@@ -204,6 +207,14 @@ class Throughput(Callback):
         """Start the clock."""
         self._window_start = self._batch_end = self._train_start = time.perf_counter()
         self._window_samples, self._waited = 0, 0.0
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Leave out what passed since the last epoch's last batch."""
+        now = time.perf_counter()
+        pause = now - self._batch_end
+        self._window_start += pause
+        self._train_start += pause
+        self._batch_end = now
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
