@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo install dev test lint typecheck notebooks format clean
+.PHONY: demo install dev test lint typecheck notebooks wheel format clean
 
 demo: install  ## pretrain SimCLR on handwritten digits and show what it has learned
 	$(BIN)/ssl-lab pretrain experiment=simclr_digits
@@ -25,7 +25,7 @@ $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 	@touch $@ $(VENV)/.installed
 
 test: dev  ## unit, contract and two-process tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: dev
 	$(BIN)/ruff check .
@@ -41,6 +41,9 @@ typecheck: dev
 
 notebooks: dev  ## execute every notebook
 	$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 -n 0 notebooks
+
+wheel: dev  ## build the wheel and run the demo from it in a fresh environment
+	tests/packaging/check_wheel.sh $(BIN)/python
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache

@@ -140,13 +140,6 @@ def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
         grad.copy_(mean.view_as(grad))
 
 
-def broadcast_tensors(tensors: Iterable[Tensor]) -> None:
-    """Overwrite each tensor by rank 0's."""
-    if world_size() > 1:
-        for tensor in tensors:
-            dist.broadcast(tensor.data, src=0)
-
-
 def broadcast_object(value: T) -> T:
     """Rank 0's picklable value, on every rank."""
     if world_size() == 1:

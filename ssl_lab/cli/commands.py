@@ -49,9 +49,12 @@ def pretrain(args: list[str]) -> int:
             return float("nan")
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions reach us instead of being printed in part
-    sys.argv = [command_line[0], *args]
+    # Hydra wants its flags before the overrides; the commonest may stand anywhere here.
+    sys.argv = [command_line[0], *sorted(args, key=lambda arg: arg not in ("-m", "--multirun"))]
     try:
         hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="pretrain")(task)()
+    except SystemExit as stop:  # Hydra's own parser has said why
+        return int(bool(stop.code))
     finally:
         sys.argv = command_line
     return 1 if failures else 0
@@ -73,6 +76,8 @@ def _run(cfg: DictConfig) -> float | None:
 
     if trainer.is_global_zero:
         config.save_config(cfg, list(hydra_cfg.overrides.task), datamodule, run_dir)
+        for logger in trainer.loggers:
+            logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
         update_summary(run_dir, experiment=hydra_cfg.runtime.choices.get("experiment"), seed=cfg.seed)
         size = sum(p.numel() for p in method.encoder.parameters()) / 1e6
         print(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -144,12 +145,14 @@ class SaveCheckpoint(Callback):
         self.save(trainer)
 
     def save(self, trainer: L.Trainer) -> None:
-        """Write beside and rename."""
+        """Write beside, flush to the disk, and rename."""
         self.guard.check(trainer)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_suffix(".partial")
         trainer.save_checkpoint(temporary)
         if trainer.is_global_zero:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
             temporary.replace(self.path)
         distributed.barrier()
         self._last_save = time.monotonic()

@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger, WandbLogger
+import lightning as L
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from ssl_lab.engine.run_dir import write_atomically
@@ -90,6 +91,18 @@ class MetricsFile(Logger):
                 writer.writerows(rows)
 
         write_atomically(self.path, write)
+
+
+def close_loggers(trainer: L.Trainer, *, failed: bool = False) -> None:
+    """Write out what the dashboards still hold, and end this run's W&B run, so that a sweep's next trial gets its own."""
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.finalize("failed" if failed else "success")
+        elif isinstance(logger, WandbLogger):
+            import wandb
+
+            if wandb.run is not None:
+                wandb.finish(exit_code=int(failed))
 
 
 def wandb_logger(*, run_dir: str, project: str, group: str | None = None, tags: list[str] | None = None) -> WandbLogger:

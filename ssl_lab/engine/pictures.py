@@ -54,22 +54,29 @@ class PicturesDuringTraining(Callback):
             batch = {name: column.to(method.device) for name, column in batch.items()}
             for name, picture in method.pictures(batch).items():
                 save_picture(self.run_dir, name, steps_done(trainer), picture, self.datamodule)
-                self._log(trainer, name, picture)
+                if isinstance(picture, ImageGrid):
+                    log_image(trainer, name, render(picture))
+                else:
+                    log_sentences(trainer, name, _as_markdown(picture, self.datamodule))
 
-    def _log(self, trainer: L.Trainer, name: str, picture: Picture) -> None:
-        step = steps_done(trainer) - 1
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                if isinstance(picture, ImageGrid):
-                    logger.experiment.add_image(f"pictures/{name}", render(picture), step, dataformats="HWC")
-                else:
-                    logger.experiment.add_text(f"pictures/{name}", _as_markdown(picture, self.datamodule), step)
-            elif isinstance(logger, WandbLogger):
-                if isinstance(picture, ImageGrid):
-                    logger.log_image(f"pictures/{name}", [Image.fromarray(render(picture))])
-                else:
-                    lines = _as_markdown(picture, self.datamodule).split("\n\n")
-                    logger.log_table(f"pictures/{name}", columns=["sentence"], data=[[line] for line in lines])
+
+def log_image(trainer: L.Trainer, name: str, image: np.ndarray[Any, Any]) -> None:
+    """Send an image, uint8 (H, W, 3), to the dashboards under ``pictures/<name>``, at the last step done."""
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(f"pictures/{name}", image, steps_done(trainer) - 1, dataformats="HWC")
+        elif isinstance(logger, WandbLogger):
+            logger.log_image(f"pictures/{name}", [Image.fromarray(image)])
+
+
+def log_sentences(trainer: L.Trainer, name: str, markdown: str) -> None:
+    """Send sentences, one a paragraph, to the dashboards under ``pictures/<name>``."""
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_text(f"pictures/{name}", markdown, steps_done(trainer) - 1)
+        elif isinstance(logger, WandbLogger):
+            rows = [[line] for line in markdown.split("\n\n")]
+            logger.log_table(f"pictures/{name}", columns=["sentence"], data=rows)
 
 
 def save_picture(run_dir: Path, name: str, step: int, picture: Picture, datamodule: DataModule) -> None:
@@ -133,11 +140,15 @@ def _as_markdown(picture: MaskedText, datamodule: DataModule) -> str:
 
 def save_projection(
     run_dir: Path, step: int, features: FeatureSet, class_names: tuple[str, ...], *, max_points: int = 1500
-) -> None:
-    """Scatter plot of the scored features in two dimensions (t-SNE after PCA), coloured by label."""
+) -> Path | None:
+    """Scatter plot of the scored features in two dimensions (t-SNE after PCA), coloured by label.
+
+    Returns:
+        The file, or None if there are too few points for a map.
+    """
     x, y = features.test_x[:max_points].cpu().numpy(), features.test_y[:max_points].cpu().numpy()
     if len(x) < 10:
-        return
+        return None
     x = PCA(min(50, *x.shape), random_state=0).fit_transform(x)
     xy = TSNE(2, perplexity=min(30.0, len(x) / 4), init="pca", random_state=0).fit_transform(x)
     figure = Figure(figsize=(6, 5.2), layout="constrained")
@@ -153,3 +164,4 @@ def save_projection(
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, markerscale=2)
     path = run_dir / "pictures" / "projection" / f"step_{step:08d}.png"
     write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=110))
+    return path

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
+from PIL import Image
 
 from ssl_lab import distributed
 from ssl_lab.data.base import PRETRAIN, DataModule
@@ -26,8 +28,8 @@ from ssl_lab.engine.callbacks import (
     steps_done,
 )
 from ssl_lab.engine.checkpoint import read_checkpoint
-from ssl_lab.engine.loggers import MetricsFile
-from ssl_lab.engine.pictures import PicturesDuringTraining, save_projection
+from ssl_lab.engine.loggers import MetricsFile, close_loggers
+from ssl_lab.engine.pictures import PicturesDuringTraining, log_image, save_projection
 from ssl_lab.engine.run_dir import environment, update_summary, write_json
 from ssl_lab.evaluation.evaluate import evaluate
 from ssl_lab.evaluation.protocol import FeatureProtocol, Protocol, extract
@@ -111,6 +113,7 @@ def pretrain(
     try:
         trainer.fit(method, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
     except BaseException as error:
+        close_loggers(trainer, failed=True)
         if trainer.is_global_zero:
             status = "interrupted" if isinstance(error, InterruptedRunError | KeyboardInterrupt) else "failed"
             update_summary(run_dir, status=status, error=str(error) or type(error).__name__, step=steps_done(trainer))
@@ -125,7 +128,9 @@ def pretrain(
     if trainer.is_global_zero:
         if table["rows"][-1]["metrics"]:
             write_json(run_dir / "evaluation.json", table)
-        _draw_projection(run_dir, method, datamodule, protocols, step=steps_done(trainer))
+        for logger in trainer.loggers[1:]:
+            logger.log_metrics({name: value for name, value in metrics.items() if name.startswith("test/")})
+        _draw_projection(trainer, run_dir, method, datamodule, protocols)
         update_summary(
             run_dir,
             status="finished",
@@ -136,6 +141,7 @@ def pretrain(
             training_time_sec=throughput.training_time_sec,
             samples_per_sec=throughput.num_samples / max(throughput.training_time_sec, 1e-9),
         )
+    close_loggers(trainer)
     return metrics
 
 
@@ -191,7 +197,7 @@ def _description(method: Method, datamodule: DataModule) -> dict[str, Any]:
 
 
 def _draw_projection(
-    run_dir: Path, method: Method, datamodule: DataModule, protocols: Sequence[Protocol], *, step: int
+    trainer: L.Trainer, run_dir: Path, method: Method, datamodule: DataModule, protocols: Sequence[Protocol]
 ) -> None:
     if distributed.world_size() > 1 or not datamodule.labelled:
         return
@@ -200,4 +206,7 @@ def _draw_projection(
     features = extract(method.features, datamodule, device=method.device, split="test")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scikit-learn announces changed defaults of t-SNE
-        save_projection(run_dir, step, features, datamodule.spec.class_names)
+        path = save_projection(run_dir, steps_done(trainer), features, datamodule.spec.class_names)
+    if path is not None:
+        with Image.open(path) as image:
+            log_image(trainer, "projection", np.array(image.convert("RGB")))

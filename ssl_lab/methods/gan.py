@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from copy import deepcopy
 from typing import Any, ClassVar, final
 
 import torch
+from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor, nn
 
 from ssl_lab import distributed
@@ -64,10 +66,9 @@ class GAN(Method):
         self.generator = ConvDecoder(encoder.spec, latent_dim=latent_dim, width=generator_width)
         self.generator_ema = deepcopy(self.generator).requires_grad_(False)
         self.register_buffer("num_steps", torch.tensor(0))
-        self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_parameters()]
 
     def on_fit_start(self) -> None:
-        """Refuse what manual optimisation would silently ignore; start all ranks from rank 0's weights."""
+        """Refuse what manual optimisation would silently ignore."""
         trainer = self.trainer
         if trainer.gradient_clip_val or trainer.accumulate_grad_batches != 1:
             raise ValueError(
@@ -79,7 +80,6 @@ class GAN(Method):
                 f"GAN trains in bf16 or fp32, found trainer.precision={trainer.precision}: two optimizers would share one "
                 "loss scale. Use trainer.precision=bf16-mixed."
             )
-        distributed.broadcast_tensors(self.parameters())
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One step of the discriminator, then one of the generator against it."""
@@ -127,7 +127,9 @@ class GAN(Method):
 
     def _update(self, optimizer: Any, loss: Tensor) -> None:
         optimizer.zero_grad()
-        self.manual_backward(loss)
+        strategy = self.trainer.strategy
+        with strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext():
+            self.manual_backward(loss)
         distributed.average_gradients(p for group in optimizer.param_groups for p in group["params"])
         optimizer.step()
 

@@ -1,0 +1,63 @@
+"""What a run leaves for TensorBoard and for Weights & Biases, read back with their own readers."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+SETTINGS = [
+    "data.batch_size=64",
+    "encoder.widths=[8,16]",
+    "views@method.views=digits",
+    "method.hidden_dim=16",
+    "trainer=cpu",
+    "trainer.max_epochs=2",
+    "evaluate_every_n_epochs=1",
+]
+SCALARS = {"train/loss", "eval/knn/top1", "test/linear/top1", "optim/lr", "perf/samples_per_sec", "perf/data_wait_frac"}
+
+
+def pretrain(*args, cwd):
+    command = [sys.executable, "-m", "ssl_lab.cli.main", "pretrain", *SETTINGS, *args]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd)
+
+
+def test_tensorboard_gets_scalars_pictures_and_the_configuration(tmp_path):
+    done = pretrain("logger=tensorboard", "run_dir=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    events = EventAccumulator(str(tmp_path / "run/tensorboard"), size_guidance={"images": 0})
+    events.Reload()
+    tags = events.Tags()
+    assert set(tags["scalars"]) >= SCALARS
+    assert set(tags["images"]) == {"pictures/views", "pictures/projection"}
+    assert [image.step for image in events.Images("pictures/views")] == [17, 35]
+    evaluation = json.loads((tmp_path / "run/evaluation.json").read_text())
+    last = events.Scalars("test/linear/top1")[-1].value
+    assert last == pytest.approx(evaluation["rows"][-1]["metrics"]["linear/top1"], abs=1e-6)
+    assert (tmp_path / "run/tensorboard/hparams.yaml").read_text().count("temperature: 0.5") == 1
+
+
+def wandb_run(folder):
+    """What an offline run holds, by W&B's own reader."""
+    (file,) = folder.glob("*.wandb")
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_wandb_goes_offline_without_a_question_and_gives_every_trial_a_run_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))  # no login
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    done = pretrain("-m", "seed=0,1", "logger=wandb", "hydra.sweep.dir=sweep", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("wandb sync") == 2
+    for trial in ("0", "1"):
+        (folder,) = Path(tmp_path, "sweep", trial, "wandb").glob("offline-run-*")
+        text = json.dumps(wandb_run(folder))
+        for name in SCALARS | {"pictures/views", "pictures/projection"}:
+            assert f'"{name}' in text, name

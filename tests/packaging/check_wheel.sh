@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Builds the wheel, installs it with its dependencies alone into a fresh environment, and runs the demo's command there.
+# Needs a package index, so it is not part of `make test`: run it with `make wheel`.
+set -euo pipefail
+python=${1:?usage: check_wheel.sh PYTHON_WITH_BUILD}
+root=$(cd "$(dirname "$0")/../.." && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+"$python" -m build --wheel --outdir "$work" "$root" >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
+python3 -m venv "$work/venv"
+"$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check "$work"/ssl_lab-*.whl
+
+cd "$work"  # away from the sources
+mkdir empty && cd empty
+"$work/venv/bin/ssl-lab" list
+"$work/venv/bin/ssl-lab" pretrain experiment=simclr_digits run_dir=run | tee demo.txt
+grep -q "SimCLR encoder" demo.txt
+"$work/venv/bin/python" - <<'END'
+import json
+from pathlib import Path
+
+import ssl_lab
+
+assert ssl_lab.__file__.startswith(str(Path.cwd().parent)), ssl_lab.__file__
+rows = {row["name"]: row["metrics"] for row in json.loads(Path("run/evaluation.json").read_text())["rows"]}
+one_label = {name: metrics["few_label/top1_n1"] for name, metrics in rows.items()}
+assert one_label["SimCLR encoder"] > max(0.8, one_label["raw pixels"] + 0.1), one_label
+END
+test -s run/report.html
+echo "the wheel works in a fresh environment"
