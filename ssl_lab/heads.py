@@ -12,19 +12,27 @@ from ssl_lab.types import DataSpec
 class Projector(nn.Sequential):
     """The MLP between features and loss: hidden layers with batch normalisation and ReLU, a linear output.
 
+    Predictors have the same form.
+
     Args:
         embed_dim: Width of the features.
         hidden_dim: Width of each hidden layer.
         out_dim: Width of the projections.
         num_layers: Number of linear layers, at least 1.
+        last_norm: Whether batch normalisation without scale and shift follows the output, as in SimSiam and MoCo v3.
     """
 
-    def __init__(self, embed_dim: int, *, hidden_dim: int, out_dim: int, num_layers: int = 2) -> None:
+    def __init__(
+        self, embed_dim: int, *, hidden_dim: int, out_dim: int, num_layers: int = 2, last_norm: bool = False
+    ) -> None:
         dims = [embed_dim, *[hidden_dim] * (num_layers - 1)]
         layers: list[nn.Module] = []
         for d_in, d_out in pairwise(dims):
             layers += [nn.Linear(d_in, d_out, bias=False), nn.BatchNorm1d(d_out), nn.ReLU(inplace=True)]
-        super().__init__(*layers, nn.Linear(dims[-1], out_dim))
+        layers.append(nn.Linear(dims[-1], out_dim, bias=not last_norm))
+        if last_norm:
+            layers.append(nn.BatchNorm1d(out_dim, affine=False))
+        super().__init__(*layers)
 
 
 def num_doublings(spec: DataSpec) -> int:

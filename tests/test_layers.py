@@ -8,13 +8,14 @@ import ssl_lab
 ROOT = Path(ssl_lab.__file__).parent
 LOWEST = {"types"}
 LOWER = {"optim", "distributed", "losses", *LOWEST}
-PARTS = {"encoders", "heads", "pretext", *LOWER}
+PARTS = {"encoders", "heads", "teacher", "pretext", *LOWER}
 MAY_IMPORT = {
     "types": set(),
     "optim": LOWEST,
     "distributed": LOWEST,
     "losses": set(),
     "heads": LOWEST,
+    "teacher": LOWEST,
     "pretext": LOWEST,
     "encoders": {"heads", *LOWEST},
     "data": {"distributed", *LOWEST},

@@ -17,8 +17,14 @@ from ssl_lab.types import Batch, Encoder, Modality, Picture
 class Method(L.LightningModule, ABC):
     """A pretraining objective: what is random, what is encoded, what is minimised.
 
-    A method sees raw batches without ever reading labels, and knows neither the data set's name nor the trainer's
-    settings. Subclasses implement ``training_step`` and are final.
+    A method sees raw batches without reading labels (but for supervised ones, which say so), and knows neither the data
+    set's name nor the trainer's settings. Subclasses implement ``training_step`` and are final.
+
+    Attributes:
+        modality: What kind of data it pretrains on.
+        uses_labels: Whether the objective reads labels.
+        coupled_by: What ties the samples of a batch together, if the loss of a batch is not the mean of the losses of its
+            parts; accumulating gradients over parts would then train another objective and is refused.
 
     Args:
         encoder: The network whose features are wanted.
@@ -29,6 +35,8 @@ class Method(L.LightningModule, ABC):
     """
 
     modality: ClassVar[Modality]
+    uses_labels: ClassVar[bool] = False
+    coupled_by: ClassVar[str] = ""
 
     def __init__(self, encoder: Encoder, optim: Optim) -> None:
         super().__init__()
@@ -49,6 +57,32 @@ class Method(L.LightningModule, ABC):
         """One optimizer over all parameters, its schedule counted in optimizer steps."""
         optimizer, schedule = self.optim.build(self, total_steps=int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_fit_start(self) -> None:
+        """Refuse to accumulate gradients where that would change the objective.
+
+        Raises:
+            ValueError: If the trainer accumulates and the samples of a batch are coupled.
+        """
+        parts = self.trainer.accumulate_grad_batches
+        if parts != 1 and self.coupled_by:
+            raise ValueError(
+                f"{type(self).__name__} cannot accumulate gradients over {parts} batches: {self.coupled_by}, so the mean over "
+                "parts is another objective. Use trainer.accumulate_grad_batches=1 and a larger data.batch_size, or more "
+                "devices."
+            )
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Lightning's, and then :meth:`after_step`."""
+        super().optimizer_step(*args, **kwargs)
+        self.after_step()
+
+    def after_step(self) -> None:
+        """What follows each optimizer step, such as moving a teacher; nothing by default."""
+
+    def progress(self) -> float:
+        """Share of all optimizer steps that are done, in [0, 1]."""
+        return min(1.0, self.global_step / self.trainer.estimated_stepping_batches)
 
     def log_losses(self, loss: Tensor, **parts: Tensor) -> Tensor:
         """Log ``train/loss``, exactly what is differentiated, and its parts as ``train/<part>``; returns the loss."""

@@ -20,8 +20,9 @@ from ssl_lab.types import Batch, MaskedText, Modality, Picture
 class MLM(Method):
     """BERT's masked language modelling with masks drawn anew for every batch.
 
-    The loss is the cross entropy summed over masked tokens and divided by their number in the batch of all ranks, so
-    it does not depend on how samples are spread over ranks. The head runs on masked positions only.
+    The loss is the cross entropy summed over masked tokens and divided by their number in the batch of all ranks, and in
+    all batches that are accumulated, so it does not depend on how samples are spread over either. The head runs on
+    masked positions only.
 
     Args:
         encoder: Text encoder.
@@ -39,6 +40,7 @@ class MLM(Method):
         if encoder.spec.mask_id is None:
             raise ValueError("Masked language modelling needs a tokenizer with a mask token; this one has none.")
         self.masking = masking
+        self._num_masked: list[Tensor] = []  # of each batch since the last optimizer step
         self.lm_head = encoder.lm_head()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -48,8 +50,17 @@ class MLM(Method):
         logits = self.predict_masked(input_ids, batch["attention_mask"], chosen)
         total = masked_cross_entropy_sum(logits, labels[chosen])
         num_masked = distributed.reduce_sum(chosen.sum()).clamp(min=1)
+        self._num_masked.append(num_masked)
         self.log_losses(distributed.reduce_sum(total) / num_masked)
-        return total * distributed.world_size() / num_masked
+        return total * distributed.world_size() / self._num_masked[0]
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Under accumulation, divide by the masked tokens of all batches instead of the first one's."""
+        counts, self._num_masked = torch.stack(self._num_masked), []
+        if len(counts) > 1:
+            for p in self.parameters():
+                if p.grad is not None:
+                    p.grad.mul_(counts[0] / counts.double().mean())
 
     def predict_masked(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor) -> Tensor:
         """Scores over the vocabulary (M, V) at the M chosen positions of a batch (B, L)."""

@@ -33,6 +33,7 @@ class SimCLR(Method):
     """
 
     modality: ClassVar[Modality] = "image"
+    coupled_by: ClassVar[str] = "all other images of the batch are its negatives"
 
     def __init__(
         self,

@@ -1,0 +1,44 @@
+"""Pretexts without chance, and small batches: what several ranks and one process must see alike."""
+
+import torch
+from torch import nn
+
+from ssl_lab.types import DataSpec
+
+NUM_SAMPLES = 16  # of the joined batch
+IMAGES = DataSpec(modality="image", shape=(1, 8, 8), mean=(0.5,), std=(0.3,), num_classes=4)
+TEXT = DataSpec(modality="text", shape=(12,), vocab_size=64, pad_id=0, mask_id=4, special_ids=(0, 1, 2, 3, 4))
+
+
+class FixedViews(nn.Module):
+    """Two views that depend on the image alone."""
+
+    def forward(self, images):
+        x = images.double() / 255
+        return torch.stack([x, x.flip(3) * 0.7 + 0.1])
+
+
+class FixedMasking(nn.Module):
+    """Masks that depend on the ids alone and fall unevenly over the rows."""
+
+    def forward(self, input_ids, attention_mask, spec):
+        chosen = (input_ids % 7 == 0) & (input_ids >= 5) & (attention_mask == 1)
+        labels = torch.where(chosen, input_ids, -100)
+        return torch.where(chosen, spec.mask_id, input_ids), labels
+
+
+def images(step):
+    """A joined batch of images with labels, another one at each step."""
+    generator = torch.Generator().manual_seed(step)
+    return {
+        "image": torch.randint(0, 256, (NUM_SAMPLES, 1, 8, 8), dtype=torch.uint8, generator=generator),
+        "label": torch.randint(0, 4, (NUM_SAMPLES,), generator=generator),
+        "index": torch.arange(NUM_SAMPLES),
+    }
+
+
+def sentences(step):
+    """A joined batch of token ids; half of the rows are short, so that ranks have unequal numbers of tokens."""
+    ids = torch.randint(5, 64, (NUM_SAMPLES, 12), generator=torch.Generator().manual_seed(step))
+    ids[: NUM_SAMPLES // 2, 6:] = 0
+    return {"input_ids": ids, "attention_mask": (ids != 0).long(), "index": torch.arange(NUM_SAMPLES)}
