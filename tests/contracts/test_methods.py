@@ -38,7 +38,7 @@ def build(method):
     return build_method(cfg, data.spec), data
 
 
-def fit(method, data, folder, steps=4):
+def fit(method, data, folder, steps=4, **settings):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         trainer = L.Trainer(
@@ -50,6 +50,7 @@ def fit(method, data, folder, steps=4):
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
+            **settings,
         )
         trainer.fit(method, datamodule=data)
 
@@ -86,7 +87,7 @@ def with_label(columns, label, split):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_labels_are_never_read(name, tmp_path):
+def test_labels_are_read_only_by_methods_that_say_so(name, tmp_path):
     weights = []
     for label in (0, 1):
         method, data = build(name)
@@ -94,7 +95,19 @@ def test_labels_are_never_read(name, tmp_path):
         L.seed_everything(1, verbose=False)
         fit(method, data, tmp_path, steps=2)
         weights.append(method.state_dict())
-    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    same = all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    assert same != method.uses_labels
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_accumulation_works_or_is_refused_with_the_reason(name, tmp_path):
+    method, data = build(name)
+    if method.coupled_by or not method.automatic_optimization:
+        with pytest.raises(ValueError, match="accumulat"):
+            fit(method, data, tmp_path, accumulate_grad_batches=2)
+    else:
+        fit(method, data, tmp_path, accumulate_grad_batches=2)
+        assert method.trainer.global_step == 2
 
 
 @pytest.mark.parametrize("name", METHODS)
