@@ -68,8 +68,8 @@ class Method(L.LightningModule, ABC):
         if parts != 1 and self.coupled_by:
             raise ValueError(
                 f"{type(self).__name__} cannot accumulate gradients over {parts} batches: {self.coupled_by}, so the mean "
-                "over parts is another objective. Use trainer.accumulate_grad_batches=1 and a larger data.batch_size, or more "
-                "devices."
+                "over parts is another objective. Use trainer.accumulate_grad_batches=1 and a larger data.batch_size, "
+                "or more devices."
             )
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:

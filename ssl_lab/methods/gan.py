@@ -68,17 +68,11 @@ class GAN(Method):
         self.register_buffer("num_steps", torch.tensor(0))
 
     def on_fit_start(self) -> None:
-        """Refuse what manual optimisation would silently ignore."""
-        trainer = self.trainer
-        if trainer.gradient_clip_val or trainer.accumulate_grad_batches != 1:
+        """Refuse fp16; Lightning itself refuses accumulation and clipping where optimizers are stepped by hand."""
+        if str(self.trainer.precision).startswith("16"):
             raise ValueError(
-                "GAN steps two optimizers by hand, so trainer.gradient_clip_val and trainer.accumulate_grad_batches have "
-                f"no effect; found {trainer.gradient_clip_val} and {trainer.accumulate_grad_batches}. Leave them unset."
-            )
-        if str(trainer.precision).startswith("16"):
-            raise ValueError(
-                f"GAN trains in bf16 or fp32, found trainer.precision={trainer.precision}: two optimizers would share one "
-                "loss scale. Use trainer.precision=bf16-mixed."
+                f"GAN trains in bf16 or fp32, found trainer.precision={self.trainer.precision}: two optimizers would share "
+                "one loss scale. Use trainer.precision=bf16-mixed."
             )
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
