@@ -23,9 +23,11 @@ def explain(error: BaseException) -> str:
     if type(error).__name__ == "MissingMandatoryValue":
         return f"{text.splitlines()[0]}. Give it on the command line as key=value."
     kind = type(error)
-    ours = isinstance(error, ValueError | OSError | RuntimeError) or kind.__module__.startswith(("hydra", "omegaconf", "lightning"))
-    hint = "" if ours else "\nThis looks like a fault of ours. SSL_LAB_TRACEBACK=1 shows where it happened."
-    return (text if ours else f"{kind.__name__}: {text}") + hint
+    meant_for_users = isinstance(error, ValueError | OSError | RuntimeError) or kind.__module__.startswith(
+        ("hydra", "omegaconf", "lightning")
+    )
+    hint = "" if meant_for_users else "\nThis looks like a fault of ours. SSL_LAB_TRACEBACK=1 shows where it happened."
+    return (text if meant_for_users else f"{kind.__name__}: {text}") + hint
 
 
 def _suggest(key: str) -> str:
