@@ -52,7 +52,9 @@ def test_accumulating_over_parts_does_not_matter_where_it_is_allowed(name, folde
         return  # refused: see tests/contracts
     whole = torch.load(folder / f"{name}_whole.pt", weights_only=True)
     parts = torch.load(folder / f"{name}_parts.pt", weights_only=True)
-    if name == "mlm":  # each part's loss is logged over its own masked tokens; the gradients are those of the joined batch
+    if (
+        name == "mlm"
+    ):  # each part's loss is logged over its own masked tokens; the gradients are those of the joined batch
         parts["losses"] = whole["losses"]
     check_equal(parts, whole)
 
