@@ -32,7 +32,7 @@ from ssl_lab.engine.loggers import MetricsFile, close_loggers
 from ssl_lab.engine.pictures import PicturesDuringTraining, log_image, save_projection
 from ssl_lab.engine.run_dir import environment, update_summary, write_json
 from ssl_lab.evaluation.evaluate import evaluate
-from ssl_lab.evaluation.protocol import FeatureProtocol, Protocol, extract
+from ssl_lab.evaluation.protocol import FeatureProtocol, LabelFreeProtocol, Protocol, extract
 from ssl_lab.evaluation.raw import raw_features
 from ssl_lab.methods.base import Method
 from ssl_lab.types import Encoder
@@ -171,13 +171,14 @@ def evaluate_with_baselines(
     split: str = "test",
 ) -> dict[str, Any]:
     """Rows of metrics for raw input, a random encoder and the pretrained one, as stored in evaluation.json."""
-    feature_protocols = [protocol for protocol in protocols if isinstance(protocol, FeatureProtocol)]
+    on_features = [p for p in protocols if isinstance(p, FeatureProtocol | LabelFreeProtocol)]
+    on_features = [p for p in on_features if datamodule.labelled or not p.needs_labels]
     rows = []
-    if feature_protocols and datamodule.labelled:
+    if on_features:
         random_encoder.to(device).eval()
         raw_name = "raw pixels" if datamodule.spec.modality == "image" else "word counts"
         for row_name, fn in ((raw_name, raw_features(datamodule.spec)), ("random encoder", random_encoder.embed)):
-            metrics = evaluate({"features": fn}, feature_protocols, datamodule, device=device, split=split)
+            metrics = evaluate({"features": fn}, on_features, datamodule, device=device, split=split)
             rows.append({"name": row_name, "metrics": metrics})
     metrics = evaluate(capabilities, protocols, datamodule, device=device, split=split)
     rows.append({"name": f"{name} encoder", "metrics": metrics})

@@ -73,6 +73,10 @@ def _distance(column: str) -> Metric:
     return Metric(table="samples", column=column, line="samples", better="lower", format=".4g")
 
 
+def _label_free(column: str, better: Better, *, format: str = ".2f") -> Metric:
+    return Metric(table="label_free", column=column, better=better, competes=False, format=format)
+
+
 _UNIGRAM = "word frequencies alone (unigram)"
 _FACTORISED = "independent pixels (factorised)"
 _REAL = "real images (floor)"
@@ -103,6 +107,11 @@ _PATTERNS: tuple[tuple[str, Metric], ...] = (
     (r"linear/recall", _other_score("linear probe", "mean recall")),
     (r"few_label/macro_f1_n(\d+)", _other_score("{0} per class", "macro F1")),
     (r"few_label/recall_n(\d+)", _other_score("{0} per class", "mean recall")),
+    (r"rankme/rank", _label_free("RankMe", "higher", format=".1f")),
+    (r"lidar/rank", _label_free("LiDAR", "higher", format=".1f")),
+    (r"alignment/loss", _label_free("alignment", "lower")),
+    (r"uniformity/loss", _label_free("uniformity", "lower")),
+    (r"feature_std/mean", _label_free("spread", "higher", format=".3f")),
     (r"masked/perplexity", _PERPLEXITY),
     (r"masked/unigram_perplexity", replace(_PERPLEXITY, reference=_UNIGRAM, line=_UNIGRAM)),
     (r"masked/accuracy", _MASKED_ACCURACY),
@@ -134,6 +143,13 @@ TABLES: dict[str, tuple[str, str]] = {
         "The encoder is frozen; a simple classifier reads its features. kNN asks the nearest labelled neighbours; the "
         "linear probe is fitted on all labels, or on a few per class (mean ± standard deviation over random draws of "
         "the labelled samples).",
+    ),
+    "label_free": (
+        "Features without labels",
+        "Nothing here reads a label, and no row wins: the numbers compare runs of one method and show collapse. RankMe "
+        "counts the directions that features use, LiDAR those that tell samples apart in spite of random views. "
+        "Alignment is the distance between views of one sample, uniformity how unevenly samples cover the sphere: both "
+        "are losses. Spread is 0 if all samples have the same features and at most 1.",
     ),
     "masked": (
         "Guessing hidden words",
