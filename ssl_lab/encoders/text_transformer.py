@@ -94,10 +94,13 @@ class TextTransformer(Encoder):
 
     def embed(self, batch: Batch) -> Tensor:
         """Mean hidden state over real tokens, shape (B, embed_dim)."""
-        mask = batch["attention_mask"]
-        hidden = self(batch["input_ids"], mask)
-        weights = mask.unsqueeze(-1).to(hidden.dtype)
-        return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)  # type: ignore[no-any-return]
+        inputs = batch["input_ids"], batch["attention_mask"]
+        return self.pool(self(*inputs), *inputs)
+
+    def pool(self, output: Tensor, *inputs: Tensor) -> Tensor:
+        """Mean of hidden states (B, L, D) over the real tokens of (input_ids, attention_mask)."""
+        weights = inputs[1].unsqueeze(-1).to(output.dtype)
+        return (output * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
 def _bert_config(spec: DataSpec, size: str, dropout: float) -> BertConfig:
