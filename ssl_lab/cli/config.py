@@ -61,6 +61,7 @@ def build_trainer(cfg: DictConfig, run_dir: Path, *, progress_bar: bool) -> L.Tr
     loggers = [instantiate(node, _convert_="all") for node in (cfg.logger or {}).values()]
     return instantiate(settings, _partial_=True, _convert_="all")(  # type: ignore[no-any-return]
         default_root_dir=str(run_dir),
+        callbacks=[instantiate(node, _convert_="all") for node in (cfg.callbacks or {}).values()],
         logger=loggers or False,
         enable_checkpointing=False,
         enable_model_summary=False,

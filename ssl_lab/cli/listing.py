@@ -13,6 +13,7 @@ TITLES = {
     "evaluations": "evaluation",
     "optimizers": "optim",
     "trainers": "trainer",
+    "callbacks": "callbacks",
     "loggers": "logger",
 }
 DEFAULT = ("methods", "data", "encoders", "experiments")

@@ -43,6 +43,11 @@ def is_last_epoch(trainer: L.Trainer) -> bool:
     return enough_steps or trainer.current_epoch + 1 == trainer.max_epochs
 
 
+def evaluation_due(trainer: L.Trainer, every_n_epochs: int) -> bool:
+    """Whether the epoch that ends is one after which to look at the validation split: every n-th, and the last."""
+    return (trainer.current_epoch + 1) % every_n_epochs == 0 or is_last_epoch(trainer)
+
+
 class StopOnNonFiniteLoss(Callback):
     """Stops training when the loss is NaN or infinite, before a checkpoint could be overwritten.
 

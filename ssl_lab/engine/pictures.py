@@ -16,7 +16,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
 from ssl_lab.data.base import DataModule
-from ssl_lab.engine.callbacks import is_last_epoch, steps_done
+from ssl_lab.engine.callbacks import evaluation_due, steps_done
 from ssl_lab.engine.run_dir import write_atomically, write_json
 from ssl_lab.evaluation.protocol import FeatureSet
 from ssl_lab.methods.base import Method
@@ -41,8 +41,7 @@ class PicturesDuringTraining(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw if it is time."""
-        epoch = trainer.current_epoch + 1
-        if trainer.is_global_zero and (epoch % self.every_n_epochs == 0 or is_last_epoch(trainer)):
+        if trainer.is_global_zero and evaluation_due(trainer, self.every_n_epochs):
             self._draw(trainer, pl_module)
 
     def _draw(self, trainer: L.Trainer, method: Any) -> None:

@@ -24,7 +24,7 @@ from ssl_lab.engine.callbacks import (
     SaveCheckpoint,
     StopOnNonFiniteLoss,
     Throughput,
-    is_last_epoch,
+    evaluation_due,
     steps_done,
 )
 from ssl_lab.engine.checkpoint import read_checkpoint
@@ -50,8 +50,7 @@ class EvaluateDuringTraining(Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Evaluate if it is time; the loss and the random streams of training stay untouched."""
         assert isinstance(pl_module, Method)
-        epoch = trainer.current_epoch + 1
-        if epoch % self.every_n_epochs == 0 or is_last_epoch(trainer):
+        if evaluation_due(trainer, self.every_n_epochs):
             metrics = evaluate(
                 pl_module.capabilities(), self.protocols, self.datamodule, device=pl_module.device, split="val"
             )

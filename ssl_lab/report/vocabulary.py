@@ -56,6 +56,11 @@ def _accuracy(column: str) -> Metric:
     return Metric(table="features", column=column, panel="Accuracy, %", line=column, better="higher", percent=True)
 
 
+def _online(line: str) -> Metric:
+    panel = "Accuracy on training batches, %"
+    return Metric(table="", column=f"{line} on training batches", panel=panel, line=line, better="higher", percent=True)
+
+
 def _other_score(probe: str, score: str) -> Metric:
     column = f"{probe}, {score}"
     return Metric(table="other_scores", column=column, panel=f"{score}, %", line=probe, better="higher", percent=True)
@@ -101,6 +106,9 @@ _PATTERNS: tuple[tuple[str, Metric], ...] = (
     (r"linear/top1", _accuracy("linear probe")),
     (r"few_label/top1_n(1)", _accuracy("1 label per class")),
     (r"few_label/top1_n(\d+)", _accuracy("{0} labels per class")),
+    (r"online_linear/top1", _accuracy("online linear probe")),
+    (r"online/linear/top1", _online("online linear probe")),
+    (r"online/knn/top1", _online("online kNN")),
     (r"knn/macro_f1", _other_score("kNN", "macro F1")),
     (r"knn/recall", _other_score("kNN", "mean recall")),
     (r"linear/macro_f1", _other_score("linear probe", "macro F1")),

@@ -27,8 +27,12 @@ def ssl_lab(*args, cwd, **kwargs):
     return subprocess.run([*SSL_LAB, *args], capture_output=True, text=True, timeout=300, cwd=cwd, **kwargs)
 
 
+def checkpoint(run_dir):
+    return torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True)
+
+
 def weights(run_dir):
-    return torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    return checkpoint(run_dir)["state_dict"]
 
 
 def wait_for(path, process, needle="", seconds=120):
@@ -39,10 +43,22 @@ def wait_for(path, process, needle="", seconds=120):
         time.sleep(0.05)
 
 
+def assert_same(a, b):
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        a, b = list(a.values()), list(b.values())
+    if isinstance(a, list | tuple):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            assert_same(x, y)
+    else:
+        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
 @pytest.mark.parametrize("batches_before", [5, 18])
 def test_a_killed_and_resumed_run_ends_with_the_same_weights(tmp_path, batches_before):
-    """Interrupted in the middle of an epoch and after several epochs; an epoch has 18 batches."""
-    length = ["trainer.max_epochs=60"]
+    """Interrupted in the middle of an epoch and after several epochs; an epoch has 18 batches. Probes go on too."""
+    length = ["trainer.max_epochs=60", "callbacks=online_probes"]
     assert ssl_lab(*SMALL, *length, "run_dir=whole", cwd=tmp_path).returncode == 0
     process = subprocess.Popen([*SSL_LAB, *SMALL, *length, "run_dir=broken"], cwd=tmp_path, stderr=subprocess.PIPE)
     wait_for(tmp_path / "broken/metrics.csv", process, f"\n{batches_before},")
@@ -59,6 +75,8 @@ def test_a_killed_and_resumed_run_ends_with_the_same_weights(tmp_path, batches_b
     assert done.returncode == 0, done.stderr
     whole, broken = weights(tmp_path / "whole"), weights(tmp_path / "broken")
     assert all(torch.equal(whole[key], broken[key]) for key in whole)
+    probes = [checkpoint(tmp_path / name)["callbacks"]["OnlineProbes"] for name in ("whole", "broken")]
+    assert_same(*probes)
     steps = [line.split(",")[0] for line in (tmp_path / "broken/metrics.csv").read_text().splitlines()[1:]]
     assert steps == sorted(set(steps), key=int)
 
