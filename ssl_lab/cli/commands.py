@@ -15,7 +15,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from PIL import Image
 from rich.console import Console
 
@@ -26,7 +26,9 @@ from ssl_lab.engine import pretrain as engine
 from ssl_lab.engine.checkpoint import find_checkpoint
 from ssl_lab.engine.pictures import render
 from ssl_lab.engine.run_dir import read_json, update_summary, write_atomically, write_json
+from ssl_lab.report.compare import run_labels, side_by_side
 from ssl_lab.report.page import write_report
+from ssl_lab.report.run import read_run
 from ssl_lab.report.tables import results_table
 from ssl_lab.types import ImageGrid
 
@@ -128,29 +130,44 @@ def _refuse_ranks_in_sweep(trainer: L.Trainer, mode: RunMode | None) -> None:
 
 
 def evaluate(args: list[str]) -> int:
-    """``ssl-lab evaluate``: judge a run again, on its own or on other data."""
+    """``ssl-lab evaluate``: judge a run again, or several side by side, on their own or on other data."""
     cfg = _compose("evaluate", args)
-    run_dir, device = Path(cfg.run), _device()
-    run_cfg, spec, method = config.load_run(run_dir)
-    datamodule = config.data_for_run(run_cfg, run_dir, spec, cfg.get("data"))
-    protocols = config.build_protocols(cfg.get("evaluation") or run_cfg.evaluation)
-    engine.check_needs(method, protocols)
-    L.seed_everything(run_cfg.seed, verbose=False)
-    random_encoder = config.build_encoder(run_cfg.encoder, spec)
-    table = engine.evaluate_with_baselines(
-        method.to(device).capabilities(),
-        protocols,
-        datamodule,
-        random_encoder,
-        name=type(method).__name__,
-        device=device,
-        split=cfg.split,
-    )
+    run_dirs = [Path(run_dir) for run_dir in (cfg.run if isinstance(cfg.run, ListConfig) else [cfg.run])]
+    runs = [config.load_run(run_dir) for run_dir in run_dirs]
+    if cfg.get("data") is None:
+        config.check_same_data(run_dirs, [run_cfg for run_cfg, _, _ in runs])
     own = cfg.get("data") is None and cfg.split == "test"
-    name = "evaluation.json" if own else f"evaluation_{table['data'].lower()}_{cfg.split}.json"
-    write_json(run_dir / name, table)
-    Console().print(results_table(table))
-    print(f"Written to {run_dir / name}." + (f" Report: {write_report(run_dir)}" if own else ""))
+    device = _device()
+    baselines: dict[str, list[dict[str, Any]]] = {}
+    tables, written = [], []
+    for run_dir, (run_cfg, spec, method) in zip(run_dirs, runs, strict=True):
+        datamodule = config.data_for_run(run_cfg, run_dir, spec, cfg.get("data"))
+        if cfg.get("evaluation") is not None:
+            run_cfg.evaluation = cfg.evaluation  # within the run's configuration, to which it may refer
+        protocols = config.build_protocols(run_cfg.evaluation)
+        engine.check_needs(method, protocols)
+        key = f"{spec} {run_cfg.encoder} {run_cfg.evaluation}"  # runs that share these share a random encoder
+        if key not in baselines:
+            L.seed_everything(runs[0][0].seed, verbose=False)
+            random_encoder = config.build_encoder(run_cfg.encoder, spec)
+            baselines[key] = engine.baseline_rows(protocols, datamodule, random_encoder, device=device, split=cfg.split)
+        table = engine.evaluate_with_baselines(
+            method.to(device).capabilities(),
+            protocols,
+            datamodule,
+            baselines[key],
+            name=type(method).__name__,
+            device=device,
+            split=cfg.split,
+        )
+        method.cpu()
+        name = "evaluation.json" if own else f"evaluation_{table['data'].lower()}_{cfg.split}.json"
+        write_json(run_dir / name, table)
+        written.append(f"Written to {run_dir / name}." + (f" Report: {write_report(run_dir)}" if own else ""))
+        tables.append(table)
+    labels = run_labels([read_run(run_dir) for run_dir in run_dirs])
+    Console().print(results_table(side_by_side(tables, labels) if len(tables) > 1 else tables[0]))
+    print("\n".join(written))
     return 0
 
 
@@ -206,7 +223,8 @@ def _compose(name: str, overrides: list[str]) -> DictConfig:
     _quiet()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         cfg = compose(name, overrides)
-    missing = OmegaConf.missing_keys(cfg)
+    # An evaluation may refer to the configuration of a run, which is not known yet.
+    missing = OmegaConf.missing_keys(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "evaluation"]))
     if missing:
         raise ValueError(f"ssl-lab {name} needs {', '.join(sorted(missing))}. Give it as key=value.")
     return cfg

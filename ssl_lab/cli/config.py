@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from ssl_lab.engine.sync_batch_norm import SyncBatchNormLayers
 from ssl_lab.evaluation.protocol import Protocol
 from ssl_lab.methods.base import Method
 from ssl_lab.types import DataSpec, Encoder
+
+_LOADING = ("batch_size", "eval_batch_size", "device_cache_gib")  # settings of data= that leave the samples as they are
 
 
 def build_data(node: DictConfig, *, seed: int) -> DataModule:
@@ -103,6 +106,23 @@ def load_run(run_dir: Path) -> tuple[DictConfig, DataSpec, Method]:
     method = build_method(cfg, spec)
     load_weights(method, checkpoint)
     return cfg, spec, method.eval()
+
+
+def check_same_data(run_dirs: Sequence[Path], cfgs: Sequence[DictConfig]) -> None:
+    """Refuse to put runs side by side that were trained on different data.
+
+    Raises:
+        ValueError: Naming two runs whose data differ, in what, and the remedy.
+    """
+    first, *others = [{name: value for name, value in cfg.data.items() if name not in _LOADING} for cfg in cfgs]
+    for run_dir, other in zip(run_dirs[1:], others, strict=True):
+        differing = [name for name in {**first, **other} if first.get(name) != other.get(name)]
+        if differing:
+            found = ", ".join(f"{name}: {first.get(name)} and {other.get(name)}" for name in differing)
+            raise ValueError(
+                f"One table of several runs needs the same data, but {run_dirs[0]} and {run_dir} differ in theirs ({found}). "
+                "Give data=NAME to judge all of them on it, or evaluate them one by one."
+            )
 
 
 def data_for_run(cfg: DictConfig, run_dir: Path, spec: DataSpec, data: DictConfig | None) -> DataModule:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 COMMANDS = {
     "pretrain": "pretrain a method:  ssl-lab pretrain experiment=NAME [key=value ...]   (-m for sweeps)",
-    "evaluate": "judge a run:        ssl-lab evaluate run=DIR [data=NAME] [evaluation=NAME]",
+    "evaluate": "judge runs:         ssl-lab evaluate run=DIR [data=NAME] [evaluation=NAME]   ('run=[DIR1,DIR2]': one table)",
     "embed": "write features:     ssl-lab embed run=DIR [data=NAME] out=features.parquet",
     "sample": "draw samples:       ssl-lab sample run=DIR [num_samples=80]",
     "report": "make report pages:  ssl-lab report DIR [DIR ...] [--out FILE]",

@@ -122,8 +122,9 @@ def pretrain(
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     device = trainer.strategy.root_device
     method.to(device)
+    baselines = baseline_rows(protocols, datamodule, initial_encoder, device=device)
     table = evaluate_with_baselines(
-        method.capabilities(), protocols, datamodule, initial_encoder, name=type(method).__name__, device=device
+        method.capabilities(), protocols, datamodule, baselines, name=type(method).__name__, device=device
     )
     metrics |= {f"test/{name}": value for name, value in table["rows"][-1]["metrics"].items()}
     if trainer.is_global_zero:
@@ -165,25 +166,37 @@ def evaluate_with_baselines(
     capabilities: Mapping[str, Callable[..., Any]],
     protocols: Sequence[Protocol],
     datamodule: DataModule,
-    random_encoder: Encoder,
+    baselines: Sequence[Mapping[str, Any]],
     *,
     name: str,
     device: torch.device,
     split: str = "test",
 ) -> dict[str, Any]:
-    """Rows of metrics for raw input, a random encoder and the pretrained one, as stored in evaluation.json."""
+    """The rows of :func:`baseline_rows` and one for what is judged, as stored in evaluation.json."""
+    metrics = evaluate(capabilities, protocols, datamodule, device=device, split=split)
+    rows = [*baselines, {"name": f"{name} encoder", "metrics": metrics}]
+    return {"split": split, "data": type(datamodule).__name__, "rows": rows}
+
+
+def baseline_rows(
+    protocols: Sequence[Protocol],
+    datamodule: DataModule,
+    random_encoder: Encoder,
+    *,
+    device: torch.device,
+    split: str = "test",
+) -> list[dict[str, Any]]:
+    """Rows for raw input and a random encoder, by those protocols that judge features."""
     on_features = [p for p in protocols if isinstance(p, FeatureProtocol | LabelFreeProtocol)]
     on_features = [p for p in on_features if datamodule.labelled or not p.needs_labels]
-    rows = []
-    if on_features:
-        random_encoder.to(device).eval()
-        raw_name = "raw pixels" if datamodule.spec.modality == "image" else "word counts"
-        for row_name, fn in ((raw_name, raw_features(datamodule.spec)), ("random encoder", random_encoder.embed)):
-            metrics = evaluate({"features": fn}, on_features, datamodule, device=device, split=split)
-            rows.append({"name": row_name, "metrics": metrics})
-    metrics = evaluate(capabilities, protocols, datamodule, device=device, split=split)
-    rows.append({"name": f"{name} encoder", "metrics": metrics})
-    return {"split": split, "data": type(datamodule).__name__, "rows": rows}
+    if not on_features:
+        return []
+    random_encoder.to(device).eval()
+    raw_name = "raw pixels" if datamodule.spec.modality == "image" else "word counts"
+    return [
+        {"name": name, "metrics": evaluate({"features": fn}, on_features, datamodule, device=device, split=split)}
+        for name, fn in ((raw_name, raw_features(datamodule.spec)), ("random encoder", random_encoder.embed))
+    ]
 
 
 def _description(method: Method, datamodule: DataModule) -> dict[str, Any]:

@@ -49,9 +49,6 @@ def config_differences(runs: Sequence[Run]) -> dict[str, list[str]]:
 def evaluations_by_data(runs: Sequence[Run], labels: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
     """One evaluation for each data set and split, as numbers on different data cannot be compared.
 
-    A run's own row, the last of its evaluation, is named by the run's label. Yardsticks come first: once if all
-    runs agree on them to the last digit, as on raw pixels; else once for each run.
-
     Returns:
         Pairs of a title such as ``"Digits, test split"`` and an evaluation as in ``evaluation.json``.
     """
@@ -59,24 +56,45 @@ def evaluations_by_data(runs: Sequence[Run], labels: Sequence[str]) -> list[tupl
     for run, label in zip(runs, labels, strict=True):
         if run.evaluation and run.evaluation["rows"]:
             groups.setdefault(f"{run.data}, {run.evaluation.get('split', 'test')} split", []).append((run, label))
-    return [(title, {"rows": _merged(members)}) for title, members in groups.items()]
+    return [
+        (title, side_by_side([run.evaluation or {} for run, _ in members], [label for _, label in members]))
+        for title, members in groups.items()
+    ]
 
 
-def _merged(members: Sequence[tuple[Run, str]]) -> list[dict[str, Any]]:
-    yardsticks: dict[str, list[tuple[str, Mapping[str, float]]]] = {}
+def side_by_side(evaluations: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> dict[str, Any]:
+    """Evaluations of several runs on the same data as one: yardsticks first, then a row for each run.
+
+    Args:
+        evaluations: One for each run as in ``evaluation.json``; its last row is the run's own.
+        labels: Names of the runs' own rows; see :func:`run_labels`.
+
+    Returns:
+        One evaluation. A yardstick is one row as long as runs agree on what they share of it, to the last digit; where
+        they do not, as on random encoders of two architectures, it carries the label of the first run it came with.
+    """
+    yardsticks: dict[str, list[tuple[str, dict[str, float]]]] = {}
     own = []
-    for run, label in members:
-        *baselines, result = (run.evaluation or {})["rows"]
+    for evaluation, label in zip(evaluations, labels, strict=True):
+        *baselines, result = evaluation["rows"]
         own.append({"name": label, "metrics": result["metrics"]})
         for row in baselines:
-            yardsticks.setdefault(row["name"], []).append((label, row["metrics"]))
-    rows = []
-    for name, found in yardsticks.items():
-        if all(metrics == found[0][1] for _, metrics in found):
-            rows.append({"name": name, "metrics": found[0][1]})
-        else:
-            rows.extend({"name": f"{name} · {label}", "metrics": metrics} for label, metrics in found)
-    return rows + own
+            known = yardsticks.setdefault(row["name"], [])
+            same = [metrics for _, metrics in known if _agree(metrics, row["metrics"])]
+            if same:
+                same[0].update(row["metrics"])
+            else:
+                known.append((label, dict(row["metrics"])))
+    rows = [
+        {"name": name if len(known) == 1 else f"{name} · {label}", "metrics": metrics}
+        for name, known in yardsticks.items()
+        for label, metrics in known
+    ]
+    return {"rows": rows + own}
+
+
+def _agree(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
+    return all(a[name] == b[name] for name in a.keys() & b.keys())
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -119,6 +119,51 @@ def test_evaluate_and_embed_a_run(run, tmp_path, capsys):
     assert "does not generate samples" in capsys.readouterr().err
 
 
+def test_evaluate_puts_runs_in_one_table(run, tmp_path, capsys):
+    other = tmp_path / "vae"
+    small = [
+        "method=vae",
+        "encoder.widths=[8,16]",
+        "encoder.widths=[8]",
+        "method.decoder_width=8",
+        "data.batch_size=32",
+    ]
+    assert pretrain(other, *small) == 0
+    capsys.readouterr()
+    assert main(["evaluate", f"run=[{run},{other}]", "evaluation=features"]) == 0
+    printed = capsys.readouterr().out
+    tables = [json.loads((folder / "evaluation.json").read_text()) for folder in (run, other)]
+    assert [row["name"] for row in tables[1]["rows"]] == ["raw pixels", "random encoder", "VAE encoder"]
+    assert tables[0]["rows"][0] == tables[1]["rows"][0]
+    assert tables[0]["rows"][1] != tables[1]["rows"][1], "their encoders differ"
+    accuracy = printed[printed.index("Accuracy") : printed.index("Features without labels")]
+    assert accuracy.count("raw pixels") == 1
+    for name in ("random encoder · SimCLR", "random encoder · VAE", "\nSimCLR ", "\nVAE "):
+        assert accuracy.count(name) == 1, name
+
+    assert main(["evaluate", f"run=[{run},{run}]", "evaluation=label_free", "split=val"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("random encoder") == 1
+    assert "SimCLR · simclr (no. 2)" in printed
+    assert (run / "evaluation_digits_val.json").is_file()
+    assert main(["evaluate", f"run={other}", "evaluation=vae", "evaluation.samples.num_samples=20"]) == 0
+    assert "elbo/elbo" in json.loads((other / "evaluation.json").read_text())["rows"][-1]["metrics"]
+
+
+def test_runs_on_different_data_are_put_in_one_table_on_named_data_alone(run, tmp_path, capsys):
+    other = tmp_path / "other"
+    assert pretrain(other, "encoder.widths=[8,16]", "method.hidden_dim=16", "data.val_fraction=0.2") == 0
+    command = ["evaluate", f"run=[{run},{other}]", "evaluation=label_free"]
+    capsys.readouterr()
+    assert main(command) == 1
+    error = capsys.readouterr().err
+    assert "val_fraction: 0.1 and 0.2" in error
+    assert "Give data=NAME" in error
+    assert main([*command, "data=digits"]) == 0
+    assert "SimCLR · val_fraction 0.2" in capsys.readouterr().out
+    assert (other / "evaluation_digits_test.json").is_file()
+
+
 def test_sample_draws_a_grid_and_the_seed_decides(tmp_path):
     run_dir = tmp_path / "vae"
     assert pretrain(run_dir, "method=vae", "encoder.widths=[8,16]", "method.decoder_width=8") == 0

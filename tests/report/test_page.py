@@ -6,7 +6,7 @@ import pytest
 from report.fake_runs import mlm_evaluation, probe_scores, simclr_evaluation, vae_evaluation, write_run
 
 from ssl_lab.report import write_comparison, write_report
-from ssl_lab.report.compare import config_differences, run_labels
+from ssl_lab.report.compare import config_differences, run_labels, side_by_side
 from ssl_lab.report.curves import run_panels
 from ssl_lab.report.run import read_run
 
@@ -176,6 +176,16 @@ def test_a_failing_write_leaves_the_old_page(tmp_path, monkeypatch):
         write_report(run_dir)
     assert (run_dir / "report.html").read_text() == before
     assert [file.name for file in run_dir.iterdir() if file.suffix == ".tmp"] == []
+
+
+def test_yardsticks_are_one_row_where_runs_agree_and_carry_a_label_where_not():
+    def evaluation(random, **more):
+        rows = [("raw pixels", {"knn/top1": 0.9, **more}), ("random encoder", {"knn/top1": random}), ("own", {})]
+        return {"rows": [{"name": name, "metrics": metrics} for name, metrics in rows]}
+
+    found = side_by_side([evaluation(0.5), evaluation(0.6, extra=1.0), evaluation(0.5)], ["A", "B", "C"])["rows"]
+    assert [row["name"] for row in found] == ["raw pixels", "random encoder · A", "random encoder · B", "A", "B", "C"]
+    assert found[0]["metrics"] == {"knn/top1": 0.9, "extra": 1.0}
 
 
 def test_comparison_puts_runs_side_by_side(tmp_path):
