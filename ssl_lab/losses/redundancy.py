@@ -37,6 +37,39 @@ def barlow_twins(z_a: Tensor, z_b: Tensor) -> tuple[Tensor, Tensor]:
         return (1 - c.diagonal()).square().sum(), _off_diagonal(c).square().sum()
 
 
+def vicreg(z_a: Tensor, z_b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Invariance, variance and covariance of two views.
+
+    .. math:: \frac{1}{BD} \lVert Z^a - Z^b \rVert^2, \qquad
+        \frac{1}{2} \sum_v \frac{1}{D} \sum_j \max\Big(0, 1 - \sqrt{\mathrm{Var}(z^v_j) + 10^{-4}}\Big), \qquad
+        \sum_v \frac{1}{D} \sum_{i \ne j} \mathrm{Cov}(z^v_i, z^v_j)^2
+
+    with unbiased variance and covariance over the batch. As in the published code the first term is a mean over
+    dimensions and the second a mean over views, where the paper's equations sum. Computed in fp32 whatever the autocast
+    precision.
+
+    Args:
+        z_a: Projections of the first view, shape (B, D).
+        z_b: Projections of the second view, shape (B, D); row i shows the same sample.
+
+    Returns:
+        Three scalars: invariance, variance and covariance. The paper minimises 25 invariance + 25 variance + covariance.
+
+    Raises:
+        ValueError: If shapes differ or there are fewer than two samples.
+
+    References:
+        Bardes et al., VICReg (2021), eq. 1 to 6. arXiv:2105.04906
+    """
+    _check_views(z_a, z_b)
+    with torch.autocast(z_a.device.type, enabled=False):
+        views = _at_least_fp32(z_a), _at_least_fp32(z_b)
+        invariance = F.mse_loss(views[0], views[1])
+        variance = torch.stack([F.relu(1 - (z.var(0) + 1e-4).sqrt()).mean() for z in views]).mean()
+        covariance = torch.stack([_off_diagonal(z.T.cov()).square().sum() / z.shape[1] for z in views]).sum()
+    return invariance, variance, covariance
+
+
 def _off_diagonal(x: Tensor) -> Tensor:
     """All but the diagonal of a square matrix (D, D): without its first entry, every (D + 1)-th lies on the diagonal."""
     return x.flatten()[1:].view(len(x) - 1, len(x) + 1)[:, :-1]

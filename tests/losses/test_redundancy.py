@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ssl_lab.losses.redundancy import barlow_twins
+from ssl_lab.losses.redundancy import barlow_twins, vicreg
 
 
 @pytest.fixture
@@ -55,7 +55,53 @@ def test_barlow_twins_equals_lightly(views):
     torch.testing.assert_close(invariance + 0.0051 * redundancy, lightly.BarlowTwinsLoss(lambda_param=0.0051)(*views))
 
 
-TERMS = [barlow_twins]
+def slow_vicreg(z_a, z_b):
+    """Equations 1 to 5 of the paper, one pair of dimensions at a time; means as in the published code."""
+    num_samples, dim = z_a.shape
+    invariance = sum((a - b).square().sum() for a, b in zip(z_a, z_b, strict=True)) / (num_samples * dim)
+    variance, covariance = 0.0, 0.0
+    for z in (z_a, z_b):
+        for i in range(dim):
+            variance += (1 - (z[:, i].var() + 1e-4).sqrt()).clamp(min=0) / (2 * dim)
+            for j in set(range(dim)) - {i}:
+                products = (z[:, i] - z[:, i].mean()) * (z[:, j] - z[:, j].mean())
+                covariance += (products.sum() / (num_samples - 1)) ** 2 / dim
+    return invariance, variance, covariance
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0, 3.0])
+def test_vicreg_equals_the_slow_loop(views, scale):
+    views = [z * scale for z in views]
+    for found, expected in zip(vicreg(*views), slow_vicreg(*views), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_vicreg_has_a_closed_form_for_whitened_and_for_copied_dimensions():
+    walsh = torch.tensor([[1.0, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]], dtype=torch.float64)
+    white = walsh[:, 1:]  # uncorrelated columns of mean 0 and unbiased variance 4/3
+    assert [term.item() for term in vicreg(white, -white)] == pytest.approx([4, 0, 0], abs=1e-12)
+    copied = white[:, :1].expand(-1, 3)
+    assert [term.item() for term in vicreg(copied, copied)] == pytest.approx([0, 0, 2 * 2 * (4 / 3) ** 2])
+    assert [term.item() for term in vicreg(0 * white, 0 * white)] == pytest.approx([0, 0.99, 0])
+
+
+def test_vicreg_is_invariant_to_swap_order_and_shift(views):
+    z_a, z_b = views
+    terms = torch.stack(vicreg(z_a, z_b))
+    rows = torch.randperm(7, generator=torch.Generator().manual_seed(1))
+    columns = torch.tensor([2, 0, 3, 1])
+    changed = [(z_b, z_a), (z_a[rows], z_b[rows]), (z_a[:, columns], z_b[:, columns]), (z_a + 5, z_b + 5)]
+    for pair in changed:
+        torch.testing.assert_close(torch.stack(vicreg(*pair)), terms)
+
+
+def test_vicreg_equals_lightly(views):
+    lightly = pytest.importorskip("lightly.loss")
+    weights = torch.tensor([25.0, 25.0, 1.0], dtype=torch.float64)
+    torch.testing.assert_close(weights @ torch.stack(vicreg(*views)), lightly.VICRegLoss()(*views))
+
+
+TERMS = [barlow_twins, vicreg]
 
 
 @pytest.mark.parametrize("terms", TERMS)
