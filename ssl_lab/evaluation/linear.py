@@ -33,7 +33,8 @@ def fit_logistic(
     r"""Weights of a multinomial logistic regression, bias last, shape (num_classes, D + 1).
 
     Minimises :math:`\frac1N \sum_i \mathrm{CE}_i + \frac{\lambda}{2} \lVert W \rVert^2` (bias not penalised) by L-BFGS on
-    the whole batch, on the device of the features, so the result is deterministic. With scikit-learn's C it is :math:`\lambda = 1 / (C N)`.
+    the whole batch, on the device of the features, so the result is deterministic. With scikit-learn's C it is
+    :math:`\lambda = 1 / (C N)`.
 
     Args:
         x: Features, fp32 (N, D).
