@@ -60,8 +60,8 @@ class Teacher(nn.Module):
             student: The network to follow.
             progress: Share of all optimizer steps that are done, in [0, 1].
         """
-        own = [p for p in self.network.parameters()]
-        torch._foreach_lerp_(own, [p.detach() for p in student.parameters()], 1 - self.momentum_at(progress))
+        own: list[Tensor] = list(self.network.parameters())
+        torch._foreach_lerp_(own, list(student.parameters()), 1 - self.momentum_at(progress))
 
 
 class FeatureQueue(nn.Module):
