@@ -4,7 +4,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from ssl_lab.cli.paths import config_dir
-from ssl_lab.pretext.multi_crop import MultiCrop
+from ssl_lab.pretext.multi_crop import MultiCrop, show_multi_crop
 from ssl_lab.pretext.views import TwoViews, View
 
 
@@ -82,3 +82,11 @@ def test_a_generator_decides_and_the_global_stream_is_left_alone():
 def test_refuses_a_negative_number_of_local_views():
     with pytest.raises(ValueError, match="at least 0, found -1"):
         multi_crop(num_local=-1)
+
+
+def test_pictures_show_images_above_their_views_and_local_views_apart():
+    images = (photos(14, height=24, width=24) * 255).to(torch.uint8)
+    pictures = show_multi_crop(images, MultiCrop(TwoViews(View(size=20)), View(size=8), num_local=3))
+    assert pictures["views"].images.shape == (3, 12, 3, 20, 20)
+    assert pictures["local_views"].images.shape == (3, 12, 3, 8, 8)
+    assert set(show_multi_crop(images, multi_crop(num_local=0))) == {"views"}
