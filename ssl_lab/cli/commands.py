@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -81,7 +82,7 @@ def _run(cfg: DictConfig) -> float | None:
         update_summary(run_dir, experiment=hydra_cfg.runtime.choices.get("experiment"), seed=cfg.seed)
         size = sum(p.numel() for p in method.encoder.parameters()) / 1e6
         print(
-            f"{type(method).__name__} on {type(datamodule).__name__} {datamodule.spec.shape}: "
+            f"{type(method).__name__} on {datamodule.title} {datamodule.spec.shape}: "
             f"{type(method.encoder).__name__}, {size:.1f} M parameters, {trainer.accelerator.__class__.__name__} x "
             f"{trainer.world_size}. Run directory: {run_dir}"
         )
@@ -147,7 +148,8 @@ def evaluate(args: list[str]) -> int:
         split=cfg.split,
     )
     own = cfg.get("data") is None and cfg.split == "test"
-    name = "evaluation.json" if own else f"evaluation_{table['data'].lower()}_{cfg.split}.json"
+    slug = re.sub(r"[^a-z0-9]+", "_", table["data"].lower())
+    name = "evaluation.json" if own else f"evaluation_{slug}_{cfg.split}.json"
     write_json(run_dir / name, table)
     Console().print(results_table(table))
     print(f"Written to {run_dir / name}." + (f" Report: {write_report(run_dir)}" if own else ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -83,6 +84,12 @@ class HubText(TextModule):
         self.label_column = label_column
         self.sample_by = sample_by
         self.options = options
+
+    @property
+    def title(self) -> str:
+        """The last part of the path."""
+        path = self.path if isinstance(self.path, str) else self.path["train"]
+        return Path(path).name
 
     def _source(self) -> TextSource:
         splits = load_splits(self.path, name=self.config_name, options=self.options, sample_by=self.sample_by)

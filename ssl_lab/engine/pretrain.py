@@ -181,14 +181,14 @@ def evaluate_with_baselines(
             rows.append({"name": row_name, "metrics": metrics})
     metrics = evaluate(capabilities, protocols, datamodule, device=device, split=split)
     rows.append({"name": f"{name} encoder", "metrics": metrics})
-    return {"split": split, "data": type(datamodule).__name__, "rows": rows}
+    return {"split": split, "data": datamodule.title, "rows": rows}
 
 
 def _description(method: Method, datamodule: DataModule) -> dict[str, Any]:
     columns = datamodule.columns(PRETRAIN)
     return {
         "method": type(method).__name__,
-        "data": type(datamodule).__name__,
+        "data": datamodule.title,
         "encoder": type(method.encoder).__name__,
         "num_parameters": sum(p.numel() for p in method.encoder.parameters()),
         "num_train_samples": len(next(iter(columns.values()))),
