@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import re
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -23,10 +25,13 @@ from rich.console import Console
 from ssl_lab.cli import config
 from ssl_lab.cli.errors import explain
 from ssl_lab.cli.paths import config_dir
+from ssl_lab.data.base import DataModule
 from ssl_lab.engine import pretrain as engine
+from ssl_lab.engine.bench import Speed
+from ssl_lab.engine.bench import bench as run_bench
 from ssl_lab.engine.checkpoint import find_checkpoint
 from ssl_lab.engine.pictures import render
-from ssl_lab.engine.run_dir import read_json, update_summary, write_atomically, write_json
+from ssl_lab.engine.run_dir import environment, read_json, update_summary, write_atomically, write_json
 from ssl_lab.report.page import write_report
 from ssl_lab.report.tables import results_table
 from ssl_lab.types import ImageGrid
@@ -204,6 +209,41 @@ def sample(args: list[str]) -> int:
     return 0
 
 
+def bench(args: list[str]) -> int:
+    """``ssl-lab bench``: how fast an experiment trains, and where its steps spend their time."""
+    cfg = _compose("bench", args)
+    L.seed_everything(cfg.seed, verbose=False)
+    datamodule = config.build_data(cfg.data, seed=cfg.seed)
+    method = config.build_method(cfg, datamodule.spec)
+    cfg.trainer.max_epochs = -1
+    # An optimizer's step counts: a method that steps two optimizers by hand needs twice as many.
+    cfg.trainer.max_steps = (1 if method.automatic_optimization else 2) * (cfg.warmup_steps + 2 * cfg.num_steps)
+    cfg.logger = None
+    with tempfile.TemporaryDirectory() as folder:
+        cfg.run_dir = folder
+        trainer = config.build_trainer(cfg, Path(folder), progress_bar=False)
+        speed = run_bench(method, datamodule, trainer, warmup_steps=cfg.warmup_steps, num_steps=cfg.num_steps)
+    if cfg.out:
+        write_json(Path(cfg.out), {"experiment": args, **dataclasses.asdict(speed), **environment()})
+    if trainer.is_global_zero:
+        print(_speed_table(type(method).__name__, datamodule, speed))
+    return 0
+
+
+def _speed_table(method: str, datamodule: DataModule, speed: Speed) -> str:
+    tokens = "" if speed.tokens_per_sec is None else f", {speed.tokens_per_sec:,.0f} tokens/s"
+    shares = "   ".join(f"{name.replace('_', ' + ')} {share:.1%}" for name, share in speed.shares.items())
+    return (
+        f"{method} on {datamodule.title} {datamodule.spec.shape}, batch {datamodule.batch_size}, {speed.precision}, "
+        f"{speed.device}\n"
+        f"  throughput          {speed.samples_per_sec:,.0f} samples/s{tokens}\n"
+        f"  step                {speed.step_ms:.1f} ms:   {shares}\n"
+        f"  encoder alone       {speed.bare_ms:.1f} ms forward + backward on random data; the step takes "
+        f"{speed.ratio:.2f} times that\n"
+        f"  utilisation (MFU)   {speed.mfu:.1%} of {speed.peak_tflops:.3g} TFLOP/s with {speed.step_tflop:.3g} TFLOP a step"
+    )
+
+
 def _compose(name: str, overrides: list[str]) -> DictConfig:
     _quiet()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
@@ -222,4 +262,5 @@ def _quiet() -> None:
     """Lightning's tips and notices say nothing that the run directory does not."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; what fails in the end is an error of ours
     warnings.filterwarnings("ignore", module="lightning")
