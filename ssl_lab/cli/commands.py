@@ -262,5 +262,7 @@ def _quiet() -> None:
     """Lightning's tips and notices say nothing that the run directory does not."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; what fails in the end is an error of ours
+    logging.getLogger("huggingface_hub").setLevel(
+        logging.ERROR
+    )  # its retries; what fails in the end is an error of ours
     warnings.filterwarnings("ignore", module="lightning")

@@ -33,7 +33,11 @@ def build_method(cfg: DictConfig, spec: DataSpec) -> Method:
     """Encoder, optimizer settings and the method around them."""
     encoder = build_encoder(cfg.encoder, spec)
     optim = instantiate(cfg.optim, _convert_="all")
-    return instantiate(cfg.method, _partial_=True, _convert_="all")(encoder, optim)  # type: ignore[no-any-return]
+    method: Method = instantiate(cfg.method, _partial_=True, _convert_="all")(encoder, optim)
+    if cfg.get("compile"):
+        for module in (encoder, *method.pretexts()):
+            module.compile(dynamic=False)  # in place: names in the state dict stay
+    return method
 
 
 def build_protocols(node: DictConfig | None) -> list[Protocol]:

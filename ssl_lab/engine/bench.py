@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,8 +79,9 @@ class _Clock(Callback):
             self.encoder_inputs = inputs
 
         method.encoder.register_forward_pre_hook(remember)
-        for pretext in pretexts(method):
-            pretext.forward = self._timed("views", pretext.forward)  # type: ignore[method-assign]
+        for pretext in method.pretexts():
+            pretext.register_forward_pre_hook(lambda *_: self._tick("views", -1))
+            pretext.register_forward_hook(lambda *_: self._tick("views", 1))
         method.training_step = self._timed("training_step", method.training_step)  # type: ignore[method-assign]
         method.optimizer_step = self._with_timed_closure(method.optimizer_step)  # type: ignore[method-assign]
         for optimizer in optimizers:
@@ -147,13 +148,6 @@ class _Clock(Callback):
             self.parts.append({**self._seconds, "step": now - self._end})
             self._seconds = dict.fromkeys(self._seconds, 0.0)
         self._end = self._now() if self._step >= self.warmup_steps + self.num_steps else time.perf_counter()
-
-
-def pretexts(method: Method) -> Iterator[nn.Module]:
-    """The parts of a method that draw views or masks: its children without parameters or buffers."""
-    for child in method.children():
-        if not any(True for _ in child.parameters()) and not any(True for _ in child.buffers()):
-            yield child
 
 
 def bench(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, final
 
 import lightning as L
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssl_lab.optim import Optim
 from ssl_lab.types import Batch, Encoder, Modality, Picture
@@ -108,6 +108,12 @@ class Method(L.LightningModule, ABC):
     def pictures(self, batch: Batch) -> Mapping[str, Picture]:
         """What to look at during training, by name, for a batch of validation samples."""
         return {}
+
+    def pretexts(self) -> Iterator[nn.Module]:
+        """What draws this method's views or masks: its parts that hold no parameters and no buffers."""
+        for child in self.children():
+            if next(child.parameters(), None) is None and next(child.buffers(), None) is None:
+                yield child
 
     def in_eval_mode(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         """``fn`` run with dropout and batch statistics off; each module's mode is restored afterwards."""
