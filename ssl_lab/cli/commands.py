@@ -266,3 +266,5 @@ def _quiet() -> None:
         logging.ERROR
     )  # its retries; what fails in the end is an error of ours
     warnings.filterwarnings("ignore", module="lightning")
+    if not sys.stdout.isatty():
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")

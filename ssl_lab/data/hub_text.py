@@ -87,9 +87,10 @@ class HubText(TextModule):
 
     @property
     def title(self) -> str:
-        """The last part of the path."""
-        path = self.path if isinstance(self.path, str) else self.path["train"]
-        return Path(path).name
+        """The last part of the path; for a file for each split, the folder of the first."""
+        if isinstance(self.path, str):
+            return Path(self.path).name
+        return Path(self.path["train"]).absolute().parent.name
 
     def _source(self) -> TextSource:
         splits = load_splits(self.path, name=self.config_name, options=self.options, sample_by=self.sample_by)
