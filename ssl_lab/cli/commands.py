@@ -85,10 +85,10 @@ def _run(cfg: DictConfig) -> float | None:
         for logger in trainer.loggers:
             logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
         update_summary(run_dir, experiment=hydra_cfg.runtime.choices.get("experiment"), seed=cfg.seed)
-        size = sum(p.numel() for p in method.encoder.parameters()) / 1e6
+        size = sum(p.numel() for p in method.encoder.parameters())
         print(
             f"{type(method).__name__} on {datamodule.title} {datamodule.spec.shape}: "
-            f"{type(method.encoder).__name__}, {size:.1f} M parameters, {trainer.accelerator.__class__.__name__} x "
+            f"{type(method.encoder).__name__}, {size:,} parameters, {trainer.accelerator.__class__.__name__} x "
             f"{trainer.world_size}. Run directory: {run_dir}"
         )
     try:
@@ -119,9 +119,13 @@ def _run(cfg: DictConfig) -> float | None:
 def _conclude(run_dir: Path) -> None:
     evaluation = read_json(run_dir / "evaluation.json")
     if evaluation:
-        Console().print(results_table(evaluation))
+        _print_table(evaluation)
     seconds = read_json(run_dir / "summary.json")["training_time_sec"]
     print(f"Trained in {seconds:.0f} s. Report: {write_report(run_dir)}")
+
+
+def _print_table(evaluation: dict[str, Any]) -> None:
+    Console(width=None if sys.stdout.isatty() else 120).print(results_table(evaluation))
 
 
 def _refuse_ranks_in_sweep(trainer: L.Trainer, mode: RunMode | None) -> None:
@@ -156,7 +160,7 @@ def evaluate(args: list[str]) -> int:
     slug = re.sub(r"[^a-z0-9]+", "_", table["data"].lower())
     name = "evaluation.json" if own else f"evaluation_{slug}_{cfg.split}.json"
     write_json(run_dir / name, table)
-    Console().print(results_table(table))
+    _print_table(table)
     print(f"Written to {run_dir / name}." + (f" Report: {write_report(run_dir)}" if own else ""))
     return 0
 
