@@ -65,7 +65,7 @@ class Teacher(nn.Module):
 
 
 class FeatureQueue(nn.Module):
-    """The last K features of former batches, first in, first out; part of the checkpoint.
+    """The last K features of former batches at unit length, first in, first out; part of the checkpoint.
 
     Push what all ranks have gathered, so that every rank holds the same queue.
 
@@ -96,7 +96,7 @@ class FeatureQueue(nn.Module):
     def push(self, features: Tensor) -> None:
         """Replace the oldest features by new ones, shape (N, D); of more than K the last K are kept."""
         size = len(self.features)
-        features = features.detach()[-size:].to(self.features.dtype)
+        features = nn.functional.normalize(features.detach()[-size:].to(self.features.dtype), dim=1)
         places = (self.position + torch.arange(len(features), device=features.device)) % size
         self.features.index_copy_(0, places, features)
         self.position.copy_((self.position + len(features)) % size)
