@@ -40,3 +40,41 @@ def nt_xent(z_a: Tensor, z_b: Tensor, *, temperature: float) -> Tensor:
         logits.fill_diagonal_(-torch.inf)
         positives = torch.arange(len(z), device=z.device).roll(len(z_a))
         return F.cross_entropy(logits, positives)
+
+
+def queue_info_nce(queries: Tensor, keys: Tensor, queue: Tensor, *, temperature: float) -> Tensor:
+    r"""InfoNCE in which every query is to find its key among the keys of former batches.
+
+    .. math:: \ell_i = -\log \frac{\exp(q_i \cdot k_i/\tau)}{\exp(q_i \cdot k_i/\tau) + \sum_j \exp(q_i \cdot n_j/\tau)}
+
+    where q, k and the queue's n are scaled to unit length and :math:`\tau` is ``temperature``. The keys of other queries
+    are no negatives, so the loss of a batch is the mean over its parts. Similarities are computed in fp32 whatever the
+    autocast precision.
+
+    Args:
+        queries: Projections of the student, shape (B, D), any scale.
+        keys: Projections of the teacher, shape (B, D), any scale; row i is the positive of row i.
+        queue: Former keys, the negatives of all queries, shape (K, D), any scale.
+        temperature: Softmax temperature, > 0 (paper: 0.2).
+
+    Returns:
+        Scalar, mean over B queries, in nats.
+
+    Raises:
+        ValueError: If shapes do not fit or temperature is not positive.
+
+    References:
+        He et al., Momentum Contrast (2019), eq. 1. arXiv:1911.05722
+    """
+    if queries.shape != keys.shape or queries.ndim != 2 or queue.ndim != 2 or queue.shape[1] != queries.shape[1]:
+        raise ValueError(
+            f"Queries, keys and queue need shapes (B, D), (B, D) and (K, D), found {tuple(queries.shape)}, "
+            f"{tuple(keys.shape)} and {tuple(queue.shape)}."
+        )
+    if temperature <= 0:
+        raise ValueError(f"The temperature must be positive, found {temperature}.")
+    with torch.autocast(queries.device.type, enabled=False):
+        dtype = torch.promote_types(queries.dtype, torch.float32)
+        q, k, n = (F.normalize(x.to(dtype), dim=1) for x in (queries, keys, queue))
+        logits = torch.cat([(q * k).sum(1, keepdim=True), q @ n.T], 1) / temperature
+        return F.cross_entropy(logits, torch.zeros(len(q), dtype=torch.long, device=q.device))
