@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from ssl_lab.types import DataSpec
+from ssl_lab.types import DataSpec, Encoder
 
 
 class Projector(nn.Sequential):
@@ -33,6 +33,24 @@ class Projector(nn.Sequential):
         if last_norm:
             layers.append(nn.BatchNorm1d(out_dim, affine=False))
         super().__init__(*layers)
+
+
+class ProjectedEncoder(nn.Module):
+    """An image encoder and its projector as one network, which a teacher can copy and follow.
+
+    Args:
+        encoder: Images to features.
+        projector: Features to projections.
+    """
+
+    def __init__(self, encoder: Encoder, projector: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.projector = projector
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Projections (B, D) of images (B, C, H, W)."""
+        return self.projector(self.encoder.embed({"image": images}))  # type: ignore[no-any-return]
 
 
 def num_doublings(spec: DataSpec) -> int:

@@ -45,13 +45,26 @@ class Optim(ABC):
                 f"final_lr_fraction={self.final_lr_fraction}."
             )
 
-    def build(self, module: nn.Module, *, total_steps: int) -> tuple[Optimizer, LambdaLR]:
-        """Optimizer over the module's trainable parameters, and its schedule over ``total_steps`` steps."""
-        optimizer = self.make_optimizer(decay_groups(module, weight_decay=self.weight_decay))
+    def build(
+        self, module: nn.Module, *, total_steps: int, constant: nn.Module | None = None
+    ) -> tuple[Optimizer, LambdaLR]:
+        """Optimizer over a module's trainable parameters, and its schedule over ``total_steps`` steps.
+
+        Args:
+            module: What is updated at the scheduled rate.
+            total_steps: Optimizer steps of the whole training.
+            constant: What is updated at ``lr`` throughout, such as SimSiam's predictor; no part of ``module``.
+        """
+        groups = decay_groups(module, weight_decay=self.weight_decay)
         schedule = warmup_cosine(
             total_steps, warmup_fraction=self.warmup_fraction, final_fraction=self.final_lr_fraction
         )
-        return optimizer, LambdaLR(optimizer, schedule)
+        factors = [schedule] * len(groups)
+        if constant is not None:
+            groups += decay_groups(constant, weight_decay=self.weight_decay)
+            factors += [lambda step: 1.0] * (len(groups) - len(factors))
+        optimizer = self.make_optimizer(groups)
+        return optimizer, LambdaLR(optimizer, factors)
 
     @abstractmethod
     def make_optimizer(self, groups: Groups) -> Optimizer:

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from ssl_lab.losses.contrastive import nt_xent
+from ssl_lab.losses.contrastive import nt_xent, queue_info_nce, supcon
 
 
 def slow_nt_xent(z_a, z_b, temperature):
@@ -67,3 +67,141 @@ def test_refuses_bad_input(views):
         nt_xent(views[0], views[1][:3], temperature=0.5)
     with pytest.raises(ValueError, match="positive"):
         nt_xent(*views, temperature=0.0)
+
+
+def slow_queue_info_nce(queries, keys, queue, temperature):
+    """Equation 1 of MoCo, one query at a time."""
+    losses = []
+    for q, k in zip(queries, keys, strict=True):
+        positive = torch.exp(torch.cosine_similarity(q, k, dim=0) / temperature)
+        negatives = sum(torch.exp(torch.cosine_similarity(q, n, dim=0) / temperature) for n in queue)
+        losses.append(-torch.log(positive / (positive + negatives)))
+    return torch.stack(losses).mean()
+
+
+@pytest.fixture
+def queue():
+    return torch.randn(9, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.2, 2.0])
+def test_queue_info_nce_equals_the_slow_loop(views, queue, temperature):
+    found = queue_info_nce(*views, queue, temperature=temperature)
+    torch.testing.assert_close(found, slow_queue_info_nce(*views, queue, temperature))
+
+
+def test_queue_info_nce_equals_lightlys(views, queue):
+    lightly = pytest.importorskip("lightly.loss")
+    theirs = lightly.NTXentLoss(temperature=0.2, memory_bank_size=tuple(queue.shape)).double()
+    theirs.memory_bank.bank = torch.nn.functional.normalize(queue, dim=1)
+    torch.testing.assert_close(queue_info_nce(*views, queue, temperature=0.2), theirs(*views))
+
+
+def test_queue_info_nce_of_unrelated_keys_is_the_logarithm_of_their_number():
+    x = torch.eye(12)
+    found = queue_info_nce(x[:2], x[2:4], x[4:], temperature=0.05)
+    assert found.item() == pytest.approx(math.log(1 + 8), rel=1e-6)
+
+
+def test_queue_info_nce_invariances(views, queue):
+    queries, keys = views
+    loss = queue_info_nce(queries, keys, queue, temperature=0.2)
+    torch.testing.assert_close(queue_info_nce(queries.flip(0), keys.flip(0), queue, temperature=0.2), loss)
+    torch.testing.assert_close(queue_info_nce(3 * queries, keys / 7, 2 * queue.flip(0), temperature=0.2), loss)
+    parts = [queue_info_nce(q, k, queue, temperature=0.2) for q, k in zip(queries.chunk(3), keys.chunk(3), strict=True)]
+    torch.testing.assert_close(sum(parts) / 3, loss)
+
+
+def test_gradient_of_queue_info_nce(views, queue):
+    inputs = [x.requires_grad_() for x in (*views, queue)]
+    assert torch.autograd.gradcheck(lambda q, k, n: queue_info_nce(q, k, n, temperature=0.5), inputs)
+
+
+def test_queue_info_nce_is_computed_in_fp32_under_autocast_and_stays_finite(views, queue):
+    q, k, n = views[0].bfloat16(), views[1].bfloat16(), queue.float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = queue_info_nce(q, k, n, temperature=0.01)
+    torch.testing.assert_close(loss, queue_info_nce(q.float(), k.float(), n, temperature=0.01), rtol=0, atol=0)
+    huge, nothing = torch.full((4, 3), 1e20), torch.zeros(4, 3)
+    assert torch.isfinite(queue_info_nce(huge, nothing, huge, temperature=0.01))
+
+
+def test_queue_info_nce_refuses_bad_input(views, queue):
+    with pytest.raises(ValueError, match="need shapes"):
+        queue_info_nce(*views, queue[:, :3], temperature=0.5)
+    with pytest.raises(ValueError, match="need shapes"):
+        queue_info_nce(views[0], views[1][:3], queue, temperature=0.5)
+    with pytest.raises(ValueError, match="positive"):
+        queue_info_nce(*views, queue, temperature=0.0)
+
+
+def slow_supcon(z_a, z_b, labels, temperature):
+    """Equation 2 of the paper, one anchor and one positive at a time."""
+    z, classes = torch.cat([z_a, z_b]), labels.tolist() * 2
+    losses = []
+    for i in range(len(z)):
+        exps = {k: torch.exp(torch.cosine_similarity(z[i], z[k], dim=0) / temperature) for k in range(len(z)) if k != i}
+        positives = [k for k in exps if classes[k] == classes[i]]
+        losses.append(-sum(torch.log(exps[p] / sum(exps.values())) for p in positives) / len(positives))
+    return torch.stack(losses).mean()
+
+
+@pytest.fixture
+def labels():
+    return torch.tensor([0, 1, 0, 2, 0, 1])
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.5, 2.0])
+def test_supcon_equals_the_slow_loop(views, labels, temperature):
+    found = supcon(*views, labels, temperature=temperature)
+    torch.testing.assert_close(found, slow_supcon(*views, labels, temperature))
+
+
+def test_supcon_of_single_images_is_nt_xent(views):
+    for labels in (torch.arange(6), torch.full((6,), -1)):
+        found = supcon(*views, labels, temperature=0.2)
+        torch.testing.assert_close(found, nt_xent(*views, temperature=0.2))
+
+
+def test_supcon_takes_images_of_unknown_class_one_by_one(views):
+    found = supcon(*views, torch.tensor([0, -1, 0, -1, 1, 1]), temperature=0.2)
+    torch.testing.assert_close(found, supcon(*views, torch.tensor([0, 2, 0, 3, 1, 1]), temperature=0.2))
+
+
+def test_supcon_of_perfect_classes_has_a_closed_form():
+    z = torch.eye(2).repeat(3, 1)  # two classes of three images: five positives at s=1, six negatives at s=0
+    expected = math.log(5 + 6 * math.exp(-1 / 0.5))
+    assert supcon(z, z, torch.tensor([0, 1] * 3), temperature=0.5).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_supcon_invariances(views, labels):
+    z_a, z_b = views
+    loss = supcon(z_a, z_b, labels, temperature=0.2)
+    order = torch.randperm(6, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(supcon(z_b, z_a, labels, temperature=0.2), loss)
+    torch.testing.assert_close(supcon(z_a[order], z_b[order], labels[order], temperature=0.2), loss)
+    torch.testing.assert_close(supcon(3 * z_a, z_b / 7, labels, temperature=0.2), loss)
+    torch.testing.assert_close(supcon(z_a, z_b, 7 - labels, temperature=0.2), loss)
+
+
+def test_gradient_of_supcon(views, labels):
+    inputs = [z.requires_grad_() for z in views]
+    assert torch.autograd.gradcheck(lambda a, b: supcon(a, b, labels, temperature=0.5), inputs)
+
+
+def test_supcon_is_computed_in_fp32_under_autocast_and_stays_finite(views, labels):
+    z_a, z_b = (z.float() for z in views)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = supcon(z_a, z_b, labels, temperature=0.01)
+    torch.testing.assert_close(loss, supcon(z_a, z_b, labels, temperature=0.01), rtol=0, atol=0)
+    z = torch.full((6, 3), 1e20, requires_grad=True)
+    loss = supcon(z, torch.zeros(6, 3), labels, temperature=0.01)
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(z.grad).all()
+
+
+def test_supcon_refuses_bad_input(views, labels):
+    with pytest.raises(ValueError, match="need shapes"):
+        supcon(*views, labels[:3], temperature=0.5)
+    with pytest.raises(ValueError, match="positive"):
+        supcon(*views, labels, temperature=0.0)
