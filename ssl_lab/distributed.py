@@ -50,6 +50,11 @@ def gather(x: Tensor) -> Tensor:
     return _Gather.apply(x) if world_size() > 1 else x  # type: ignore[no-any-return]
 
 
+def own_rows(joined: Tensor) -> Tensor:
+    """This rank's rows of what :func:`gather` has joined."""
+    return joined.chunk(world_size())[rank()]
+
+
 class _Sum(torch.autograd.Function):
     """Sum over ranks whose backward sums the gradients of all ranks."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_lab.types import DataSpec, Encoder
@@ -107,3 +109,27 @@ class ConvDecoder(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Images (B, C, H, W), unbounded, from latents (B, K)."""
         return self.layers(z)  # type: ignore[no-any-return]
+
+
+class Prototypes(nn.Module):
+    """Cosine similarity of projections with K learned directions, in fp32 whatever the autocast precision.
+
+    The gradient passes through the normalisation of both sides: weight normalisation with a fixed length of one.
+
+    Args:
+        dim: Width D of the projections.
+        num_prototypes: Number of directions K.
+
+    References:
+        Salimans and Kingma, Weight Normalization (2016). arXiv:1602.07868
+    """
+
+    def __init__(self, dim: int, num_prototypes: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(F.normalize(torch.randn(num_prototypes, dim), dim=1))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Cosines (B, K) of projections (B, D) of any scale."""
+        with torch.autocast(z.device.type, enabled=False):
+            z = F.normalize(z.to(self.weight.dtype), dim=1)
+            return F.linear(z, F.normalize(self.weight, dim=1))

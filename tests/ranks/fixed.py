@@ -18,6 +18,14 @@ class FixedViews(nn.Module):
         return torch.stack([x, x.flip(3) * 0.7 + 0.1])
 
 
+class FixedMultiCrop(nn.Module):
+    """The two fixed views and two smaller ones cut from them."""
+
+    def forward(self, images):
+        large = FixedViews()(images)
+        return large, torch.stack([large[0][:, :, 2:6, 2:6], large[1][:, :, :4, 4:]])
+
+
 class FixedMasking(nn.Module):
     """Masks that depend on the ids alone and fall unevenly over the rows."""
 
