@@ -40,3 +40,42 @@ def nt_xent(z_a: Tensor, z_b: Tensor, *, temperature: float) -> Tensor:
         logits.fill_diagonal_(-torch.inf)
         positives = torch.arange(len(z), device=z.device).roll(len(z_a))
         return F.cross_entropy(logits, positives)
+
+
+def in_batch_info_nce(anchors: Tensor, candidates: Tensor, *, temperature: float) -> Tensor:
+    r"""InfoNCE in one direction: every anchor is to find its own candidate among those of the whole batch.
+
+    .. math:: \ell_i = -\log \frac{\exp(s_{i,i}/\tau)}{\sum_{j=1}^{M} \exp(s_{i,j}/\tau)}
+
+    where :math:`s_{i,j}` is the cosine similarity of anchor i and candidate j and :math:`\tau` is ``temperature``. With
+    hard negatives appended to the positives this is eq. 5 of the paper, without them eq. 4. Similarities are computed in
+    fp32 whatever the autocast precision.
+
+    Args:
+        anchors: Projections, shape (B, D), any scale.
+        candidates: Projections, shape (M, D), M >= B; row i < B is the positive of anchor i, further rows are
+            negatives of all.
+        temperature: Softmax temperature, > 0 (paper: 0.05).
+
+    Returns:
+        Scalar, mean over B anchors, in nats.
+
+    Raises:
+        ValueError: If shapes do not fit or temperature is not positive.
+
+    References:
+        Gao et al., SimCSE (2021), eq. 4 and 5. arXiv:2104.08821
+    """
+    if anchors.ndim != 2 or candidates.ndim != 2 or anchors.shape[1] != candidates.shape[1]:
+        raise ValueError(
+            f"Anchors and candidates need shapes (B, D) and (M, D), found {tuple(anchors.shape)} and "
+            f"{tuple(candidates.shape)}."
+        )
+    if len(candidates) < len(anchors):
+        raise ValueError(f"Every anchor needs a candidate, found {len(candidates)} for {len(anchors)} anchors.")
+    if temperature <= 0:
+        raise ValueError(f"The temperature must be positive, found {temperature}.")
+    with torch.autocast(anchors.device.type, enabled=False):
+        dtype = torch.promote_types(anchors.dtype, torch.float32)
+        similarities = F.normalize(anchors.to(dtype), dim=1) @ F.normalize(candidates.to(dtype), dim=1).T
+        return F.cross_entropy(similarities / temperature, torch.arange(len(anchors), device=anchors.device))
