@@ -63,3 +63,18 @@ class ArrayText(DataModule):
 
     def as_batch(self, rows):
         return {**rows, "attention_mask": (rows["input_ids"] != 0).long()}
+
+
+class ArrayTextPairs(ArrayText):
+    """Sentences of ArrayText with a partner that goes on two tokens later, one that runs backwards, and a score."""
+
+    def columns(self, split):
+        columns = super().columns(split)
+        ids = columns["input_ids"]
+        later = torch.where(ids > 0, 5 + (ids - 3) % 35, 0)
+        score = torch.rand(self.num_samples, generator=torch.Generator().manual_seed(0))
+        return {**columns, "second_input_ids": later, "negative_input_ids": ids.flip(1), "score": score}
+
+    def as_batch(self, rows):
+        masks = {n.replace("input_ids", "attention_mask"): (i != 0).long() for n, i in rows.items() if "input_ids" in n}
+        return {**rows, **masks}

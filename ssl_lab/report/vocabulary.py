@@ -103,6 +103,7 @@ _PATTERNS: tuple[tuple[str, Metric], ...] = (
     (r"linear/recall", _other_score("linear probe", "mean recall")),
     (r"few_label/macro_f1_n(\d+)", _other_score("{0} per class", "macro F1")),
     (r"few_label/recall_n(\d+)", _other_score("{0} per class", "mean recall")),
+    (r"sts/spearman", Metric(table="similarity", column="Spearman correlation x 100", better="higher", percent=True)),
     (r"masked/perplexity", _PERPLEXITY),
     (r"masked/unigram_perplexity", replace(_PERPLEXITY, reference=_UNIGRAM, line=_UNIGRAM)),
     (r"masked/accuracy", _MASKED_ACCURACY),
@@ -134,6 +135,11 @@ TABLES: dict[str, tuple[str, str]] = {
         "The encoder is frozen; a simple classifier reads its features. kNN asks the nearest labelled neighbours; the "
         "linear probe is fitted on all labels, or on a few per class (mean ± standard deviation over random draws of "
         "the labelled samples).",
+    ),
+    "similarity": (
+        "Sentence similarity",
+        "The encoder is frozen. Pairs of sentences are ranked by the cosine of their features and by people's scores; the "
+        "Spearman correlation of both ranks is 100 if they agree and 0 if they have nothing to do with each other.",
     ),
     "masked": (
         "Guessing hidden words",

@@ -9,7 +9,7 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
-from arrays import ArrayImages, ArrayText
+from arrays import ArrayImages, ArrayText, ArrayTextPairs
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_class
 from omegaconf import OmegaConf
@@ -33,7 +33,7 @@ def build(method):
     cfg, modality = composed(method)
     if modality == "image":
         cfg.encoder.widths = [8, 16]
-    data = ArrayImages() if modality == "image" else ArrayText()
+    data = ArrayImages() if modality == "image" else ArrayTextPairs()
     torch.manual_seed(0)
     return build_method(cfg, data.spec), data
 

@@ -42,3 +42,14 @@ def sentences(step):
     ids = torch.randint(5, 64, (NUM_SAMPLES, 12), generator=torch.Generator().manual_seed(step))
     ids[: NUM_SAMPLES // 2, 6:] = 0
     return {"input_ids": ids, "attention_mask": (ids != 0).long(), "index": torch.arange(NUM_SAMPLES)}
+
+
+def triples(step):
+    """A joined batch of texts with partners and hard negatives."""
+    first, second, negative = (sentences(3 * step + k) for k in range(3))
+    names = ("input_ids", "attention_mask")
+    return {
+        **first,
+        **{f"second_{name}": second[name] for name in names},
+        **{f"negative_{name}": negative[name] for name in names},
+    }
