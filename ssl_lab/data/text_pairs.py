@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -98,6 +99,12 @@ class TextPairs(TextModule):
         self.score_column = score_column
         self.positive_score = positive_score
         self.options = options
+
+    @property
+    def title(self) -> str:
+        """The last part of the path."""
+        path = self.path if isinstance(self.path, str) else next(iter(self.path.values()))
+        return Path(path).name
 
     @cached_property
     def _splits(self) -> dict[str, datasets.Dataset]:

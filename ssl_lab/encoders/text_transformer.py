@@ -48,7 +48,7 @@ class TextTransformer(Encoder):
         if spec.modality != "text" or spec.vocab_size is None:
             raise ValueError(
                 f"TextTransformer encodes text, but the data is {spec.modality} of shape {spec.shape}. Choose an encoder "
-                "for this modality, such as encoder=convnet for images."
+                "for this modality, such as encoder=convnet for images or encoder=dual for image_text."
             )
         if size not in SIZES:
             raise ValueError(f"There is no size {size!r}. Choose encoder.size from {sorted(SIZES)}.")

@@ -185,7 +185,7 @@ def evaluate_with_baselines(
     rows = []
     if of_features:
         random_encoder.to(device).eval()
-        raw_name = "raw pixels" if datamodule.spec.modality == "image" else "word counts"
+        raw_name = "word counts" if datamodule.spec.modality == "text" else "raw pixels"
         for row_name, fn in ((raw_name, raw_features(datamodule.spec)), ("random encoder", random_encoder.embed)):
             metrics = evaluate({"features": fn}, of_features, datamodule, device=device, split=split)
             rows.append({"name": row_name, "metrics": metrics})

@@ -39,4 +39,6 @@ def test_every_protocol_of_the_evaluation_is_in_some_file():
         "LikelihoodBound",
         "SampleQuality",
         "STS",
+        "Retrieval",
+        "ZeroShot",
     }

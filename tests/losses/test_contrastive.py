@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from ssl_lab.losses.contrastive import in_batch_info_nce, nt_xent
+from ssl_lab.losses.contrastive import clip_loss, in_batch_info_nce, nt_xent
 
 
 def slow_nt_xent(z_a, z_b, temperature):
@@ -131,3 +131,54 @@ def test_in_batch_info_nce_refuses_bad_input(views):
         in_batch_info_nce(views[0], views[1][:3], temperature=0.5)
     with pytest.raises(ValueError, match="positive"):
         in_batch_info_nce(*views, temperature=0.0)
+
+
+def slow_clip_loss(z_image, z_text, scale):
+    """Figure 3 of CLIP, one pair at a time."""
+    losses = []
+    for i in range(len(z_image)):
+        to_texts = torch.stack([torch.cosine_similarity(z_image[i], z, dim=0) for z in z_text]).mul(scale).exp()
+        to_images = torch.stack([torch.cosine_similarity(z, z_text[i], dim=0) for z in z_image]).mul(scale).exp()
+        losses += [-torch.log(to_texts[i] / to_texts.sum()), -torch.log(to_images[i] / to_images.sum())]
+    return torch.stack(losses).mean()
+
+
+@pytest.mark.parametrize("scale", [1.0, 1 / 0.07, 100.0])
+def test_clip_loss_equals_the_slow_loop(views, scale):
+    found = clip_loss(*views, logit_scale=torch.tensor(scale, dtype=torch.float64))
+    torch.testing.assert_close(found, slow_clip_loss(*views, scale))
+
+
+def test_clip_loss_is_the_mean_of_both_directions_of_info_nce(views):
+    both = [in_batch_info_nce(*pair, temperature=0.2) for pair in (views, views[::-1])]
+    torch.testing.assert_close(clip_loss(*views, logit_scale=torch.tensor(5.0).double()), sum(both) / 2)
+
+
+def test_clip_loss_invariances_and_closed_form(views):
+    z_image, z_text = views
+    scale = torch.tensor(3.0).double()
+    loss = clip_loss(z_image, z_text, logit_scale=scale)
+    order = torch.randperm(6, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(clip_loss(z_image[order], z_text[order], logit_scale=scale), loss)
+    torch.testing.assert_close(clip_loss(3 * z_text, z_image / 7, logit_scale=scale), loss)
+    expected = math.log(1 + 3 * math.exp(-2.0))
+    assert clip_loss(torch.eye(4), torch.eye(4), logit_scale=torch.tensor(2.0)).item() == pytest.approx(expected)
+
+
+def test_gradient_of_clip_loss_reaches_the_scale(views):
+    inputs = (*(z.requires_grad_() for z in views), torch.tensor(2.0, dtype=torch.float64, requires_grad=True))
+    assert torch.autograd.gradcheck(lambda a, b, scale: clip_loss(a, b, logit_scale=scale), inputs)
+
+
+def test_clip_loss_is_computed_in_fp32_under_autocast_and_stays_finite(views):
+    z_image, z_text = (z.float() for z in views)
+    scale = torch.tensor(100.0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = clip_loss(z_image, z_text, logit_scale=scale)
+    torch.testing.assert_close(loss, clip_loss(z_image, z_text, logit_scale=scale), rtol=0, atol=0)
+    assert torch.isfinite(clip_loss(torch.full((4, 3), 1e20), torch.zeros(4, 3), logit_scale=scale))
+
+
+def test_clip_loss_refuses_other_shapes(views):
+    with pytest.raises(ValueError, match="equal shapes"):
+        clip_loss(views[0], views[1][:3], logit_scale=torch.tensor(1.0))
