@@ -75,7 +75,7 @@ def _run(cfg: DictConfig) -> float | None:
     datamodule = config.build_data(cfg.data, seed=cfg.seed)
     method = config.build_method(cfg, datamodule.spec)
     protocols = config.build_protocols(cfg.evaluation)
-    engine.check_needs(method, protocols)
+    engine.check_needs(method, protocols, datamodule)
     trainer = config.build_trainer(cfg, run_dir, progress_bar=sys.stdout.isatty())
     _refuse_ranks_in_sweep(trainer, hydra_cfg.mode)
     checkpoint = find_checkpoint(run_dir) if cfg.ckpt == "last" else cfg.ckpt and Path(cfg.ckpt)
@@ -144,7 +144,7 @@ def evaluate(args: list[str]) -> int:
     run_cfg, spec, method = config.load_run(run_dir)
     datamodule = config.data_for_run(run_cfg, run_dir, spec, cfg.get("data"))
     protocols = config.build_protocols(cfg.get("evaluation") or run_cfg.evaluation)
-    engine.check_needs(method, protocols)
+    engine.check_needs(method, protocols, datamodule)
     L.seed_everything(run_cfg.seed, verbose=False)
     random_encoder = config.build_encoder(run_cfg.encoder, spec)
     table = engine.evaluate_with_baselines(

@@ -90,7 +90,7 @@ def pretrain(
         ValueError: If a protocol needs what the method does not offer.
     """
     protocols = list(protocols or [])
-    check_needs(method, protocols)
+    check_needs(method, protocols, datamodule)
     run_dir = Path(trainer.default_root_dir)
     initial_encoder = deepcopy(method.encoder)
     throughput = Throughput()
@@ -145,11 +145,11 @@ def pretrain(
     return metrics
 
 
-def check_needs(method: Method, protocols: Sequence[Protocol]) -> None:
-    """Refuse a protocol that the method cannot serve, before hours of training.
+def check_needs(method: Method, protocols: Sequence[Protocol], datamodule: DataModule) -> None:
+    """Refuse a protocol or data that cannot serve, before hours of training.
 
     Raises:
-        ValueError: Naming the protocol, what it needs and what the method offers.
+        ValueError: Naming who needs what, and what is offered.
     """
     offered = method.capabilities()
     for protocol in protocols:
@@ -157,6 +157,16 @@ def check_needs(method: Method, protocols: Sequence[Protocol]) -> None:
             raise ValueError(
                 f"{type(protocol).__name__} needs {protocol.needs!r}, but {type(method).__name__} offers "
                 f"{sorted(offered)}. Choose another evaluation=."
+            )
+    parts: list[tuple[Method | Protocol, str]] = [(method, PRETRAIN), *((protocol, "train") for protocol in protocols)]
+    for part, split in parts:
+        columns = datamodule.columns(split) if part.needs_columns else {}
+        missing = [name for name in part.needs_columns if name not in columns]
+        if missing:
+            raise ValueError(
+                f"{type(part).__name__} needs {', '.join(missing)}, but {type(datamodule).__name__} has "
+                f"{sorted(columns)}. Choose data=text_pairs for pairs of texts (data.score_column for their scores), or "
+                "data=image_text_pairs for captions."
             )
 
 
@@ -171,13 +181,13 @@ def evaluate_with_baselines(
     split: str = "test",
 ) -> dict[str, Any]:
     """Rows of metrics for raw input, a random encoder and the pretrained one, as stored in evaluation.json."""
-    feature_protocols = [protocol for protocol in protocols if isinstance(protocol, FeatureProtocol)]
+    of_features = [p for p in protocols if p.needs == "features" and (datamodule.labelled or not p.needs_labels)]
     rows = []
-    if feature_protocols and datamodule.labelled:
+    if of_features:
         random_encoder.to(device).eval()
-        raw_name = "raw pixels" if datamodule.spec.modality == "image" else "word counts"
+        raw_name = "word counts" if datamodule.spec.modality == "text" else "raw pixels"
         for row_name, fn in ((raw_name, raw_features(datamodule.spec)), ("random encoder", random_encoder.embed)):
-            metrics = evaluate({"features": fn}, feature_protocols, datamodule, device=device, split=split)
+            metrics = evaluate({"features": fn}, of_features, datamodule, device=device, split=split)
             rows.append({"name": row_name, "metrics": metrics})
     metrics = evaluate(capabilities, protocols, datamodule, device=device, split=split)
     rows.append({"name": f"{name} encoder", "metrics": metrics})

@@ -161,3 +161,38 @@ def supcon(z_a: Tensor, z_b: Tensor, labels: Tensor, *, temperature: float) -> T
         positive.fill_diagonal_(False)
         log_prob = F.log_softmax(logits, 1).masked_fill(~positive, 0)
         return -(log_prob.sum(1) / positive.sum(1)).mean()
+
+
+def clip_loss(z_image: Tensor, z_text: Tensor, *, logit_scale: Tensor) -> Tensor:
+    r"""Symmetric InfoNCE between images and texts: each finds its partner among all of the other kind.
+
+    .. math:: \frac{1}{2B} \sum_i \left[ -\log \frac{\exp(\gamma s_{i,i})}{\sum_j \exp(\gamma s_{i,j})}
+        - \log \frac{\exp(\gamma s_{i,i})}{\sum_j \exp(\gamma s_{j,i})} \right]
+
+    where :math:`s_{i,j}` is the cosine similarity of image i and text j and :math:`\gamma` is ``logit_scale``, the inverse
+    of a temperature. Similarities are computed in fp32 whatever the autocast precision.
+
+    Args:
+        z_image: Projections of images, shape (B, D), any scale.
+        z_text: Projections of texts, shape (B, D); row i belongs to image i.
+        logit_scale: Factor of the similarities, shape (), > 0; learned in the paper, from 1 / 0.07 to at most 100.
+
+    Returns:
+        Scalar, mean over both directions and B pairs, in nats.
+
+    Raises:
+        ValueError: If shapes differ.
+
+    References:
+        Radford et al., CLIP (2021), figure 3. arXiv:2103.00020
+    """
+    if z_image.shape != z_text.shape or z_image.ndim != 2:
+        raise ValueError(
+            f"Images and texts need equal shapes (B, D), found {tuple(z_image.shape)} and {tuple(z_text.shape)}."
+        )
+    with torch.autocast(z_image.device.type, enabled=False):
+        dtype = torch.promote_types(z_image.dtype, torch.float32)
+        similarities = F.normalize(z_image.to(dtype), dim=1) @ F.normalize(z_text.to(dtype), dim=1).T
+        logits = logit_scale.to(dtype) * similarities
+        partners = torch.arange(len(logits), device=logits.device)
+        return (F.cross_entropy(logits, partners) + F.cross_entropy(logits.T, partners)) / 2

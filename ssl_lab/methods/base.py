@@ -23,6 +23,7 @@ class Method(L.LightningModule, ABC):
     Attributes:
         modality: What kind of data it pretrains on.
         uses_labels: Whether the objective reads labels.
+        needs_columns: Columns of a batch that not all data of its modality have, and that it cannot do without.
         coupled_by: What ties the samples of a batch together, if the loss of a batch is not the mean of the losses of its
             parts; accumulating gradients over parts would then train another objective and is refused.
 
@@ -36,6 +37,7 @@ class Method(L.LightningModule, ABC):
 
     modality: ClassVar[Modality]
     uses_labels: ClassVar[bool] = False
+    needs_columns: ClassVar[tuple[str, ...]] = ()
     coupled_by: ClassVar[str] = ""
 
     def __init__(self, encoder: Encoder, optim: Optim) -> None:

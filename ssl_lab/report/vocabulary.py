@@ -61,6 +61,10 @@ def _other_score(probe: str, score: str) -> Metric:
     return Metric(table="other_scores", column=column, panel=f"{score}, %", line=probe, better="higher", percent=True)
 
 
+def _recall(direction: str) -> Metric:
+    return Metric(table="retrieval", column=f"{direction}, recall@{{0}}", better="higher", percent=True)
+
+
 def _masked(column: str, better: Better, *, percent: bool = False, format: str = ".1f") -> Metric:
     return Metric(table="masked", column=column, better=better, percent=percent, format=format)
 
@@ -73,6 +77,9 @@ def _distance(column: str) -> Metric:
     return Metric(table="samples", column=column, line="samples", better="lower", format=".4g")
 
 
+_CHANCE = "guessing (chance)"
+_IMAGE_TO_TEXT = _recall("caption of an image")
+_TEXT_TO_IMAGE = _recall("image of a caption")
 _UNIGRAM = "word frequencies alone (unigram)"
 _FACTORISED = "independent pixels (factorised)"
 _REAL = "real images (floor)"
@@ -95,14 +102,22 @@ _PATTERNS: tuple[tuple[str, Metric], ...] = (
     (r"knn/top1", _accuracy("kNN")),
     (r"knn/top1_k(\d+)", _accuracy("kNN, k = {0}")),
     (r"linear/top1", _accuracy("linear probe")),
+    (r"zero_shot/top1", _accuracy("zero-shot")),
     (r"few_label/top1_n(1)", _accuracy("1 label per class")),
     (r"few_label/top1_n(\d+)", _accuracy("{0} labels per class")),
     (r"knn/macro_f1", _other_score("kNN", "macro F1")),
     (r"knn/recall", _other_score("kNN", "mean recall")),
+    (r"zero_shot/macro_f1", _other_score("zero-shot", "macro F1")),
+    (r"zero_shot/recall", _other_score("zero-shot", "mean recall")),
     (r"linear/macro_f1", _other_score("linear probe", "macro F1")),
     (r"linear/recall", _other_score("linear probe", "mean recall")),
     (r"few_label/macro_f1_n(\d+)", _other_score("{0} per class", "macro F1")),
     (r"few_label/recall_n(\d+)", _other_score("{0} per class", "mean recall")),
+    (r"sts/spearman", Metric(table="similarity", column="Spearman correlation x 100", better="higher", percent=True)),
+    (r"retrieval/image_to_text_r(\d+)", _IMAGE_TO_TEXT),
+    (r"retrieval/text_to_image_r(\d+)", _TEXT_TO_IMAGE),
+    (r"retrieval/image_to_text_r(\d+)_chance", replace(_IMAGE_TO_TEXT, reference=_CHANCE, line=_CHANCE)),
+    (r"retrieval/text_to_image_r(\d+)_chance", replace(_TEXT_TO_IMAGE, reference=_CHANCE, line=_CHANCE)),
     (r"masked/perplexity", _PERPLEXITY),
     (r"masked/unigram_perplexity", replace(_PERPLEXITY, reference=_UNIGRAM, line=_UNIGRAM)),
     (r"masked/accuracy", _MASKED_ACCURACY),
@@ -134,6 +149,16 @@ TABLES: dict[str, tuple[str, str]] = {
         "The encoder is frozen; a simple classifier reads its features. kNN asks the nearest labelled neighbours; the "
         "linear probe is fitted on all labels, or on a few per class (mean ± standard deviation over random draws of "
         "the labelled samples).",
+    ),
+    "similarity": (
+        "Sentence similarity",
+        "The encoder is frozen. Pairs of sentences are ranked by the cosine of their features and by people's scores; the "
+        "Spearman correlation of both ranks is 100 if they agree and 0 if they have nothing to do with each other.",
+    ),
+    "retrieval": (
+        "Finding captions and images, %",
+        "How often one of an image's own captions, or the image of a caption, is among the 1, 5 or 10 most similar of the "
+        "whole split.",
     ),
     "masked": (
         "Guessing hidden words",

@@ -31,4 +31,14 @@ def test_settings_are_the_defaults_of_the_signature(path):
 def test_every_protocol_of_the_evaluation_is_in_some_file():
     used = {node["_target_"] for path in FILES for node in yaml.safe_load(path.read_text()).values()}
     names = {target.rsplit(".", 1)[1] for target in used}
-    assert names == {"KNN", "LinearProbe", "FewLabelProbe", "MaskedPrediction", "LikelihoodBound", "SampleQuality"}
+    assert names == {
+        "KNN",
+        "LinearProbe",
+        "FewLabelProbe",
+        "MaskedPrediction",
+        "LikelihoodBound",
+        "SampleQuality",
+        "STS",
+        "Retrieval",
+        "ZeroShot",
+    }

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from ssl_lab.losses.contrastive import nt_xent, queue_info_nce, supcon
+from ssl_lab.losses.contrastive import clip_loss, in_batch_info_nce, nt_xent, queue_info_nce, supcon
 
 
 def slow_nt_xent(z_a, z_b, temperature):
@@ -205,3 +205,118 @@ def test_supcon_refuses_bad_input(views, labels):
         supcon(*views, labels[:3], temperature=0.5)
     with pytest.raises(ValueError, match="positive"):
         supcon(*views, labels, temperature=0.0)
+
+
+def slow_in_batch_info_nce(anchors, candidates, temperature):
+    """Equations 4 and 5 of SimCSE, one anchor at a time."""
+    losses = []
+    for i, anchor in enumerate(anchors):
+        similarities = [torch.cosine_similarity(anchor, candidate, dim=0) for candidate in candidates]
+        exps = torch.stack(similarities).div(temperature).exp()
+        losses.append(-torch.log(exps[i] / exps.sum()))
+    return torch.stack(losses).mean()
+
+
+@pytest.fixture
+def negatives():
+    return torch.randn(4, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.5, 2.0])
+def test_in_batch_info_nce_equals_the_slow_loop(views, negatives, temperature):
+    anchors, positives = views
+    for candidates in (positives, torch.cat([positives, negatives])):
+        found = in_batch_info_nce(anchors, candidates, temperature=temperature)
+        torch.testing.assert_close(found, slow_in_batch_info_nce(anchors, candidates, temperature))
+
+
+def test_in_batch_info_nce_of_unrelated_candidates_is_the_logarithm_of_their_number():
+    anchors, candidates = torch.eye(12)[:4], torch.eye(12)[4:]
+    found = in_batch_info_nce(anchors, candidates, temperature=0.05)
+    assert found.item() == pytest.approx(math.log(8), rel=1e-6)
+
+
+def test_in_batch_info_nce_invariances(views, negatives):
+    anchors, positives = views
+    loss = in_batch_info_nce(anchors, torch.cat([positives, negatives]), temperature=0.2)
+    order = torch.randperm(6, generator=torch.Generator().manual_seed(1))
+    shuffled = torch.cat([positives[order], negatives.flip(0)])
+    torch.testing.assert_close(in_batch_info_nce(anchors[order], shuffled, temperature=0.2), loss)
+    scaled = torch.cat([positives / 7, 2 * negatives])
+    torch.testing.assert_close(in_batch_info_nce(3 * anchors, scaled, temperature=0.2), loss)
+    assert in_batch_info_nce(anchors, positives, temperature=0.2) < loss, "more negatives are harder"
+
+
+def test_gradient_of_in_batch_info_nce(views, negatives):
+    inputs = [x.requires_grad_() for x in (*views, negatives)]
+    assert torch.autograd.gradcheck(
+        lambda a, b, c: in_batch_info_nce(a, torch.cat([b, c]), temperature=0.5), tuple(inputs)
+    )
+
+
+def test_in_batch_info_nce_is_computed_in_fp32_under_autocast_and_stays_finite(views):
+    z_a, z_b = (z.float() for z in views)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = in_batch_info_nce(z_a, z_b, temperature=0.01)
+    torch.testing.assert_close(loss, in_batch_info_nce(z_a, z_b, temperature=0.01), rtol=0, atol=0)
+    assert torch.isfinite(in_batch_info_nce(torch.full((4, 3), 1e20), torch.zeros(4, 3), temperature=0.01))
+
+
+def test_in_batch_info_nce_refuses_bad_input(views):
+    with pytest.raises(ValueError, match="need shapes"):
+        in_batch_info_nce(views[0], views[1][:, :3], temperature=0.5)
+    with pytest.raises(ValueError, match="needs a candidate, found 3 for 6"):
+        in_batch_info_nce(views[0], views[1][:3], temperature=0.5)
+    with pytest.raises(ValueError, match="positive"):
+        in_batch_info_nce(*views, temperature=0.0)
+
+
+def slow_clip_loss(z_image, z_text, scale):
+    """Figure 3 of CLIP, one pair at a time."""
+    losses = []
+    for i in range(len(z_image)):
+        to_texts = torch.stack([torch.cosine_similarity(z_image[i], z, dim=0) for z in z_text]).mul(scale).exp()
+        to_images = torch.stack([torch.cosine_similarity(z, z_text[i], dim=0) for z in z_image]).mul(scale).exp()
+        losses += [-torch.log(to_texts[i] / to_texts.sum()), -torch.log(to_images[i] / to_images.sum())]
+    return torch.stack(losses).mean()
+
+
+@pytest.mark.parametrize("scale", [1.0, 1 / 0.07, 100.0])
+def test_clip_loss_equals_the_slow_loop(views, scale):
+    found = clip_loss(*views, logit_scale=torch.tensor(scale, dtype=torch.float64))
+    torch.testing.assert_close(found, slow_clip_loss(*views, scale))
+
+
+def test_clip_loss_is_the_mean_of_both_directions_of_info_nce(views):
+    both = [in_batch_info_nce(*pair, temperature=0.2) for pair in (views, views[::-1])]
+    torch.testing.assert_close(clip_loss(*views, logit_scale=torch.tensor(5.0).double()), sum(both) / 2)
+
+
+def test_clip_loss_invariances_and_closed_form(views):
+    z_image, z_text = views
+    scale = torch.tensor(3.0).double()
+    loss = clip_loss(z_image, z_text, logit_scale=scale)
+    order = torch.randperm(6, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(clip_loss(z_image[order], z_text[order], logit_scale=scale), loss)
+    torch.testing.assert_close(clip_loss(3 * z_text, z_image / 7, logit_scale=scale), loss)
+    expected = math.log(1 + 3 * math.exp(-2.0))
+    assert clip_loss(torch.eye(4), torch.eye(4), logit_scale=torch.tensor(2.0)).item() == pytest.approx(expected)
+
+
+def test_gradient_of_clip_loss_reaches_the_scale(views):
+    inputs = (*(z.requires_grad_() for z in views), torch.tensor(2.0, dtype=torch.float64, requires_grad=True))
+    assert torch.autograd.gradcheck(lambda a, b, scale: clip_loss(a, b, logit_scale=scale), inputs)
+
+
+def test_clip_loss_is_computed_in_fp32_under_autocast_and_stays_finite(views):
+    z_image, z_text = (z.float() for z in views)
+    scale = torch.tensor(100.0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = clip_loss(z_image, z_text, logit_scale=scale)
+    torch.testing.assert_close(loss, clip_loss(z_image, z_text, logit_scale=scale), rtol=0, atol=0)
+    assert torch.isfinite(clip_loss(torch.full((4, 3), 1e20), torch.zeros(4, 3), logit_scale=scale))
+
+
+def test_clip_loss_refuses_other_shapes(views):
+    with pytest.raises(ValueError, match="equal shapes"):
+        clip_loss(views[0], views[1][:3], logit_scale=torch.tensor(1.0))
