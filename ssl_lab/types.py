@@ -73,6 +73,10 @@ class Encoder(nn.Module, ABC):
     def embed(self, batch: Batch) -> Tensor:
         """Features of a batch, shape (B, embed_dim). What every protocol and every export uses."""
 
+    def pool(self, output: Tensor, *inputs: Tensor) -> Tensor:
+        """Features from what a forward pass returned for its inputs; the same unless the encoder pools afterwards."""
+        return output
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageGrid:

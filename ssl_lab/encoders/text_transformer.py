@@ -107,12 +107,15 @@ class TextTransformer(Encoder):
 
     def embed(self, batch: Batch) -> Tensor:
         """Pooled hidden states, shape (B, embed_dim)."""
-        mask = batch["attention_mask"]
-        hidden = self(batch["input_ids"], mask)
+        inputs = batch["input_ids"], batch["attention_mask"]
+        return self.pool(self(*inputs), *inputs)
+
+    def pool(self, output: Tensor, *inputs: Tensor) -> Tensor:
+        """One vector per text (B, D) of hidden states (B, L, D) for (input_ids, attention_mask)."""
         if self.pooling == "first":
-            return hidden[:, 0]  # type: ignore[no-any-return]
-        weights = mask.unsqueeze(-1).to(hidden.dtype)
-        return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)  # type: ignore[no-any-return]
+            return output[:, 0]
+        weights = inputs[1].unsqueeze(-1).to(output.dtype)
+        return (output * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
 def _bert_config(spec: DataSpec, size: str, dropout: float) -> BertConfig:

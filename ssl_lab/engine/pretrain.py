@@ -28,6 +28,7 @@ from ssl_lab.engine.callbacks import (
     steps_done,
 )
 from ssl_lab.engine.checkpoint import read_checkpoint
+from ssl_lab.engine.collapse import CollapseAlarm
 from ssl_lab.engine.loggers import MetricsFile, close_loggers
 from ssl_lab.engine.pictures import PicturesDuringTraining, log_image, save_projection
 from ssl_lab.engine.run_dir import environment, update_summary, write_json
@@ -99,6 +100,7 @@ def pretrain(
         ExactPosition(),
         throughput,
         guard,
+        CollapseAlarm(),
         EvaluateDuringTraining(datamodule, protocols, every_n_epochs=evaluate_every_n_epochs),
         PicturesDuringTraining(run_dir, datamodule, every_n_epochs=evaluate_every_n_epochs),
         SaveCheckpoint(run_dir, guard, every_n_minutes=save_every_n_minutes),

@@ -26,6 +26,8 @@ class Method(L.LightningModule, ABC):
         needs_columns: Columns of a batch that not all data of its modality have, and that it cannot do without.
         coupled_by: What ties the samples of a batch together, if the loss of a batch is not the mean of the losses of its
             parts; accumulating gradients over parts would then train another objective and is refused.
+        views: Draws random views of images, view after view, where the objective compares views; else None. Several
+            kinds of views come as a tuple, the largest first.
 
     Args:
         encoder: The network whose features are wanted.
@@ -49,6 +51,7 @@ class Method(L.LightningModule, ABC):
             )
         self.encoder = encoder
         self.optim = optim
+        self.views: Any = None  # a module; None cannot be called, so the type is left open
         self.last_loss = torch.tensor(0.0)
 
     @abstractmethod
@@ -115,7 +118,19 @@ class Method(L.LightningModule, ABC):
 
     def capabilities(self) -> Mapping[str, Callable[..., Any]]:
         """What protocols may call, by the name in ``Protocol.needs``; generative methods add ``sample``."""
-        return {"features": self.features}
+        offered: dict[str, Callable[..., Any]] = {"features": self.features}
+        if self.views is not None:
+            offered["view_features"] = self.view_features
+        return offered
+
+    @torch.no_grad()
+    def view_features(self, batch: Batch, num_views: int) -> Tensor:
+        """Features of random views of images (B, C, H, W), shape (num_views, B, D); of crops the large ones."""
+        views: list[Tensor] = []
+        while len(views) < num_views:
+            drawn = self.views(batch["image"])
+            views.extend(drawn[0] if isinstance(drawn, tuple) else drawn)
+        return torch.stack([self.features({"image": view}) for view in views[:num_views]])
 
     def pictures(self, batch: Batch) -> Mapping[str, Picture]:
         """What to look at during training, by name, for a batch of validation samples."""

@@ -77,6 +77,10 @@ def _distance(column: str) -> Metric:
     return Metric(table="samples", column=column, line="samples", better="lower", format=".4g")
 
 
+def _label_free(column: str, better: Better, *, format: str = ".2f") -> Metric:
+    return Metric(table="label_free", column=column, better=better, competes=False, format=format)
+
+
 _CHANCE = "guessing (chance)"
 _IMAGE_TO_TEXT = _recall("caption of an image")
 _TEXT_TO_IMAGE = _recall("image of a caption")
@@ -118,6 +122,11 @@ _PATTERNS: tuple[tuple[str, Metric], ...] = (
     (r"retrieval/text_to_image_r(\d+)", _TEXT_TO_IMAGE),
     (r"retrieval/image_to_text_r(\d+)_chance", replace(_IMAGE_TO_TEXT, reference=_CHANCE, line=_CHANCE)),
     (r"retrieval/text_to_image_r(\d+)_chance", replace(_TEXT_TO_IMAGE, reference=_CHANCE, line=_CHANCE)),
+    (r"rankme/rank", _label_free("RankMe", "higher", format=".1f")),
+    (r"lidar/rank", _label_free("LiDAR", "higher", format=".1f")),
+    (r"alignment/loss", _label_free("alignment", "lower")),
+    (r"uniformity/loss", _label_free("uniformity", "lower")),
+    (r"feature_std/mean", _label_free("spread", "higher", format=".3f")),
     (r"masked/perplexity", _PERPLEXITY),
     (r"masked/unigram_perplexity", replace(_PERPLEXITY, reference=_UNIGRAM, line=_UNIGRAM)),
     (r"masked/accuracy", _MASKED_ACCURACY),
@@ -159,6 +168,13 @@ TABLES: dict[str, tuple[str, str]] = {
         "Finding captions and images, %",
         "How often one of an image's own captions, or the image of a caption, is among the 1, 5 or 10 most similar of the "
         "whole split.",
+    ),
+    "label_free": (
+        "Features without labels",
+        "Nothing here reads a label, and no row wins: the numbers compare runs of one method and show collapse. RankMe "
+        "counts the directions that features use, LiDAR those that tell samples apart in spite of random views. "
+        "Alignment is the distance between views of one sample, uniformity how unevenly samples cover the sphere: both "
+        "are losses. Spread is 0 if all samples have the same features and at most 1.",
     ),
     "masked": (
         "Guessing hidden words",

@@ -89,6 +89,18 @@ def test_features_are_repeatable_and_leave_the_mode_alone(name):
     assert all(module.training for module in method.modules())
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_with_views_offers_their_features(name):
+    method, data = build(name)
+    takes_views = "views" in inspect.signature(type(method)).parameters
+    assert ("view_features" in method.capabilities()) == takes_views
+    if takes_views:
+        batch = next(iter(data.eval_dataloader("val")))
+        features = method.capabilities()["view_features"](batch, 3)
+        assert features.shape == (3, *method.features(batch).shape)
+        assert not torch.equal(features[0], features[1])
+
+
 def with_classes(columns, num_classes, split):
     rows = columns(split)
     return {**rows, "label": rows["label"] % num_classes}

@@ -86,6 +86,15 @@ def test_distance_between_real_images_is_a_floor_and_not_a_winner():
     assert not any(cell.best for row in table.rows for cell in row.cells)
 
 
+def test_label_free_metrics_have_a_table_of_their_own_without_a_winner():
+    metrics = {"rankme/rank": 47.31, "lidar/rank": 30.2, "alignment/loss": 0.1, "uniformity/loss": -2.5}
+    other = {name: 2 * value for name, value in metrics.items()}
+    table = by_key({"rows": [{"name": "a", "metrics": metrics}, {"name": "b", "metrics": other}]})["label_free"]
+    assert table.columns == ("RankMe ↑", "LiDAR ↑", "alignment ↓", "uniformity ↓")
+    assert [str(cell) for cell in table.rows[0].cells] == ["47.3", "30.2", "0.10", "-2.50"]
+    assert not any(cell.best for row in table.rows for cell in row.cells)
+
+
 def test_class_shares_are_in_the_order_of_classes():
     evaluation = {"rows": [{"name": "GAN", "metrics": {f"samples/class_share_{k}": k / 66 for k in range(11, -1, -1)}}]}
     (chart,) = class_shares(evaluation)
