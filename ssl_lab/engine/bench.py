@@ -12,13 +12,13 @@ import lightning as L
 import torch
 from lightning.fabric.utilities.throughput import get_available_flops
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_lab import distributed
 from ssl_lab.data.base import DataModule
 from ssl_lab.methods.base import Method
-from ssl_lab.types import Batch
+from ssl_lab.types import Batch, Encoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class _Clock(Callback):
         self.parts: list[dict[str, float]] = []
         self.num_tokens = 0.0
         self.flop = 0
-        self.encoder_inputs: tuple[Any, ...] = ()
+        self.encoder_inputs: dict[Encoder, tuple[Any, ...]] = {}
         self._step = 0
         self._seconds = dict.fromkeys(("data", "views", "training_step", "closure", "optimizer"), 0.0)
 
@@ -75,10 +75,12 @@ class _Clock(Callback):
         self._start = self._end = self._now()
 
     def _instrument(self, method: Method, optimizers: list[Any]) -> None:
-        def remember(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-            self.encoder_inputs = inputs
+        def remember(encoder: Any, inputs: tuple[Any, ...]) -> None:
+            self.encoder_inputs[encoder] = inputs
 
-        method.encoder.register_forward_pre_hook(remember)
+        for encoder in method.encoder.modules():
+            if isinstance(encoder, Encoder):  # one, or those of which it is made
+                encoder.register_forward_pre_hook(remember)
         for pretext in method.pretexts():
             pretext.register_forward_pre_hook(lambda *_: self._tick("views", -1))
             pretext.register_forward_hook(lambda *_: self._tick("views", 1))
@@ -175,7 +177,9 @@ def bench(
         )
     device = trainer.strategy.root_device
     step = statistics.median(clock.plain)
-    bare = _bare_seconds(method.to(device), clock.encoder_inputs, trainer, repeats=max(3, num_steps // 3))
+    method.to(device)
+    repeats = max(3, num_steps // 3)
+    bare = sum(_bare_seconds(*call, trainer, repeats=repeats) for call in clock.encoder_inputs.items())
     peak = _peak_flops(device, str(trainer.precision))
     world = distributed.world_size()
     return Speed(
@@ -213,9 +217,9 @@ def _shares(parts: list[dict[str, float]]) -> dict[str, float]:
     return {**shares, "other": 1 - sum(shares.values())}
 
 
-def _bare_seconds(method: Method, inputs: tuple[Any, ...], trainer: L.Trainer, *, repeats: int) -> float:
+def _bare_seconds(encoder: Encoder, inputs: tuple[Any, ...], trainer: L.Trainer, *, repeats: int) -> float:
     """Forward and backward of the encoder on random inputs like those it saw; median of several runs."""
-    encoder = method.encoder.train().requires_grad_()
+    encoder.train().requires_grad_()
     spec = encoder.spec
 
     def random_like(x: Any) -> Any:
