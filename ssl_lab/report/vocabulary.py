@@ -61,8 +61,10 @@ def _other_score(probe: str, score: str) -> Metric:
     return Metric(table="other_scores", column=column, panel=f"{score}, %", line=probe, better="higher", percent=True)
 
 
-def _recall(direction: str) -> Metric:
-    return Metric(table="retrieval", column=f"{direction}, recall@{{0}}", better="higher", percent=True)
+def _recall(found: str, asked: str) -> Metric:
+    panel = f"{found.capitalize()} of {asked}, recall, %"
+    table = f"retrieval_{found}"
+    return Metric(table=table, column="recall@{0}", panel=panel, line="recall@{0}", better="higher", percent=True)
 
 
 def _masked(column: str, better: Better, *, percent: bool = False, format: str = ".1f") -> Metric:
@@ -82,8 +84,8 @@ def _label_free(column: str, better: Better, *, format: str = ".2f") -> Metric:
 
 
 _CHANCE = "guessing (chance)"
-_IMAGE_TO_TEXT = _recall("caption of an image")
-_TEXT_TO_IMAGE = _recall("image of a caption")
+_IMAGE_TO_TEXT = _recall("caption", "an image")
+_TEXT_TO_IMAGE = _recall("image", "a caption")
 _UNIGRAM = "word frequencies alone (unigram)"
 _FACTORISED = "independent pixels (factorised)"
 _REAL = "real images (floor)"
@@ -95,6 +97,10 @@ _FRECHET = _distance("Fréchet distance, {0}")
 _FRECHET_N = _distance("Fréchet distance, {0}, {1} samples")
 _KID = _distance("kernel distance (KID), {0}")
 _KID_N = _distance("kernel distance (KID), {0}, {1} samples")
+
+
+def _by_chance(metric: Metric) -> Metric:
+    return replace(metric, reference=_CHANCE, line=f"{metric.line} by chance")
 
 
 def _floor(metric: Metric) -> Metric:
@@ -120,6 +126,7 @@ _PATTERNS: tuple[tuple[str, Metric], ...] = (
     (r"sts/spearman", Metric(table="similarity", column="Spearman correlation x 100", better="higher", percent=True)),
     (r"retrieval/image_to_text_r(\d+)", _IMAGE_TO_TEXT),
     (r"retrieval/text_to_image_r(\d+)", _TEXT_TO_IMAGE),
+<<<<<<< HEAD
     (r"retrieval/image_to_text_r(\d+)_chance", replace(_IMAGE_TO_TEXT, reference=_CHANCE, line=_CHANCE)),
     (r"retrieval/text_to_image_r(\d+)_chance", replace(_TEXT_TO_IMAGE, reference=_CHANCE, line=_CHANCE)),
     (r"rankme/rank", _label_free("RankMe", "higher", format=".1f")),
@@ -127,6 +134,10 @@ _PATTERNS: tuple[tuple[str, Metric], ...] = (
     (r"alignment/loss", _label_free("alignment", "lower")),
     (r"uniformity/loss", _label_free("uniformity", "lower")),
     (r"feature_std/mean", _label_free("spread", "higher", format=".3f")),
+=======
+    (r"retrieval/image_to_text_r(\d+)_chance", _by_chance(_IMAGE_TO_TEXT)),
+    (r"retrieval/text_to_image_r(\d+)_chance", _by_chance(_TEXT_TO_IMAGE)),
+>>>>>>> pairs
     (r"masked/perplexity", _PERPLEXITY),
     (r"masked/unigram_perplexity", replace(_PERPLEXITY, reference=_UNIGRAM, line=_UNIGRAM)),
     (r"masked/accuracy", _MASKED_ACCURACY),
@@ -164,10 +175,13 @@ TABLES: dict[str, tuple[str, str]] = {
         "The encoder is frozen. Pairs of sentences are ranked by the cosine of their features and by people's scores; the "
         "Spearman correlation of both ranks is 100 if they agree and 0 if they have nothing to do with each other.",
     ),
-    "retrieval": (
-        "Finding captions and images, %",
-        "How often one of an image's own captions, or the image of a caption, is among the 1, 5 or 10 most similar of the "
-        "whole split.",
+    "retrieval_caption": (
+        "Finding the caption of an image, %",
+        "How often one of an image's own captions is among the 1, 5 or 10 most similar of all captions of the split.",
+    ),
+    "retrieval_image": (
+        "Finding the image of a caption, %",
+        "How often the image that a caption describes is among the 1, 5 or 10 most similar of all images of the split.",
     ),
     "label_free": (
         "Features without labels",
