@@ -126,18 +126,13 @@ _PATTERNS: tuple[tuple[str, Metric], ...] = (
     (r"sts/spearman", Metric(table="similarity", column="Spearman correlation x 100", better="higher", percent=True)),
     (r"retrieval/image_to_text_r(\d+)", _IMAGE_TO_TEXT),
     (r"retrieval/text_to_image_r(\d+)", _TEXT_TO_IMAGE),
-<<<<<<< HEAD
-    (r"retrieval/image_to_text_r(\d+)_chance", replace(_IMAGE_TO_TEXT, reference=_CHANCE, line=_CHANCE)),
-    (r"retrieval/text_to_image_r(\d+)_chance", replace(_TEXT_TO_IMAGE, reference=_CHANCE, line=_CHANCE)),
+    (r"retrieval/image_to_text_r(\d+)_chance", _by_chance(_IMAGE_TO_TEXT)),
+    (r"retrieval/text_to_image_r(\d+)_chance", _by_chance(_TEXT_TO_IMAGE)),
     (r"rankme/rank", _label_free("RankMe", "higher", format=".1f")),
     (r"lidar/rank", _label_free("LiDAR", "higher", format=".1f")),
     (r"alignment/loss", _label_free("alignment", "lower")),
     (r"uniformity/loss", _label_free("uniformity", "lower")),
     (r"feature_std/mean", _label_free("spread", "higher", format=".3f")),
-=======
-    (r"retrieval/image_to_text_r(\d+)_chance", _by_chance(_IMAGE_TO_TEXT)),
-    (r"retrieval/text_to_image_r(\d+)_chance", _by_chance(_TEXT_TO_IMAGE)),
->>>>>>> pairs
     (r"masked/perplexity", _PERPLEXITY),
     (r"masked/unigram_perplexity", replace(_PERPLEXITY, reference=_UNIGRAM, line=_UNIGRAM)),
     (r"masked/accuracy", _MASKED_ACCURACY),
