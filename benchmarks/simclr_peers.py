@@ -4,8 +4,8 @@
     python benchmarks/simclr_peers.py --encoder convnet --json benchmarks/results/simclr_peers_convnet.json
 
 lightly runs the loop of its documentation: PIL transforms in data-loader workers, one forward pass a view, fp32; and the
-same under bf16 autocast, so that precision is equal. ssl_lab runs what ``ssl-lab pretrain`` runs, Lightning and all of
-its callbacks included, in both precisions. Images are random bytes: no transform or network is faster for some images
+same under bf16 autocast, so that precision is equal. ssl_lab runs its training path through Lightning, as
+``ssl-lab bench`` does, in both precisions. Images are random bytes: no transform or network is faster for some images
 than for others. Contenders take turns; medians over runs and their spread are reported.
 """
 

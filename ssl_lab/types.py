@@ -64,10 +64,12 @@ class Encoder(nn.Module, ABC):
     Attributes:
         spec: The data it was built for.
         embed_dim: Width D of its features.
+        pretrained: Whether it starts from published weights instead of random ones.
     """
 
     spec: DataSpec
     embed_dim: int
+    pretrained: bool = False
 
     @abstractmethod
     def embed(self, batch: Batch) -> Tensor:

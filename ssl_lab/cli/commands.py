@@ -29,6 +29,7 @@ from ssl_lab.data.base import DataModule
 from ssl_lab.engine import pretrain as engine
 from ssl_lab.engine.bench import Speed
 from ssl_lab.engine.bench import bench as run_bench
+from ssl_lab.engine.callbacks import InterruptedRunError
 from ssl_lab.engine.checkpoint import find_checkpoint
 from ssl_lab.engine.pictures import render
 from ssl_lab.engine.run_dir import environment, read_json, update_summary, write_atomically, write_json
@@ -46,6 +47,8 @@ def pretrain(args: list[str]) -> int:
         sys.argv = command_line  # Lightning starts further DDP ranks from it
         try:
             return _run(cfg)
+        except InterruptedRunError:
+            raise  # the user has stopped a sweep, not one of its trials
         except Exception as error:
             in_process = HydraConfig.get().launcher._target_.endswith("BasicLauncher")
             if os.environ.get("SSL_LAB_TRACEBACK") or not in_process:
@@ -59,8 +62,10 @@ def pretrain(args: list[str]) -> int:
     sys.argv = [command_line[0], *sorted(args, key=lambda arg: arg not in ("-m", "--multirun"))]
     try:
         hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="pretrain")(task)()
-    except SystemExit as stop:  # Hydra's own parser has said why
-        return int(bool(stop.code))
+    except SystemExit as stop:
+        if stop.code != 2:
+            raise
+        return 1  # Hydra's own parser has said why
     finally:
         sys.argv = command_line
     return 1 if failures else 0

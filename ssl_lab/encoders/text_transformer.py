@@ -57,6 +57,7 @@ class TextTransformer(Encoder):
         self.spec = spec
         self.pooling = pooling
         self._pretrained = pretrained
+        self.pretrained = pretrained is not None
         self._config = _bert_config(spec, size, dropout) if pretrained is None else _load_config(pretrained)
         limit = self._config.max_position_embeddings
         if self._config.vocab_size < spec.vocab_size or limit < spec.shape[0]:

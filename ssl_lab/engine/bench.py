@@ -64,7 +64,7 @@ class _Clock(Callback):
         self.parts: list[dict[str, float]] = []
         self.num_tokens = 0.0
         self.flop = 0
-        self.encoder_inputs: dict[Encoder, tuple[Any, ...]] = {}
+        self.calls: list[tuple[Encoder, tuple[Any, ...]]] = []  # of encoders in a step, those with gradient
         self._step = 0
         self._seconds = dict.fromkeys(("data", "views", "training_step", "closure", "optimizer"), 0.0)
 
@@ -76,7 +76,8 @@ class _Clock(Callback):
 
     def _instrument(self, method: Method, optimizers: list[Any]) -> None:
         def remember(encoder: Any, inputs: tuple[Any, ...]) -> None:
-            self.encoder_inputs[encoder] = inputs
+            if torch.is_grad_enabled():
+                self.calls.append((encoder, inputs))
 
         for encoder in method.encoder.modules():
             if isinstance(encoder, Encoder):  # one, or those of which it is made
@@ -123,6 +124,7 @@ class _Clock(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
         self._step += 1
+        self.calls = []
         if self._apart:
             self._seconds["data"] += self._now() - self._end
         if self._step == 1:
@@ -179,7 +181,7 @@ def bench(
     step = statistics.median(clock.plain)
     method.to(device)
     repeats = max(3, num_steps // 3)
-    bare = sum(_bare_seconds(*call, trainer, repeats=repeats) for call in clock.encoder_inputs.items())
+    bare = sum(_bare_seconds(*call, trainer, repeats=repeats) for call in tuple(clock.calls))
     peak = _peak_flops(device, str(trainer.precision))
     world = distributed.world_size()
     return Speed(

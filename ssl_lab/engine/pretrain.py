@@ -101,8 +101,7 @@ def pretrain(
         throughput,
         guard,
         CollapseAlarm(),
-        EvaluateDuringTraining(datamodule, protocols, every_n_epochs=evaluate_every_n_epochs),
-        PicturesDuringTraining(run_dir, datamodule, every_n_epochs=evaluate_every_n_epochs),
+        *_watchers(run_dir, datamodule, protocols, every_n_epochs=evaluate_every_n_epochs),
         SaveCheckpoint(run_dir, guard, every_n_minutes=save_every_n_minutes),
     ]
     trainer.loggers = [MetricsFile(run_dir), *trainer.loggers]
@@ -114,25 +113,28 @@ def pretrain(
         update_summary(run_dir, **_description(method, datamodule), **environment(), status="running", error=None)
     try:
         trainer.fit(method, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        device = trainer.strategy.root_device
+        method.to(device)
+        table = evaluate_with_baselines(
+            method.capabilities(), protocols, datamodule, initial_encoder, name=type(method).__name__, device=device
+        )
+        metrics |= {f"test/{name}": value for name, value in table["rows"][-1]["metrics"].items()}
+        if trainer.is_global_zero:
+            if table["rows"][-1]["metrics"]:
+                write_json(run_dir / "evaluation.json", table)
+            for logger in trainer.loggers[1:]:
+                logger.log_metrics({name: value for name, value in metrics.items() if name.startswith("test/")})
+            _draw_projection(trainer, run_dir, method, datamodule, protocols)
     except BaseException as error:
+        if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
+            error = KeyboardInterrupt()  # Lightning turns a second Ctrl-C into an exit
         close_loggers(trainer, failed=True)
         if trainer.is_global_zero:
             status = "interrupted" if isinstance(error, InterruptedRunError | KeyboardInterrupt) else "failed"
             update_summary(run_dir, status=status, error=str(error) or type(error).__name__, step=steps_done(trainer))
-        raise
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    device = trainer.strategy.root_device
-    method.to(device)
-    table = evaluate_with_baselines(
-        method.capabilities(), protocols, datamodule, initial_encoder, name=type(method).__name__, device=device
-    )
-    metrics |= {f"test/{name}": value for name, value in table["rows"][-1]["metrics"].items()}
+        raise error
     if trainer.is_global_zero:
-        if table["rows"][-1]["metrics"]:
-            write_json(run_dir / "evaluation.json", table)
-        for logger in trainer.loggers[1:]:
-            logger.log_metrics({name: value for name, value in metrics.items() if name.startswith("test/")})
-        _draw_projection(trainer, run_dir, method, datamodule, protocols)
         update_summary(
             run_dir,
             status="finished",
@@ -145,6 +147,20 @@ def pretrain(
         )
     close_loggers(trainer)
     return metrics
+
+
+def _watchers(
+    run_dir: Path, datamodule: DataModule, protocols: Sequence[Protocol], *, every_n_epochs: int
+) -> list[Callback]:
+    """What looks at the validation split during training; nothing where there is none."""
+    try:
+        datamodule.columns("val")
+    except ValueError:
+        return []
+    return [
+        EvaluateDuringTraining(datamodule, protocols, every_n_epochs=every_n_epochs),
+        PicturesDuringTraining(run_dir, datamodule, every_n_epochs=every_n_epochs),
+    ]
 
 
 def check_needs(method: Method, protocols: Sequence[Protocol], datamodule: DataModule) -> None:
@@ -188,7 +204,8 @@ def evaluate_with_baselines(
     if of_features:
         random_encoder.to(device).eval()
         raw_name = "word counts" if datamodule.spec.modality == "text" else "raw pixels"
-        for row_name, fn in ((raw_name, raw_features(datamodule.spec)), ("random encoder", random_encoder.embed)):
+        start_name = "initial encoder" if random_encoder.pretrained else "random encoder"
+        for row_name, fn in ((raw_name, raw_features(datamodule.spec)), (start_name, random_encoder.embed)):
             metrics = evaluate({"features": fn}, of_features, datamodule, device=device, split=split)
             rows.append({"name": row_name, "metrics": metrics})
     metrics = evaluate(capabilities, protocols, datamodule, device=device, split=split)

@@ -104,7 +104,8 @@ class Method(L.LightningModule, ABC):
         if self._trainer is None:  # a step outside of a trainer
             return False
         done = self.global_step if self.automatic_optimization else self.trainer.fit_loop.total_batch_idx
-        return (done + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined, no-any-return]
+        interval = int(self.trainer.log_every_n_steps)  # type: ignore[attr-defined]
+        return interval > 0 and (done + 1) % interval == 0
 
     @final
     @torch.no_grad()
