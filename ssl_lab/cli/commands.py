@@ -41,16 +41,20 @@ from ssl_lab.types import ImageGrid
 def pretrain(args: list[str]) -> int:
     """``ssl-lab pretrain``: one run, or with ``-m`` a sweep."""
     failures: list[str] = []
+    stopped: list[InterruptedRunError] = []
     command_line = list(sys.argv)
 
     def task(cfg: DictConfig) -> float | None:
+        if stopped:
+            return None  # what was stopped is the sweep, not one of its trials
         sys.argv = command_line  # Lightning starts further DDP ranks from it
         try:
             return _run(cfg)
-        except InterruptedRunError:
-            raise  # the user has stopped a sweep, not one of its trials
         except Exception as error:
             in_process = HydraConfig.get().launcher._target_.endswith("BasicLauncher")
+            if in_process and isinstance(error, InterruptedRunError):
+                stopped.append(error)
+                return None
             if os.environ.get("SSL_LAB_TRACEBACK") or not in_process:
                 raise
             failures.append(explain(error))
@@ -68,6 +72,8 @@ def pretrain(args: list[str]) -> int:
         return 1  # Hydra's own parser has said why
     finally:
         sys.argv = command_line
+    if stopped:
+        raise stopped[0]
     return 1 if failures else 0
 
 
