@@ -78,6 +78,7 @@ class FeatureQueue(nn.Module):
 
     References:
         He et al., Momentum Contrast (2019), section 3.2. arXiv:1911.05722
+        Dwibedi et al., With a Little Help from My Friends (2021), section 3.2. arXiv:2104.14548
     """
 
     features: Tensor
@@ -100,3 +101,9 @@ class FeatureQueue(nn.Module):
         places = (self.position + torch.arange(len(features), device=features.device)) % size
         self.features.index_copy_(0, places, features)
         self.position.copy_((self.position + len(features)) % size)
+
+    @torch.no_grad()
+    def nearest(self, x: Tensor) -> Tensor:
+        """The stored feature with the largest cosine to each row of x, both of shape (N, D)."""
+        with torch.autocast(x.device.type, enabled=False):
+            return self.features[(x.to(self.features.dtype) @ self.features.T).argmax(1)]

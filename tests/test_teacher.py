@@ -90,6 +90,18 @@ def test_queue_goes_on_from_a_checkpoint():
     assert torch.equal(queue.features, other.features)
 
 
+def test_nearest_has_the_largest_cosine_whatever_the_scale():
+    queue = FeatureQueue(size=20, dim=6)
+    x = torch.randn(5, 6)
+    cosines = torch.cosine_similarity(x.unsqueeze(1), queue.features.unsqueeze(0), dim=2)
+    expected = torch.stack([queue.features[max(range(20), key=row.__getitem__)] for row in cosines])
+    assert torch.equal(queue.nearest(x), expected)
+    assert torch.equal(queue.nearest(100 * x), expected)
+    assert torch.equal(queue.nearest(3 * queue.features), queue.features)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(queue.nearest(x), expected)
+
+
 def test_a_queue_leaves_the_random_stream_alone():
     torch.manual_seed(0)
     expected = torch.rand(3)

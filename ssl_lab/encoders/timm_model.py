@@ -40,6 +40,7 @@ class TimmModel(ImageEncoder):
             arguments.setdefault("img_size", spec.shape[1:] or None)  # text has no size and is refused below
         network: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, **arguments)
         super().__init__(spec, embed_dim=network.num_features)
+        self.pretrained = pretrained
         self.network = network
         try:
             with torch.no_grad():

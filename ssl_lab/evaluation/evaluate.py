@@ -10,7 +10,7 @@ import torch
 
 from ssl_lab import distributed
 from ssl_lab.data.base import DataModule
-from ssl_lab.evaluation.protocol import FeatureProtocol, Protocol, extract
+from ssl_lab.evaluation.protocol import FeatureProtocol, LabelFreeProtocol, Protocol, extract, features_of
 
 
 def evaluate(
@@ -40,8 +40,8 @@ def evaluate(
         if protocol.needs not in capabilities:
             raise ValueError(
                 f"{type(protocol).__name__} needs {protocol.needs!r}, but only {sorted(capabilities)} is offered. Choose "
-                "another evaluation= or a method with this capability: generative methods offer sample, VAE also elbo, "
-                "MLM predict_masked."
+                "another evaluation= or a method with this capability: methods with views offer view_features, generative "
+                "methods sample, VAE also elbo, MLM predict_masked."
             )
     left_out = [type(p).__name__ for p in protocols if p.needs_labels and not datamodule.labelled]
     if left_out:
@@ -49,16 +49,22 @@ def evaluate(
             f"{', '.join(left_out)} need labels and {type(datamodule).__name__} has none: left out.", stacklevel=2
         )
     runnable = [p for p in protocols if datamodule.labelled or not p.needs_labels]
+    probes = [p for p in runnable if isinstance(p, FeatureProtocol)]
+    label_free = [p for p in runnable if isinstance(p, LabelFreeProtocol)]
     metrics: dict[str, float] = {}
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        feature_protocols = [p for p in runnable if isinstance(p, FeatureProtocol)]
-        if feature_protocols:
-            features = extract(capabilities["features"], datamodule, device=device, split=split)
+        if probes or label_free:
+            fn = capabilities["features"]
+            scored = features_of(fn, datamodule, split, device=device)
+            features = extract(fn, datamodule, device=device, split=split, scored=scored) if probes else None
             if distributed.rank() == 0:
-                for feature_protocol in feature_protocols:
-                    metrics |= feature_protocol.score(features)
+                for probe in probes:
+                    assert features is not None
+                    metrics |= probe.score(features)
+                for statistic in label_free:
+                    metrics |= statistic.score(scored[0])
         if distributed.rank() == 0:
             for protocol in runnable:
-                if not isinstance(protocol, FeatureProtocol):
+                if not isinstance(protocol, FeatureProtocol | LabelFreeProtocol):
                     metrics |= protocol.run(capabilities[protocol.needs], datamodule, device=device, split=split)
     return distributed.broadcast_object(metrics)

@@ -21,10 +21,12 @@ class Protocol(ABC):
     Attributes:
         needs: What it calls, a name in ``Method.capabilities()``: ``"features"``, ``"sample"`` and others.
         needs_labels: Whether the data must be labelled.
+        needs_columns: Columns of the data that not all data have, and that it cannot do without.
     """
 
     needs: ClassVar[str]
     needs_labels: ClassVar[bool] = False
+    needs_columns: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def run(
@@ -63,8 +65,24 @@ class FeatureSet:
     num_classes: int
 
 
+class LabelFreeProtocol(Protocol):
+    """A protocol that looks at the features of the scored split alone: nothing is fitted and no label is read."""
+
+    needs: ClassVar[str] = "features"
+
+    @abstractmethod
+    def score(self, x: Tensor) -> dict[str, float]:
+        """Metrics of features, fp32 (N, D)."""
+
+    def run(
+        self, fn: Callable[[Batch], Tensor], datamodule: DataModule, *, device: torch.device, split: str = "test"
+    ) -> dict[str, float]:
+        """Extract features of the split and score them."""
+        return self.score(features_of(fn, datamodule, split, device=device)[0])
+
+
 class FeatureProtocol(Protocol):
-    """A protocol that scores frozen features; several of them share one extraction."""
+    """A protocol that fits a classifier to frozen features; several of them share one extraction."""
 
     needs: ClassVar[str] = "features"
     needs_labels: ClassVar[bool] = True
@@ -81,9 +99,21 @@ class FeatureProtocol(Protocol):
 
 
 def extract(
-    fn: Callable[[Batch], Tensor], datamodule: DataModule, *, device: torch.device, split: str = "test"
+    fn: Callable[[Batch], Tensor],
+    datamodule: DataModule,
+    *,
+    device: torch.device,
+    split: str = "test",
+    scored: tuple[Tensor, Tensor] | None = None,
 ) -> FeatureSet:
-    """Features of the ``train`` split and of ``split``; ranks share the work and all get the result.
+    """Features and labels of the ``train`` split and of ``split``; rows without a label are left out.
+
+    Args:
+        fn: Features (B, D) of a batch.
+        datamodule: The data.
+        device: Where to compute.
+        split: What is scored.
+        scored: What :func:`features_of` has found for ``split``, if it was asked before.
 
     Raises:
         ValueError: If the data has no labels.
@@ -92,28 +122,33 @@ def extract(
         raise ValueError(
             f"{type(datamodule).__name__} has no labels, which probes need. Set its label column or folder."
         )
-    train_x, train_y = _features_of(fn, datamodule, "train", device)
-    test_x, test_y = _features_of(fn, datamodule, split, device)
+    train_x, train_y = features_of(fn, datamodule, "train", device=device)
+    test_x, test_y = scored or features_of(fn, datamodule, split, device=device)
     return FeatureSet(
-        train_x=train_x, train_y=train_y, test_x=test_x, test_y=test_y, num_classes=datamodule.spec.num_classes
+        train_x=train_x[train_y >= 0],
+        train_y=train_y[train_y >= 0],
+        test_x=test_x[test_y >= 0],
+        test_y=test_y[test_y >= 0],
+        num_classes=datamodule.spec.num_classes,
     )
 
 
 @torch.no_grad()
-def _features_of(
-    fn: Callable[[Batch], Tensor], datamodule: DataModule, split: str, device: torch.device
+def features_of(
+    fn: Callable[[Batch], Tensor], datamodule: DataModule, split: str, *, device: torch.device
 ) -> tuple[Tensor, Tensor]:
+    """Features fp32 (N, D) and labels int64 (N,) of a whole split in its order; -1 marks a row without a label.
+
+    Ranks share the work and all get the result.
+    """
     features: dict[int, Tensor] = {}
     labels: dict[int, Tensor] = {}
     for k, batch in enumerate(datamodule.eval_dataloader(split)):
         if k % distributed.world_size() == distributed.rank():
             features[k] = fn({name: column.to(device) for name, column in batch.items()}).float().cpu()
-            labels[k] = batch["label"].cpu()
+            labels[k] = batch["label"].cpu() if "label" in batch else torch.full((len(features[k]),), -1)
     for other in distributed.gather_objects((features, labels)):
         features |= other[0]
         labels |= other[1]
     order = sorted(features)
-    x = torch.cat([features[k] for k in order]).to(device)
-    y = torch.cat([labels[k] for k in order]).to(device)
-    known = y >= 0  # -1 marks an unlabelled sample, as in Hugging Face data sets
-    return x[known], y[known]
+    return torch.cat([features[k] for k in order]).to(device), torch.cat([labels[k] for k in order]).to(device)

@@ -123,6 +123,9 @@ def _ordered(names: Iterable[str]) -> list[str]:
 def _metric(name: str) -> Metric:
     named = {
         "train/loss": Metric(table="", column="", panel="Training loss", line="", format=".4g"),
+        "train/feature_std": Metric(
+            table="", column="", panel="Spread of features (0 = collapsed)", line="", format=".3f"
+        ),
         "optim/lr": Metric(table="", column="", panel="Learning rate", line="", format=".3g"),
         "perf/samples_per_sec": Metric(table="", column="", panel="Samples per second", line="", format=",.0f"),
         "perf/data_wait_frac": Metric(table="", column="", panel="Waiting for data, % of time", line="", percent=True),

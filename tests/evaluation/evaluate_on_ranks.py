@@ -14,10 +14,15 @@ from arrays import ArrayImages
 from ssl_lab import distributed
 from ssl_lab.evaluation.evaluate import evaluate
 from ssl_lab.evaluation.knn import KNN
+from ssl_lab.evaluation.label_free import FeatureStd, RankMe, Uniformity
 from ssl_lab.evaluation.linear import FewLabelProbe, LinearProbe
 from ssl_lab.evaluation.samples import SampleQuality
+from ssl_lab.evaluation.views import Alignment, LiDAR
 
-PROTOCOLS = (KNN(), LinearProbe(), FewLabelProbe(num_draws=2), SampleQuality(num_samples=20))
+PROTOCOLS = (
+    *(KNN(), LinearProbe(), FewLabelProbe(num_draws=2), SampleQuality(num_samples=20)),
+    *(RankMe(), Uniformity(), FeatureStd(), Alignment(), LiDAR()),
+)
 num_images = 0
 
 
@@ -28,10 +33,17 @@ def faint_features(batch):
     return batch["image"][:, 0, 3:5, 2:6].flatten(1).float()
 
 
+def faint_views(batch, num_views):
+    """The same pixels under noise, counted by nobody."""
+    pixels = batch["image"][:, 0, 3:5, 2:6].flatten(1).float()
+    return pixels + 10 * torch.randn(num_views, *pixels.shape)
+
+
 def all_metrics():
     datamodule = ArrayImages(eval_batch_size=10)
     capabilities = {
         "features": faint_features,
+        "view_features": faint_views,
         "sample": lambda num_samples, generator: torch.rand(num_samples, 1, 8, 8, generator=generator),
     }
     return evaluate(capabilities, PROTOCOLS, datamodule, device=torch.device("cpu"))

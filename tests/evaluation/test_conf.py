@@ -12,10 +12,14 @@ from ssl_lab.evaluation.protocol import Protocol
 FILES = sorted((config_dir() / "evaluation").glob("*.yaml"))
 
 
+def protocols(path):
+    return [node for name, node in yaml.safe_load(path.read_text()).items() if name != "defaults"]
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_settings_are_the_defaults_of_the_signature(path):
     assert path.read_text().startswith("# ")
-    for node in yaml.safe_load(path.read_text()).values():
+    for node in protocols(path):
         module, name = node.pop("_target_").rsplit(".", 1)
         protocol = getattr(importlib.import_module(module), name)
         assert issubclass(protocol, Protocol)
@@ -29,6 +33,12 @@ def test_settings_are_the_defaults_of_the_signature(path):
 
 
 def test_every_protocol_of_the_evaluation_is_in_some_file():
-    used = {node["_target_"] for path in FILES for node in yaml.safe_load(path.read_text()).values()}
+    used = {node["_target_"] for path in FILES for node in protocols(path)}
     names = {target.rsplit(".", 1)[1] for target in used}
-    assert names == {"KNN", "LinearProbe", "FewLabelProbe", "MaskedPrediction", "LikelihoodBound", "SampleQuality"}
+    labelled = {"KNN", "LinearProbe", "FewLabelProbe"}
+    label_free = {"RankMe", "Uniformity", "FeatureStd", "Alignment", "LiDAR"}
+    assert names == labelled | label_free | {"MaskedPrediction", "LikelihoodBound", "SampleQuality"} | {
+        "STS",
+        "Retrieval",
+        "ZeroShot",
+    }

@@ -10,12 +10,14 @@ from evaluation.evaluate_on_ranks import PROTOCOLS, all_metrics
 
 from ssl_lab.evaluation.evaluate import evaluate
 from ssl_lab.evaluation.knn import KNN
+from ssl_lab.evaluation.label_free import FeatureStd, RankMe
 from ssl_lab.evaluation.likelihood import LikelihoodBound
 from ssl_lab.evaluation.linear import FewLabelProbe, LinearProbe
 from ssl_lab.evaluation.masked import MaskedPrediction
 from ssl_lab.evaluation.protocol import Protocol, extract
 from ssl_lab.evaluation.raw import raw_features
 from ssl_lab.evaluation.samples import SampleQuality
+from ssl_lab.evaluation.views import LiDAR
 
 CPU = torch.device("cpu")
 SCRIPT = Path(__file__).with_name("evaluate_on_ranks.py")
@@ -45,7 +47,7 @@ class Careless(Protocol):
 def test_features_are_extracted_once_for_all_probes():
     datamodule = ArrayImages()
     fn = Counted(datamodule.spec)
-    metrics = evaluate({"features": fn}, [KNN(), LinearProbe(), FewLabelProbe()], datamodule, device=CPU)
+    metrics = evaluate({"features": fn}, [KNN(), LinearProbe(), FewLabelProbe(), RankMe()], datamodule, device=CPU)
     assert fn.num_images == 2 * 64  # train and test
     assert metrics["knn/top1"] == metrics["linear/top1"] == metrics["few_label/top1_n10"] == 1.0
 
@@ -53,7 +55,7 @@ def test_features_are_extracted_once_for_all_probes():
 def test_each_protocol_alone_says_the_same():
     datamodule = ArrayImages()
     fn = raw_features(datamodule.spec)
-    protocols = [KNN(), LinearProbe(), FewLabelProbe()]
+    protocols = [KNN(), LinearProbe(), FewLabelProbe(), RankMe(), FeatureStd()]
     alone = {}
     for protocol in protocols:
         alone |= protocol.run(fn, datamodule, device=CPU, split="val")
@@ -75,20 +77,31 @@ def test_features_come_in_order_whatever_the_batches(eval_batch_size):
     torch.testing.assert_close(features.test_y, datamodule.columns("test")["label"])
 
 
-def test_rows_without_a_label_are_left_out():
-    class Partly(ArrayImages):
-        def columns(self, split):
-            columns = super().columns(split)
-            return {**columns, "label": torch.where(torch.arange(self.num_samples) % 4 == 0, -1, columns["label"])}
+class Partly(ArrayImages):
+    """Every fourth row has no label."""
 
+    def columns(self, split):
+        columns = super().columns(split)
+        return {**columns, "label": torch.where(torch.arange(self.num_samples) % 4 == 0, -1, columns["label"])}
+
+
+def test_rows_without_a_label_are_left_out_by_probes_alone():
     features = extract(raw_features(Partly().spec), Partly(), device=CPU)
     assert len(features.train_x) == len(features.train_y) == 48
     assert features.train_y.min() == features.test_y.min() == 0
+    capabilities = {"features": raw_features(Partly().spec)}
+    found = evaluate(capabilities, [KNN(), RankMe()], Partly(), device=CPU)
+    assert found["rankme/rank"] == evaluate(capabilities, [RankMe()], ArrayImages(), device=CPU)["rankme/rank"]
 
 
 @pytest.mark.parametrize(
     ("protocol", "need"),
-    [(SampleQuality(), "sample"), (LikelihoodBound(), "elbo"), (MaskedPrediction(), "predict_masked")],
+    [
+        (SampleQuality(), "sample"),
+        (LikelihoodBound(), "elbo"),
+        (MaskedPrediction(), "predict_masked"),
+        (LiDAR(), "view_features"),
+    ],
 )
 def test_a_missing_capability_is_named(protocol, need):
     datamodule = ArrayImages()
@@ -103,11 +116,19 @@ def test_without_labels_probes_are_left_out_with_one_warning():
         "features": raw_features(datamodule.spec),
         "sample": lambda num_samples, generator: torch.rand(num_samples, 1, 8, 8, generator=generator),
     }
-    protocols = [KNN(), LinearProbe(), SampleQuality(num_samples=20)]
+    protocols = [KNN(), LinearProbe(), SampleQuality(num_samples=20), RankMe()]
     with pytest.warns(UserWarning, match="KNN, LinearProbe need labels and ArrayImages has none") as caught:
         metrics = evaluate(capabilities, protocols, datamodule, device=CPU)
     assert len(caught) == 1
-    assert set(metrics) == {f"{name}/pixels_n20{end}" for name in ("frechet", "kid") for end in ("", "_real")}
+    distances = {f"{name}/pixels_n20{end}" for name in ("frechet", "kid") for end in ("", "_real")}
+    assert set(metrics) == {"rankme/rank"} | distances
+
+
+def test_label_free_protocols_read_the_scored_split_alone():
+    datamodule = ArrayImages(labels=False)
+    fn = Counted(datamodule.spec)
+    evaluate({"features": fn}, [RankMe(), FeatureStd()], datamodule, device=CPU)
+    assert fn.num_images == 64
 
 
 def test_unlabelled_data_cannot_be_extracted():

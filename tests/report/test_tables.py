@@ -86,6 +86,15 @@ def test_distance_between_real_images_is_a_floor_and_not_a_winner():
     assert not any(cell.best for row in table.rows for cell in row.cells)
 
 
+def test_label_free_metrics_have_a_table_of_their_own_without_a_winner():
+    metrics = {"rankme/rank": 47.31, "lidar/rank": 30.2, "alignment/loss": 0.1, "uniformity/loss": -2.5}
+    other = {name: 2 * value for name, value in metrics.items()}
+    table = by_key({"rows": [{"name": "a", "metrics": metrics}, {"name": "b", "metrics": other}]})["label_free"]
+    assert table.columns == ("RankMe ↑", "LiDAR ↑", "alignment ↓", "uniformity ↓")
+    assert [str(cell) for cell in table.rows[0].cells] == ["47.3", "30.2", "0.10", "-2.50"]
+    assert not any(cell.best for row in table.rows for cell in row.cells)
+
+
 def test_class_shares_are_in_the_order_of_classes():
     evaluation = {"rows": [{"name": "GAN", "metrics": {f"samples/class_share_{k}": k / 66 for k in range(11, -1, -1)}}]}
     (chart,) = class_shares(evaluation)
@@ -149,3 +158,24 @@ def test_every_metric_has_a_head_and_known_ones_a_direction():
         assert describe(name).arrow == "↓"
     assert describe("few_label/top1_n1").column == "1 label per class"
     assert describe("frechet/my_net_n500").column == "Fréchet distance, my_net, 500 samples"
+
+
+def test_recall_in_each_direction_is_a_table_beside_chance():
+    metrics = {}
+    for k in (1, 5, 10):
+        for direction in ("image_to_text", "text_to_image"):
+            metrics |= {f"retrieval/{direction}_r{k}": 0.05 * k, f"retrieval/{direction}_r{k}_chance": 0.01 * k}
+    found = by_key({"rows": [{"name": "CLIP", "metrics": metrics}]})
+    for key in ("retrieval_caption", "retrieval_image"):
+        assert found[key].columns == ("recall@1 ↑", "recall@5 ↑", "recall@10 ↑")
+        model, chance = found[key].rows
+        assert [str(cell) for cell in model.cells] == ["5.0", "25.0", "50.0"] and chance.reference
+    panels = {describe(name).panel for name in metrics}
+    assert panels == {"Caption of an image, recall, %", "Image of a caption, recall, %"}
+    lines = {describe(name).line for name in metrics if "image_to_text" in name}
+    assert len(lines) == 6
+
+
+def test_sentence_similarity_is_shown_times_hundred():
+    table = by_key({"rows": [{"name": "SimCSE", "metrics": {"sts/spearman": 0.7625}}]})["similarity"]
+    assert (table.columns[0], str(table.rows[0].cells[0])) == ("Spearman correlation x 100 ↑", "76.2")

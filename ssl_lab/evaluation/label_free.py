@@ -1,0 +1,109 @@
+"""What features reveal without a label: how many directions they use, how evenly, and whether they have collapsed."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssl_lab.evaluation.protocol import LabelFreeProtocol
+
+
+class RankMe(LabelFreeProtocol):
+    r"""Effective rank of the features: the exponential of the entropy of their normalised singular values.
+
+    .. math:: \exp\Big(-\sum_k p_k \log p_k\Big), \qquad p_k = \sigma_k / \lVert \sigma \rVert_1
+
+    From 1, all features on one line through the origin, to min(N, D), all directions alike. It compares runs of one
+    method, at equal N; a high rank is necessary for good features, not sufficient. Features are neither centred nor
+    normalised. The paper adds a small constant to each p; in fp64 none is needed.
+
+    Metric: ``rankme/rank``.
+
+    Args:
+        num_samples: Samples N, drawn from the split with a fixed seed; all if there are fewer (paper: 25,600).
+
+    References:
+        Garrido et al., RankMe (2023), eq. 1 and 2. arXiv:2210.02885
+    """
+
+    def __init__(self, *, num_samples: int = 25_600) -> None:
+        self.num_samples = _checked("RankMe", num_samples)
+
+    def score(self, x: Tensor) -> dict[str, float]:
+        """The effective rank."""
+        singular_values = torch.linalg.svdvals(some_rows(x, self.num_samples).double())
+        return {"rankme/rank": float(effective_rank(singular_values))}
+
+
+class Uniformity(LabelFreeProtocol):
+    r"""How evenly normalised features cover the sphere: the logarithm of the mean Gaussian potential of pairs.
+
+    .. math:: \log \mathbb{E}_{x \neq y}\, e^{-2 \lVert x - y \rVert^2}
+
+    0 if all features coincide, about -4 if they are spread over a sphere of many dimensions; lower is more even.
+
+    Metric: ``uniformity/loss``.
+
+    Args:
+        num_samples: Samples whose pairs are all compared, drawn from the split with a fixed seed.
+
+    References:
+        Wang and Isola, Alignment and Uniformity on the Hypersphere (2020), section 4.1.2, t = 2. arXiv:2005.10242
+    """
+
+    def __init__(self, *, num_samples: int = 10_000) -> None:
+        self.num_samples = _checked("Uniformity", num_samples)
+
+    def score(self, x: Tensor) -> dict[str, float]:
+        """The logarithm of the mean potential over all pairs of different samples."""
+        x = F.normalize(some_rows(x, self.num_samples), dim=1)
+        total = torch.zeros((), dtype=torch.float64, device=x.device)
+        for start in range(0, len(x), 1024):
+            cosine = x[start : start + 1024] @ x.T
+            potential = torch.exp(4 * (cosine - 1))  # |x - y|^2 = 2 - 2 cos
+            total += potential.double().sum() - potential.diagonal(start).double().sum()  # no sample with itself
+        return {"uniformity/loss": float(torch.log(total / (len(x) * (len(x) - 1))))}
+
+
+class FeatureStd(LabelFreeProtocol):
+    r"""Standard deviation of each dimension of the normalised features, averaged, times :math:`\sqrt{D}`.
+
+    SimSiam's sign of collapse: 0 if all samples have one feature vector, 1 if features are spread evenly around the
+    origin. Features that are never negative, as after a ReLU, lie in between.
+
+    Metric: ``feature_std/mean``.
+
+    References:
+        Chen and He, Exploring Simple Siamese Representation Learning (2020), section 4.1. arXiv:2011.10566
+    """
+
+    def score(self, x: Tensor) -> dict[str, float]:
+        """The mean deviation."""
+        return {"feature_std/mean": float(normalised_std(x))}
+
+
+def effective_rank(spectrum: Tensor) -> Tensor:
+    """Exponential of the entropy of non-negative values (K,), normalised to sum 1; 0 if all are 0."""
+    total = spectrum.sum()
+    entropy = torch.special.entr(spectrum / total).sum()
+    return torch.where(total > 0, entropy.exp(), 0.0)
+
+
+def normalised_std(x: Tensor) -> Tensor:
+    r"""Deviation of each dimension of normalised features (N, D), averaged, times :math:`\sqrt{D}`; in [0, 1]."""
+    return F.normalize(x.float(), dim=1).std(0, correction=0).mean() * x.shape[1] ** 0.5
+
+
+def some_rows(x: Tensor, num_rows: int, *, seed: int = 0) -> Tensor:
+    """Up to ``num_rows`` rows, drawn without replacement and kept in order: a split may be sorted by class."""
+    if len(x) <= num_rows:
+        return x
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+    return x[order[:num_rows].sort().values.to(x.device)]
+
+
+def _checked(name: str, num_samples: int) -> int:
+    if num_samples < 2:
+        raise ValueError(f"{name} compares samples, so it needs at least 2; found num_samples={num_samples}.")
+    return num_samples
