@@ -50,6 +50,11 @@ def gather(x: Tensor) -> Tensor:
     return _Gather.apply(x) if world_size() > 1 else x  # type: ignore[no-any-return]
 
 
+def own_rows(joined: Tensor) -> Tensor:
+    """This rank's rows of what :func:`gather` has joined."""
+    return joined.chunk(world_size())[rank()]
+
+
 class _Sum(torch.autograd.Function):
     """Sum over ranks whose backward sums the gradients of all ranks."""
 
@@ -98,8 +103,23 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         return out.to(input.dtype)
 
 
+def refuse_fused_batch_norm(module: nn.Module) -> None:
+    """Raise ValueError if a batch normalisation does more than torch's, such as timm's with an activation inside.
+
+    Replacing it by a synchronised one would silently drop the rest.
+    """
+    for child in module.modules():
+        if isinstance(child, nn.modules.batchnorm._BatchNorm) and not isinstance(child, SyncBatchNorm):
+            if type(child).forward not in (nn.modules.batchnorm._BatchNorm.forward, nn.SyncBatchNorm.forward):
+                raise ValueError(
+                    f"Batch statistics cannot be synchronised over ranks in {type(child).__name__}, which does more than "
+                    "normalise. Set trainer.sync_batchnorm=false, or choose another encoder."
+                )
+
+
 def synchronise_batch_norm(module: nn.Module) -> nn.Module:
     """The module with every batch normalisation replaced by :class:`SyncBatchNorm`, parameters shared."""
+    refuse_fused_batch_norm(module)
     for name, child in module.named_children():
         if isinstance(child, nn.modules.batchnorm._BatchNorm) and not isinstance(child, SyncBatchNorm):
             synced = SyncBatchNorm(

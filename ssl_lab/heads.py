@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_lab.types import DataSpec
+from ssl_lab.types import DataSpec, Encoder
 
 
 class Projector(nn.Sequential):
@@ -33,6 +35,24 @@ class Projector(nn.Sequential):
         if last_norm:
             layers.append(nn.BatchNorm1d(out_dim, affine=False))
         super().__init__(*layers)
+
+
+class ProjectedEncoder(nn.Module):
+    """An image encoder and its projector as one network, which a teacher can copy and follow.
+
+    Args:
+        encoder: Images to features.
+        projector: Features to projections.
+    """
+
+    def __init__(self, encoder: Encoder, projector: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.projector = projector
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Projections (B, D) of images (B, C, H, W)."""
+        return self.projector(self.encoder.embed({"image": images}))  # type: ignore[no-any-return]
 
 
 def num_doublings(spec: DataSpec) -> int:
@@ -89,3 +109,27 @@ class ConvDecoder(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Images (B, C, H, W), unbounded, from latents (B, K)."""
         return self.layers(z)  # type: ignore[no-any-return]
+
+
+class Prototypes(nn.Module):
+    """Cosine similarity of projections with K learned directions, in fp32 whatever the autocast precision.
+
+    The gradient passes through the normalisation of both sides: weight normalisation with a fixed length of one.
+
+    Args:
+        dim: Width D of the projections.
+        num_prototypes: Number of directions K.
+
+    References:
+        Salimans and Kingma, Weight Normalization (2016). arXiv:1602.07868
+    """
+
+    def __init__(self, dim: int, num_prototypes: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(F.normalize(torch.randn(num_prototypes, dim), dim=1))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Cosines (B, K) of projections (B, D) of any scale."""
+        with torch.autocast(z.device.type, enabled=False):
+            z = F.normalize(z.to(self.weight.dtype), dim=1)
+            return F.linear(z, F.normalize(self.weight, dim=1))

@@ -45,13 +45,26 @@ class Optim(ABC):
                 f"final_lr_fraction={self.final_lr_fraction}."
             )
 
-    def build(self, module: nn.Module, *, total_steps: int) -> tuple[Optimizer, LambdaLR]:
-        """Optimizer over the module's trainable parameters, and its schedule over ``total_steps`` steps."""
-        optimizer = self.make_optimizer(decay_groups(module, weight_decay=self.weight_decay))
+    def build(
+        self, module: nn.Module, *, total_steps: int, constant: nn.Module | None = None
+    ) -> tuple[Optimizer, LambdaLR]:
+        """Optimizer over a module's trainable parameters, and its schedule over ``total_steps`` steps.
+
+        Args:
+            module: What is updated at the scheduled rate.
+            total_steps: Optimizer steps of the whole training.
+            constant: What is updated at ``lr`` throughout, such as SimSiam's predictor; no part of ``module``.
+        """
+        groups = decay_groups(module, weight_decay=self.weight_decay)
         schedule = warmup_cosine(
             total_steps, warmup_fraction=self.warmup_fraction, final_fraction=self.final_lr_fraction
         )
-        return optimizer, LambdaLR(optimizer, schedule)
+        factors = [schedule] * len(groups)
+        if constant is not None:
+            groups += decay_groups(constant, weight_decay=self.weight_decay)
+            factors += [lambda step: 1.0] * (len(groups) - len(factors))
+        optimizer = self.make_optimizer(groups)
+        return optimizer, LambdaLR(optimizer, factors)
 
     @abstractmethod
     def make_optimizer(self, groups: Groups) -> Optimizer:
@@ -128,23 +141,27 @@ class LARSOptimizer(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    self._update(p, p.grad, group)
+            params = [p for p in group["params"] if p.grad is not None]
+            if params:
+                self._update(params, group)
         return loss
 
-    def _update(self, p: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
-        decay = group["weight_decay"]
+    def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        """All tensors of a group in few kernels; norms and ratios stay on the device."""
+        decay, lr = group["weight_decay"], group["lr"]
+        grads = [p.grad for p in params if p.grad is not None]
         if decay > 0:
-            w_norm, g_norm = p.norm(), grad.norm()
+            w_norm, g_norm = (torch.stack(torch._foreach_norm(tensors)) for tensors in (params, grads))
             ratio = group["eta"] * w_norm / (g_norm + decay * w_norm + 1e-12)
             if group["clip"]:
-                ratio = (ratio / group["lr"]).clamp(max=1.0) if group["lr"] > 0 else torch.ones_like(ratio)
+                ratio = (ratio / lr).clamp(max=1.0) if lr > 0 else torch.ones_like(ratio)
             ratio = torch.where((w_norm > 0) & (g_norm > 0), ratio, 1.0)
-            grad = (grad + decay * p) * ratio
-        velocity = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
-        velocity.mul_(group["momentum"]).add_(grad)
-        p.sub_(velocity * group["lr"])
+            grads = list(torch._foreach_add(grads, params, alpha=decay))
+            torch._foreach_mul_(grads, list(ratio.unbind()))
+        velocities = [self.state[p].setdefault("momentum_buffer", torch.zeros_like(p)) for p in params]
+        torch._foreach_mul_(velocities, group["momentum"])
+        torch._foreach_add_(velocities, grads)
+        torch._foreach_add_(params, velocities, alpha=-lr)
 
 
 def decay_groups(module: nn.Module, *, weight_decay: float) -> Groups:

@@ -65,7 +65,7 @@ class Teacher(nn.Module):
 
 
 class FeatureQueue(nn.Module):
-    """The last K features of former batches, first in, first out; part of the checkpoint.
+    """The last K features of former batches at unit length, first in, first out; part of the checkpoint.
 
     Push what all ranks have gathered, so that every rank holds the same queue.
 
@@ -78,6 +78,7 @@ class FeatureQueue(nn.Module):
 
     References:
         He et al., Momentum Contrast (2019), section 3.2. arXiv:1911.05722
+        Dwibedi et al., With a Little Help from My Friends (2021), section 3.2. arXiv:2104.14548
     """
 
     features: Tensor
@@ -96,7 +97,13 @@ class FeatureQueue(nn.Module):
     def push(self, features: Tensor) -> None:
         """Replace the oldest features by new ones, shape (N, D); of more than K the last K are kept."""
         size = len(self.features)
-        features = features.detach()[-size:].to(self.features.dtype)
+        features = nn.functional.normalize(features.detach()[-size:].to(self.features.dtype), dim=1)
         places = (self.position + torch.arange(len(features), device=features.device)) % size
         self.features.index_copy_(0, places, features)
         self.position.copy_((self.position + len(features)) % size)
+
+    @torch.no_grad()
+    def nearest(self, x: Tensor) -> Tensor:
+        """The stored feature with the largest cosine to each row of x, both of shape (N, D)."""
+        with torch.autocast(x.device.type, enabled=False):
+            return self.features[(x.to(self.features.dtype) @ self.features.T).argmax(1)]

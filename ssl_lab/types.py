@@ -9,13 +9,17 @@ from typing import Literal, TypeAlias
 
 from torch import Tensor, nn
 
-Modality: TypeAlias = Literal["image", "text"]
+Modality: TypeAlias = Literal["image", "text", "image_text"]
 
 Batch: TypeAlias = Mapping[str, Tensor]
 """Columns of equal length B.
 
 ``image``: uint8 (B, C, H, W) as stored, or float in [0, 1] once a pretext has touched it.
 ``input_ids``, ``attention_mask``: int64 (B, L).
+``second_input_ids``, ``second_attention_mask``: the same of the other text of a pair; ``negative_input_ids``,
+``negative_attention_mask``: of a text like the first that means something else.
+``score``: float32 (B,), how similar the texts of a pair are, NaN where unknown.
+``captions``: int64 (B, K, L), all texts of an image, in evaluation; those it lacks are padding from the first token on.
 ``label``: int64 (B,), absent where the data has none. ``index``: int64 (B,), the row within its split.
 """
 
@@ -25,8 +29,9 @@ class DataSpec:
     """Facts of a data set that are known before training; encoders and decoders are sized from it.
 
     Attributes:
-        modality: ``"image"`` or ``"text"``.
-        shape: Shape of one sample: (C, H, W) for images, (L,) tokens for text.
+        modality: ``"image"``, ``"text"``, or ``"image_text"`` for images with captions.
+        shape: Shape of one sample: (C, H, W) for images, with captions or without, (L,) tokens for text.
+        text_length: Number of tokens L of a caption (images with captions).
         num_classes: Number of classes, or None without labels.
         class_names: Names of the classes, in label order; empty if unknown.
         mean: Mean of each image channel over the training split, pixels scaled to [0, 1].
@@ -39,6 +44,7 @@ class DataSpec:
 
     modality: Modality
     shape: tuple[int, ...]
+    text_length: int | None = None
     num_classes: int | None = None
     class_names: tuple[str, ...] = ()
     mean: tuple[float, ...] = ()
@@ -58,10 +64,12 @@ class Encoder(nn.Module, ABC):
     Attributes:
         spec: The data it was built for.
         embed_dim: Width D of its features.
+        pretrained: Whether it starts from published weights instead of random ones.
     """
 
     spec: DataSpec
     embed_dim: int
+    pretrained: bool = False
 
     @abstractmethod
     def embed(self, batch: Batch) -> Tensor:

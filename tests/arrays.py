@@ -1,5 +1,7 @@
 """Tiny data modules from tensors, for tests."""
 
+from dataclasses import replace
+
 import torch
 
 from ssl_lab.data.base import DataModule
@@ -63,3 +65,41 @@ class ArrayText(DataModule):
 
     def as_batch(self, rows):
         return {**rows, "attention_mask": (rows["input_ids"] != 0).long()}
+
+
+class ArrayTextPairs(ArrayText):
+    """Sentences of ArrayText with a partner that goes on two tokens later, one that runs backwards, and a score."""
+
+    def columns(self, split):
+        columns = super().columns(split)
+        ids = columns["input_ids"]
+        later = torch.where(ids > 0, 5 + (ids - 3) % 35, 0)
+        score = torch.rand(self.num_samples, generator=torch.Generator().manual_seed(0))
+        return {**columns, "second_input_ids": later, "negative_input_ids": ids.flip(1), "score": score}
+
+    def as_batch(self, rows):
+        masks = {n.replace("input_ids", "attention_mask"): (i != 0).long() for n, i in rows.items() if "input_ids" in n}
+        return {**rows, **masks}
+
+
+class ArrayCaptions(ArrayImages):
+    """Images of ArrayImages with two captions each, a word for the class and a word for the number of the image."""
+
+    @property
+    def spec(self):
+        text = {"text_length": 6, "vocab_size": 40, "pad_id": 0, "mask_id": 4, "special_ids": (0, 1, 2, 3, 4)}
+        return replace(super().spec, modality="image_text", **text)
+
+    def columns(self, split):
+        columns = super().columns(split)
+        captions = torch.zeros(self.num_samples, 2, 6, dtype=torch.int64)
+        captions[:, :, 0] = 2
+        captions[:, :, 1] = 5 + columns["label"].unsqueeze(1)
+        captions[:, :, 2] = 7 + torch.arange(self.num_samples).unsqueeze(1) % 30
+        captions[:, 1, 3] = 3
+        captions[::3, 1] = 0  # some have only one
+        return {**columns, "captions": captions}
+
+    def as_batch(self, rows):
+        ids = rows["captions"][:, 0]
+        return {**rows, "input_ids": ids, "attention_mask": (ids != 0).long()}

@@ -40,6 +40,20 @@ def test_schedule_counts_optimizer_steps():
     assert rates == pytest.approx([1.0, 2.0, 2.0, 1.0])
 
 
+def test_a_part_may_keep_its_rate():
+    trunk, predictor = nn.Linear(2, 2), nn.Linear(2, 2)
+    optimizer, schedule = SGD(lr=2.0, warmup_fraction=0.5).build(trunk, total_steps=4, constant=predictor)
+    rates = []
+    for _ in range(4):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+    assert rates == [pytest.approx([rate, rate, 2.0, 2.0]) for rate in (1.0, 2.0, 2.0, 1.0)]
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [1e-4, 0.0, 1e-4, 0.0]
+    updated = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert updated == {id(p) for p in nn.ModuleList([trunk, predictor]).parameters()}
+
+
 def test_lars_equals_its_equation_over_two_steps():
     lr, momentum, eta, decay = 0.1, 0.9, 0.02, 0.01
     weight, bias = nn.Parameter(torch.tensor([[3.0, 4.0]])), nn.Parameter(torch.tensor([1.0]))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
+import re
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -22,10 +25,14 @@ from rich.console import Console
 from ssl_lab.cli import config
 from ssl_lab.cli.errors import explain
 from ssl_lab.cli.paths import config_dir
+from ssl_lab.data.base import DataModule
 from ssl_lab.engine import pretrain as engine
+from ssl_lab.engine.bench import Speed
+from ssl_lab.engine.bench import bench as run_bench
+from ssl_lab.engine.callbacks import InterruptedRunError
 from ssl_lab.engine.checkpoint import find_checkpoint
 from ssl_lab.engine.pictures import render
-from ssl_lab.engine.run_dir import read_json, update_summary, write_atomically, write_json
+from ssl_lab.engine.run_dir import environment, read_json, update_summary, write_atomically, write_json
 from ssl_lab.report.compare import run_labels, side_by_side
 from ssl_lab.report.page import write_report
 from ssl_lab.report.run import read_run
@@ -36,14 +43,20 @@ from ssl_lab.types import ImageGrid
 def pretrain(args: list[str]) -> int:
     """``ssl-lab pretrain``: one run, or with ``-m`` a sweep."""
     failures: list[str] = []
+    stopped: list[InterruptedRunError] = []
     command_line = list(sys.argv)
 
     def task(cfg: DictConfig) -> float | None:
+        if stopped:
+            return None  # what was stopped is the sweep, not one of its trials
         sys.argv = command_line  # Lightning starts further DDP ranks from it
         try:
             return _run(cfg)
         except Exception as error:
             in_process = HydraConfig.get().launcher._target_.endswith("BasicLauncher")
+            if in_process and isinstance(error, InterruptedRunError):
+                stopped.append(error)
+                return None
             if os.environ.get("SSL_LAB_TRACEBACK") or not in_process:
                 raise
             failures.append(explain(error))
@@ -55,10 +68,14 @@ def pretrain(args: list[str]) -> int:
     sys.argv = [command_line[0], *sorted(args, key=lambda arg: arg not in ("-m", "--multirun"))]
     try:
         hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="pretrain")(task)()
-    except SystemExit as stop:  # Hydra's own parser has said why
-        return int(bool(stop.code))
+    except SystemExit as stop:
+        if stop.code != 2:
+            raise
+        return 1  # Hydra's own parser has said why
     finally:
         sys.argv = command_line
+    if stopped:
+        raise stopped[0]
     return 1 if failures else 0
 
 
@@ -71,7 +88,7 @@ def _run(cfg: DictConfig) -> float | None:
     datamodule = config.build_data(cfg.data, seed=cfg.seed)
     method = config.build_method(cfg, datamodule.spec)
     protocols = config.build_protocols(cfg.evaluation)
-    engine.check_needs(method, protocols)
+    engine.check_needs(method, protocols, datamodule)
     trainer = config.build_trainer(cfg, run_dir, progress_bar=sys.stdout.isatty())
     _refuse_ranks_in_sweep(trainer, hydra_cfg.mode)
     checkpoint = find_checkpoint(run_dir) if cfg.ckpt == "last" else cfg.ckpt and Path(cfg.ckpt)
@@ -81,10 +98,10 @@ def _run(cfg: DictConfig) -> float | None:
         for logger in trainer.loggers:
             logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
         update_summary(run_dir, experiment=hydra_cfg.runtime.choices.get("experiment"), seed=cfg.seed)
-        size = sum(p.numel() for p in method.encoder.parameters()) / 1e6
+        size = sum(p.numel() for p in method.encoder.parameters())
         print(
-            f"{type(method).__name__} on {type(datamodule).__name__} {datamodule.spec.shape}: "
-            f"{type(method.encoder).__name__}, {size:.1f} M parameters, {trainer.accelerator.__class__.__name__} x "
+            f"{type(method).__name__} on {datamodule.title} {datamodule.spec.shape}: "
+            f"{type(method.encoder).__name__}, {size:,} parameters, {trainer.accelerator.__class__.__name__} x "
             f"{trainer.world_size}. Run directory: {run_dir}"
         )
     try:
@@ -115,9 +132,13 @@ def _run(cfg: DictConfig) -> float | None:
 def _conclude(run_dir: Path) -> None:
     evaluation = read_json(run_dir / "evaluation.json")
     if evaluation:
-        Console().print(results_table(evaluation))
+        _print_table(evaluation)
     seconds = read_json(run_dir / "summary.json")["training_time_sec"]
     print(f"Trained in {seconds:.0f} s. Report: {write_report(run_dir)}")
+
+
+def _print_table(evaluation: dict[str, Any]) -> None:
+    Console(width=None if sys.stdout.isatty() else 120).print(results_table(evaluation))
 
 
 def _refuse_ranks_in_sweep(trainer: L.Trainer, mode: RunMode | None) -> None:
@@ -145,7 +166,7 @@ def evaluate(args: list[str]) -> int:
         if cfg.get("evaluation") is not None:
             run_cfg.evaluation = cfg.evaluation  # within the run's configuration, to which it may refer
         protocols = config.build_protocols(run_cfg.evaluation)
-        engine.check_needs(method, protocols)
+        engine.check_needs(method, protocols, datamodule)
         key = f"{spec} {run_cfg.encoder} {run_cfg.evaluation}"  # runs that share these share a random encoder
         if key not in baselines:
             L.seed_everything(runs[0][0].seed, verbose=False)
@@ -161,12 +182,13 @@ def evaluate(args: list[str]) -> int:
             split=cfg.split,
         )
         method.cpu()
-        name = "evaluation.json" if own else f"evaluation_{table['data'].lower()}_{cfg.split}.json"
+        slug = re.sub(r"[^a-z0-9]+", "_", table["data"].lower())
+        name = "evaluation.json" if own else f"evaluation_{slug}_{cfg.split}.json"
         write_json(run_dir / name, table)
         written.append(f"Written to {run_dir / name}." + (f" Report: {write_report(run_dir)}" if own else ""))
         tables.append(table)
     labels = run_labels([read_run(run_dir) for run_dir in run_dirs])
-    Console().print(results_table(side_by_side(tables, labels) if len(tables) > 1 else tables[0]))
+    _print_table(side_by_side(tables, labels) if len(tables) > 1 else tables[0])
     print("\n".join(written))
     return 0
 
@@ -219,6 +241,41 @@ def sample(args: list[str]) -> int:
     return 0
 
 
+def bench(args: list[str]) -> int:
+    """``ssl-lab bench``: how fast an experiment trains, and where its steps spend their time."""
+    cfg = _compose("bench", args)
+    L.seed_everything(cfg.seed, verbose=False)
+    datamodule = config.build_data(cfg.data, seed=cfg.seed)
+    method = config.build_method(cfg, datamodule.spec)
+    cfg.trainer.max_epochs = -1
+    # An optimizer's step counts: a method that steps two optimizers by hand needs twice as many.
+    cfg.trainer.max_steps = (1 if method.automatic_optimization else 2) * (cfg.warmup_steps + 2 * cfg.num_steps)
+    cfg.logger = None
+    with tempfile.TemporaryDirectory() as folder:
+        cfg.run_dir = folder
+        trainer = config.build_trainer(cfg, Path(folder), progress_bar=False)
+        speed = run_bench(method, datamodule, trainer, warmup_steps=cfg.warmup_steps, num_steps=cfg.num_steps)
+    if cfg.out:
+        write_json(Path(cfg.out), {"experiment": args, **dataclasses.asdict(speed), **environment()})
+    if trainer.is_global_zero:
+        print(_speed_table(type(method).__name__, datamodule, speed))
+    return 0
+
+
+def _speed_table(method: str, datamodule: DataModule, speed: Speed) -> str:
+    tokens = "" if speed.tokens_per_sec is None else f", {speed.tokens_per_sec:,.0f} tokens/s"
+    shares = "   ".join(f"{name.replace('_', ' + ')} {share:.1%}" for name, share in speed.shares.items())
+    return (
+        f"{method} on {datamodule.title} {datamodule.spec.shape}, batch {datamodule.batch_size}, {speed.precision}, "
+        f"{speed.device}\n"
+        f"  throughput          {speed.samples_per_sec:,.0f} samples/s{tokens}\n"
+        f"  step                {speed.step_ms:.1f} ms:   {shares}\n"
+        f"  encoder alone       {speed.bare_ms:.1f} ms forward + backward on random data; the step takes "
+        f"{speed.ratio:.2f} times that\n"
+        f"  utilisation (MFU)   {speed.mfu:.1%} of {speed.peak_tflops:.3g} TFLOP/s with {speed.step_tflop:.3g} TFLOP a step"
+    )
+
+
 def _compose(name: str, overrides: list[str]) -> DictConfig:
     _quiet()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
@@ -238,4 +295,9 @@ def _quiet() -> None:
     """Lightning's tips and notices say nothing that the run directory does not."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    logging.getLogger("huggingface_hub").setLevel(
+        logging.ERROR
+    )  # its retries; what fails in the end is an error of ours
     warnings.filterwarnings("ignore", module="lightning")
+    if not sys.stdout.isatty():
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")

@@ -36,7 +36,11 @@ def build_method(cfg: DictConfig, spec: DataSpec) -> Method:
     """Encoder, optimizer settings and the method around them."""
     encoder = build_encoder(cfg.encoder, spec)
     optim = instantiate(cfg.optim, _convert_="all")
-    return instantiate(cfg.method, _partial_=True, _convert_="all")(encoder, optim)  # type: ignore[no-any-return]
+    method: Method = instantiate(cfg.method, _partial_=True, _convert_="all")(encoder, optim)
+    if cfg.get("compile"):
+        for module in (encoder, *method.pretexts()):
+            module.compile(dynamic=False)  # in place: names in the state dict stay
+    return method
 
 
 def build_protocols(node: DictConfig | None) -> list[Protocol]:
@@ -80,7 +84,7 @@ def save_config(cfg: DictConfig, overrides: list[str], datamodule: DataModule, r
     write_atomically(run_dir / "config.yaml", lambda path: _write(path, resolved))
     write_atomically(run_dir / "overrides.yaml", lambda path: _write(path, OmegaConf.to_yaml(overrides)))
     write_json(run_dir / "spec.json", dataclasses.asdict(datamodule.spec))
-    if datamodule.spec.modality == "text":
+    if datamodule.spec.modality != "image":
         datamodule.tokenizer.save_pretrained(run_dir / "tokenizer")  # type: ignore[attr-defined]
 
 
@@ -136,10 +140,12 @@ def data_for_run(cfg: DictConfig, run_dir: Path, spec: DataSpec, data: DictConfi
         with open_dict(node):
             node.tokenizer = str(run_dir / "tokenizer")
             if data is not None:
-                node.max_length = spec.shape[0]
+                node.max_length = spec.shape[0] if spec.text_length is None else spec.text_length
     datamodule = build_data(node, seed=cfg.seed)
     found = datamodule.spec
-    if found.modality != spec.modality or (spec.modality == "image" and found.shape[0] != spec.shape[0]):
+    images_suffice = spec.modality == "image_text" and found.modality == "image"
+    other_channels = spec.modality != "text" and found.shape[0] != spec.shape[0]
+    if (found.modality != spec.modality and not images_suffice) or other_channels:
         raise ValueError(
             f"The run was trained on {spec.modality} data of shape {spec.shape}, but data= is {found.modality} of shape "
             f"{found.shape}. Choose data of the same modality and number of channels."

@@ -41,8 +41,8 @@ def _suggest(key: str) -> str:
         prefix = "" if path.parent == config_dir() or group == "experiment" else f"{group}."
         node = OmegaConf.load(path)
         known |= {f"{prefix}{name!s}" for name in node if name not in ("defaults", "_target_", "hydra")}
-    close = difflib.get_close_matches(key, sorted(known), n=3, cutoff=0.7)
-    return f" Did you mean {' or '.join(close)}?" if close else ""
+    close = difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.7)
+    return f" Did you mean {close[0]}?" if close else ""
 
 
 def _unknown_choice(group: str, name: str) -> str:

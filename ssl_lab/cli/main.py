@@ -11,6 +11,7 @@ COMMANDS = {
     "evaluate": "judge runs:         ssl-lab evaluate run=DIR [data=NAME] [evaluation=NAME]   ('run=[DIR1,DIR2]': one table)",
     "embed": "write features:     ssl-lab embed run=DIR [data=NAME] out=features.parquet",
     "sample": "draw samples:       ssl-lab sample run=DIR [num_samples=80]",
+    "bench": "time an experiment: ssl-lab bench experiment=NAME [key=value ...] [num_steps=30]",
     "report": "make report pages:  ssl-lab report DIR [DIR ...] [--out FILE]",
     "list": "what there is:      ssl-lab list [methods|data|encoders|experiments|...]",
 }
@@ -75,6 +76,7 @@ def _command(name: str) -> Callable[[list[str]], int]:
         "evaluate": commands.evaluate,
         "embed": commands.embed,
         "sample": commands.sample,
+        "bench": commands.bench,
     }[name]
 
 

@@ -62,6 +62,11 @@ class DataModule(L.LightningDataModule, ABC):
         return rows
 
     @property
+    def title(self) -> str:
+        """What tables and pages call the data."""
+        return type(self).__name__
+
+    @property
     def labelled(self) -> bool:
         """Whether the ``train`` split carries labels, which probes need."""
         return "label" in self.columns("train")

@@ -74,6 +74,11 @@ class HubImages(ImageModule):
         self.label_column = label_column
         self.options = options
 
+    @property
+    def title(self) -> str:
+        """The last part of the path."""
+        return Path(self.path).name
+
     @cached_property
     def _splits(self) -> dict[str, datasets.Dataset]:
         return load_splits(self.path, name=self.config_name, options=self.options)

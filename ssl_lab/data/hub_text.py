@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -83,6 +84,13 @@ class HubText(TextModule):
         self.label_column = label_column
         self.sample_by = sample_by
         self.options = options
+
+    @property
+    def title(self) -> str:
+        """The last part of the path; for a file for each split, the folder of the first."""
+        if isinstance(self.path, str):
+            return Path(self.path).name
+        return Path(self.path["train"]).absolute().parent.name
 
     def _source(self) -> TextSource:
         splits = load_splits(self.path, name=self.config_name, options=self.options, sample_by=self.sample_by)

@@ -70,6 +70,11 @@ class ImageFolder(ImageModule):
         )
         self.root = Path(root).expanduser()
 
+    @property
+    def title(self) -> str:
+        """Name of the folder."""
+        return self.root.name
+
     @cached_property
     def _identity(self) -> tuple[str, Any]:
         if not self.root.is_dir():

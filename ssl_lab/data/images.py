@@ -26,7 +26,7 @@ from ssl_lab.data.splits import UNLABELLED, Part, check_fractions, find_split, p
 from ssl_lab.data.store import build_once, fingerprint
 from ssl_lab.types import DataSpec
 
-STORE_VERSION = 1  # raise it when the same source would be decoded to other pixels
+STORE_VERSION = 2  # raise it when the same source would be decoded to other files
 MAX_STATISTICS_IMAGES = 10_000
 CHUNK = 256
 
@@ -135,6 +135,10 @@ class ImageModule(DataModule):
             columns["label"] = torch.from_numpy(labels)
         return columns
 
+    def _source_rows(self, split: str) -> tuple[str, NDArray[np.int64]]:
+        """The source split that a stored split was cut from, and the row of each of its images there."""
+        return self._facts["source_splits"][split], np.load(self._folder / f"{split}_rows.npy")
+
     def _images(self, split: str) -> np.memmap[Any, np.dtype[np.uint8]]:
         shape = (self._facts["num_images"][split], *self._facts["shape"])
         # Copy-on-write: torch warns about arrays that it could not write to.
@@ -181,12 +185,14 @@ class ImageModule(DataModule):
                     f"The {split} split of {self._identity[0]} has {len(part.rows)} images, none of which can be read "
                     f"(first: {', '.join(skipped[:3])}). Check the files."
                 )
+            np.save(folder / f"{split}_rows.npy", np.array(kept, dtype=np.int64))
             np.save(folder / f"{split}_labels.npy", source.labels[part.source][kept].astype(np.int64))
             num_images[split] = len(kept)
         return {
             "shape": shape,
             "class_names": source.class_names,
             "num_images": num_images,
+            "source_splits": {split: part.source for split, part in parts.items()},
             "num_skipped": len(skipped),
             "skipped": skipped[:5],
         }

@@ -31,6 +31,14 @@ _TORCHVISION_FOLDERS = {
     "mnist": MNIST.__name__,
     "fashion_mnist": FashionMNIST.__name__,
 }
+_TITLES = {
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "stl10": "STL-10",
+    "svhn": "SVHN",
+    "mnist": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+}
 _IDX_FILES = {"train": "train", "test": "t10k"}
 
 
@@ -85,6 +93,11 @@ class NamedImages(ImageModule):
             raise ValueError(f"The data set {name!r} was asked for; known are {sorted(_READERS)}. Set data.name.")
         self.dataset = name
         self.root = None if root is None else Path(root).expanduser()
+
+    @property
+    def title(self) -> str:
+        """The data set's usual name."""
+        return _TITLES[self.dataset]
 
     @cached_property
     def _parquet(self) -> dict[str, datasets.Dataset] | None:

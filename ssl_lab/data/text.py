@@ -136,9 +136,13 @@ class TextModule(DataModule):
         return self._tokenized[find_split(split, self._parts)]
 
     def as_batch(self, rows: dict[str, Tensor]) -> Batch:
-        """Ids as int64 and the attention mask, 1 where there is a token."""
-        input_ids = rows["input_ids"].long()
-        return {**rows, "input_ids": input_ids, "attention_mask": (input_ids != self.tokenizer.pad_token_id).long()}
+        """Ids as int64 and their attention masks, 1 where there is a token."""
+        texts = {name: column.long() for name, column in rows.items() if name.endswith("input_ids")}
+        masks = {
+            name.replace("input_ids", "attention_mask"): (ids != self.tokenizer.pad_token_id).long()
+            for name, ids in texts.items()
+        }
+        return {**rows, **texts, **masks}
 
     def _chunks(self, part: Part) -> Iterator[list[str]]:
         for start in range(0, len(part.rows), CHUNK):
@@ -147,21 +151,11 @@ class TextModule(DataModule):
     def _tokenize(self, split: str, part: Part) -> dict[str, Tensor]:
         labels = self._texts.labels[part.source][part.rows]
         labelled = bool((labels != UNLABELLED).any())
-        dtype = torch.int16 if len(self.tokenizer) <= torch.iinfo(torch.int16).max else torch.int32
         samples = []
         for texts in self._chunks(part):
             texts = texts if labelled else [text for text in texts if text.strip()]
             if texts:
-                encoded = self.tokenizer(
-                    texts,
-                    truncation=True,
-                    max_length=self.max_length,
-                    padding="max_length",
-                    padding_side="right",
-                    return_overflowing_tokens=not labelled,
-                    return_tensors="pt",
-                )
-                samples.append(encoded["input_ids"].to(dtype))
+                samples.append(token_ids(self.tokenizer, texts, max_length=self.max_length, in_blocks=not labelled))
         if not samples:
             raise ValueError(
                 f"The {split} split has no text: all of its {len(part.rows)} samples are blank. Check the files, or "
@@ -171,3 +165,30 @@ class TextModule(DataModule):
         if labelled:
             columns["label"] = torch.from_numpy(labels)
         return columns
+
+
+def token_ids(
+    tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], *, max_length: int, in_blocks: bool = False
+) -> Tensor:
+    """Padded ids of texts with class and separator tokens, in the smallest signed integer type that holds them.
+
+    Args:
+        tokenizer: The tokenizer.
+        texts: N texts, at least one.
+        max_length: Tokens of a row, special tokens included.
+        in_blocks: Cut a longer text into several rows instead of truncating it.
+
+    Returns:
+        Ids (N, max_length); more rows if texts were cut into blocks.
+    """
+    encoded = tokenizer(
+        list(texts),
+        truncation=True,
+        max_length=max_length,
+        padding="max_length",
+        padding_side="right",
+        return_overflowing_tokens=in_blocks,
+        return_tensors="pt",
+    )
+    fits_16_bits = len(tokenizer) <= torch.iinfo(torch.int16).max
+    return encoded["input_ids"].to(torch.int16 if fits_16_bits else torch.int32)  # type: ignore[no-any-return]

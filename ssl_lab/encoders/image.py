@@ -34,7 +34,7 @@ class ImageEncoder(Encoder):
         if spec.modality != "image":
             raise ValueError(
                 f"{type(self).__name__} encodes images, but the data is {spec.modality} of shape {spec.shape}. "
-                "Choose an encoder for this modality, such as encoder=bert_mini for text."
+                "Choose an encoder for this modality, such as encoder=bert_mini for text or encoder=dual for image_text."
             )
         self.spec = spec
         self.embed_dim = embed_dim

@@ -14,36 +14,50 @@ from ssl_lab.types import Batch, DataSpec, Encoder
 SIZES = {"tiny": (2, 128, 2), "mini": (4, 256, 4), "small": (4, 512, 8), "base": (12, 768, 12)}
 """Layers, width and attention heads of the BERT miniatures (Turc et al., 2019, arXiv:1908.08962)."""
 
+POOLINGS = ("mean", "first")
+
 
 class TextTransformer(Encoder):
-    """A bidirectional transformer; features are the mean of its last hidden states over real tokens.
+    """A bidirectional transformer; features are its last hidden states, pooled over the tokens of a text.
 
     Args:
         spec: The text data it is built for.
         size: A BERT built from a config: ``tiny``, ``mini``, ``small`` or ``base``. Ignored with ``pretrained``.
         pretrained: A local folder or hub name of a masked language model to start from.
         dropout: Dropout in attention and hidden layers of a new model.
+        pooling: ``mean`` over real tokens, or ``first``: the state of the class token.
 
     Raises:
-        ValueError: If the data is not text, the size is unknown, or the pretrained vocabulary or length does not fit.
+        ValueError: If the data is not text, the size or pooling is unknown, or the pretrained vocabulary or length does
+            not fit.
 
     References:
         Devlin et al., BERT (2018). arXiv:1810.04805
     """
 
     def __init__(
-        self, spec: DataSpec, *, size: str = "mini", pretrained: str | None = None, dropout: float = 0.1
+        self,
+        spec: DataSpec,
+        *,
+        size: str = "mini",
+        pretrained: str | None = None,
+        dropout: float = 0.1,
+        pooling: str = "mean",
     ) -> None:
         super().__init__()
         if spec.modality != "text" or spec.vocab_size is None:
             raise ValueError(
                 f"TextTransformer encodes text, but the data is {spec.modality} of shape {spec.shape}. Choose an encoder "
-                "for this modality, such as encoder=convnet for images."
+                "for this modality, such as encoder=convnet for images or encoder=dual for image_text."
             )
         if size not in SIZES:
             raise ValueError(f"There is no size {size!r}. Choose encoder.size from {sorted(SIZES)}.")
+        if pooling not in POOLINGS:
+            raise ValueError(f"There is no pooling {pooling!r}. Choose encoder.pooling from {list(POOLINGS)}.")
         self.spec = spec
+        self.pooling = pooling
         self._pretrained = pretrained
+        self.pretrained = pretrained is not None
         self._config = _bert_config(spec, size, dropout) if pretrained is None else _load_config(pretrained)
         limit = self._config.max_position_embeddings
         if self._config.vocab_size < spec.vocab_size or limit < spec.shape[0]:
@@ -93,12 +107,14 @@ class TextTransformer(Encoder):
         return outputs.last_hidden_state  # type: ignore[no-any-return]
 
     def embed(self, batch: Batch) -> Tensor:
-        """Mean hidden state over real tokens, shape (B, embed_dim)."""
+        """Pooled hidden states, shape (B, embed_dim)."""
         inputs = batch["input_ids"], batch["attention_mask"]
         return self.pool(self(*inputs), *inputs)
 
     def pool(self, output: Tensor, *inputs: Tensor) -> Tensor:
-        """Mean of hidden states (B, L, D) over the real tokens of (input_ids, attention_mask)."""
+        """One vector per text (B, D) of hidden states (B, L, D) for (input_ids, attention_mask)."""
+        if self.pooling == "first":
+            return output[:, 0]
         weights = inputs[1].unsqueeze(-1).to(output.dtype)
         return (output * weights).sum(1) / weights.sum(1).clamp(min=1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import timm
+import torch
 from torch import Tensor
 
 from ssl_lab.encoders.image import ImageEncoder
@@ -14,14 +15,17 @@ from ssl_lab.types import DataSpec
 class TimmModel(ImageEncoder):
     """A timm model without its classifier, by name.
 
+    A model of timm's that is built for one image size is built for the data's.
+
     Args:
         spec: The image data it is built for.
         name: A name from ``timm.list_models()``, or ``local-dir:PATH``.
         pretrained: Start from the published weights (a download at first use).
-        options: Further arguments of ``timm.create_model``, such as ``{patch_size: 4, img_size: 32}``.
+        options: Further arguments of ``timm.create_model``, such as ``{patch_size: 4}``; a vision transformer takes views of
+            other sizes with ``dynamic_img_size: true``.
 
     Raises:
-        ValueError: If timm has no such model (names close ones), or it does not fit the data's image size.
+        ValueError: If timm has no such model (names close ones), or it does not take images of the data's size.
     """
 
     def __init__(
@@ -30,18 +34,23 @@ class TimmModel(ImageEncoder):
         if ":" not in name and not timm.is_model(name):
             close = timm.list_models(f"*{name.split('_')[0]}*")[:5]
             raise ValueError(f"timm has no model {name!r}; names like it: {close}. See timm.list_models().")
-        network: Any = timm.create_model(
-            name, pretrained=pretrained, num_classes=0, in_chans=spec.shape[0] if spec.shape else 3, **(options or {})
-        )
+        arguments = {"in_chans": spec.shape[0], **(options or {})}
+        published = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+        if published is not None and published.fixed_input_size:
+            arguments.setdefault("img_size", spec.shape[1:] or None)  # text has no size and is refused below
+        network: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, **arguments)
         super().__init__(spec, embed_dim=network.num_features)
+        self.pretrained = pretrained
         self.network = network
-        expected = tuple(network.pretrained_cfg.get("input_size", ()))[1:]
-        if network.pretrained_cfg.get("fixed_input_size") and "img_size" not in (options or {}):
-            if expected != spec.shape[1:]:
-                raise ValueError(
-                    f"{name} takes images of {expected}, but the data has {spec.shape[1:]}. Set data.image_size, or "
-                    f"encoder.options.img_size={spec.shape[1]} with a fitting encoder.options.patch_size."
-                )
+        try:
+            with torch.no_grad():
+                network.eval()(torch.zeros(1, *spec.shape))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"{name} does not take images of {spec.shape}: {error}. Set data.image_size, or "
+                f"encoder.options.img_size={list(spec.shape[1:])} with a fitting encoder.options.patch_size."
+            ) from error
+        network.train()
 
     def encode(self, x: Tensor) -> Tensor:
         """The model's pooled features."""

@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from ssl_lab import distributed
+from ssl_lab.data.base import DataModule
 from ssl_lab.engine.run_dir import LAST_CHECKPOINT
 from ssl_lab.methods.base import Method
 from ssl_lab.types import Batch
@@ -34,7 +35,7 @@ def steps_done(trainer: L.Trainer) -> int:
 
 def log_interval(trainer: L.Trainer) -> int:
     """Steps between two logged rows."""
-    return int(trainer.log_every_n_steps)  # type: ignore[attr-defined]
+    return max(1, int(trainer.log_every_n_steps))  # type: ignore[attr-defined]
 
 
 def is_last_epoch(trainer: L.Trainer) -> bool:
@@ -46,6 +47,15 @@ def is_last_epoch(trainer: L.Trainer) -> bool:
 def evaluation_due(trainer: L.Trainer, every_n_epochs: int) -> bool:
     """Whether the epoch that ends is one after which to look at the validation split: every n-th, and the last."""
     return (trainer.current_epoch + 1) % every_n_epochs == 0 or is_last_epoch(trainer)
+
+
+def has_validation_split(datamodule: DataModule) -> bool:
+    """Whether there is anything to look at during training."""
+    try:
+        datamodule.columns("val")
+    except ValueError:
+        return False
+    return True
 
 
 class StopOnNonFiniteLoss(Callback):
@@ -72,6 +82,10 @@ class StopOnNonFiniteLoss(Callback):
         self._first_bad = torch.where(bad, step, self._first_bad)
         if step % log_interval(trainer) == 0 or (distributed.world_size() == 1 and bad.device.type == "cpu"):
             self.check(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Look before evaluation does."""
+        self.check(trainer)
 
     def check(self, trainer: L.Trainer) -> None:
         """Raise on all ranks if any has seen a bad loss."""
@@ -108,8 +122,8 @@ class SaveCheckpoint(Callback):
         self._signal: str | None = None
         self._previous_handlers: dict[int, Any] = {}
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Take over the signals, where this thread may."""
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take over the signals, where this thread may; Lightning has set its own handlers before."""
         self._last_save = time.monotonic()
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
@@ -119,6 +133,13 @@ class SaveCheckpoint(Callback):
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Give the signals back."""
+        self._give_back()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Give the signals back."""
+        self._give_back()
+
+    def _give_back(self) -> None:
         for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
         self._previous_handlers = {}
@@ -131,8 +152,15 @@ class SaveCheckpoint(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Save if a signal came or the time is up; ranks talk to each other only every so often."""
+        """Save if a signal came, the time is up or training ends; ranks talk to each other only every so often.
+
+        Never between two batches whose gradients are accumulated: a checkpoint does not hold gradients.
+        """
         step = steps_done(trainer)
+        if (batch_idx + 1) % trainer.accumulate_grad_batches and not trainer.is_last_batch:
+            return
+        if is_last_epoch(trainer) and (trainer.is_last_batch or trainer.global_step >= trainer.max_steps > 0):
+            self.save(trainer)  # before the last evaluation, which may fail
         if distributed.world_size() > 1 and step % log_interval(trainer):
             return
         stop = distributed.any_rank(self._signal is not None, pl_module.device)
@@ -142,7 +170,7 @@ class SaveCheckpoint(Callback):
         if stop:
             raise InterruptedRunError(
                 f"{self._signal or 'A signal'} stopped the run at step {step}; its state is in {self.path}. Continue with "
-                "the same command and ckpt=last."
+                f"the same command and run_dir={self.path.parents[1]} ckpt=last."
             )
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -150,8 +178,15 @@ class SaveCheckpoint(Callback):
         self.save(trainer)
 
     def save(self, trainer: L.Trainer) -> None:
-        """Write beside, flush to the disk, and rename."""
+        """Write beside, flush to the disk, and rename; never weights that are not finite."""
         self.guard.check(trainer)
+        parameters = list(trainer.lightning_module.parameters())
+        finite = bool(torch.stack([torch.isfinite(p).all() for p in parameters]).all())
+        if distributed.any_rank(not finite, parameters[0].device):
+            raise NonFiniteLossError(
+                f"Weights became NaN or infinite by step {steps_done(trainer)}, though the loss was finite; they were not "
+                "saved. Lower optim.lr, clip with trainer.gradient_clip_val=1, or use trainer.precision=32-true."
+            )
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_suffix(".partial")
         trainer.save_checkpoint(temporary)

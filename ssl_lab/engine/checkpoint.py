@@ -23,8 +23,8 @@ def find_checkpoint(run_dir: Path) -> Path:
     path = run_dir / LAST_CHECKPOINT
     if not path.is_file():
         raise FileNotFoundError(
-            f"No checkpoint at {path}. Give run= the directory of a run that has saved one (it holds config.yaml and "
-            "checkpoints/)."
+            f"No checkpoint at {path}. Name the directory of a run that has saved one, which holds config.yaml and "
+            "checkpoints/: run_dir= to go on with it, run= to judge it."
         )
     return path
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ssl_lab import distributed
 from ssl_lab.data.base import PRETRAIN
-from ssl_lab.engine.callbacks import evaluation_due, log_interval, steps_done
+from ssl_lab.engine.callbacks import evaluation_due, has_validation_split, log_interval, steps_done
 from ssl_lab.engine.encoder_tap import EncoderTap
 from ssl_lab.evaluation.knn import KNN
 from ssl_lab.evaluation.linear import logits
@@ -110,9 +110,10 @@ class OnlineProbes(Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Score the linear probe on the validation split if it is time."""
         assert isinstance(pl_module, Method)
-        if evaluation_due(trainer, self.every_n_epochs):
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if has_validation_split(data) and evaluation_due(trainer, self.every_n_epochs):
             embed = pl_module.in_eval_mode(pl_module.encoder.embed)
-            x, y = features_of(embed, trainer.datamodule, "val", device=pl_module.device)  # type: ignore[attr-defined]
+            x, y = features_of(embed, data, "val", device=pl_module.device)
             correct = self._scores(x).argmax(1) == y
             pl_module.log("eval/online_linear/top1", correct[y >= 0].float().mean())
 

@@ -25,6 +25,7 @@ from ssl_lab.engine.callbacks import (
     StopOnNonFiniteLoss,
     Throughput,
     evaluation_due,
+    has_validation_split,
     steps_done,
 )
 from ssl_lab.engine.checkpoint import read_checkpoint
@@ -33,7 +34,7 @@ from ssl_lab.engine.loggers import MetricsFile, close_loggers
 from ssl_lab.engine.pictures import PicturesDuringTraining, log_image, save_projection
 from ssl_lab.engine.run_dir import environment, update_summary, write_json
 from ssl_lab.evaluation.evaluate import evaluate
-from ssl_lab.evaluation.protocol import FeatureProtocol, LabelFreeProtocol, Protocol, extract
+from ssl_lab.evaluation.protocol import FeatureProtocol, Protocol, extract
 from ssl_lab.evaluation.raw import raw_features
 from ssl_lab.methods.base import Method
 from ssl_lab.types import Encoder
@@ -90,7 +91,7 @@ def pretrain(
         ValueError: If a protocol needs what the method does not offer.
     """
     protocols = list(protocols or [])
-    check_needs(method, protocols)
+    check_needs(method, protocols, datamodule)
     run_dir = Path(trainer.default_root_dir)
     initial_encoder = deepcopy(method.encoder)
     throughput = Throughput()
@@ -100,8 +101,7 @@ def pretrain(
         throughput,
         guard,
         CollapseAlarm(),
-        EvaluateDuringTraining(datamodule, protocols, every_n_epochs=evaluate_every_n_epochs),
-        PicturesDuringTraining(run_dir, datamodule, every_n_epochs=evaluate_every_n_epochs),
+        *_watchers(run_dir, datamodule, protocols, every_n_epochs=evaluate_every_n_epochs),
         SaveCheckpoint(run_dir, guard, every_n_minutes=save_every_n_minutes),
     ]
     trainer.loggers = [MetricsFile(run_dir), *trainer.loggers]
@@ -113,26 +113,29 @@ def pretrain(
         update_summary(run_dir, **_description(method, datamodule), **environment(), status="running", error=None)
     try:
         trainer.fit(method, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        device = trainer.strategy.root_device
+        method.to(device)
+        baselines = baseline_rows(protocols, datamodule, initial_encoder, device=device)
+        table = evaluate_with_baselines(
+            method.capabilities(), protocols, datamodule, baselines, name=type(method).__name__, device=device
+        )
+        metrics |= {f"test/{name}": value for name, value in table["rows"][-1]["metrics"].items()}
+        if trainer.is_global_zero:
+            if table["rows"][-1]["metrics"]:
+                write_json(run_dir / "evaluation.json", table)
+            for logger in trainer.loggers[1:]:
+                logger.log_metrics({name: value for name, value in metrics.items() if name.startswith("test/")})
+            _draw_projection(trainer, run_dir, method, datamodule, protocols)
     except BaseException as error:
+        if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
+            error = KeyboardInterrupt()  # Lightning turns a second Ctrl-C into an exit
         close_loggers(trainer, failed=True)
         if trainer.is_global_zero:
             status = "interrupted" if isinstance(error, InterruptedRunError | KeyboardInterrupt) else "failed"
             update_summary(run_dir, status=status, error=str(error) or type(error).__name__, step=steps_done(trainer))
-        raise
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    device = trainer.strategy.root_device
-    method.to(device)
-    baselines = baseline_rows(protocols, datamodule, initial_encoder, device=device)
-    table = evaluate_with_baselines(
-        method.capabilities(), protocols, datamodule, baselines, name=type(method).__name__, device=device
-    )
-    metrics |= {f"test/{name}": value for name, value in table["rows"][-1]["metrics"].items()}
+        raise error
     if trainer.is_global_zero:
-        if table["rows"][-1]["metrics"]:
-            write_json(run_dir / "evaluation.json", table)
-        for logger in trainer.loggers[1:]:
-            logger.log_metrics({name: value for name, value in metrics.items() if name.startswith("test/")})
-        _draw_projection(trainer, run_dir, method, datamodule, protocols)
         update_summary(
             run_dir,
             status="finished",
@@ -147,11 +150,23 @@ def pretrain(
     return metrics
 
 
-def check_needs(method: Method, protocols: Sequence[Protocol]) -> None:
-    """Refuse a protocol that the method cannot serve, before hours of training.
+def _watchers(
+    run_dir: Path, datamodule: DataModule, protocols: Sequence[Protocol], *, every_n_epochs: int
+) -> list[Callback]:
+    """What looks at the validation split during training; nothing where there is none."""
+    if not has_validation_split(datamodule):
+        return []
+    return [
+        EvaluateDuringTraining(datamodule, protocols, every_n_epochs=every_n_epochs),
+        PicturesDuringTraining(run_dir, datamodule, every_n_epochs=every_n_epochs),
+    ]
+
+
+def check_needs(method: Method, protocols: Sequence[Protocol], datamodule: DataModule) -> None:
+    """Refuse a protocol or data that cannot serve, before hours of training.
 
     Raises:
-        ValueError: Naming the protocol, what it needs and what the method offers.
+        ValueError: Naming who needs what, and what is offered.
     """
     offered = method.capabilities()
     for protocol in protocols:
@@ -160,6 +175,37 @@ def check_needs(method: Method, protocols: Sequence[Protocol]) -> None:
                 f"{type(protocol).__name__} needs {protocol.needs!r}, but {type(method).__name__} offers "
                 f"{sorted(offered)}. Choose another evaluation=."
             )
+    parts: list[tuple[Method | Protocol, str]] = [(method, PRETRAIN), *((protocol, "train") for protocol in protocols)]
+    for part, split in parts:
+        columns = datamodule.columns(split) if part.needs_columns else {}
+        missing = [name for name in part.needs_columns if name not in columns]
+        if missing:
+            raise ValueError(
+                f"{type(part).__name__} needs {', '.join(missing)}, but {type(datamodule).__name__} has "
+                f"{sorted(columns)}. Choose data=text_pairs for pairs of texts (data.score_column for their scores), or "
+                "data=image_text_pairs for captions."
+            )
+
+
+def baseline_rows(
+    protocols: Sequence[Protocol],
+    datamodule: DataModule,
+    random_encoder: Encoder,
+    *,
+    device: torch.device,
+    split: str = "test",
+) -> list[dict[str, Any]]:
+    """Rows for raw input and a random encoder, by those protocols that judge features."""
+    of_features = [p for p in protocols if p.needs == "features" and (datamodule.labelled or not p.needs_labels)]
+    if not of_features:
+        return []
+    random_encoder.to(device).eval()
+    raw_name = "word counts" if datamodule.spec.modality == "text" else "raw pixels"
+    start_name = "initial encoder" if random_encoder.pretrained else "random encoder"
+    return [
+        {"name": name, "metrics": evaluate({"features": fn}, of_features, datamodule, device=device, split=split)}
+        for name, fn in ((raw_name, raw_features(datamodule.spec)), (start_name, random_encoder.embed))
+    ]
 
 
 def evaluate_with_baselines(
@@ -175,35 +221,14 @@ def evaluate_with_baselines(
     """The rows of :func:`baseline_rows` and one for what is judged, as stored in evaluation.json."""
     metrics = evaluate(capabilities, protocols, datamodule, device=device, split=split)
     rows = [*baselines, {"name": f"{name} encoder", "metrics": metrics}]
-    return {"split": split, "data": type(datamodule).__name__, "rows": rows}
-
-
-def baseline_rows(
-    protocols: Sequence[Protocol],
-    datamodule: DataModule,
-    random_encoder: Encoder,
-    *,
-    device: torch.device,
-    split: str = "test",
-) -> list[dict[str, Any]]:
-    """Rows for raw input and a random encoder, by those protocols that judge features."""
-    on_features = [p for p in protocols if isinstance(p, FeatureProtocol | LabelFreeProtocol)]
-    on_features = [p for p in on_features if datamodule.labelled or not p.needs_labels]
-    if not on_features:
-        return []
-    random_encoder.to(device).eval()
-    raw_name = "raw pixels" if datamodule.spec.modality == "image" else "word counts"
-    return [
-        {"name": name, "metrics": evaluate({"features": fn}, on_features, datamodule, device=device, split=split)}
-        for name, fn in ((raw_name, raw_features(datamodule.spec)), ("random encoder", random_encoder.embed))
-    ]
+    return {"split": split, "data": datamodule.title, "rows": rows}
 
 
 def _description(method: Method, datamodule: DataModule) -> dict[str, Any]:
     columns = datamodule.columns(PRETRAIN)
     return {
         "method": type(method).__name__,
-        "data": type(datamodule).__name__,
+        "data": datamodule.title,
         "encoder": type(method.encoder).__name__,
         "num_parameters": sum(p.numel() for p in method.encoder.parameters()),
         "num_train_samples": len(next(iter(columns.values()))),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lightning.pytorch.plugins.layer_sync import LayerSync, TorchSyncBatchNorm
 from torch.nn import Module
 
-from ssl_lab.distributed import synchronise_batch_norm
+from ssl_lab.distributed import refuse_fused_batch_norm, synchronise_batch_norm
 
 
 class SyncBatchNormLayers(LayerSync):
@@ -13,6 +13,7 @@ class SyncBatchNormLayers(LayerSync):
 
     def apply(self, model: Module) -> Module:
         """Replace the layers; called by Lightning once the model is on its device."""
+        refuse_fused_batch_norm(model)
         if next(model.parameters()).device.type == "cuda":
             return TorchSyncBatchNorm().apply(model)
         return synchronise_batch_norm(model)

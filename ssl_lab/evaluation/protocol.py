@@ -21,10 +21,12 @@ class Protocol(ABC):
     Attributes:
         needs: What it calls, a name in ``Method.capabilities()``: ``"features"``, ``"sample"`` and others.
         needs_labels: Whether the data must be labelled.
+        needs_columns: Columns of the data that not all data have, and that it cannot do without.
     """
 
     needs: ClassVar[str]
     needs_labels: ClassVar[bool] = False
+    needs_columns: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def run(

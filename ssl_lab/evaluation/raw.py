@@ -15,10 +15,10 @@ from ssl_lab.types import Batch, DataSpec
 def raw_features(spec: DataSpec) -> Callable[[Batch], Tensor]:
     """A function from a batch to raw features (B, D).
 
-    Images: all pixels in [0, 1]. Text: how often each word of the vocabulary occurs, scaled to length 1, specials left
-    out.
+    Images, with captions or without: all pixels in [0, 1]. Text: how often each word of the vocabulary occurs, scaled to
+    length 1, specials left out.
     """
-    if spec.modality == "image":
+    if spec.modality != "text":
         return lambda batch: as_float(batch["image"]).flatten(1)
 
     def count_words(batch: Batch) -> Tensor:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, final
 
 import lightning as L
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssl_lab.optim import Optim
 from ssl_lab.types import Batch, Encoder, Modality, Picture
@@ -23,6 +23,7 @@ class Method(L.LightningModule, ABC):
     Attributes:
         modality: What kind of data it pretrains on.
         uses_labels: Whether the objective reads labels.
+        needs_columns: Columns of a batch that not all data of its modality have, and that it cannot do without.
         coupled_by: What ties the samples of a batch together, if the loss of a batch is not the mean of the losses of its
             parts; accumulating gradients over parts would then train another objective and is refused.
         views: Draws random views of images, view after view, where the objective compares views; else None. Several
@@ -38,6 +39,7 @@ class Method(L.LightningModule, ABC):
 
     modality: ClassVar[Modality]
     uses_labels: ClassVar[bool] = False
+    needs_columns: ClassVar[tuple[str, ...]] = ()
     coupled_by: ClassVar[str] = ""
 
     def __init__(self, encoder: Encoder, optim: Optim) -> None:
@@ -88,11 +90,22 @@ class Method(L.LightningModule, ABC):
         return min(1.0, self.global_step / self.trainer.estimated_stepping_batches)
 
     def log_losses(self, loss: Tensor, **parts: Tensor) -> Tensor:
-        """Log ``train/loss``, exactly what is differentiated, and its parts as ``train/<part>``; returns the loss."""
+        """Log ``train/loss``, exactly what is differentiated, and its parts as ``train/<part>``; returns the loss.
+
+        Only in steps whose row is written: a call of Lightning's ``log`` costs about a millisecond.
+        """
         self.last_loss = loss.detach()
-        self.log("train/loss", self.last_loss, prog_bar=True)
-        self.log_dict({f"train/{name}": part.detach() for name, part in parts.items()})
+        if self._is_logged_step():
+            self.log("train/loss", self.last_loss, prog_bar=True)
+            self.log_dict({f"train/{name}": part.detach() for name, part in parts.items()})
         return loss
+
+    def _is_logged_step(self) -> bool:
+        if self._trainer is None:  # a step outside of a trainer
+            return False
+        done = self.global_step if self.automatic_optimization else self.trainer.fit_loop.total_batch_idx
+        interval = int(self.trainer.log_every_n_steps)  # type: ignore[attr-defined]
+        return interval > 0 and (done + 1) % interval == 0
 
     @final
     @torch.no_grad()
@@ -123,6 +136,12 @@ class Method(L.LightningModule, ABC):
     def pictures(self, batch: Batch) -> Mapping[str, Picture]:
         """What to look at during training, by name, for a batch of validation samples."""
         return {}
+
+    def pretexts(self) -> Iterator[nn.Module]:
+        """What draws this method's views or masks: its parts that hold no parameters and no buffers."""
+        for child in self.children():
+            if next(child.parameters(), None) is None and next(child.buffers(), None) is None:
+                yield child
 
     def in_eval_mode(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         """``fn`` run with dropout and batch statistics off; each module's mode is restored afterwards."""

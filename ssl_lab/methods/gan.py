@@ -91,6 +91,8 @@ class GAN(Method):
         generator_loss = self.loss.generator(self.discriminate(self.generate(self.generator, self.latents(len(x)))))
         self._update(generator_optimizer, generator_loss)
         self._update_ema()
+        self.encoder.requires_grad_()
+        self.to_logit.requires_grad_()
 
         for schedule in self.lr_schedulers():  # type: ignore[union-attr]
             schedule.step()
@@ -141,8 +143,8 @@ class GAN(Method):
         """Discriminator's and generator's optimizers and schedules, each counted in batches."""
         trainer = self.trainer
         total_steps = int(trainer.estimated_stepping_batches)
-        if trainer.max_steps == total_steps:
-            total_steps //= 2  # Lightning counts both optimizers' steps towards max_steps
+        if trainer.max_steps > 0:
+            total_steps = min(total_steps, trainer.max_steps // 2)  # Lightning counts the steps of both optimizers
         discriminator = nn.ModuleList([self.encoder, self.to_logit])
         pairs = [
             self.optim.build(discriminator, total_steps=total_steps),

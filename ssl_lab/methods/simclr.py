@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, final
 
-import torch
 from torch import Tensor, nn
 
 from ssl_lab import distributed
@@ -13,7 +12,8 @@ from ssl_lab.heads import Projector
 from ssl_lab.losses.contrastive import nt_xent
 from ssl_lab.methods.base import Method
 from ssl_lab.optim import Optim
-from ssl_lab.types import Batch, Encoder, ImageGrid, Modality, Picture
+from ssl_lab.pretext.views import show_two_views
+from ssl_lab.types import Batch, Encoder, Modality, Picture
 
 
 @final
@@ -60,9 +60,6 @@ class SimCLR(Method):
         loss = nt_xent(distributed.gather(z_a), distributed.gather(z_b), temperature=self.temperature)
         return self.log_losses(loss)
 
-    @torch.no_grad()
     def pictures(self, batch: Batch) -> Mapping[str, Picture]:
         """The images of a batch and two views of each."""
-        images = batch["image"][:12]
-        rows = torch.cat([images.float().div(255).unsqueeze(0), self.views(images)])
-        return {"views": ImageGrid(images=rows, row_names=("image", "view 1", "view 2"))}
+        return {"views": show_two_views(batch["image"], self.views)}

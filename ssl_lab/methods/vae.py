@@ -72,6 +72,15 @@ class VAE(Method):
         if likelihood == "gaussian":
             self.log_sigma = nn.Parameter(torch.tensor(-2.0))
 
+    def on_fit_start(self) -> None:
+        """Refuse to accumulate under free bits, which are taken from the mean over the whole batch."""
+        parts = self.trainer.accumulate_grad_batches
+        if self.min_kl > 0 and parts != 1:
+            raise ValueError(
+                f"VAE with min_kl={self.min_kl} cannot accumulate gradients over {parts} batches: free bits are counted on "
+                "the mean KL of a batch. Use trainer.accumulate_grad_batches=1 or method.min_kl=0."
+            )
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Encode, sample, decode, and pay for both terms."""
         x = as_float(batch["image"])

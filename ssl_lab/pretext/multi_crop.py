@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_lab.pretext.views import TwoViews, View
+from ssl_lab.types import ImageGrid
 
 
 class MultiCrop(nn.Module):
@@ -38,3 +40,13 @@ class MultiCrop(nn.Module):
             return large, large.new_empty(0, *images.shape)
         small = self.local_view(images.repeat(self.num_local, 1, 1, 1), generator)
         return large, small.unflatten(0, (self.num_local, len(images)))
+
+
+@torch.no_grad()
+def show_multi_crop(images: Tensor, views: nn.Module) -> dict[str, ImageGrid]:
+    """The first twelve images (B, C, H, W), uint8, with their global views, and their local views if there are any."""
+    large, small = views(images[:12])
+    above = F.interpolate(images[:12].float() / 255, large.shape[-2:], mode="bilinear", antialias=True)
+    rows = torch.cat([above.unsqueeze(0), large])
+    pictures = {"views": ImageGrid(images=rows, row_names=("image", "view 1", "view 2"))}
+    return pictures | {"local_views": ImageGrid(images=small)} if len(small) else pictures

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_lab.pretext import colour
+from ssl_lab.types import ImageGrid
 
 Range = tuple[float, float]
 
@@ -171,6 +172,14 @@ class TwoViews(nn.Module):
             both: Tensor = self.first(torch.cat([images, images]), generator)
             return both.view(2, len(images), *both.shape[1:])
         return torch.stack([self.first(images, generator), self.second(images, generator)])
+
+
+@torch.no_grad()
+def show_two_views(images: Tensor, views: nn.Module) -> ImageGrid:
+    """The first twelve images (B, C, H, W), uint8, above two views of each and in their size."""
+    both: Tensor = views(images[:12])
+    above = F.interpolate(images[:12].float() / 255, both.shape[-2:], mode="bilinear", antialias=True)
+    return ImageGrid(images=torch.cat([above.unsqueeze(0), both]), row_names=("image", "view 1", "view 2"))
 
 
 def affine_maps(box: Tensor, *, flip: Tensor, angle: Tensor, shear: Tensor, aspect: float) -> Tensor:

@@ -30,6 +30,10 @@ _TITLES = {
     "samples": ("Samples", "New images drawn from the model."),
     "interpolations": ("Interpolations", "A walk between two points of the latent space."),
     "projection": ("Map of the features", "Unseen samples placed by their features, coloured by class."),
+    "similarities": (
+        "Similarities",
+        "Each row asks which column belongs to it: the brighter, the more similar. Partners lie on the diagonal.",
+    ),
     "masked_sentences": ("Hidden words", "Some words of unseen sentences were hidden; the model guessed them."),
 }
 

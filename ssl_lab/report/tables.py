@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,9 @@ import rich.table
 from rich.text import Text
 
 from ssl_lab.report.vocabulary import TABLES, Metric, describe
+
+MAX_NAME = 32
+"""Characters of a row's name in one line of the terminal; a longer one would push columns out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +152,8 @@ def results_table(evaluation: Mapping[str, Any]) -> rich.table.Table:
             drawn.add_column(Text(column), justify="right", min_width=longest_word)
         for row in table.rows:
             cells = [Text(str(cell), style="bold" if cell.best else "") for cell in row.cells]
-            drawn.add_row(Text(row.name, style="dim" if row.reference else ""), *cells)
+            name = "\n".join(textwrap.wrap(row.name, MAX_NAME))
+            drawn.add_row(Text(name, style="dim" if row.reference else ""), *cells)
         grid.add_row(drawn)
     return grid
 

@@ -66,6 +66,12 @@ def _other_score(probe: str, score: str) -> Metric:
     return Metric(table="other_scores", column=column, panel=f"{score}, %", line=probe, better="higher", percent=True)
 
 
+def _recall(found: str, asked: str) -> Metric:
+    panel = f"{found.capitalize()} of {asked}, recall, %"
+    table = f"retrieval_{found}"
+    return Metric(table=table, column="recall@{0}", panel=panel, line="recall@{0}", better="higher", percent=True)
+
+
 def _masked(column: str, better: Better, *, percent: bool = False, format: str = ".1f") -> Metric:
     return Metric(table="masked", column=column, better=better, percent=percent, format=format)
 
@@ -82,6 +88,9 @@ def _label_free(column: str, better: Better, *, format: str = ".2f") -> Metric:
     return Metric(table="label_free", column=column, better=better, competes=False, format=format)
 
 
+_CHANCE = "guessing (chance)"
+_IMAGE_TO_TEXT = _recall("caption", "an image")
+_TEXT_TO_IMAGE = _recall("image", "a caption")
 _UNIGRAM = "word frequencies alone (unigram)"
 _FACTORISED = "independent pixels (factorised)"
 _REAL = "real images (floor)"
@@ -95,6 +104,10 @@ _KID = _distance("kernel distance (KID), {0}")
 _KID_N = _distance("kernel distance (KID), {0}, {1} samples")
 
 
+def _by_chance(metric: Metric) -> Metric:
+    return replace(metric, reference=_CHANCE, line=f"{metric.line} by chance")
+
+
 def _floor(metric: Metric) -> Metric:
     return replace(metric, reference=_REAL, line=_REAL, competes=False)
 
@@ -104,6 +117,7 @@ _PATTERNS: tuple[tuple[str, Metric], ...] = (
     (r"knn/top1", _accuracy("kNN")),
     (r"knn/top1_k(\d+)", _accuracy("kNN, k = {0}")),
     (r"linear/top1", _accuracy("linear probe")),
+    (r"zero_shot/top1", _accuracy("zero-shot")),
     (r"few_label/top1_n(1)", _accuracy("1 label per class")),
     (r"few_label/top1_n(\d+)", _accuracy("{0} labels per class")),
     (r"online_linear/top1", _accuracy("online linear probe")),
@@ -111,10 +125,17 @@ _PATTERNS: tuple[tuple[str, Metric], ...] = (
     (r"online/knn/top1", _online("online kNN")),
     (r"knn/macro_f1", _other_score("kNN", "macro F1")),
     (r"knn/recall", _other_score("kNN", "mean recall")),
+    (r"zero_shot/macro_f1", _other_score("zero-shot", "macro F1")),
+    (r"zero_shot/recall", _other_score("zero-shot", "mean recall")),
     (r"linear/macro_f1", _other_score("linear probe", "macro F1")),
     (r"linear/recall", _other_score("linear probe", "mean recall")),
     (r"few_label/macro_f1_n(\d+)", _other_score("{0} per class", "macro F1")),
     (r"few_label/recall_n(\d+)", _other_score("{0} per class", "mean recall")),
+    (r"sts/spearman", Metric(table="similarity", column="Spearman correlation x 100", better="higher", percent=True)),
+    (r"retrieval/image_to_text_r(\d+)", _IMAGE_TO_TEXT),
+    (r"retrieval/text_to_image_r(\d+)", _TEXT_TO_IMAGE),
+    (r"retrieval/image_to_text_r(\d+)_chance", _by_chance(_IMAGE_TO_TEXT)),
+    (r"retrieval/text_to_image_r(\d+)_chance", _by_chance(_TEXT_TO_IMAGE)),
     (r"rankme/rank", _label_free("RankMe", "higher", format=".1f")),
     (r"lidar/rank", _label_free("LiDAR", "higher", format=".1f")),
     (r"alignment/loss", _label_free("alignment", "lower")),
@@ -151,6 +172,19 @@ TABLES: dict[str, tuple[str, str]] = {
         "The encoder is frozen; a simple classifier reads its features. kNN asks the nearest labelled neighbours; the "
         "linear probe is fitted on all labels, or on a few per class (mean ± standard deviation over random draws of "
         "the labelled samples).",
+    ),
+    "similarity": (
+        "Sentence similarity",
+        "The encoder is frozen. Pairs of sentences are ranked by the cosine of their features and by people's scores; the "
+        "Spearman correlation of both ranks is 100 if they agree and 0 if they have nothing to do with each other.",
+    ),
+    "retrieval_caption": (
+        "Finding the caption of an image, %",
+        "How often one of an image's own captions is among the 1, 5 or 10 most similar of all captions of the split.",
+    ),
+    "retrieval_image": (
+        "Finding the image of a caption, %",
+        "How often the image that a caption describes is among the 1, 5 or 10 most similar of all images of the split.",
     ),
     "label_free": (
         "Features without labels",

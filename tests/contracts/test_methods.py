@@ -9,7 +9,7 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
-from arrays import ArrayImages, ArrayText
+from arrays import ArrayCaptions, ArrayImages, ArrayText, ArrayTextPairs
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_class
 from omegaconf import OmegaConf
@@ -19,21 +19,29 @@ from ssl_lab.cli.paths import config_dir
 from ssl_lab.methods.base import Method
 
 METHODS = sorted(path.stem for path in (config_dir() / "method").glob("*.yaml"))
-ENCODERS = {"image": "convnet", "text": "bert_tiny"}
+DATA = {"image": ArrayImages, "text": ArrayTextPairs, "image_text": ArrayCaptions}
+ENCODERS = {
+    "image": ["encoder=convnet", "encoder.widths=[8,16]"],
+    "text": ["encoder=bert_tiny"],
+    "image_text": [
+        "encoder=dual",
+        "encoder@encoder.image=convnet",
+        "encoder@encoder.text=bert_tiny",
+        "encoder.image.widths=[8,16]",
+    ],
+}
 
 
 def composed(method):
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         cfg = compose("pretrain", [f"method={method}"])
         modality = get_class(cfg.method._target_).modality
-        return compose("pretrain", [f"method={method}", f"encoder={ENCODERS[modality]}"]), modality
+        return compose("pretrain", [f"method={method}", *ENCODERS[modality]]), modality
 
 
 def build(method):
     cfg, modality = composed(method)
-    if modality == "image":
-        cfg.encoder.widths = [8, 16]
-    data = ArrayImages() if modality == "image" else ArrayText()
+    data = DATA[modality]()
     torch.manual_seed(0)
     return build_method(cfg, data.spec), data
 
@@ -93,17 +101,17 @@ def test_a_method_with_views_offers_their_features(name):
         assert not torch.equal(features[0], features[1])
 
 
-def with_label(columns, label, split):
+def with_classes(columns, num_classes, split):
     rows = columns(split)
-    return {**rows, "label": torch.full_like(rows["label"], label)}
+    return {**rows, "label": rows["label"] % num_classes}
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_labels_are_read_only_by_methods_that_say_so(name, tmp_path):
     weights = []
-    for label in (0, 1):
+    for num_classes in (1, 2):
         method, data = build(name)
-        data.columns = partial(with_label, data.columns, label)
+        data.columns = partial(with_classes, data.columns, num_classes)
         L.seed_everything(1, verbose=False)
         fit(method, data, tmp_path, steps=2)
         weights.append(method.state_dict())
@@ -151,10 +159,10 @@ def test_pictures_and_samples(name, tmp_path):
 @pytest.mark.parametrize("name", METHODS)
 def test_wrong_modality_is_refused_in_words(name):
     cfg, modality = composed(name)
-    other = ArrayText() if modality == "image" else ArrayImages()
-    cfg.encoder = {
-        "image": {"_target_": "ssl_lab.encoders.text_transformer.TextTransformer", "size": "tiny"},
-        "text": {"_target_": "ssl_lab.encoders.convnet.ConvNet", "widths": [8]},
+    other, cfg.encoder = {
+        "image": (ArrayText(), {"_target_": "ssl_lab.encoders.text_transformer.TextTransformer", "size": "tiny"}),
+        "text": (ArrayImages(), {"_target_": "ssl_lab.encoders.convnet.ConvNet", "widths": [8]}),
+        "image_text": (ArrayImages(), {"_target_": "ssl_lab.encoders.convnet.ConvNet", "widths": [8]}),
     }[modality]
     with pytest.raises(Exception, match="Choose data= and encoder= of one modality"):
         build_method(cfg, other.spec)

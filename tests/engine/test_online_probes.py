@@ -122,6 +122,18 @@ def test_the_validation_split_is_scored_by_the_probe_of_the_moment(tmp_path):
     assert float(run.callback_metrics["eval/online_linear/top1"]) == pytest.approx(float(expected))
 
 
+def test_data_without_a_validation_split_is_watched_on_training_batches_alone(tmp_path):
+    class NoVal(ArrayImages):
+        def columns(self, split):
+            if split == "val":
+                raise ValueError("There is no split 'val'.")
+            return super().columns(split)
+
+    _, run = train(tmp_path, tiny, NoVal(), OnlineProbes(every_n_epochs=1), epochs=1)
+    assert "online/linear/top1" in run.callback_metrics
+    assert "eval/online_linear/top1" not in run.callback_metrics
+
+
 def test_neighbors_are_those_of_the_epoch_so_that_no_sample_meets_itself(tmp_path):
     """Labels by chance: who met itself in the last epoch would be right nearly always."""
 

@@ -119,6 +119,41 @@ def test_two_processes_by_lightning(tmp_path):
     assert sorted(path.name for path in Path(tmp_path).iterdir()) == ["gan", "simclr"]
 
 
+def test_a_signal_to_one_rank_saves_on_all_and_the_run_goes_on(tmp_path):
+    settings = [*SMALL, "data.batch_size=32", "trainer.devices=2", "trainer.strategy=ddp", "run_dir=run"]
+    process = subprocess.Popen(
+        [*SSL_LAB, *settings, "trainer.max_epochs=200"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    wait_for(tmp_path / "run/metrics.csv", process, "\n5,")
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "SIGTERM stopped the run" in errors
+    stopped_at = json.loads((tmp_path / "run/summary.json").read_text())
+    assert stopped_at["status"] == "interrupted"
+    epochs = stopped_at["step"] // 18 + 1
+    done = ssl_lab(*settings, f"trainer.max_epochs={epochs}", "ckpt=last", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads((tmp_path / "run/summary.json").read_text())["step"] == 18 * epochs
+
+
+def test_stopping_a_sweep_stops_all_of_it(tmp_path):
+    settings = [*SMALL, "trainer.max_epochs=200", "-m", "seed=0,1", "hydra.sweep.dir=sweep"]
+    process = subprocess.Popen([*SSL_LAB, *settings], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    wait_for(tmp_path / "sweep/0/metrics.csv", process, "\n5,")
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "SIGTERM stopped the run" in errors
+    assert not (tmp_path / "sweep/1/metrics.csv").exists()
+
+
+def test_training_without_a_validation_split_works(tmp_path):
+    done = ssl_lab(*SMALL, "data.val_fraction=0", "trainer.max_epochs=1", "run_dir=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run/checkpoints/last.ckpt").is_file()
+
+
 def test_a_sweep_that_would_start_its_own_ranks_is_refused(tmp_path):
     done = ssl_lab(*SMALL, "-m", "seed=1,2", "trainer.devices=2", "trainer.strategy=ddp", cwd=tmp_path)
     assert done.returncode == 1

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+from pathlib import Path
 
 import pytest
 import yaml
@@ -37,4 +38,14 @@ def test_every_protocol_of_the_evaluation_is_in_some_file():
     names = {target.rsplit(".", 1)[1] for target in used}
     labelled = {"KNN", "LinearProbe", "FewLabelProbe"}
     label_free = {"RankMe", "Uniformity", "FeatureStd", "Alignment", "LiDAR"}
-    assert names == labelled | label_free | {"MaskedPrediction", "LikelihoodBound", "SampleQuality"}
+    assert names == labelled | label_free | {"MaskedPrediction", "LikelihoodBound", "SampleQuality"} | {
+        "STS",
+        "Retrieval",
+        "ZeroShot",
+    }
+
+
+def test_every_protocol_is_in_the_documentation():
+    page = (Path(__file__).parents[2] / "docs/evaluation.md").read_text()
+    targets = {node["_target_"] for path in FILES for node in protocols(path)}
+    assert not [target for target in targets if f"`{target.rsplit('.', 1)[1]}`" not in page]

@@ -6,7 +6,7 @@ from torch import nn
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as reference
 
-from ssl_lab.pretext.views import Draw, TwoViews, View, affine_maps, gaussian_blur, warp
+from ssl_lab.pretext.views import Draw, TwoViews, View, affine_maps, gaussian_blur, show_two_views, warp
 
 OFF = {
     "crop_scale": (1.0, 1.0),
@@ -288,3 +288,16 @@ def test_two_views_need_one_size():
 def test_views_have_no_state():
     views = TwoViews(View(), View())
     assert isinstance(views, nn.Module) and not views.state_dict()
+
+
+# Pictures
+
+
+@pytest.mark.parametrize("size", [None, 12])
+def test_pictures_show_images_above_their_views(size):
+    images = torch.randint(0, 256, (20, 3, 16, 16), dtype=torch.uint8, generator=seeded())
+    grid = show_two_views(images, TwoViews(View(**OFF, size=size)))
+    side = size or 16
+    assert grid.images.shape == (3, 12, 3, side, side)
+    if size is None:
+        torch.testing.assert_close(grid.images, (images[:12] / 255).expand(3, -1, -1, -1, -1), atol=1e-5, rtol=0)

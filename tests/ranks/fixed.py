@@ -1,5 +1,7 @@
 """Pretexts without chance, and small batches: what several ranks and one process must see alike."""
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
@@ -8,6 +10,7 @@ from ssl_lab.types import DataSpec
 NUM_SAMPLES = 16  # of the joined batch
 IMAGES = DataSpec(modality="image", shape=(1, 8, 8), mean=(0.5,), std=(0.3,), num_classes=4)
 TEXT = DataSpec(modality="text", shape=(12,), vocab_size=64, pad_id=0, mask_id=4, special_ids=(0, 1, 2, 3, 4))
+CAPTIONED = replace(IMAGES, modality="image_text", text_length=12, vocab_size=64, pad_id=0, special_ids=(0, 1, 2, 3, 4))
 
 
 class FixedViews(nn.Module):
@@ -16,6 +19,14 @@ class FixedViews(nn.Module):
     def forward(self, images):
         x = images.double() / 255
         return torch.stack([x, x.flip(3) * 0.7 + 0.1])
+
+
+class FixedMultiCrop(nn.Module):
+    """The two fixed views and two smaller ones cut from them."""
+
+    def forward(self, images):
+        large = FixedViews()(images)
+        return large, torch.stack([large[0][:, :, 2:6, 2:6], large[1][:, :, :4, 4:]])
 
 
 class FixedMasking(nn.Module):
@@ -42,3 +53,19 @@ def sentences(step):
     ids = torch.randint(5, 64, (NUM_SAMPLES, 12), generator=torch.Generator().manual_seed(step))
     ids[: NUM_SAMPLES // 2, 6:] = 0
     return {"input_ids": ids, "attention_mask": (ids != 0).long(), "index": torch.arange(NUM_SAMPLES)}
+
+
+def triples(step):
+    """A joined batch of texts with partners and hard negatives."""
+    first, second, negative = (sentences(3 * step + k) for k in range(3))
+    names = ("input_ids", "attention_mask")
+    return {
+        **first,
+        **{f"second_{name}": second[name] for name in names},
+        **{f"negative_{name}": negative[name] for name in names},
+    }
+
+
+def captioned(step):
+    """A joined batch of images with a caption each."""
+    return {**images(step), **sentences(step)}

@@ -147,6 +147,15 @@ def test_terminal_shows_every_row_and_number_within_eighty_columns():
         assert expected in text
 
 
+def test_long_names_are_broken_rather_than_columns_left_out():
+    name = "random encoder · SimCLR · Fashion-MNIST · seed 0 · widths [8, 16]"
+    rows = [{"name": name, "metrics": simclr_evaluation()["rows"][0]["metrics"]}]
+    text = printed({"rows": rows}, width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    for expected in ("95.4", "96.4", "65.2 ±", "85.3 ±", "90.5 ±", "random encoder · SimCLR", "[8, 16]"):
+        assert expected in text
+
+
 def test_terminal_takes_names_literally():
     assert "[red]x[/red]" in printed({"rows": [{"name": "[red]x[/red]", "metrics": {"knn/top1": 0.5}}]})
 
@@ -158,3 +167,24 @@ def test_every_metric_has_a_head_and_known_ones_a_direction():
         assert describe(name).arrow == "↓"
     assert describe("few_label/top1_n1").column == "1 label per class"
     assert describe("frechet/my_net_n500").column == "Fréchet distance, my_net, 500 samples"
+
+
+def test_recall_in_each_direction_is_a_table_beside_chance():
+    metrics = {}
+    for k in (1, 5, 10):
+        for direction in ("image_to_text", "text_to_image"):
+            metrics |= {f"retrieval/{direction}_r{k}": 0.05 * k, f"retrieval/{direction}_r{k}_chance": 0.01 * k}
+    found = by_key({"rows": [{"name": "CLIP", "metrics": metrics}]})
+    for key in ("retrieval_caption", "retrieval_image"):
+        assert found[key].columns == ("recall@1 ↑", "recall@5 ↑", "recall@10 ↑")
+        model, chance = found[key].rows
+        assert [str(cell) for cell in model.cells] == ["5.0", "25.0", "50.0"] and chance.reference
+    panels = {describe(name).panel for name in metrics}
+    assert panels == {"Caption of an image, recall, %", "Image of a caption, recall, %"}
+    lines = {describe(name).line for name in metrics if "image_to_text" in name}
+    assert len(lines) == 6
+
+
+def test_sentence_similarity_is_shown_times_hundred():
+    table = by_key({"rows": [{"name": "SimCSE", "metrics": {"sts/spearman": 0.7625}}]})["similarity"]
+    assert (table.columns[0], str(table.rows[0].cells[0])) == ("Spearman correlation x 100 ↑", "76.2")

@@ -1,0 +1,196 @@
+"""SimCLR's training throughput: ssl_lab beside lightly, same network, batch, images and machine, in turns.
+
+    pip install 'lightly>=1.6,<1.7'
+    python benchmarks/simclr_peers.py --encoder convnet --json benchmarks/results/simclr_peers_convnet.json
+
+lightly runs the loop of its documentation: PIL transforms in data-loader workers, one forward pass a view, fp32; and the
+same under bf16 autocast, so that precision is equal. ssl_lab runs its training path through Lightning, as
+``ssl-lab bench`` does, in both precisions. Images are random bytes: no transform or network is faster for some images
+than for others. Contenders take turns; medians over runs and their spread are reported.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import lightly
+import lightning as L
+import numpy as np
+import torch
+import torchvision
+from lightly.loss import NTXentLoss
+from lightly.models.modules import SimCLRProjectionHead
+from lightly.transforms import SimCLRTransform
+from PIL import Image
+
+from ssl_lab.data.base import DataModule
+from ssl_lab.encoders.convnet import ConvNet
+from ssl_lab.encoders.resnet import ResNet
+from ssl_lab.engine.bench import bench
+from ssl_lab.methods.simclr import SimCLR
+from ssl_lab.optim import SGD
+from ssl_lab.pretext.views import TwoViews, View
+from ssl_lab.types import DataSpec
+
+SPEC = DataSpec(modality="image", shape=(3, 32, 32), mean=(0.5,) * 3, std=(0.25,) * 3, num_classes=10)
+ENCODERS = {
+    "convnet": lambda: ConvNet(SPEC),
+    "convnet_small": lambda: ConvNet(SPEC, widths=(16, 32, 64)),
+    "resnet18": lambda: ResNet(SPEC, depth=18),
+}
+
+
+class RandomImages(DataModule):
+    """The bytes as a data module."""
+
+    def __init__(self, images, batch_size):
+        super().__init__(batch_size=batch_size)
+        self.images = images
+
+    @property
+    def spec(self):
+        return SPEC
+
+    def columns(self, split):
+        return {"image": torch.from_numpy(self.images.transpose(0, 3, 1, 2).copy())}
+
+
+class PILImages(torch.utils.data.Dataset):
+    """The bytes as torchvision's CIFAR-10 gives them."""
+
+    def __init__(self, images, transform):
+        self.images, self.transform = images, transform
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return self.transform(Image.fromarray(self.images[index])), 0
+
+
+def ours(encoder, images, args, *, precision):
+    """Images a second of ``ssl-lab pretrain``'s path."""
+    method = SimCLR(ENCODERS[encoder](), SGD(lr=0.06), TwoViews(View()), hidden_dim=512, projection_dim=128)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = L.Trainer(
+            accelerator=args.accelerator,
+            devices=1,
+            precision=precision,
+            max_epochs=-1,
+            max_steps=args.warmup_steps + 2 * args.num_steps,
+            default_root_dir=folder,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        data = RandomImages(images, args.batch_size)
+        return bench(method, data, trainer, warmup_steps=args.warmup_steps, num_steps=args.num_steps)
+
+
+def lightlys(encoder, images, args, *, precision):
+    """Images a second of lightly's documented loop."""
+    device = torch.device("cuda" if args.accelerator == "gpu" else "cpu")
+    network = ENCODERS[encoder]()
+    network.to(memory_format=torch.contiguous_format)
+    head = SimCLRProjectionHead(network.embed_dim, 512, 128)
+    model = torch.nn.Sequential(Plain(network), head).to(device)
+    transform = SimCLRTransform(input_size=32)
+    loader = torch.utils.data.DataLoader(
+        PILImages(images, transform),
+        batch_size=args.batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=args.num_workers,
+        pin_memory=device.type == "cuda",
+        persistent_workers=True,
+    )
+    criterion = NTXentLoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.06)
+    step = 0
+    while True:
+        for (x0, x1), _ in loader:
+            if step == args.warmup_steps:
+                synchronise(device)
+                start = time.perf_counter()
+            if step == args.warmup_steps + args.num_steps:
+                synchronise(device)
+                return args.num_steps * args.batch_size / (time.perf_counter() - start)
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
+                z0, z1 = model(x0.to(device, non_blocking=True)), model(x1.to(device, non_blocking=True))
+                loss = criterion(z0, z1)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            step += 1
+
+
+class Plain(torch.nn.Module):
+    """The same layers on images that lightly's transform has normalised, in torch's default memory layout."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.layers = encoder.network if isinstance(encoder, ResNet) else encoder.stages
+
+    def forward(self, x):
+        x = self.layers(x)
+        return x.mean((2, 3)) if x.ndim == 4 else x
+
+
+def synchronise(device):
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--encoder", choices=ENCODERS, default="convnet")
+    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--num-steps", type=int, default=6)
+    parser.add_argument("--warmup-steps", type=int, default=2)
+    parser.add_argument("--num-runs", type=int, default=3)
+    parser.add_argument("--num-workers", type=int, default=2, help="of lightly's data loader")
+    parser.add_argument("--accelerator", choices=["cpu", "gpu"], default="cpu")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    args = parser.parse_args()
+
+    warnings.filterwarnings("ignore")
+    torch.manual_seed(0)
+    images = np.random.default_rng(0).integers(0, 256, (10 * args.batch_size, 32, 32, 3), dtype=np.uint8)
+    rates = {f"{name}, {precision}": [] for name in ("ssl_lab", "lightly") for precision in ("32-true", "bf16-mixed")}
+    ratios_to_bare = []
+    for _ in range(args.num_runs):
+        for precision in ("32-true", "bf16-mixed"):
+            speed = ours(args.encoder, images, args, precision=precision)
+            rates[f"ssl_lab, {precision}"].append(speed.samples_per_sec)
+            ratios_to_bare.append(speed.ratio)
+            rates[f"lightly, {precision}"].append(lightlys(args.encoder, images, args, precision=precision))
+    documented = statistics.median(rates["lightly, 32-true"])
+    print(f"SimCLR, {args.encoder}, 3 x 32 x 32, batch {args.batch_size}, median (range) of {args.num_runs} runs")
+    for name, values in rates.items():
+        median = statistics.median(values)
+        spread = f"{min(values):.0f}-{max(values):.0f}"
+        print(f"  {name:22}{median:9.0f} images/s ({spread}){median / documented:8.2f} x lightly as documented")
+    print(f"  ssl_lab's step over the bare encoder: {statistics.median(ratios_to_bare):.2f}")
+    if args.json:
+        figures = {
+            **{key: value for key, value in vars(args).items() if key != "json"},
+            "images_per_sec": rates,
+            "ratio_to_bare_encoder": ratios_to_bare,
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "lightly": lightly.__version__,
+            "device": torch.cuda.get_device_name() if args.accelerator == "gpu" else platform.machine(),
+            "threads": torch.get_num_threads(),
+        }
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

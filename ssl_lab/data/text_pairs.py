@@ -1,0 +1,158 @@
+"""Pairs of texts, with a score or a hard negative where there are any."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ssl_lab.data.base import PRETRAIN
+from ssl_lab.data.hub import check_column, load_splits
+from ssl_lab.data.splits import UNLABELLED, Part
+from ssl_lab.data.text import TextModule, TextSource, token_ids
+
+
+class TextPairs(TextModule):
+    r"""Rows of two texts that belong together or whose similarity was judged, from the hub or from local files.
+
+    A batch holds the first text as any text data do, so that every text method can train on it, and beside it
+    ``second_input_ids``, ``negative_input_ids`` where there are hard negatives, and ``score`` where there are scores. Texts
+    are truncated to ``max_length``.
+
+    Args:
+        path: Identifier on the hub; a local csv, tsv, json, jsonl or parquet file, gzipped or not; a folder of such
+            files whose names say their split (train, val or valid or dev, test); or a file for each split.
+        name: Configuration of a data set with several.
+        first_column: Column of the first text, the anchor.
+        second_column: Column of the second text.
+        negative_column: Column of texts that are like the first but mean something else; None if there are none.
+        score_column: Column of similarities, any scale; None if there are none.
+        positive_score: Pairs scored at least this are pretrained on, and no others; None for all. All stay in
+            ``train``, ``val`` and ``test``.
+        options: Further arguments of ``datasets.load_dataset``, such as ``sep``, ``names`` and ``header`` for csv.
+        tokenizer: Folder or hub identifier of a tokenizer; None to train WordPiece on the ``train`` split.
+        vocab_size: Number of ids of a tokenizer that is trained.
+        max_length: Tokens of a text, special tokens included.
+        val_fraction: Share of the training pairs held out as ``val`` where the source has none; 0 for none.
+        test_fraction: The same for ``test``.
+        split_seed: Seed of both cuts.
+        batch_size: Pairs per device and training step.
+        eval_batch_size: Pairs per batch in evaluation.
+        seed: Seed of the order of training pairs.
+        device_cache_gib: A training split up to this size is kept on the training device as a whole.
+
+    Raises:
+        ValueError: If ``positive_score`` is given without ``score_column``.
+    """
+
+    def __init__(
+        self,
+        path: str | Mapping[str, str],
+        *,
+        name: str | None = None,
+        first_column: str = "sentence1",
+        second_column: str = "sentence2",
+        negative_column: str | None = None,
+        score_column: str | None = None,
+        positive_score: float | None = None,
+        options: Mapping[str, Any] | None = None,
+        tokenizer: str | None = None,
+        vocab_size: int = 8192,
+        max_length: int = 64,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.1,
+        split_seed: int = 0,
+        batch_size: int = 64,
+        eval_batch_size: int = 256,
+        seed: int = 0,
+        device_cache_gib: float = 4.0,
+    ) -> None:
+        super().__init__(
+            tokenizer=tokenizer,
+            vocab_size=vocab_size,
+            max_length=max_length,
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+            split_seed=split_seed,
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            seed=seed,
+            device_cache_gib=device_cache_gib,
+        )
+        if positive_score is not None and score_column is None:
+            raise ValueError(
+                f"positive_score={positive_score} was asked for, but these pairs have no scores. Set data.score_column, "
+                "or data.positive_score=null."
+            )
+        self.path = path
+        self.config_name = name
+        self.text_columns = {"input_ids": first_column, "second_input_ids": second_column}
+        if negative_column is not None:
+            self.text_columns["negative_input_ids"] = negative_column
+        self.score_column = score_column
+        self.positive_score = positive_score
+        self.options = options
+
+    @property
+    def title(self) -> str:
+        """The last part of the path."""
+        path = self.path if isinstance(self.path, str) else next(iter(self.path.values()))
+        return Path(path).name
+
+    @cached_property
+    def _splits(self) -> dict[str, datasets.Dataset]:
+        splits = load_splits(self.path, name=self.config_name, options=self.options)
+        settings = dict(zip(self.text_columns, ("first_column", "second_column", "negative_column"), strict=False))
+        for name, column in self.text_columns.items():
+            check_column(splits["train"], column, setting=settings[name])
+        return splits
+
+    @cached_property
+    def _scores(self) -> dict[str, NDArray[np.float32]]:
+        """Scores of every row by source split, NaN where unknown."""
+        column = self.score_column
+        if column is None:
+            return {}
+        check_column(self._splits["train"], column, setting="score_column")
+        kind = self._splits["train"].features[column]
+        if not isinstance(kind, datasets.Value) or not kind.dtype.startswith(("float", "int")):
+            raise ValueError(f"score_column={column!r} holds {kind}, but a score is a number. Set data.score_column.")
+        return {split: np.array(rows[column], dtype=np.float32) for split, rows in self._splits.items()}
+
+    @cached_property
+    def _parts(self) -> dict[str, Part]:
+        parts = super()._parts
+        if self.positive_score is None:
+            return parts
+        train = parts["train"]
+        positive = train.rows[self._scores[train.source][train.rows] >= self.positive_score]
+        if len(positive) == 0:
+            raise ValueError(
+                f"positive_score={self.positive_score} was asked for, but the highest score of {len(train.rows)} training "
+                f"pairs is {np.nanmax(self._scores[train.source][train.rows])}. Lower data.positive_score."
+            )
+        return {**parts, PRETRAIN: Part(train.source, positive)}
+
+    def _source(self) -> TextSource:
+        def read(split: str, rows: NDArray[np.int64]) -> list[str | None]:
+            chosen = self._splits[split][rows]
+            return [text for column in self.text_columns.values() for text in chosen[column]]
+
+        return TextSource(labels={s: np.full(len(rows), UNLABELLED) for s, rows in self._splits.items()}, read=read)
+
+    def _tokenize(self, split: str, part: Part) -> dict[str, Tensor]:
+        rows = self._splits[part.source][part.rows]
+        columns = {
+            name: token_ids(self.tokenizer, [text or "" for text in rows[column]], max_length=self.max_length)
+            for name, column in self.text_columns.items()
+        }
+        if self._scores:
+            columns["score"] = torch.from_numpy(self._scores[part.source][part.rows])
+        return columns

@@ -1,0 +1,266 @@
+"""How fast an experiment trains, where its steps spend their time, and how near that is to what the machine can do."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.utilities.throughput import get_available_flops
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from ssl_lab import distributed
+from ssl_lab.data.base import DataModule
+from ssl_lab.methods.base import Method
+from ssl_lab.types import Batch, Encoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """What :func:`bench` has measured; medians over steps, of the first rank where ranks differ.
+
+    Attributes:
+        samples_per_sec: Of all ranks.
+        tokens_per_sec: Real tokens, padding left out, of all ranks; None for images.
+        step_ms: From the start of a step to the start of the next.
+        shares: Share of the step spent on ``data``, ``views`` (or masking), ``forward_backward``, ``optimizer`` and
+            ``other``, which is Lightning, logging and callbacks.
+        step_tflop: Floating-point operations of a step's forward and backward pass, counted by torch, in 1e12.
+        mfu: Model FLOP utilisation: ``step_tflop`` over what the device could have done in that time.
+        peak_tflops: Its peak, 1e12 operations a second: by data sheet, or on the CPU the rate of a large matrix product
+            measured beside.
+        bare_ms: Forward and backward pass of the encoder alone on random data of the same shape and precision.
+        ratio: ``step_ms / bare_ms``.
+        device: The device's name.
+        precision: Lightning's name of the precision.
+    """
+
+    samples_per_sec: float
+    tokens_per_sec: float | None
+    step_ms: float
+    shares: dict[str, float]
+    step_tflop: float
+    mfu: float
+    peak_tflops: float
+    bare_ms: float
+    ratio: float
+    device: str
+    precision: str
+
+
+class _Clock(Callback):
+    """Times steps: some as they are, then some with the device waited for at the borders of their parts."""
+
+    def __init__(self, *, warmup_steps: int, num_steps: int) -> None:
+        self.warmup_steps = warmup_steps
+        self.num_steps = num_steps
+        self.plain: list[float] = []
+        self.parts: list[dict[str, float]] = []
+        self.num_tokens = 0.0
+        self.flop = 0
+        self.calls: list[tuple[Encoder, tuple[Any, ...]]] = []  # of encoders in a step, those with gradient
+        self._step = 0
+        self._seconds = dict.fromkeys(("data", "views", "training_step", "closure", "optimizer"), 0.0)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, Method)
+        self.device = pl_module.device
+        self._instrument(pl_module, trainer.optimizers)
+        self._start = self._end = self._now()
+
+    def _instrument(self, method: Method, optimizers: list[Any]) -> None:
+        def remember(encoder: Any, inputs: tuple[Any, ...]) -> None:
+            if torch.is_grad_enabled():
+                self.calls.append((encoder, inputs))
+
+        for encoder in method.encoder.modules():
+            if isinstance(encoder, Encoder):  # one, or those of which it is made
+                encoder.register_forward_pre_hook(remember)
+        for pretext in method.pretexts():
+            pretext.register_forward_pre_hook(lambda *_: self._tick("views", -1))
+            pretext.register_forward_hook(lambda *_: self._tick("views", 1))
+        method.training_step = self._timed("training_step", method.training_step)  # type: ignore[method-assign]
+        method.optimizer_step = self._with_timed_closure(method.optimizer_step)  # type: ignore[method-assign]
+        for optimizer in optimizers:
+            optimizer.register_step_pre_hook(lambda *_: self._tick("optimizer", -1))
+            optimizer.register_step_post_hook(lambda *_: self._tick("optimizer", 1))
+
+    def _with_timed_closure(self, optimizer_step: Callable[..., None]) -> Callable[..., None]:
+        def run(epoch: int, batch_idx: int, optimizer: Any, closure: Callable[[], Any] | None = None) -> None:
+            optimizer_step(epoch, batch_idx, optimizer, closure and self._timed("closure", closure))
+
+        return run
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    @property
+    def _apart(self) -> bool:
+        return self._step > self.warmup_steps + self.num_steps
+
+    def _tick(self, part: str, sign: int) -> None:
+        """Begin (-1) or end (1) a stretch of a part."""
+        if self._apart:
+            self._seconds[part] += sign * self._now()
+
+    def _timed(self, part: str, fn: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            self._tick(part, -1)
+            result = fn(*args, **kwargs)
+            self._tick(part, 1)
+            return result
+
+        return run
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        self._step += 1
+        self.calls = []
+        if self._apart:
+            self._seconds["data"] += self._now() - self._end
+        if self._step == 1:
+            self._counter = FlopCounterMode(display=False)
+            self._counter.__enter__()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        if self._step == 1:
+            self._counter.__exit__(None, None, None)
+            self.flop = self._counter.get_total_flops()
+        if self._step == self.warmup_steps:
+            self._start = self._now()
+        elif self.warmup_steps < self._step <= self.warmup_steps + self.num_steps:
+            # The device is not waited for at each step here: the mean over a few is what training takes.
+            if (self._step - self.warmup_steps) % max(1, self.num_steps // 5) == 0:
+                now = self._now()
+                self.plain.append((now - self._start) / max(1, self.num_steps // 5))
+                self._start = now
+            if "attention_mask" in batch:
+                self.num_tokens += float(batch["attention_mask"].sum()) / self.num_steps
+        elif self._apart:
+            now = self._now()
+            self.parts.append({**self._seconds, "step": now - self._end})
+            self._seconds = dict.fromkeys(self._seconds, 0.0)
+        self._end = self._now() if self._step >= self.warmup_steps + self.num_steps else time.perf_counter()
+
+
+def bench(
+    method: Method, datamodule: DataModule, trainer: L.Trainer, *, warmup_steps: int = 5, num_steps: int = 30
+) -> Speed:
+    """Train a few steps and measure them.
+
+    Args:
+        method: The objective.
+        datamodule: The data.
+        trainer: A trainer that stops after ``warmup_steps + 2 * num_steps`` steps.
+        warmup_steps: Steps left out.
+        num_steps: Steps timed as they are, and again with their parts apart.
+
+    Raises:
+        ValueError: If training ended before that many steps.
+    """
+    clock = _Clock(warmup_steps=warmup_steps, num_steps=num_steps)
+    trainer.callbacks.append(clock)  # type: ignore[attr-defined]
+    trainer.fit(method, datamodule=datamodule)
+    if not clock.parts:
+        raise ValueError(
+            f"Timing needs {warmup_steps} + 2 x {num_steps} steps, but training ended earlier. Lower num_steps, or raise "
+            "trainer.max_epochs."
+        )
+    device = trainer.strategy.root_device
+    step = statistics.median(clock.plain)
+    method.to(device)
+    repeats = max(3, num_steps // 3)
+    bare = sum(_bare_seconds(*call, trainer, repeats=repeats) for call in tuple(clock.calls))
+    peak = _peak_flops(device, str(trainer.precision))
+    world = distributed.world_size()
+    return Speed(
+        samples_per_sec=datamodule.batch_size * world / step,
+        tokens_per_sec=clock.num_tokens * world / step if clock.num_tokens else None,
+        step_ms=1000 * step,
+        shares=_shares(clock.parts),
+        step_tflop=clock.flop / 1e12,
+        mfu=clock.flop / step / peak,
+        peak_tflops=peak / 1e12,
+        bare_ms=1000 * bare,
+        ratio=step / bare,
+        device=torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{torch.get_num_threads()} CPU threads",
+        precision=str(trainer.precision),
+    )
+
+
+def _shares(parts: list[dict[str, float]]) -> dict[str, float]:
+    total = {name: sum(part[name] for part in parts) for name in parts[0]}
+    whole = total["step"]
+    if total["closure"] > 0:  # an optimizer's step contains the closure: forward and backward pass
+        forward_backward = total["closure"] - total["views"]
+        optimizer = total["optimizer"] - total["closure"]
+    else:  # stepped by hand, inside of the training step
+        forward_backward = total["training_step"] - total["views"] - total["optimizer"]
+        optimizer = total["optimizer"]
+    shares = {
+        "data": total["data"] / whole,
+        "views": total["views"] / whole,
+        "forward_backward": forward_backward / whole,
+        "optimizer": optimizer / whole,
+    }
+    return {**shares, "other": 1 - sum(shares.values())}
+
+
+def _bare_seconds(encoder: Encoder, inputs: tuple[Any, ...], trainer: L.Trainer, *, repeats: int) -> float:
+    """Forward and backward of the encoder on random inputs like those it saw; median of several runs."""
+    encoder.train().requires_grad_()
+    spec = encoder.spec
+
+    def random_like(x: Any) -> Any:
+        if not isinstance(x, Tensor) or x.dtype == torch.bool:
+            return x
+        if x.is_floating_point():
+            return torch.rand_like(x)
+        return torch.randint_like(x, 2 if x.max() <= 1 else spec.vocab_size or 256)
+
+    inputs = tuple(random_like(x) for x in inputs)
+    seconds = []
+    for repeat in range(repeats + 2):
+        start = _synchronised_time()
+        with trainer.precision_plugin.forward_context():
+            out = encoder(*inputs)
+        out.float().square().mean().backward()
+        if repeat >= 2:
+            seconds.append(_synchronised_time() - start)
+    encoder.zero_grad()
+    return statistics.median(seconds)
+
+
+def _synchronised_time() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _peak_flops(device: torch.device, precision: str) -> float:
+    """Operations a second: the data sheet's, or the best of a few large matrix products on the CPU."""
+    dtype = {"16": torch.float16, "bf": torch.bfloat16}.get(precision[:2], torch.float32)
+    known = get_available_flops(device, dtype)
+    if known:
+        return float(known)
+    side = 2048
+    a = torch.randn(side, side, device=device, dtype=dtype)
+    best = float("inf")
+    for _ in range(5):
+        start = _synchronised_time()
+        a @ a
+        best = min(best, _synchronised_time() - start)
+    return 2 * side**3 / best

@@ -1,0 +1,59 @@
+"""Semantic textual similarity: do similar features mean similar texts?"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from ssl_lab.data.base import DataModule
+from ssl_lab.evaluation.protocol import Protocol
+from ssl_lab.types import Batch
+
+
+class STS(Protocol):
+    """Rank correlation of cosine similarities with the scores that people gave to pairs of texts; nothing is fitted.
+
+    Metric: ``sts/spearman``, in [-1, 1] over all scored pairs of the split (papers write it x 100); equal values share
+    their mean rank. It is not a number if all similarities are equal.
+
+    References:
+        Cer et al., SemEval-2017 Task 1: Semantic Textual Similarity (2017). arXiv:1708.00055
+        Gao et al., SimCSE (2021), appendix B, on why all pairs and not the mean over subsets. arXiv:2104.08821
+    """
+
+    needs: ClassVar[str] = "features"
+    needs_columns: ClassVar[tuple[str, ...]] = ("second_input_ids", "score")
+
+    @torch.no_grad()
+    def run(
+        self, fn: Callable[[Batch], Tensor], datamodule: DataModule, *, device: torch.device, split: str = "test"
+    ) -> dict[str, float]:
+        """Correlate the cosine of both texts' features ``fn(batch)`` with their scores.
+
+        Raises:
+            ValueError: If fewer than two pairs of the split are scored.
+        """
+        similarities, scores = [], []
+        for batch in datamodule.eval_dataloader(split):
+            first, second = (
+                fn({name: batch[kind + name].to(device) for name in ("input_ids", "attention_mask")}).double()
+                for kind in ("", "second_")
+            )
+            similarities.append(F.cosine_similarity(first, second).cpu())
+            scores.append(batch["score"].double().cpu())
+        x, y = torch.cat(similarities), torch.cat(scores)
+        known = ~y.isnan()
+        if known.sum() < 2:
+            raise ValueError(
+                f"A rank correlation was asked for on the {split} split, but {int(known.sum())} of its {len(y)} pairs have "
+                "a score. Set data.score_column, or score another split."
+            )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about constant similarities: the result says so
+            return {"sts/spearman": float(spearmanr(x[known].numpy(), y[known].numpy()).statistic)}

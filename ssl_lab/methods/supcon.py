@@ -1,0 +1,78 @@
+"""SupCon: contrast all images of a class with those of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, final
+
+from torch import Tensor, nn
+
+from ssl_lab import distributed
+from ssl_lab.losses.contrastive import supcon
+from ssl_lab.methods.base import Method
+from ssl_lab.optim import Optim
+from ssl_lab.pretext.views import show_two_views
+from ssl_lab.types import Batch, Encoder, Modality, Picture
+
+
+@final
+class SupCon(Method):
+    r"""Supervised contrastive learning: positives are all views of a class, over all ranks.
+
+    .. math:: \ell_i = -\frac{1}{|P(i)|} \sum_{p \in P(i)}
+                       \log \frac{\exp(z_i \cdot z_p/\tau)}{\sum_{k \ne i} \exp(z_i \cdot z_k/\tau)}
+
+    where P(i) are the other views of i's class and z the projections at unit length. It reads labels: its scores are a
+    yardstick for methods that do not. Images without a label have only their own other view as a positive.
+
+    Args:
+        encoder: Image encoder.
+        optim: Optimizer and schedule.
+        views: Draws two views of a batch, shape (2, B, C, H, W) in [0, 1].
+        temperature: Softmax temperature.
+        hidden_dim: Width of the projector's hidden layer.
+        projection_dim: Width of the projections z.
+
+    References:
+        Khosla et al., Supervised Contrastive Learning (2020). arXiv:2004.11362
+    """
+
+    modality: ClassVar[Modality] = "image"
+    uses_labels: ClassVar[bool] = True
+    coupled_by: ClassVar[str] = "all other images of the batch are its positives or negatives"
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        optim: Optim,
+        views: nn.Module,
+        *,
+        temperature: float = 0.1,
+        hidden_dim: int = 2048,
+        projection_dim: int = 128,
+    ) -> None:
+        super().__init__(encoder, optim)
+        if temperature <= 0:
+            raise ValueError(f"method.temperature must be positive, found {temperature}.")
+        self.views = views
+        self.temperature = temperature
+        self.projector = nn.Sequential(
+            nn.Linear(encoder.embed_dim, hidden_dim), nn.ReLU(inplace=True), nn.Linear(hidden_dim, projection_dim)
+        )
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Two views, one forward pass, and the classes of the batch of all ranks."""
+        if "label" not in batch:
+            raise ValueError(
+                f"SupCon reads labels, but batches of this data hold only {sorted(batch)}. Choose a data= whose pretrain "
+                "split is labelled, or method=simclr."
+            )
+        views = self.views(batch["image"])
+        h = self.encoder.embed({"image": views.flatten(0, 1)})
+        z_a, z_b = (distributed.gather(z) for z in self.projector(h).chunk(2))
+        loss = supcon(z_a, z_b, distributed.gather(batch["label"]), temperature=self.temperature)
+        return self.log_losses(loss)
+
+    def pictures(self, batch: Batch) -> Mapping[str, Picture]:
+        """The images of a batch and two views of each."""
+        return {"views": show_two_views(batch["image"], self.views)}

@@ -1,0 +1,108 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from ssl_lab.cli.paths import config_dir
+from ssl_lab.data.text_pairs import TextPairs
+
+ROWS = [(f"a dog runs number {i}", f"the dog is running {i}", f"no cat sleeps {i}", i % 6) for i in range(20)]
+HEAD = ("sentence1", "sentence2", "negative", "score")
+SPLITS = ("train", "val", "test")
+
+
+@pytest.fixture
+def file(tmp_path):
+    with (tmp_path / "pairs.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([HEAD, *ROWS])
+    return str(tmp_path / "pairs.csv")
+
+
+def texts(data, split, name="input_ids"):
+    return [data.tokenizer.decode(row, skip_special_tokens=True) for row in data.columns(split)[name]]
+
+
+def test_a_row_stays_together_through_splits_and_batches(file):
+    data = TextPairs(file, negative_column="negative", score_column="score", vocab_size=200, batch_size=4)
+    found = []
+    for split in SPLITS:
+        seconds, negatives = texts(data, split, "second_input_ids"), texts(data, split, "negative_input_ids")
+        found += zip(texts(data, split), seconds, negatives, data.columns(split)["score"].tolist(), strict=True)
+    assert sorted(found) == sorted(ROWS)
+    batch = next(iter(data.train_dataloader()))
+    for kind in ("", "second_", "negative_"):
+        ids, mask = batch[f"{kind}input_ids"], batch[f"{kind}attention_mask"]
+        assert ids.dtype == mask.dtype == torch.int64
+        assert torch.equal(mask == 1, ids != data.spec.pad_id)
+    assert batch["score"].dtype == torch.float32
+    assert not data.labelled
+
+
+def test_without_scores_and_negatives(file):
+    data = TextPairs(file, vocab_size=200, max_length=6)
+    batch = next(iter(data.eval_dataloader("val")))
+    assert set(batch) == {"input_ids", "attention_mask", "second_input_ids", "second_attention_mask", "index"}
+    assert batch["second_input_ids"].shape == (2, 6), "truncated, not cut into blocks"
+    assert data.spec.shape == (6,)
+
+
+def test_the_tokenizer_has_read_both_columns(file):
+    vocab = TextPairs(file, vocab_size=400, val_fraction=0, test_fraction=0).tokenizer.get_vocab()
+    assert {"runs", "running"} <= set(vocab) and "sleeps" not in vocab
+
+
+def test_pretraining_on_similar_pairs_alone(file):
+    data = TextPairs(file, score_column="score", positive_score=4, vocab_size=200)
+    assert data.columns("pretrain")["score"].min() == 4
+    assert data.columns("train")["score"].min() == 0
+    kept = [score for score in data.columns("train")["score"].tolist() if score >= 4]
+    assert data.columns("pretrain")["score"].tolist() == kept
+    with pytest.raises(ValueError, match=r"highest score of 16 training pairs is 5\.0\. Lower data\.positive_score"):
+        TextPairs(file, score_column="score", positive_score=6).columns("pretrain")
+    with pytest.raises(ValueError, match=r"no scores\. Set data\.score_column"):
+        TextPairs(file, positive_score=4)
+
+
+def test_missing_texts_are_blank_and_missing_scores_unknown(tmp_path):
+    rows = [{"a": "one text", "b": "another", "s": 0.5}, {"a": "a second text", "b": None, "s": None}] * 4
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = TextPairs(
+        str(tmp_path / "x.jsonl"),
+        first_column="a",
+        second_column="b",
+        score_column="s",
+        vocab_size=100,
+        val_fraction=0,
+        test_fraction=0,
+    )
+    assert texts(data, "train", "second_input_ids")[:2] == ["another", ""]
+    np.testing.assert_equal(data.columns("train")["score"].tolist()[:2], [0.5, np.nan])
+
+
+def test_columns_that_do_not_fit(file):
+    for setting in ("first_column", "second_column", "negative_column", "score_column"):
+        with pytest.raises(ValueError, match=rf"{setting}='x' is no column.*'sentence1'"):
+            TextPairs(file, **{setting: "x"}).columns("train")
+    with pytest.raises(ValueError, match="score_column='negative' holds Value.*a score is a number"):
+        TextPairs(file, score_column="negative").columns("train")
+
+
+def test_the_official_files_of_sts_b_are_read_as_they_are(tmp_path):
+    """Tab-separated in spite of the name, with a quote that never closes and further fields on some rows."""
+    rows = [
+        'main\tMSR\t2012\t1\t5.000\tA "plane.\tAn air plane.',
+        "main\tMSR\t2012\t4\t3.8\tA man.\tOne man.\turl\turl",
+    ]
+    for split in ("train", "dev", "test"):
+        (tmp_path / f"sts-{split}.csv").write_text("".join(f"{row}\n" for row in rows * 3))
+    (tmp_path / "LICENSE.txt").write_text("see there")
+    settings = yaml.safe_load((config_dir() / "data" / "sts_b.yaml").read_text())
+    data = TextPairs(
+        **{name: value for name, value in settings.items() if name != "_target_"} | {"path": str(tmp_path)}
+    )
+    for split in SPLITS:
+        assert texts(data, split) == ['a " plane.', "a man."] * 3
+        assert data.columns(split)["score"].tolist() == pytest.approx([5.0, 3.8] * 3)
