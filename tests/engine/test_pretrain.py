@@ -5,10 +5,17 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from arrays import ArrayImages
+from engine.tiny import Tiny, TinyEncoder, trainer
+
+from ssl_lab.engine.pretrain import pretrain
+from ssl_lab.evaluation.knn import KNN
+from ssl_lab.evaluation.label_free import FeatureStd, RankMe, Uniformity
 
 SSL_LAB = [sys.executable, "-m", "ssl_lab.cli.main"]
 SMALL = [
@@ -95,6 +102,21 @@ def test_a_non_finite_loss_names_the_step_and_keeps_the_good_checkpoint(tmp_path
     kept = weights(tmp_path / "run")
     assert all(torch.isfinite(value).all() for value in kept.values())
     assert good.keys() == kept.keys()
+
+
+def test_data_without_labels_is_judged_during_and_after_training(tmp_path):
+    data = ArrayImages(labels=False)
+    protocols = [KNN(), RankMe(), Uniformity(), FeatureStd()]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", message="KNN need labels")
+        metrics = pretrain(Tiny(TinyEncoder(data.spec), repel=1.0), data, trainer(tmp_path), protocols)
+    names = {"rankme/rank", "uniformity/loss", "feature_std/mean"}
+    assert {name.split("/", 1)[1] for name in metrics if name.startswith("eval/")} == names
+    assert {name.split("/", 1)[1] for name in metrics if name.startswith("test/")} == names
+    table = json.loads((tmp_path / "evaluation.json").read_text())
+    assert [row["name"] for row in table["rows"]] == ["raw pixels", "random encoder", "Tiny encoder"]
+    assert all(row["metrics"].keys() == names for row in table["rows"])
 
 
 def test_two_processes_by_lightning(tmp_path):
