@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import ClassVar, final
 
 import torch
@@ -46,6 +47,7 @@ class DINO(Method):
         freeze_prototypes_fraction: Share of all steps at the start in which the prototypes stay as they are.
         hidden_dim: Width of the projector's two hidden layers.
         projection_dim: Width of the projections, the head's bottleneck.
+        hidden_norm: Whether batch normalisation follows both hidden layers.
 
     Raises:
         ValueError: If a temperature, momentum or share is out of range.
@@ -74,6 +76,7 @@ class DINO(Method):
         freeze_prototypes_fraction: float = 0.01,
         hidden_dim: int = 2048,
         projection_dim: int = 256,
+        hidden_norm: bool = False,
     ) -> None:
         super().__init__(encoder, optim)
         temperatures = (student_temperature, teacher_temperature, warmup_teacher_temperature)
@@ -92,7 +95,7 @@ class DINO(Method):
         self.temperature_warmup_fraction = temperature_warmup_fraction
         self.centre_momentum = centre_momentum
         self.freeze_prototypes_fraction = freeze_prototypes_fraction
-        self.projector = _projector(encoder.embed_dim, hidden_dim, projection_dim)
+        self.projector = _projector(encoder.embed_dim, hidden_dim, projection_dim, hidden_norm)
         self.prototypes = Prototypes(projection_dim, num_prototypes)
         self.teacher = Teacher(self.student(), momentum=momentum, final_momentum=final_momentum)
         self.register_buffer("centre", torch.zeros(num_prototypes))
@@ -143,14 +146,12 @@ class DINO(Method):
         return show_multi_crop(batch["image"], self.views)
 
 
-def _projector(embed_dim: int, hidden_dim: int, projection_dim: int) -> nn.Sequential:
-    """Three linear layers with GELU, no normalisation, and the small initial weights of vision transformers."""
-    layers = [
-        nn.Linear(embed_dim, hidden_dim),
-        nn.Linear(hidden_dim, hidden_dim),
-        nn.Linear(hidden_dim, projection_dim),
-    ]
-    for layer in layers:
-        nn.init.trunc_normal_(layer.weight, std=0.02)
-        nn.init.zeros_(layer.bias)
-    return nn.Sequential(layers[0], nn.GELU(), layers[1], nn.GELU(), layers[2])
+def _projector(embed_dim: int, hidden_dim: int, projection_dim: int, hidden_norm: bool) -> nn.Sequential:
+    """Three linear layers with GELU and the small initial weights of vision transformers."""
+    layers: list[nn.Module] = []
+    for d_in, d_out in pairwise([embed_dim, hidden_dim, hidden_dim, projection_dim]):
+        linear = nn.Linear(d_in, d_out)
+        nn.init.trunc_normal_(linear.weight, std=0.02)
+        nn.init.zeros_(linear.bias)
+        layers += [linear, nn.BatchNorm1d(d_out) if hidden_norm else nn.Identity(), nn.GELU()]
+    return nn.Sequential(*layers[:-2])

@@ -15,6 +15,7 @@ def make():
         temperature_warmup_fraction=0.5,
         freeze_prototypes_fraction=0.5,  # the first two of three steps
         hidden_dim=16,
+        hidden_norm=True,
         projection_dim=8,
     )
 

@@ -1,0 +1,122 @@
+"""Every method that compares views of images, pretrained for minutes on the CPU and judged beside a random encoder.
+
+    python benchmarks/quality.py --root DIR_OF_FASHION_MNIST --runs DIR --json benchmarks/results/quality_fashion_mnist.json
+
+Each method is one ``ssl-lab pretrain`` command, printed before it starts: one small ConvNet, one optimizer, the same
+number of images, and of the method's own settings those below, which were chosen on the validation split. The table
+shows the last checkpoint on the test split. A method whose run is finished is read, not repeated.
+"""
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+SHARED = [
+    "data=fashion_mnist",
+    "encoder=convnet",
+    "encoder.widths=[16,32,64,128]",
+    "optim=adamw",
+    "optim.lr=2e-3",
+    "evaluation=features",
+    "evaluate_every_n_epochs=1000",
+    "data.batch_size=256",
+    "trainer.accelerator=cpu",
+    "trainer.precision=bf16-mixed",
+]
+TWO_VIEWS = ["views@method.views=fashion", "method.hidden_dim=512"]
+MULTI_CROP = [
+    "views@method.views=multi_crop",
+    "method.views.num_local=4",
+    "method.views.local_view.size=14",
+    *(
+        f"method.views.{view}.{setting}"
+        for view in ("global_views.first", "local_view")
+        for setting in ("brightness=0.4", "contrast=0.4", "grayscale_prob=0", "blur_prob=0.2", "blur_sigma=[0.1,1.0]")
+    ),
+    "method.hidden_dim=512",
+]
+METHODS = {
+    "simclr": [*TWO_VIEWS, "method.temperature=0.5"],
+    "supcon": [*TWO_VIEWS, "method.temperature=0.2"],
+    "moco_v2": [*TWO_VIEWS, "method.queue_size=16384", "method.momentum=0.99", "method.final_momentum=0.99"],
+    "moco_v3": [*TWO_VIEWS],
+    "nnclr": [*TWO_VIEWS, "method.queue_size=16384", "method.temperature=0.2", "method.predictor_hidden_dim=512"],
+    "byol": [*TWO_VIEWS, "method.momentum=0.98"],
+    "simsiam": [*TWO_VIEWS, "method.projection_dim=512", "method.predictor_hidden_dim=128"],
+    "barlow_twins": [*TWO_VIEWS, "method.projection_dim=512", "method.loss_scale=0.1"],
+    "vicreg": [*TWO_VIEWS, "method.projection_dim=512"],
+    "swav": [*MULTI_CROP, "method.num_prototypes=256", "method.epsilon=0.03"],
+    "dino": [*MULTI_CROP, "method.num_prototypes=1024", "method.momentum=0.99"],
+}
+COLUMNS = {"knn/top1": "kNN", "linear/top1": "linear probe", "few_label/top1_n10": "10 labels per class"}
+
+
+def pretrain(name, args):
+    """Run directory of a method, pretrained there unless it is already."""
+    folder = args.runs / name
+    summary = folder / "summary.json"
+    if summary.exists() and json.loads(summary.read_text())["status"] == "finished":
+        return folder
+    overrides = [f"method={name}", f"data.root={args.root}", *SHARED, *METHODS[name], f"trainer.max_epochs={args.epochs}"]
+    command = ["ssl-lab", "pretrain", *overrides, f"seed={args.seed}", f"run_dir={folder}", *args.overrides]
+    print(shlex.join(command), flush=True)
+    run = subprocess.run([Path(sys.executable).parent / command[0], *command[1:]], capture_output=True, text=True)
+    if run.returncode != 0:
+        raise SystemExit(f"{name}: {run.stderr}")
+    return folder
+
+
+def read(folder):
+    """Name of the encoder, its test scores, those of the baselines, and the run's summary."""
+    rows = json.loads((folder / "evaluation.json").read_text())["rows"]
+    return {
+        "encoder": rows[-1]["name"].removesuffix(" encoder"),
+        "scores": {row["name"]: row["metrics"] for row in rows},
+        "summary": json.loads((folder / "summary.json").read_text()),
+    }
+
+
+def table(results):
+    """Markdown, one line per encoder."""
+    header = ["", *COLUMNS.values(), "RankMe", "training"]
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    first = next(iter(results.values()))
+    baselines = list(first["scores"])[:-1]
+    shown = [(name, first["scores"][name], "") for name in baselines]
+    for result in results.values():
+        name = f"{result['encoder']} encoder"
+        shown.append((result["encoder"], result["scores"][name], f"{result['summary']['training_time_sec']:.0f} s"))
+    for name, scores, seconds in shown:
+        rank = f"{scores['rankme']:.1f}" if "rankme" in scores else ""
+        cells = [name, *(f"{100 * scores[column]:.1f}" for column in COLUMNS), rank, seconds]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, required=True, help="folder of Fashion-MNIST")
+    parser.add_argument("--runs", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1, help="methods at a time")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("overrides", nargs="*", help="of all runs, after --")
+    args = parser.parse_args()
+
+    with ThreadPoolExecutor(args.jobs) as pool:
+        folders = list(pool.map(lambda name: pretrain(name, args), args.methods))
+    results = {name: read(folder) for name, folder in zip(args.methods, folders, strict=True)}
+    print(table(results))
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
