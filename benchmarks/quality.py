@@ -3,17 +3,15 @@
     python benchmarks/quality.py --root DIR_OF_FASHION_MNIST --runs DIR --json benchmarks/results/quality_fashion_mnist.json
 
 Each method is one ``ssl-lab pretrain`` command, printed before it starts: one small ConvNet, one optimizer, the same
-number of images, and of the method's own settings those below, which were chosen on the validation split. The table
-shows the last checkpoint on the test split. A method whose run is finished is read, not repeated.
+number of images and the same two views; of the method's own settings those below, which were chosen on the validation
+split. The table shows the last checkpoint on the test split. A method whose run is finished is read, not repeated.
 """
 
 import argparse
-import json
-import shlex
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from command import is_finished, read, ssl_lab, write_json
 
 SHARED = [
     "data=fashion_mnist",
@@ -28,15 +26,20 @@ SHARED = [
     "trainer.precision=bf16-mixed",
 ]
 TWO_VIEWS = ["views@method.views=fashion", "method.hidden_dim=512"]
-MULTI_CROP = [
+MULTI_CROP = [  # the same two views and no local ones
     "views@method.views=multi_crop",
-    "method.views.num_local=4",
-    "method.views.local_view.size=14",
     *(
-        f"method.views.{view}.{setting}"
-        for view in ("global_views.first", "local_view")
-        for setting in ("brightness=0.4", "contrast=0.4", "grayscale_prob=0", "blur_prob=0.2", "blur_sigma=[0.1,1.0]")
+        f"method.views.global_views.first.{setting}"
+        for setting in (
+            "crop_scale=[0.3,1.0]",
+            "brightness=0.4",
+            "contrast=0.4",
+            "grayscale_prob=0",
+            "blur_prob=0.2",
+            "blur_sigma=[0.1,1.0]",
+        )
     ),
+    "method.views.num_local=0",
     "method.hidden_dim=512",
 ]
 METHODS = {
@@ -47,10 +50,16 @@ METHODS = {
     "nnclr": [*TWO_VIEWS, "method.queue_size=16384", "method.temperature=0.2", "method.predictor_hidden_dim=512"],
     "byol": [*TWO_VIEWS, "method.momentum=0.98"],
     "simsiam": [*TWO_VIEWS, "method.projection_dim=512", "method.predictor_hidden_dim=128"],
-    "barlow_twins": [*TWO_VIEWS, "method.projection_dim=512", "method.loss_scale=0.1"],
-    "vicreg": [*TWO_VIEWS, "method.projection_dim=512"],
+    "barlow_twins": [*TWO_VIEWS, "method.projection_dim=128"],
+    "vicreg": [*TWO_VIEWS, "method.projection_dim=256"],
     "swav": [*MULTI_CROP, "method.num_prototypes=256", "method.epsilon=0.03"],
-    "dino": [*MULTI_CROP, "method.num_prototypes=1024", "method.momentum=0.99"],
+    "dino": [
+        *MULTI_CROP,
+        "method.num_prototypes=1024",
+        "method.momentum=0.95",
+        "method.teacher_temperature=0.04",
+        "method.hidden_norm=true",
+    ],
 }
 COLUMNS = {"knn/top1": "kNN", "linear/top1": "linear probe", "few_label/top1_n10": "10 labels per class"}
 
@@ -58,41 +67,22 @@ COLUMNS = {"knn/top1": "kNN", "linear/top1": "linear probe", "few_label/top1_n10
 def pretrain(name, args):
     """Run directory of a method, pretrained there unless it is already."""
     folder = args.runs / name
-    summary = folder / "summary.json"
-    if summary.exists() and json.loads(summary.read_text())["status"] == "finished":
-        return folder
-    overrides = [f"method={name}", f"data.root={args.root}", *SHARED, *METHODS[name], f"trainer.max_epochs={args.epochs}"]
-    command = ["ssl-lab", "pretrain", *overrides, f"seed={args.seed}", f"run_dir={folder}", *args.overrides]
-    print(shlex.join(command), flush=True)
-    run = subprocess.run([Path(sys.executable).parent / command[0], *command[1:]], capture_output=True, text=True)
-    if run.returncode != 0:
-        raise SystemExit(f"{name}: {run.stderr}")
+    if not is_finished(folder):
+        overrides = [*SHARED, *METHODS[name], f"data.root={args.root}", f"trainer.max_epochs={args.epochs}"]
+        ssl_lab("pretrain", f"method={name}", *overrides, f"seed={args.seed}", f"run_dir={folder}", *args.overrides)
     return folder
 
 
-def read(folder):
-    """Name of the encoder, its test scores, those of the baselines, and the run's summary."""
-    rows = json.loads((folder / "evaluation.json").read_text())["rows"]
-    return {
-        "encoder": rows[-1]["name"].removesuffix(" encoder"),
-        "scores": {row["name"]: row["metrics"] for row in rows},
-        "summary": json.loads((folder / "summary.json").read_text()),
-    }
-
-
 def table(results):
-    """Markdown, one line per encoder."""
-    header = ["", *COLUMNS.values(), "RankMe", "training"]
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    first = next(iter(results.values()))
-    baselines = list(first["scores"])[:-1]
-    shown = [(name, first["scores"][name], "") for name in baselines]
+    """Markdown: the baselines, then a line for each method."""
+    shown = []
     for result in results.values():
-        name = f"{result['encoder']} encoder"
-        shown.append((result["encoder"], result["scores"][name], f"{result['summary']['training_time_sec']:.0f} s"))
+        *baselines, (name, scores) = result["scores"].items()
+        shown.append((name.removesuffix(" encoder"), scores, f"{result['summary']['training_time_sec']:.0f} s"))
+    shown = [*((name, scores, "") for name, scores in baselines), *shown]
+    lines = ["| | " + " | ".join([*COLUMNS.values(), "RankMe", "training"]) + " |", "|" + "---|" * (len(COLUMNS) + 3)]
     for name, scores, seconds in shown:
-        rank = f"{scores['rankme']:.1f}" if "rankme" in scores else ""
-        cells = [name, *(f"{100 * scores[column]:.1f}" for column in COLUMNS), rank, seconds]
+        cells = [name, *(f"{100 * scores[column]:.1f}" for column in COLUMNS), f"{scores['rankme/rank']:.1f}", seconds]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -113,9 +103,7 @@ def main():
         folders = list(pool.map(lambda name: pretrain(name, args), args.methods))
     results = {name: read(folder) for name, folder in zip(args.methods, folders, strict=True)}
     print(table(results))
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(results, indent=2) + "\n")
+    write_json(results, args.json)
 
 
 if __name__ == "__main__":

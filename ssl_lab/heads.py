@@ -129,7 +129,7 @@ class Prototypes(nn.Module):
         self.weight = nn.Parameter(F.normalize(torch.randn(num_prototypes, dim), dim=1))
 
     def forward(self, z: Tensor) -> Tensor:
-        """Cosines (B, K) of projections (B, D) of any scale."""
+        """Cosines (..., K) of projections (..., D) of any scale."""
         with torch.autocast(z.device.type, enabled=False):
-            z = F.normalize(z.to(self.weight.dtype), dim=1)
+            z = F.normalize(z.to(self.weight.dtype), dim=-1)
             return F.linear(z, F.normalize(self.weight, dim=1))

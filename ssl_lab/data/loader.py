@@ -95,9 +95,11 @@ class BatchLoader:
         start = self._resume_at["batches_done"] if self._resume_at["epoch"] == self.sampler.epoch else 0
         self._resume_at = {"epoch": 0, "batches_done": 0}
         self._batches_done = start
-        order = self.sampler.order()
+        resident = all(isinstance(column, Tensor) for column in self.columns.values())
+        # Copied as a whole: the copy of a batch's part would wait for the device in every step.
+        order = self.sampler.order().to(self.device if resident else "cpu")
         batches: Iterator[Batch] = (self._read(order, k) for k in range(start, len(self)))
-        if not all(isinstance(column, Tensor) for column in self.columns.values()):
+        if not resident:
             batches = _prefetch(batches)
         for done, batch in enumerate(batches, start=start + 1):
             self._batches_done = done

@@ -15,6 +15,7 @@ from ssl_lab.losses.clustering import sinkhorn_knopp, swapped_prediction
 from ssl_lab.methods.base import Method
 from ssl_lab.optim import Optim
 from ssl_lab.pretext.multi_crop import show_multi_crop
+from ssl_lab.teacher import FeatureQueue
 from ssl_lab.types import Batch, Encoder, Modality, Picture
 
 
@@ -22,8 +23,9 @@ from ssl_lab.types import Batch, Encoder, Modality, Picture
 class SwAV(Method):
     """Swapped assignments between views, which are balanced over the prototypes and the batch of all ranks.
 
-    There is no queue of former features: use fewer prototypes where batches are small. Prototypes are normalised in the
-    forward pass; the published code normalises them before each step, which to first order is the same.
+    Where a batch is smaller than the number of prototypes, a queue of former projections joins it when assignments are
+    balanced. Prototypes are normalised in the forward pass; the published code normalises them before each step, which
+    to first order is the same.
 
     Args:
         encoder: Image encoder that takes images of any size.
@@ -33,6 +35,8 @@ class SwAV(Method):
         temperature: Softmax temperature of the predictions.
         epsilon: Entropy regularisation of the assignments.
         num_sinkhorn_iterations: Iterations of Sinkhorn-Knopp.
+        queue_size: Former projections of each global view, over all ranks; 0 for none.
+        queue_start_fraction: Share of all steps before the queue, filled from the first step on, is used.
         freeze_prototypes_fraction: Share of all steps at the start in which the prototypes stay as they are.
         hidden_dim: Width of the projector's hidden layer.
         projection_dim: Width of the projections z and of the prototypes.
@@ -57,6 +61,8 @@ class SwAV(Method):
         temperature: float = 0.1,
         epsilon: float = 0.05,
         num_sinkhorn_iterations: int = 3,
+        queue_size: int = 0,
+        queue_start_fraction: float = 0.1,
         freeze_prototypes_fraction: float = 0.01,
         hidden_dim: int = 2048,
         projection_dim: int = 128,
@@ -67,32 +73,44 @@ class SwAV(Method):
                 f"SwAV needs temperature > 0, epsilon > 0 and num_sinkhorn_iterations >= 1, found {temperature}, "
                 f"{epsilon} and {num_sinkhorn_iterations}."
             )
-        if not 0 <= freeze_prototypes_fraction <= 1:
-            raise ValueError(
-                f"method.freeze_prototypes_fraction is a share of all steps in [0, 1], found {freeze_prototypes_fraction}."
-            )
+        shares = {"freeze_prototypes": freeze_prototypes_fraction, "queue_start": queue_start_fraction}
+        for name, share in shares.items():
+            if not 0 <= share <= 1:
+                raise ValueError(f"method.{name}_fraction is a share of all steps in [0, 1], found {share}.")
         self.views = views
         self.temperature = temperature
         self.epsilon = epsilon
         self.num_sinkhorn_iterations = num_sinkhorn_iterations
+        self.queue_start_fraction = queue_start_fraction
         self.freeze_prototypes_fraction = freeze_prototypes_fraction
         self.projector = Projector(encoder.embed_dim, hidden_dim=hidden_dim, out_dim=projection_dim)
         self.prototypes = Prototypes(projection_dim, num_prototypes)
+        num_queues = 2 if queue_size else 0
+        self.queues = nn.ModuleList(FeatureQueue(size=queue_size, dim=projection_dim) for _ in range(num_queues))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Assign the two global views; predict each assignment from all other views."""
         views = self.views(batch["image"])
         h = torch.cat([self.encoder.embed({"image": crops.flatten(0, 1)}) for crops in views if len(crops)])
-        scores = self.prototypes(self.projector(h)).unflatten(0, (-1, len(batch["image"])))
-        codes = torch.stack([self.assign(scores[0]), self.assign(scores[1])])
+        z = self.projector(h).unflatten(0, (-1, len(batch["image"])))
+        scores = self.prototypes(z)
+        codes = torch.stack([self.assign(scores[view], view) for view in range(2)])
+        self.global_projections = z[:2].detach()
         return self.log_losses(swapped_prediction(codes, scores, temperature=self.temperature))
 
     @torch.no_grad()
-    def assign(self, scores: Tensor) -> Tensor:
-        """Codes (B, K) of one view's scores (B, K), balanced over the batch of all ranks."""
+    def assign(self, scores: Tensor, view: int) -> Tensor:
+        """Codes (B, K) of a global view's scores (B, K), balanced over the batch of all ranks and the view's queue."""
         joined = distributed.gather(scores)
+        if self.queues and self.progress() >= self.queue_start_fraction:
+            joined = torch.cat([joined, self.prototypes(self.queues[view].features)])
         codes = sinkhorn_knopp(joined, epsilon=self.epsilon, num_iterations=self.num_sinkhorn_iterations)
-        return distributed.own_rows(codes)
+        return distributed.own_rows(codes[: len(scores) * distributed.world_size()])
+
+    def after_step(self) -> None:
+        """The projections of the global views on all ranks enter their queues."""
+        for view, queue in enumerate(self.queues):
+            queue.push(distributed.gather(self.global_projections[view]))  # type: ignore[operator]
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Keep the prototypes at the start; their gradient is dropped only here because DDP waits for every one."""

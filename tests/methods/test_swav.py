@@ -42,6 +42,41 @@ def test_each_view_predicts_the_codes_of_the_global_ones():
     torch.testing.assert_close(method.training_step(batch, 0), expected)
 
 
+def test_former_projections_of_a_view_are_assigned_beside_it_once_the_queue_is_used():
+    method = make(queue_size=5, queue_start_fraction=0.5)
+    assert all(queue.features.shape == (5, 4) for queue in method.queues)
+    start = [queue.features.clone() for queue in method.queues]
+    steps = train(method, 4)
+    for _ in range(2):
+        before = method.state_dict()
+        before = {name: value.clone() for name, value in before.items()}
+        next(steps)
+    assert not any(torch.equal(queue.features, old) for queue, old in zip(method.queues, start, strict=True))
+
+    # The projections that the second step pushed: the last five rows, at unit length.
+    reference = make(queue_size=5)
+    reference.load_state_dict(before)
+    large, small = FixedMultiCrop()(images(1)["image"])
+    h = torch.cat([reference.encoder(large.flatten(0, 1)), reference.encoder(small.flatten(0, 1))])
+    pushed = torch.nn.functional.normalize(reference.projector(h).view(4, NUM_SAMPLES, 4)[:2, -5:], dim=2)
+    for queue, expected in zip(method.queues, pushed, strict=True):
+        order = torch.arange(queue.position - 5, queue.position) % 5
+        torch.testing.assert_close(queue.features[order], expected)
+
+    method.progress = lambda: 0.5
+    large, small = FixedMultiCrop()(images(2)["image"])
+    h = torch.cat([method.encoder(large.flatten(0, 1)), method.encoder(small.flatten(0, 1))])
+    scores = method.prototypes(method.projector(h)).view(4, NUM_SAMPLES, 6)
+    codes = []
+    for view in range(2):
+        both = torch.cat([method.prototypes(method.queues[view].features), scores[view]])
+        codes.append(sinkhorn_knopp(both, epsilon=0.05, num_iterations=3)[5:])
+    expected = swapped_prediction(torch.stack(codes), scores, temperature=0.1)
+    torch.testing.assert_close(method.training_step(images(2), 0), expected)
+    method.progress = lambda: 0.49
+    assert not torch.isclose(method.training_step(images(2), 0), expected)
+
+
 def test_prototypes_stay_for_their_share_of_all_steps_and_then_move():
     method = make(freeze_prototypes_fraction=0.5)
     weights = [method.prototypes.weight.detach().clone()]
@@ -74,6 +109,7 @@ def test_two_global_views_are_enough():
         ({"temperature": 0.0}, "temperature > 0"),
         ({"epsilon": -1.0}, "epsilon > 0"),
         ({"num_sinkhorn_iterations": 0}, "num_sinkhorn_iterations >= 1"),
+        ({"queue_start_fraction": -0.1}, r"queue_start_fraction is a share of all steps in \[0, 1\]"),
         ({"freeze_prototypes_fraction": 1.5}, r"share of all steps in \[0, 1\], found 1.5"),
     ],
 )

@@ -1,0 +1,38 @@
+"""Runs of ``ssl-lab`` for the scripts beside this file."""
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+
+def ssl_lab(*words):
+    """Print a command and run it; end with its message if it fails."""
+    print(shlex.join(["ssl-lab", *map(str, words)]), flush=True)
+    executable = Path(sys.executable).with_name("ssl-lab")
+    run = subprocess.run([executable, *map(str, words)], capture_output=True, text=True)
+    if run.returncode != 0:
+        raise SystemExit(run.stderr)
+
+
+def is_finished(folder):
+    """Whether a run directory holds a run that came to its end."""
+    summary = folder / "summary.json"
+    return summary.exists() and json.loads(summary.read_text())["status"] == "finished"
+
+
+def read(folder, evaluation="evaluation.json"):
+    """Metrics of each row of an evaluation, and the run's summary."""
+    rows = json.loads((folder / evaluation).read_text())["rows"]
+    return {
+        "scores": {row["name"]: row["metrics"] for row in rows},
+        "summary": json.loads((folder / "summary.json").read_text()),
+    }
+
+
+def write_json(figures, file):
+    """Write figures to a file, or nowhere if it is None."""
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(figures, indent=2) + "\n")
