@@ -5,6 +5,8 @@ Images are floats in [0, 1], shape (B, C, H, W) with one or three channels; para
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -16,24 +18,33 @@ def to_grey(x: Tensor) -> Tensor:
     return x if x.shape[1] == 1 else 0.2989 * x[:, 0:1] + 0.587 * x[:, 1:2] + 0.114 * x[:, 2:3]
 
 
-def color_jitter(x: Tensor, amounts: Tensor, order: Tensor) -> Tensor:
+def color_jitter(x: Tensor, amounts: Tensor, order: Tensor, hue_rows: Sequence[Tensor] = ()) -> Tensor:
     """Change brightness, contrast, saturation and hue of each image, in an order of its own.
+
+    The first three blend an image with another one. Turning hues is dearer: images that do it at the same time form a
+    group, so that each image does it once.
 
     Args:
         x: Images.
         amounts: Columns are the factors of brightness (around black), contrast (around the mean grey of the image) and
             saturation (around the grey image), and the turn of the hue; shape (B, K), the first K of the four.
-        order: Which change comes first, second, ...: a permutation of 0..K-1 in each row, int64 (B, K).
+        order: Which blend comes first, second, ...: a permutation in each row, int64 (B, min(K, 3)).
+        hue_rows: The images whose hue turns before the first blend, before the second, ..., after the last: four groups.
 
     Returns:
         Images in [0, 1], shape of ``x``.
     """
-    for change, amount in zip(order.unbind(1), amounts.gather(1, order).unbind(1), strict=True):
-        kind = change.view(-1, 1, 1, 1)
-        grey = to_grey(x)
-        base = torch.where(kind == CONTRAST, grey.mean((2, 3), keepdim=True), grey * (kind == SATURATION))
-        blended = torch.lerp(base, x, amount.view(-1, 1, 1, 1)).clamp(0, 1)
-        x = torch.where(kind == HUE, adjust_hue(x, amount), blended) if amounts.shape[1] > HUE else blended
+    steps = amounts.gather(1, order)
+    x = x.clone()  # and from here on in place: on the CPU, new memory costs more than the arithmetic
+    for place in range(order.shape[1] + 1):
+        if hue_rows:
+            rows = hue_rows[place]
+            x.index_copy_(0, rows, adjust_hue(x[rows], amounts[rows, HUE]))
+        if place < order.shape[1]:
+            kind, amount = order[:, place].view(-1, 1, 1, 1), steps[:, place].view(-1, 1, 1, 1)
+            grey = to_grey(x)
+            base = torch.where(kind == CONTRAST, grey.mean((2, 3), keepdim=True), grey * (kind == SATURATION))
+            x = torch.lerp(base, x, amount).clamp_(0, 1)
     return x
 
 

@@ -213,6 +213,14 @@ def test_all_orders_are_equally_likely():
     assert counts.min() > 850 and counts.max() < 1150  # five standard deviations around 1000
 
 
+def test_groups_divide_the_samples_at_random_and_evenly():
+    draw = Draw(10, torch.device("cpu"), seeded())
+    first, second = draw.groups(4), draw.groups(4)
+    assert [len(rows) for rows in first] == [3, 3, 2, 2]
+    assert sorted(torch.cat(first).tolist()) == list(range(10))
+    assert not torch.equal(torch.cat(first), torch.cat(second))
+
+
 def test_samples_have_their_own_parameters():
     x = photos(1).expand(16, -1, -1, -1)
     views = View()(x, seeded()).flatten(1)
