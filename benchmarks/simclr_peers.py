@@ -1,12 +1,13 @@
-"""SimCLR's training throughput: ssl_lab beside lightly, same network, batch, images and machine, in turns.
+"""SimCLR's training throughput: ssl_lab beside its peers, same network, batch, images and machine, in turns.
 
-    pip install 'lightly>=1.6,<1.7'
+    pip install 'lightly>=1.6,<1.7' stable-pretraining==0.1.8
     python benchmarks/simclr_peers.py --encoder convnet --json benchmarks/results/simclr_peers_convnet.json
 
 lightly runs the loop of its documentation: PIL transforms in data-loader workers, one forward pass a view, fp32; and the
-same under bf16 autocast, so that precision is equal. ssl_lab runs its training path through Lightning, as
-``ssl-lab bench`` does, in both precisions. Images are random bytes: no transform or network is faster for some images
-than for others. Contenders take turns; medians over runs and their spread are reported.
+same under bf16 autocast, so that precision is equal. stable-pretraining runs its Module under Lightning with the
+transforms of its CIFAR-10 recipe (weaker jitter and no blur, so less work). ssl_lab runs its training path through
+Lightning, as ``ssl-lab bench`` does. All in both precisions. Images are random bytes: no transform or network is faster
+for some images than for others. Contenders take turns; medians over runs and their spread are reported.
 """
 
 import argparse
@@ -16,13 +17,12 @@ import statistics
 import tempfile
 import time
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 
-import lightly
 import lightning as L
 import numpy as np
 import torch
-import torchvision
 from lightly.loss import NTXentLoss
 from lightly.models.modules import SimCLRProjectionHead
 from lightly.transforms import SimCLRTransform
@@ -77,18 +77,7 @@ def ours(encoder, images, args, *, precision):
     """Images a second of ``ssl-lab pretrain``'s path."""
     method = SimCLR(ENCODERS[encoder](), SGD(lr=0.06), TwoViews(View()), hidden_dim=512, projection_dim=128)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = L.Trainer(
-            accelerator=args.accelerator,
-            devices=1,
-            precision=precision,
-            max_epochs=-1,
-            max_steps=args.warmup_steps + 2 * args.num_steps,
-            default_root_dir=folder,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
+        trainer = quiet_trainer(args, precision, folder, num_steps=args.warmup_steps + 2 * args.num_steps)
         data = RandomImages(images, args.batch_size)
         return bench(method, data, trainer, warmup_steps=args.warmup_steps, num_steps=args.num_steps)
 
@@ -130,6 +119,82 @@ def lightlys(encoder, images, args, *, precision):
             step += 1
 
 
+def stable_pretrainings(encoder, images, args, *, precision):
+    """Images a second of stable-pretraining's documented recipe."""
+    import stable_pretraining as spt
+    from stable_pretraining.data import transforms as t
+    from stable_pretraining.forward import simclr
+
+    view = t.Compose(
+        t.RGB(),
+        t.RandomResizedCrop((32, 32)),
+        t.RandomHorizontalFlip(p=0.5),
+        t.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, p=0.8),
+        t.RandomGrayscale(p=0.2),
+        t.ToImage(mean=SPEC.mean, std=SPEC.std),
+    )
+    dataset = spt.data.FromTorchDataset(
+        PILImages(images, lambda image: image), names=["image", "label"], transform=t.MultiViewTransform([view, view])
+    )
+    loader = torch.utils.data.DataLoader(
+        dataset,
+        batch_size=args.batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=args.num_workers,
+        persistent_workers=True,
+    )
+    network = ENCODERS[encoder]()
+    network.to(memory_format=torch.contiguous_format)
+    module = spt.Module(
+        backbone=Plain(network),
+        projector=SimCLRProjectionHead(network.embed_dim, 512, 128).layers,
+        forward=simclr,
+        simclr_loss=spt.losses.NTXEntLoss(temperature=0.5),
+        optim={"optimizer": {"type": "LARS", "lr": 5, "weight_decay": 1e-6}, "interval": "epoch"},
+    )
+    timer = Timer(args.warmup_steps, args.num_steps)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = quiet_trainer(
+            args, precision, folder, num_steps=args.warmup_steps + args.num_steps, callbacks=[timer]
+        )
+        trainer.fit(module, datamodule=spt.data.DataModule(train=loader))
+    return args.num_steps * args.batch_size / timer.seconds
+
+
+class Timer(L.Callback):
+    """Seconds from the end of the warm-up to the end of training."""
+
+    def __init__(self, warmup_steps, num_steps):
+        self.warmup_steps, self.num_steps, self.step = warmup_steps, num_steps, 0
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.step += 1
+        if self.step == self.warmup_steps:
+            synchronise(pl_module.device)
+            self.start = time.perf_counter()
+        elif self.step == self.warmup_steps + self.num_steps:
+            synchronise(pl_module.device)
+            self.seconds = time.perf_counter() - self.start
+
+
+def quiet_trainer(args, precision, folder, *, num_steps, callbacks=()):
+    return L.Trainer(
+        accelerator=args.accelerator,
+        devices=1,
+        precision=precision,
+        max_epochs=-1,
+        max_steps=num_steps,
+        default_root_dir=folder,
+        callbacks=list(callbacks),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+
+
 class Plain(torch.nn.Module):
     """The same layers on images that lightly's transform has normalised, in torch's default memory layout."""
 
@@ -147,14 +212,18 @@ def synchronise(device):
         torch.cuda.synchronize()
 
 
+PEERS = {"lightly": lightlys, "stable-pretraining": stable_pretrainings}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", choices=ENCODERS, default="convnet")
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--num-steps", type=int, default=6)
     parser.add_argument("--warmup-steps", type=int, default=2)
     parser.add_argument("--num-runs", type=int, default=3)
-    parser.add_argument("--num-workers", type=int, default=2, help="of lightly's data loader")
+    parser.add_argument("--num-workers", type=int, default=2, help="of the peers' data loaders")
     parser.add_argument("--accelerator", choices=["cpu", "gpu"], default="cpu")
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
@@ -162,29 +231,31 @@ def main():
     warnings.filterwarnings("ignore")
     torch.manual_seed(0)
     images = np.random.default_rng(0).integers(0, 256, (10 * args.batch_size, 32, 32, 3), dtype=np.uint8)
-    rates = {f"{name}, {precision}": [] for name in ("ssl_lab", "lightly") for precision in ("32-true", "bf16-mixed")}
-    ratios_to_bare = []
+    names = ["ssl_lab", *args.peers]
+    rates = {f"{name}, {precision}": [] for name in names for precision in ("32-true", "bf16-mixed")}
+    ratios_to_bare = {"32-true": [], "bf16-mixed": []}
     for _ in range(args.num_runs):
-        for precision in ("32-true", "bf16-mixed"):
+        for precision, ratios in ratios_to_bare.items():
             speed = ours(args.encoder, images, args, precision=precision)
             rates[f"ssl_lab, {precision}"].append(speed.samples_per_sec)
-            ratios_to_bare.append(speed.ratio)
-            rates[f"lightly, {precision}"].append(lightlys(args.encoder, images, args, precision=precision))
-    documented = statistics.median(rates["lightly, 32-true"])
+            ratios.append(speed.ratio)
+            for name in args.peers:
+                rates[f"{name}, {precision}"].append(PEERS[name](args.encoder, images, args, precision=precision))
     print(f"SimCLR, {args.encoder}, 3 x 32 x 32, batch {args.batch_size}, median (range) of {args.num_runs} runs")
+    ours_median = {precision: statistics.median(rates[f"ssl_lab, {precision}"]) for precision in ratios_to_bare}
     for name, values in rates.items():
         median = statistics.median(values)
         spread = f"{min(values):.0f}-{max(values):.0f}"
-        print(f"  {name:22}{median:9.0f} images/s ({spread}){median / documented:8.2f} x lightly as documented")
-    print(f"  ssl_lab's step over the bare encoder: {statistics.median(ratios_to_bare):.2f}")
+        ratios = "".join(f"{rate / median:8.2f}" for rate in ours_median.values())
+        print(f"  {name:32}{median:9.0f} images/s ({spread}), ssl_lab in fp32 and bf16 over it: {ratios}")
+    for precision, ratios in ratios_to_bare.items():
+        print(f"  ssl_lab's step over the bare encoder, {precision}: {statistics.median(ratios):.2f}")
     if args.json:
         figures = {
             **{key: value for key, value in vars(args).items() if key != "json"},
             "images_per_sec": rates,
             "ratio_to_bare_encoder": ratios_to_bare,
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-            "lightly": lightly.__version__,
+            **{name: version(name) for name in ("torch", "torchvision", "lightning", *args.peers)},
             "device": torch.cuda.get_device_name() if args.accelerator == "gpu" else platform.machine(),
             "threads": torch.get_num_threads(),
         }
