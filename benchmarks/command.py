@@ -16,10 +16,12 @@ def ssl_lab(*words):
         raise SystemExit(run.stderr)
 
 
-def is_finished(folder):
-    """Whether a run directory holds a run that came to its end."""
+def pretrain(folder, *overrides):
+    """Pretrain in a run directory, unless it holds a finished run."""
     summary = folder / "summary.json"
-    return summary.exists() and json.loads(summary.read_text())["status"] == "finished"
+    if not summary.exists() or json.loads(summary.read_text())["status"] != "finished":
+        ssl_lab("pretrain", *overrides, f"run_dir={folder}")
+    return folder
 
 
 def read(folder, evaluation="evaluation.json"):

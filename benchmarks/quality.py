@@ -11,7 +11,7 @@ import argparse
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from command import is_finished, read, ssl_lab, write_json
+from command import pretrain, read, write_json
 
 SHARED = [
     "data=fashion_mnist",
@@ -64,15 +64,6 @@ METHODS = {
 COLUMNS = {"knn/top1": "kNN", "linear/top1": "linear probe", "few_label/top1_n10": "10 labels per class"}
 
 
-def pretrain(name, args):
-    """Run directory of a method, pretrained there unless it is already."""
-    folder = args.runs / name
-    if not is_finished(folder):
-        overrides = [*SHARED, *METHODS[name], f"data.root={args.root}", f"trainer.max_epochs={args.epochs}"]
-        ssl_lab("pretrain", f"method={name}", *overrides, f"seed={args.seed}", f"run_dir={folder}", *args.overrides)
-    return folder
-
-
 def table(results):
     """Markdown: the baselines, then a line for each method."""
     shown = []
@@ -99,9 +90,19 @@ def main():
     parser.add_argument("overrides", nargs="*", help="of all runs, after --")
     args = parser.parse_args()
 
+    shared = [
+        *SHARED,
+        f"data.root={args.root}",
+        f"trainer.max_epochs={args.epochs}",
+        f"seed={args.seed}",
+        *args.overrides,
+    ]
+
+    def run(name):
+        return read(pretrain(args.runs / name, f"method={name}", *METHODS[name], *shared))
+
     with ThreadPoolExecutor(args.jobs) as pool:
-        folders = list(pool.map(lambda name: pretrain(name, args), args.methods))
-    results = {name: read(folder) for name, folder in zip(args.methods, folders, strict=True)}
+        results = dict(zip(args.methods, pool.map(run, args.methods), strict=True))
     print(table(results))
     write_json(results, args.json)
 

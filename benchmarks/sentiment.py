@@ -12,7 +12,7 @@ import gzip
 import random
 from pathlib import Path
 
-from command import is_finished, read, ssl_lab, write_json
+from command import pretrain, read, ssl_lab, write_json
 
 PRETRAIN = [
     "experiment=mlm_text",
@@ -54,10 +54,9 @@ def main():
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
 
-    if not is_finished(args.run):
-        texts = args.run.with_name(f"{args.run.name}_texts")
-        write_texts(args.root, texts)
-        ssl_lab("pretrain", *PRETRAIN, f"data.path={texts}", f"seed={args.seed}", f"run_dir={args.run}")
+    texts = args.run.with_name(f"{args.run.name}_texts")
+    write_texts(args.root, texts)
+    pretrain(args.run, *PRETRAIN, f"data.path={texts}", f"seed={args.seed}")
     files = f"train: {args.root}/train.tsv, val: {args.root}/dev.tsv, test: {args.root}/test.tsv"
     ssl_lab(
         *("evaluate", f"run={args.run}", "evaluation=features", "data=hub_text", f"data.path={{{files}}}"),
