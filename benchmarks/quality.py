@@ -2,9 +2,9 @@
 
     python benchmarks/quality.py --root DIR_OF_FASHION_MNIST --runs DIR --json benchmarks/results/quality_fashion_mnist.json
 
-Each method is one ``ssl-lab pretrain`` command, printed before it starts: one small ConvNet, one optimizer, the same
-number of images and the same two views; of the method's own settings those below, which were chosen on the validation
-split. The table shows the last checkpoint on the test split. A method whose run is finished is read, not repeated.
+Each method is one ``ssl-lab pretrain`` command, printed before it starts: one small ConvNet, the same number of images and
+the same two views, AdamW unless noted, and of the method's own settings those below, chosen on the validation split. The
+table shows the last checkpoint on the test split. A method whose run is finished is read, not repeated.
 """
 
 import argparse
@@ -48,8 +48,13 @@ METHODS = {
     "moco_v2": [*TWO_VIEWS, "method.queue_size=16384", "method.momentum=0.99", "method.final_momentum=0.99"],
     "moco_v3": [*TWO_VIEWS],
     "nnclr": [*TWO_VIEWS, "method.queue_size=16384", "method.temperature=0.2", "method.predictor_hidden_dim=512"],
-    "byol": [*TWO_VIEWS, "method.momentum=0.98"],
-    "simsiam": [*TWO_VIEWS, "method.projection_dim=512", "method.predictor_hidden_dim=128"],
+    "byol": [*TWO_VIEWS, "method.momentum=0.9"],
+    "simsiam": [
+        *TWO_VIEWS,
+        "method.projection_dim=512",
+        "method.predictor_hidden_dim=128",
+        *("optim=sgd", "optim.lr=0.1", "optim.weight_decay=1e-5"),  # as the paper; AdamW left it at the random encoder
+    ],
     "barlow_twins": [*TWO_VIEWS, "method.projection_dim=128"],
     "vicreg": [*TWO_VIEWS, "method.projection_dim=256"],
     "swav": [*MULTI_CROP, "method.num_prototypes=256", "method.epsilon=0.03"],
@@ -90,16 +95,10 @@ def main():
     parser.add_argument("overrides", nargs="*", help="of all runs, after --")
     args = parser.parse_args()
 
-    shared = [
-        *SHARED,
-        f"data.root={args.root}",
-        f"trainer.max_epochs={args.epochs}",
-        f"seed={args.seed}",
-        *args.overrides,
-    ]
+    shared = [*SHARED, f"data.root={args.root}", f"trainer.max_epochs={args.epochs}", f"seed={args.seed}"]
 
     def run(name):
-        return read(pretrain(args.runs / name, f"method={name}", *METHODS[name], *shared))
+        return read(pretrain(args.runs / name, f"method={name}", *shared, *METHODS[name], *args.overrides))
 
     with ThreadPoolExecutor(args.jobs) as pool:
         results = dict(zip(args.methods, pool.map(run, args.methods), strict=True))
