@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+
 
 def ssl_lab(*words):
     """Print a command and run it; end with its message if it fails."""
@@ -17,10 +19,13 @@ def ssl_lab(*words):
 
 
 def pretrain(folder, *overrides):
-    """Pretrain in a run directory, unless it holds a finished run."""
+    """Pretrain in a run directory, unless it holds a finished run of the same overrides."""
+    overrides = [*map(str, overrides), f"run_dir={folder}"]
     summary = folder / "summary.json"
     if not summary.exists() or json.loads(summary.read_text())["status"] != "finished":
-        ssl_lab("pretrain", *overrides, f"run_dir={folder}")
+        ssl_lab("pretrain", *overrides)
+    elif sorted(yaml.safe_load((folder / "overrides.yaml").read_text())) != sorted(overrides):
+        raise SystemExit(f"{folder} holds a run of other settings. Remove it, or choose another folder.")
     return folder
 
 

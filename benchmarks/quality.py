@@ -53,7 +53,7 @@ METHODS = {
         *TWO_VIEWS,
         "method.projection_dim=512",
         "method.predictor_hidden_dim=128",
-        *("optim=sgd", "optim.lr=0.1", "optim.weight_decay=1e-5"),  # as the paper; AdamW left it at the random encoder
+        *("optim=sgd", "optim.lr=0.1", "optim.weight_decay=1e-5"),  # SGD, as in the paper
     ],
     "barlow_twins": [*TWO_VIEWS, "method.projection_dim=128"],
     "vicreg": [*TWO_VIEWS, "method.projection_dim=256"],

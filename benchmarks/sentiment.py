@@ -61,10 +61,10 @@ def main():
     ssl_lab(
         *("evaluate", f"run={args.run}", "evaluation=features", "data=hub_text", f"data.path={{{files}}}"),
         *("data.options={names: [sentence, label], header: null}", "data.text_column=sentence"),
-        *("data.label_column=label", "data.max_length=48"),
+        *("data.label_column=label"),
     )
-    (evaluation,) = args.run.glob("evaluation_*.json")
-    result = read(args.run, evaluation.name)
+    newest = max(args.run.glob("evaluation_*.json"), key=lambda file: file.stat().st_mtime)
+    result = read(args.run, newest.name)
     for name, metrics in result["scores"].items():
         print(f"{name:16} kNN {100 * metrics['knn/top1']:.1f} %, linear probe {100 * metrics['linear/top1']:.1f} %")
     write_json(result, args.json)

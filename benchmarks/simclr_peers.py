@@ -5,7 +5,7 @@
 
 lightly runs the loop of its documentation: PIL transforms in data-loader workers, one forward pass a view, fp32; and the
 same under bf16 autocast, so that precision is equal. stable-pretraining runs its Module under Lightning with the
-transforms of its CIFAR-10 recipe (weaker jitter and no blur, so less work). ssl_lab runs its training path through
+transforms of its CIFAR-10 recipe (no blur, so less work) and LARS. ssl_lab runs its training path through
 Lightning, as ``ssl-lab bench`` does. All in both precisions. Images are random bytes: no transform or network is faster
 for some images than for others. Contenders take turns; medians over runs and their spread are reported.
 """
@@ -142,6 +142,7 @@ def stable_pretrainings(encoder, images, args, *, precision):
         shuffle=True,
         drop_last=True,
         num_workers=args.num_workers,
+        pin_memory=args.accelerator == "gpu",
         persistent_workers=True,
     )
     network = ENCODERS[encoder]()

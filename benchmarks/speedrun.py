@@ -3,8 +3,8 @@
     python benchmarks/speedrun.py --runs DIR --json benchmarks/results/speedrun.json
 
 Rules: one GPU; no label before the probe; the linear probe of the last checkpoint on the test split; time of training as
-a run's summary has it, mean over five seeds; compilation apart, by a run of one epoch before, which fills the compiler's
-cache. The same script at a small scale on a CPU:
+a run's summary has it, mean over five seeds; compilation apart, by a run of one epoch before, after which the compiler's
+cache is warm. The same script at a small scale on a CPU:
 
     python benchmarks/speedrun.py --runs DIR --seeds 0 1 --epochs 2 -- data=digits encoder=convnet trainer=cpu compile=false
 """
@@ -51,7 +51,9 @@ def main():
     print(f"mean of {len(runs)}: {accuracy:.2f} % in {time:.2f} minutes on {run['summary']['hardware']}")
     if accuracy < args.target:
         print(f"below {args.target} %")
-    elif not args.overrides:
+    elif (args.seeds, args.target) == ([0, 1, 2, 3, 4], 90.0) and all(
+        o.startswith("data.root=") for o in args.overrides
+    ):
         print(next((medal for medal, limit in MEDALS.items() if time <= limit), "no medal"))
     write_json({"epochs": args.epochs, "recipe": recipe, "runs": runs}, args.json)
 

@@ -82,7 +82,7 @@ class FeatureQueue(nn.Module):
     """
 
     features: Tensor
-    position: Tensor
+    num_pushed: Tensor
 
     def __init__(self, *, size: int, dim: int) -> None:
         super().__init__()
@@ -91,16 +91,22 @@ class FeatureQueue(nn.Module):
         # Its own generator: two queues, or a queue more, leave the initial weights as they were.
         start = torch.randn(size, dim, generator=torch.Generator().manual_seed(0))
         self.register_buffer("features", nn.functional.normalize(start, dim=1))
-        self.register_buffer("position", torch.tensor(0))
+        self.register_buffer("num_pushed", torch.tensor(0))
+        self._was_full = False
 
     @torch.no_grad()
     def push(self, features: Tensor) -> None:
         """Replace the oldest features by new ones, shape (N, D); of more than K the last K are kept."""
         size = len(self.features)
         features = nn.functional.normalize(features.detach()[-size:].to(self.features.dtype), dim=1)
-        places = (self.position + torch.arange(len(features), device=features.device)) % size
+        places = (self.num_pushed + torch.arange(len(features), device=features.device)) % size
         self.features.index_copy_(0, places, features)
-        self.position.copy_((self.position + len(features)) % size)
+        self.num_pushed += len(features)
+
+    def is_full(self) -> bool:
+        """Whether no random start is left; waits for the device until that is so."""
+        self._was_full = self._was_full or bool(self.num_pushed >= len(self.features))
+        return self._was_full
 
     @torch.no_grad()
     def nearest(self, x: Tensor) -> Tensor:

@@ -80,6 +80,14 @@ def test_a_batch_larger_than_the_queue_leaves_its_last_features():
     torch.testing.assert_close(queue.features, nn.functional.normalize(pushed[-3:], dim=1))
 
 
+def test_a_queue_is_full_once_as_many_features_were_pushed():
+    queue, full = FeatureQueue(size=4, dim=2), []
+    for _ in range(3):
+        queue.push(torch.randn(2, 2))
+        full.append(queue.is_full())
+    assert full == [False, True, True]
+
+
 def test_queue_goes_on_from_a_checkpoint():
     queue, other = FeatureQueue(size=4, dim=2), FeatureQueue(size=4, dim=2)
     queue.push(torch.randn(3, 2))

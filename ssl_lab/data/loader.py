@@ -97,7 +97,7 @@ class BatchLoader:
         self._batches_done = start
         resident = all(isinstance(column, Tensor) for column in self.columns.values())
         # Copied as a whole: the copy of a batch's part would wait for the device in every step.
-        order = self.sampler.order().to(self.device if resident else "cpu")
+        order = self.sampler.order().to(next(iter(self.columns.values())).device if resident else "cpu")
         batches: Iterator[Batch] = (self._read(order, k) for k in range(start, len(self)))
         if not resident:
             batches = _prefetch(batches)

@@ -140,6 +140,8 @@ class Method(L.LightningModule, ABC):
     def pretexts(self) -> Iterator[nn.Module]:
         """What draws this method's views or masks: its parts that hold no parameters and no buffers."""
         for child in self.children():
+            if isinstance(child, nn.ModuleList):  # possibly an empty one
+                continue
             if next(child.parameters(), None) is None and next(child.buffers(), None) is None:
                 yield child
 

@@ -148,10 +148,10 @@ class DINO(Method):
 
 def _projector(embed_dim: int, hidden_dim: int, projection_dim: int, hidden_norm: bool) -> nn.Sequential:
     """Three linear layers with GELU and the small initial weights of vision transformers."""
+    linears = [nn.Linear(d_in, d_out) for d_in, d_out in pairwise([embed_dim, hidden_dim, hidden_dim, projection_dim])]
     layers: list[nn.Module] = []
-    for d_in, d_out in pairwise([embed_dim, hidden_dim, hidden_dim, projection_dim]):
-        linear = nn.Linear(d_in, d_out)
+    for linear in linears:
         nn.init.trunc_normal_(linear.weight, std=0.02)
         nn.init.zeros_(linear.bias)
-        layers += [linear, nn.BatchNorm1d(d_out) if hidden_norm else nn.Identity(), nn.GELU()]
-    return nn.Sequential(*layers[:-2])
+        layers += [linear, *([nn.BatchNorm1d(linear.out_features)] if hidden_norm else []), nn.GELU()]
+    return nn.Sequential(*layers[: -2 if hidden_norm else -1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, final
+from typing import ClassVar, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,8 @@ class SwAV(Method):
         epsilon: Entropy regularisation of the assignments.
         num_sinkhorn_iterations: Iterations of Sinkhorn-Knopp.
         queue_size: Former projections of each global view, over all ranks; 0 for none.
-        queue_start_fraction: Share of all steps before the queue, filled from the first step on, is used.
+        queue_start_fraction: Share of all steps before the queue, filled from the first step on, is used; not before it
+            is full.
         freeze_prototypes_fraction: Share of all steps at the start in which the prototypes stay as they are.
         hidden_dim: Width of the projector's hidden layer.
         projection_dim: Width of the projections z and of the prototypes.
@@ -62,7 +63,7 @@ class SwAV(Method):
         epsilon: float = 0.05,
         num_sinkhorn_iterations: int = 3,
         queue_size: int = 0,
-        queue_start_fraction: float = 0.1,
+        queue_start_fraction: float = 0.075,
         freeze_prototypes_fraction: float = 0.01,
         hidden_dim: int = 2048,
         projection_dim: int = 128,
@@ -95,7 +96,7 @@ class SwAV(Method):
         z = self.projector(h).unflatten(0, (-1, len(batch["image"])))
         scores = self.prototypes(z)
         codes = torch.stack([self.assign(scores[view], view) for view in range(2)])
-        self.global_projections = z[:2].detach()
+        self.global_projections = z[: len(self.queues)].detach()
         return self.log_losses(swapped_prediction(codes, scores, temperature=self.temperature))
 
     @torch.no_grad()
@@ -103,7 +104,9 @@ class SwAV(Method):
         """Codes (B, K) of a global view's scores (B, K), balanced over the batch of all ranks and the view's queue."""
         joined = distributed.gather(scores)
         if self.queues and self.progress() >= self.queue_start_fraction:
-            joined = torch.cat([joined, self.prototypes(self.queues[view].features)])
+            queue = cast(FeatureQueue, self.queues[view])
+            if queue.is_full():
+                joined = torch.cat([joined, self.prototypes(queue.features)])
         codes = sinkhorn_knopp(joined, epsilon=self.epsilon, num_iterations=self.num_sinkhorn_iterations)
         return distributed.own_rows(codes[: len(scores) * distributed.world_size()])
 

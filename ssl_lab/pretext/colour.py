@@ -35,7 +35,8 @@ def color_jitter(x: Tensor, amounts: Tensor, order: Tensor, hue_rows: Sequence[T
         Images in [0, 1], shape of ``x``.
     """
     steps = amounts.gather(1, order)
-    x = x.clone()  # and from here on in place: on the CPU, new memory costs more than the arithmetic
+    if hue_rows:
+        x = x.clone()  # its rows are replaced below
     for place in range(order.shape[1] + 1):
         if hue_rows:
             rows = hue_rows[place]

@@ -128,3 +128,11 @@ def test_the_logged_entropy_tells_both_kinds_of_collapse(monkeypatch):
 def test_refuses_settings_without_sense(settings, message):
     with pytest.raises(ValueError, match=message):
         make(**settings)
+
+
+@pytest.mark.parametrize(("hidden_norm", "count"), [(False, 0), (True, 2)])
+def test_hidden_layers_are_normalised_on_request(hidden_norm, count):
+    method = make(hidden_norm=hidden_norm)
+    for network in (method.projector, method.teacher.network.projector):
+        kinds = [type(layer).__name__ for layer in network]
+        assert kinds.count("BatchNorm1d") == count and kinds.count("GELU") == 2 and kinds[-1] == "Linear"

@@ -45,7 +45,7 @@ def test_keys_enter_the_queue_after_the_step(symmetric, directions):
     count = directions * NUM_SAMPLES
     torch.testing.assert_close(method.queue.features[:count], torch.nn.functional.normalize(keys, dim=1))
     assert torch.equal(method.queue.features[count:], start[count:])
-    assert method.queue.position == count
+    assert method.queue.num_pushed == count
 
 
 def test_teacher_and_queue_are_in_the_checkpoint_and_untrained():

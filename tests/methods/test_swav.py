@@ -60,7 +60,7 @@ def test_former_projections_of_a_view_are_assigned_beside_it_once_the_queue_is_u
     h = torch.cat([reference.encoder(large.flatten(0, 1)), reference.encoder(small.flatten(0, 1))])
     pushed = torch.nn.functional.normalize(reference.projector(h).view(4, NUM_SAMPLES, 4)[:2, -5:], dim=2)
     for queue, expected in zip(method.queues, pushed, strict=True):
-        order = torch.arange(queue.position - 5, queue.position) % 5
+        order = torch.arange(queue.num_pushed - 5, queue.num_pushed) % 5
         torch.testing.assert_close(queue.features[order], expected)
 
     method.progress = lambda: 0.5
@@ -75,6 +75,14 @@ def test_former_projections_of_a_view_are_assigned_beside_it_once_the_queue_is_u
     torch.testing.assert_close(method.training_step(images(2), 0), expected)
     method.progress = lambda: 0.49
     assert not torch.isclose(method.training_step(images(2), 0), expected)
+
+
+def test_a_queue_that_is_not_full_is_not_used():
+    method, without = make(queue_size=NUM_SAMPLES + 1, queue_start_fraction=0.0), make()
+    assert torch.equal(method.training_step(images(0), 0), without.training_step(images(0), 0))
+    for _ in train(method, 2):
+        pass
+    assert all(queue.is_full() for queue in method.queues)
 
 
 def test_prototypes_stay_for_their_share_of_all_steps_and_then_move():

@@ -6,6 +6,7 @@ from torch import nn
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as reference
 
+from ssl_lab.pretext import colour
 from ssl_lab.pretext.views import Draw, TwoViews, View, affine_maps, gaussian_blur, show_two_views, warp
 
 OFF = {
@@ -207,8 +208,20 @@ def test_probabilities_and_amounts_have_their_share():
     assert factors.std().item() == pytest.approx(0.8 / math.sqrt(12), rel=0.05)
 
 
-def test_all_orders_are_equally_likely():
-    orders, counts = Draw(24_000, torch.device("cpu"), seeded()).orders(4).unique(dim=0, return_counts=True)
+def test_all_orders_of_the_four_changes_are_equally_likely(monkeypatch):
+    """A sample's order is that of its blends and the place among them at which its hue turns."""
+    calls = []
+    monkeypatch.setattr(colour, "color_jitter", lambda x, *settings: calls.append(settings) or x)
+    draw = Draw(24_000, torch.device("cpu"), seeded())
+    View().jitter(torch.rand(24_000, 3, 1, 1), draw)
+    ((amounts, blends, hue_rows),) = calls
+    assert amounts.shape == (24_000, 4) and blends.shape == (24_000, 3)
+    place = torch.full((24_000,), -1)
+    for turn, rows in enumerate(hue_rows):
+        assert place[rows].eq(-1).all()
+        place[rows] = turn
+    assert place.ne(-1).all()
+    orders, counts = torch.cat([place.unsqueeze(1), blends], 1).unique(dim=0, return_counts=True)
     assert len(orders) == 24
     assert counts.min() > 850 and counts.max() < 1150  # five standard deviations around 1000
 

@@ -11,7 +11,7 @@ def make():
         SGD(),
         FixedMultiCrop(),
         num_prototypes=12,
-        queue_size=12,
+        queue_size=8,
         queue_start_fraction=0.3,  # from the second of three steps on
         freeze_prototypes_fraction=0.5,  # the first two of three steps
         hidden_dim=16,
