@@ -50,7 +50,7 @@ def test_keys_enter_the_queue_after_the_step(symmetric, directions):
 
 def test_teacher_and_queue_are_in_the_checkpoint_and_untrained():
     method = make()
-    assert {"queue.features", "queue.position"} < set(method.state_dict())
+    assert {"queue.features", "queue.num_pushed"} < set(method.state_dict())
     assert any(name.startswith("teacher.network.projector") for name in method.state_dict())
     method.training_step(images(0), 0).backward()
     trained = {name.split(".")[0] for name, p in method.named_parameters() if p.grad is not None}
