@@ -38,6 +38,11 @@ def read(folder, evaluation="evaluation.json"):
     }
 
 
+def of_encoder(result):
+    """Metrics of the pretrained encoder, the last row of an evaluation."""
+    return list(result["scores"].values())[-1]
+
+
 def write_json(figures, file):
     """Write figures to a file, or nowhere if it is None."""
     if file is not None:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import lightning
 import torch
+from command import write_json
 from hydra import compose, initialize_config_dir
 
 from ssl_lab.cli.config import build_data, build_method
@@ -114,9 +115,7 @@ def main():
         "machine": f"{platform.machine()}, {platform.system()}, 1 thread",
     }
     print(json.dumps(result, indent=2))
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(result, args.json)
 
 
 if __name__ == "__main__":

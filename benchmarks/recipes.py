@@ -13,15 +13,10 @@ import argparse
 import statistics
 from pathlib import Path
 
-from command import pretrain, read, write_json
+from command import of_encoder, pretrain, read, write_json
+from quality import METHODS
 
-EXPERIMENTS = [
-    f"{method}_cifar10"
-    for method in (
-        *("simclr", "supcon", "moco_v2", "moco_v3", "nnclr", "byol", "simsiam"),
-        *("barlow_twins", "vicreg", "swav", "dino"),
-    )
-]
+EXPERIMENTS = [f"{method}_cifar10" for method in METHODS]
 COLUMNS = {"knn/top1": "kNN", "linear/top1": "linear probe"}
 
 
@@ -42,8 +37,7 @@ def train(experiment, args):
 
 def line(name, results):
     """A row of the table: means and deviations over seeds."""
-    scores = [list(result["scores"].values())[-1] for result in results]
-    cells = [spread([100 * score[column] for score in scores]) for column in COLUMNS]
+    cells = [spread([100 * of_encoder(result)[column] for result in results]) for column in COLUMNS]
     minutes = spread([result["summary"]["training_time_sec"] / 60 for result in results])
     return "| " + " | ".join([name, *cells, minutes, str(len(results))]) + " |"
 

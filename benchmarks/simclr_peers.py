@@ -11,7 +11,6 @@ for some images than for others. Contenders take turns; medians over runs and th
 """
 
 import argparse
-import json
 import platform
 import statistics
 import tempfile
@@ -23,6 +22,7 @@ from pathlib import Path
 import lightning as L
 import numpy as np
 import torch
+from command import write_json
 from lightly.loss import NTXentLoss
 from lightly.models.modules import SimCLRProjectionHead
 from lightly.transforms import SimCLRTransform
@@ -82,6 +82,19 @@ def ours(encoder, images, args, *, precision):
         return bench(method, data, trainer, warmup_steps=args.warmup_steps, num_steps=args.num_steps)
 
 
+def with_workers(dataset, args):
+    """The peers' data loader."""
+    return torch.utils.data.DataLoader(
+        dataset,
+        batch_size=args.batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=args.num_workers,
+        pin_memory=args.accelerator == "gpu",
+        persistent_workers=True,
+    )
+
+
 def lightlys(encoder, images, args, *, precision):
     """Images a second of lightly's documented loop."""
     device = torch.device("cuda" if args.accelerator == "gpu" else "cpu")
@@ -89,16 +102,7 @@ def lightlys(encoder, images, args, *, precision):
     network.to(memory_format=torch.contiguous_format)
     head = SimCLRProjectionHead(network.embed_dim, 512, 128)
     model = torch.nn.Sequential(Plain(network), head).to(device)
-    transform = SimCLRTransform(input_size=32)
-    loader = torch.utils.data.DataLoader(
-        PILImages(images, transform),
-        batch_size=args.batch_size,
-        shuffle=True,
-        drop_last=True,
-        num_workers=args.num_workers,
-        pin_memory=device.type == "cuda",
-        persistent_workers=True,
-    )
+    loader = with_workers(PILImages(images, SimCLRTransform(input_size=32)), args)
     criterion = NTXentLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.06)
     step = 0
@@ -136,15 +140,6 @@ def stable_pretrainings(encoder, images, args, *, precision):
     dataset = spt.data.FromTorchDataset(
         PILImages(images, lambda image: image), names=["image", "label"], transform=t.MultiViewTransform([view, view])
     )
-    loader = torch.utils.data.DataLoader(
-        dataset,
-        batch_size=args.batch_size,
-        shuffle=True,
-        drop_last=True,
-        num_workers=args.num_workers,
-        pin_memory=args.accelerator == "gpu",
-        persistent_workers=True,
-    )
     network = ENCODERS[encoder]()
     network.to(memory_format=torch.contiguous_format)
     module = spt.Module(
@@ -159,7 +154,7 @@ def stable_pretrainings(encoder, images, args, *, precision):
         trainer = quiet_trainer(
             args, precision, folder, num_steps=args.warmup_steps + args.num_steps, callbacks=[timer]
         )
-        trainer.fit(module, datamodule=spt.data.DataModule(train=loader))
+        trainer.fit(module, datamodule=spt.data.DataModule(train=with_workers(dataset, args)))
     return args.num_steps * args.batch_size / timer.seconds
 
 
@@ -260,8 +255,7 @@ def main():
             "device": torch.cuda.get_device_name() if args.accelerator == "gpu" else platform.machine(),
             "threads": torch.get_num_threads(),
         }
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(figures, indent=2) + "\n")
+        write_json(figures, args.json)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import argparse
 import statistics
 from pathlib import Path
 
-from command import pretrain, read, write_json
+from command import of_encoder, pretrain, read, write_json
 
 RECIPE = [
     "experiment=simclr_cifar10",
@@ -44,7 +44,7 @@ def main():
     for seed in args.seeds:
         run = read(pretrain(args.runs / str(seed), *recipe, f"trainer.max_epochs={args.epochs}", f"seed={seed}"))
         runs.append(run)
-        accuracies.append(100 * list(run["scores"].values())[-1]["linear/top1"])
+        accuracies.append(100 * of_encoder(run)["linear/top1"])
         minutes.append(run["summary"]["training_time_sec"] / 60)
         print(f"seed {seed}: {accuracies[-1]:.2f} %, {minutes[-1]:.2f} minutes", flush=True)
     accuracy, time = statistics.mean(accuracies), statistics.mean(minutes)

@@ -8,7 +8,6 @@ grey and blur on tensors and on PIL images (where it always antialiases), as its
 """
 
 import argparse
-import json
 import platform
 import statistics
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import torch
 import torchvision
+from command import write_json
 from torchvision.transforms import v2
 
 from ssl_lab.pretext.views import TwoViews, View
@@ -94,7 +94,7 @@ def main():
             "torchvision": torchvision.__version__,
             "machine": platform.machine(),
         }
-        args.json.write_text(json.dumps(figures, indent=2) + "\n")
+        write_json(figures, args.json)
 
 
 if __name__ == "__main__":
