@@ -36,6 +36,16 @@ def test_quick_commands_do_not_import_torch(args):
     assert done.stdout
 
 
+@pytest.mark.parametrize("args", [["--help"], ["list"]])
+def test_a_reader_that_closes_the_output_is_no_error(args):
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "ssl_lab.cli.main", *args]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
