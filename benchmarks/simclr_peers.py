@@ -6,16 +6,19 @@
 lightly runs the loop of its documentation: PIL transforms in data-loader workers, one forward pass a view, fp32; and the
 same under bf16 autocast, so that precision is equal. stable-pretraining runs its Module under Lightning with the
 transforms of its CIFAR-10 recipe (no blur, so less work) and LARS. ssl_lab runs its training path through
-Lightning, as ``ssl-lab bench`` does. All in both precisions. Images are random bytes: no transform or network is faster
-for some images than for others. Contenders take turns; medians over runs and their spread are reported.
+Lightning, as ``ssl-lab bench`` does, and again with views and encoder compiled. All in both precisions. Images are random
+bytes: no transform or network is faster for some images than for others. Contenders take turns, each run in a process of
+its own; medians over runs and their spread are reported.
 """
 
 import argparse
+import multiprocessing
 import platform
 import statistics
 import tempfile
 import time
 import warnings
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
@@ -32,6 +35,7 @@ from ssl_lab.data.base import DataModule
 from ssl_lab.encoders.convnet import ConvNet
 from ssl_lab.encoders.resnet import ResNet
 from ssl_lab.engine.bench import bench
+from ssl_lab.engine.memory import keep_freed_memory
 from ssl_lab.methods.simclr import SimCLR
 from ssl_lab.optim import SGD
 from ssl_lab.pretext.views import TwoViews, View
@@ -73,13 +77,23 @@ class PILImages(torch.utils.data.Dataset):
         return self.transform(Image.fromarray(self.images[index])), 0
 
 
-def ours(encoder, images, args, *, precision):
-    """Images a second of ``ssl-lab pretrain``'s path."""
+def ours(encoder, images, args, *, precision, compiled=False):
+    """``ssl-lab pretrain``'s path: images a second, and a step's time over that of the encoder alone."""
+    keep_freed_memory()
     method = SimCLR(ENCODERS[encoder](), SGD(lr=0.06), TwoViews(View()), hidden_dim=512, projection_dim=128)
+    if compiled:
+        method.encoder.compile(dynamic=False)
+        method.views.compile(dynamic=False)
     with tempfile.TemporaryDirectory() as folder:
         trainer = quiet_trainer(args, precision, folder, num_steps=args.warmup_steps + 2 * args.num_steps)
         data = RandomImages(images, args.batch_size)
-        return bench(method, data, trainer, warmup_steps=args.warmup_steps, num_steps=args.num_steps)
+        speed = bench(method, data, trainer, warmup_steps=args.warmup_steps, num_steps=args.num_steps)
+    return speed.samples_per_sec, speed.ratio
+
+
+def ours_compiled(encoder, images, args, *, precision):
+    """The same with ``compile=true``; its ratio is to the compiled encoder."""
+    return ours(encoder, images, args, precision=precision, compiled=True)
 
 
 def with_workers(dataset, args):
@@ -113,7 +127,7 @@ def lightlys(encoder, images, args, *, precision):
                 start = time.perf_counter()
             if step == args.warmup_steps + args.num_steps:
                 synchronise(device)
-                return args.num_steps * args.batch_size / (time.perf_counter() - start)
+                return args.num_steps * args.batch_size / (time.perf_counter() - start), None
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
                 z0, z1 = model(x0.to(device, non_blocking=True)), model(x1.to(device, non_blocking=True))
                 loss = criterion(z0, z1)
@@ -155,7 +169,7 @@ def stable_pretrainings(encoder, images, args, *, precision):
             args, precision, folder, num_steps=args.warmup_steps + args.num_steps, callbacks=[timer]
         )
         trainer.fit(module, datamodule=spt.data.DataModule(train=with_workers(dataset, args)))
-    return args.num_steps * args.batch_size / timer.seconds
+    return args.num_steps * args.batch_size / timer.seconds, None
 
 
 class Timer(L.Callback):
@@ -208,13 +222,32 @@ def synchronise(device):
         torch.cuda.synchronize()
 
 
-PEERS = {"lightly": lightlys, "stable-pretraining": stable_pretrainings}
+CONTENDERS = {
+    "ssl_lab": ours,
+    "ssl_lab, compiled": ours_compiled,
+    "lightly": lightlys,
+    "stable-pretraining": stable_pretrainings,
+}
+PRECISIONS = ("32-true", "bf16-mixed")
+
+
+def in_own_process(name, args, precision):
+    """What a contender reaches; settings of its process and its workers do not stay."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_run, name, args, precision).result()
+
+
+def _run(name, args, precision):
+    warnings.filterwarnings("ignore")
+    torch.manual_seed(0)
+    images = np.random.default_rng(0).integers(0, 256, (10 * args.batch_size, 32, 32, 3), dtype=np.uint8)
+    return CONTENDERS[name](args.encoder, images, args, precision=precision)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", choices=ENCODERS, default="convnet")
-    parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--contenders", nargs="*", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--num-steps", type=int, default=6)
     parser.add_argument("--warmup-steps", type=int, default=2)
@@ -224,34 +257,26 @@ def main():
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
 
-    warnings.filterwarnings("ignore")
-    torch.manual_seed(0)
-    images = np.random.default_rng(0).integers(0, 256, (10 * args.batch_size, 32, 32, 3), dtype=np.uint8)
-    names = ["ssl_lab", *args.peers]
-    rates = {f"{name}, {precision}": [] for name in names for precision in ("32-true", "bf16-mixed")}
-    ratios_to_bare = {"32-true": [], "bf16-mixed": []}
+    rates = {f"{name}, {precision}": [] for name in args.contenders for precision in PRECISIONS}
+    ratios_to_bare = {name: [] for name in rates if name.startswith("ssl_lab")}
     for _ in range(args.num_runs):
-        for precision, ratios in ratios_to_bare.items():
-            speed = ours(args.encoder, images, args, precision=precision)
-            rates[f"ssl_lab, {precision}"].append(speed.samples_per_sec)
-            ratios.append(speed.ratio)
-            for name in args.peers:
-                rates[f"{name}, {precision}"].append(PEERS[name](args.encoder, images, args, precision=precision))
+        for precision in PRECISIONS:
+            for name in args.contenders:
+                rate, ratio = in_own_process(name, args, precision)
+                rates[f"{name}, {precision}"].append(rate)
+                if ratio is not None:
+                    ratios_to_bare[f"{name}, {precision}"].append(ratio)
     print(f"SimCLR, {args.encoder}, 3 x 32 x 32, batch {args.batch_size}, median (range) of {args.num_runs} runs")
-    ours_median = {precision: statistics.median(rates[f"ssl_lab, {precision}"]) for precision in ratios_to_bare}
     for name, values in rates.items():
-        median = statistics.median(values)
-        spread = f"{min(values):.0f}-{max(values):.0f}"
-        ratios = "".join(f"{rate / median:8.2f}" for rate in ours_median.values())
-        print(f"  {name:32}{median:9.0f} images/s ({spread}), ssl_lab in fp32 and bf16 over it: {ratios}")
-    for precision, ratios in ratios_to_bare.items():
-        print(f"  ssl_lab's step over the bare encoder, {precision}: {statistics.median(ratios):.2f}")
+        print(f"  {name:32}{statistics.median(values):9.0f} images/s ({min(values):.0f}-{max(values):.0f})")
+    for name, ratios in ratios_to_bare.items():
+        print(f"  {name}: step over the bare encoder {statistics.median(ratios):.2f}")
     if args.json:
         figures = {
             **{key: value for key, value in vars(args).items() if key != "json"},
             "images_per_sec": rates,
             "ratio_to_bare_encoder": ratios_to_bare,
-            **{name: version(name) for name in ("torch", "torchvision", "lightning", *args.peers)},
+            **{name: version(name) for name in ("torch", "torchvision", "lightning", "lightly", "stable-pretraining")},
             "device": torch.cuda.get_device_name() if args.accelerator == "gpu" else platform.machine(),
             "threads": torch.get_num_threads(),
         }

@@ -31,6 +31,7 @@ from ssl_lab.engine.bench import Speed
 from ssl_lab.engine.bench import bench as run_bench
 from ssl_lab.engine.callbacks import InterruptedRunError
 from ssl_lab.engine.checkpoint import find_checkpoint
+from ssl_lab.engine.memory import keep_freed_memory
 from ssl_lab.engine.pictures import render
 from ssl_lab.engine.run_dir import environment, read_json, update_summary, write_atomically, write_json
 from ssl_lab.report.compare import run_labels, side_by_side
@@ -80,7 +81,7 @@ def pretrain(args: list[str]) -> int:
 
 
 def _run(cfg: DictConfig) -> float | None:
-    _quiet()
+    _prepare_process()
     hydra_cfg = HydraConfig.get()
     run_dir = Path(hydra_cfg.runtime.output_dir)
     cfg.run_dir = str(run_dir)
@@ -277,7 +278,7 @@ def _speed_table(method: str, datamodule: DataModule, speed: Speed) -> str:
 
 
 def _compose(name: str, overrides: list[str]) -> DictConfig:
-    _quiet()
+    _prepare_process()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         cfg = compose(name, overrides)
     # An evaluation may refer to the configuration of a run, which is not known yet.
@@ -291,8 +292,9 @@ def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _quiet() -> None:
-    """Lightning's tips and notices say nothing that the run directory does not."""
+def _prepare_process() -> None:
+    """Memory is kept; Lightning's tips and notices, which say nothing that the run directory does not, are not shown."""
+    keep_freed_memory()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     logging.getLogger("huggingface_hub").setLevel(

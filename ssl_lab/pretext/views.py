@@ -114,11 +114,12 @@ class View(nn.Module):
             size = (self.size, self.size) if self.size is not None else (x.shape[2], x.shape[3])
             x = warp(x, self.draw_maps(draw, (x.shape[2], x.shape[3]), size), size)
             if self.jitter_prob > 0:
-                x = draw.choose(self.jitter_prob, self.jitter(x, draw), x)
+                x = self.jitter(x, draw)
             if self.grayscale_prob > 0:
                 x = draw.choose(self.grayscale_prob, colour.to_grey(x), x)
             if self.blur_prob > 0:
-                x = draw.choose(self.blur_prob, gaussian_blur(x, draw.uniform(*self.blur_sigma)), x)
+                sigma = draw.uniform(*self.blur_sigma)
+                x = gaussian_blur(x, sigma * draw.chosen(self.blur_prob))
             if self.solarize_prob > 0:
                 x = draw.choose(self.solarize_prob, colour.solarize(x, self.solarize_threshold), x)
             return x.clamp(0, 1)
@@ -139,13 +140,14 @@ class View(nn.Module):
         )
 
     def jitter(self, x: Tensor, draw: Draw) -> Tensor:
-        """Colour jitter with random amounts; one channel has neither saturation nor hue."""
+        """Colour jitter with random amounts, neutral ones where it is not chosen; one channel has no saturation, no hue."""
         around = [(1.0, self.brightness), (1.0, self.contrast), (1.0, self.saturation), (0.0, self.hue)]
         if x.shape[1] == 1:
             around = around[:2]
         elif self.hue == 0:
             around = around[:3]  # spares the most expensive change
-        amounts = torch.stack([draw.uniform(centre - width, centre + width) for centre, width in around], 1)
+        chosen = draw.chosen(self.jitter_prob)
+        amounts = torch.stack([centre + chosen * draw.uniform(-width, width) for centre, width in around], 1)
         hue_rows = draw.groups(4) if len(around) > colour.HUE else ()
         return colour.color_jitter(x, amounts, draw.orders(min(len(around), colour.HUE)), hue_rows)
 
@@ -212,18 +214,35 @@ def warp(x: Tensor, theta: Tensor, size: tuple[int, int]) -> Tensor:
     xs = ((2 * torch.arange(width, device=x.device) + 1) / width - 1).view(1, 1, width, 1)
     along_x, along_y, shift = theta.mT.reshape(len(theta), 3, 1, 1, 2).unbind(1)
     grid = along_x * xs + (along_y * ys + shift)  # F.affine_grid multiplies matrices for this, several times slower
+    if torch.compiler.is_compiling() and x.device.type == "cpu":
+        return _opaque_sample(x, grid)  # type: ignore[no-any-return]
+    return _sample(x, grid)
+
+
+def _sample(x: Tensor, grid: Tensor) -> Tensor:
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
+# On a CPU, what torch.compile makes of grid_sample is four times slower than the kernel: to it, this is one operation.
+_opaque_sample = torch.library.custom_op(
+    "ssl_lab::grid_sample", _sample, mutates_args=(), schema="(Tensor x, Tensor grid) -> Tensor"
+)
+
+
+@_opaque_sample.register_fake
+def _(x: Tensor, grid: Tensor) -> Tensor:
+    return x.new_empty(*x.shape[:2], *grid.shape[1:3])
+
+
 def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
-    """Blur each image (C, H, W) by its own standard deviation in pixels, shape (B,), edges reflected.
+    """Blur each image (C, H, W) by its own standard deviation in pixels, shape (B,), edges reflected; 0 keeps the image.
 
     The kernel is a tenth of the image's side wide, as in SimCLR, and at least three pixels.
     """
     batch, channels, height, width = x.shape
     radius = max(1, round(0.05 * min(height, width)))
     offsets = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
-    kernel = torch.exp(-0.5 * (offsets / sigma.unsqueeze(1)).square())
+    kernel = torch.exp(-0.5 * (offsets / sigma.clamp(min=1e-6).unsqueeze(1)).square())
     kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0).unsqueeze(1)
     x = F.pad(x, [radius] * 4, mode="reflect").reshape(1, batch * channels, height + 2 * radius, width + 2 * radius)
     x = F.conv2d(x, kernel.unsqueeze(2), groups=batch * channels)
@@ -248,10 +267,13 @@ class Draw:
         draws = torch.rand(self.batch_size, *shape, device=self.device, generator=self.generator)
         return low + (high - low) * draws
 
+    def chosen(self, probability: float) -> Tensor:
+        """1 with a probability, 0 otherwise; float (B,)."""
+        return (self.uniform(0, 1) < probability).float()
+
     def choose(self, probability: float, changed: Tensor, x: Tensor) -> Tensor:
         """Samples of ``changed`` with a probability, of ``x`` otherwise."""
-        chosen = self.uniform(0, 1) < probability
-        return torch.where(chosen.view(-1, 1, 1, 1), changed, x)
+        return torch.lerp(x, changed, self.chosen(probability).view(-1, 1, 1, 1))  # where is slower on a CPU
 
     def orders(self, count: int) -> Tensor:
         """Permutations of 0..count-1, all equally likely, int64 (B, count)."""

