@@ -229,6 +229,7 @@ CONTENDERS = {
     "stable-pretraining": stable_pretrainings,
 }
 PRECISIONS = ("32-true", "bf16-mixed")
+START_METHOD = "fork"  # the default of data loaders on Linux
 
 
 def in_own_process(name, args, precision):
@@ -238,6 +239,7 @@ def in_own_process(name, args, precision):
 
 
 def _run(name, args, precision):
+    multiprocessing.set_start_method(START_METHOD, force=True)  # for data loaders; a spawned process would spawn them
     warnings.filterwarnings("ignore")
     torch.manual_seed(0)
     images = np.random.default_rng(0).integers(0, 256, (10 * args.batch_size, 32, 32, 3), dtype=np.uint8)
