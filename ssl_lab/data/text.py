@@ -301,8 +301,11 @@ class TextModule(TokenModule):
             ValueError: If there is no such split; names those that exist.
         """
         columns = self._tokenized[find_split(split, self._parts)]
-        masks = [mask for name, mask in self.as_batch(columns).items() if name.endswith("attention_mask")]
-        return 1.0 - sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
+        if "document_ids" in columns:
+            padding = [columns["document_ids"] == 0]
+        else:
+            padding = [ids == self.tokenizer.pad_token_id for name, ids in columns.items() if name.endswith("input_ids")]
+        return sum(int(where.sum()) for where in padding) / sum(where.numel() for where in padding)
 
     def _chunks(self, part: Part) -> Iterator[list[str]]:
         for start in range(0, len(part.rows), CHUNK):
