@@ -27,7 +27,7 @@ _WORDS = {"num_documents": "documents", "num_words": "words", "num_bytes": "byte
 
 
 def prepare(
-    datamodule: TextModule, out: Path, *, num_workers: int | None = None, shard_mib: float = 32.0
+    datamodule: TextModule, out: Path, *, num_workers: int | None = None, shard_mib: float = 16.0
 ) -> dict[str, Any]:
     """Tokenise all splits of a corpus into ``out``, in several processes; go on where an earlier call was stopped.
 

@@ -97,8 +97,8 @@ class TokenShards(TokenModule):
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer of the ids, with ``decode`` and ``save_pretrained``."""
-        tokenizer = load_tokenizer(str(self.path / TOKENIZER), framing=self.framing)
         expected = self._manifest["tokenizer"]["digest"]
+        tokenizer = load_tokenizer(str(self.path / TOKENIZER), framing=self.framing)
         if tokenizer_digest(tokenizer) != expected:
             raise ValueError(
                 f"{self.path / TOKENIZER} has changed since the shards were written with it. Restore it, or remove "

@@ -304,7 +304,9 @@ class TextModule(TokenModule):
         if "document_ids" in columns:
             padding = [columns["document_ids"] == 0]
         else:
-            padding = [ids == self.tokenizer.pad_token_id for name, ids in columns.items() if name.endswith("input_ids")]
+            padding = [
+                ids == self.tokenizer.pad_token_id for name, ids in columns.items() if name.endswith("input_ids")
+            ]
         return sum(int(where.sum()) for where in padding) / sum(where.numel() for where in padding)
 
     def _chunks(self, part: Part) -> Iterator[list[str]]:
