@@ -4,8 +4,8 @@
 
 The paragraphs of the given text files (plain, gzipped, or a tar archive of text files) are repeated in shuffled order until
 there are ``--megabytes`` of them, in a temporary folder. The command runs in a process of its own, whose memory and that of
-its children is read ten times a second. Then BERT-tiny trains on the packed shards, is stopped by SIGTERM in the middle of its first
-epoch, and goes on with ``ckpt=last``; the time is from the start of the command to the first batch.
+its children is read ten times a second. Then BERT-tiny trains on the packed shards, is stopped by SIGTERM in the middle of
+its first epoch, and goes on with ``ckpt=last``; the time is from the start of the command to the first batch.
 """
 
 import argparse
