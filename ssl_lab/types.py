@@ -16,6 +16,7 @@ Batch: TypeAlias = Mapping[str, Tensor]
 
 ``image``: uint8 (B, C, H, W) as stored, or float in [0, 1] once a pretext has touched it.
 ``input_ids``, ``attention_mask``: int64 (B, L).
+``document_ids``: int64 (B, L), where rows hold several documents: 1, 2, ... for those of a row, 0 at padding.
 ``second_input_ids``, ``second_attention_mask``: the same of the other text of a pair; ``negative_input_ids``,
 ``negative_attention_mask``: of a text like the first that means something else.
 ``score``: float32 (B,), how similar the texts of a pair are, NaN where unknown.

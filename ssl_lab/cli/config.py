@@ -141,6 +141,8 @@ def data_for_run(cfg: DictConfig, run_dir: Path, spec: DataSpec, data: DictConfi
             node.tokenizer = str(run_dir / "tokenizer")
             if data is not None:
                 node.max_length = spec.shape[0] if spec.text_length is None else spec.text_length
+                if "framing" in node and "framing" in cfg.data:
+                    node.framing = cfg.data.framing
     datamodule = build_data(node, seed=cfg.seed)
     found = datamodule.spec
     images_suffice = spec.modality == "image_text" and found.modality == "image"
