@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from ssl_lab.data.base import DataModule
 from ssl_lab.data.splits import UNLABELLED, Part, check_fractions, find_split, plan_splits
 from ssl_lab.data.tokenizer import load_tokenizer, train_wordpiece
+from ssl_lab.data.words import continuing_tokens
 from ssl_lab.types import Batch, DataSpec
 
 CHUNK = 1000
@@ -120,7 +121,9 @@ class TextModule(DataModule):
             vocab_size=len(self.tokenizer),
             pad_id=self.tokenizer.pad_token_id,
             mask_id=self.tokenizer.mask_token_id,
+            eos_id=self.tokenizer.eos_token_id,
             special_ids=tuple(sorted(self.tokenizer.all_special_ids)),
+            continues_word=continuing_tokens(self.tokenizer),
         )
 
     @cached_property
