@@ -37,6 +37,21 @@ class TextSource:
     read: Callable[[str, NDArray[np.int64]], Sequence[str | None]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class TextCounts:
+    """How much raw text a split has.
+
+    Attributes:
+        num_documents: Texts that are not blank.
+        num_words: Words between white space.
+        num_bytes: Bytes in UTF-8.
+    """
+
+    num_documents: int
+    num_words: int
+    num_bytes: int
+
+
 class TextModule(DataModule):
     """Texts as token ids: blocks of unlabelled documents, or one labelled text a sample.
 
@@ -146,6 +161,19 @@ class TextModule(DataModule):
             for name, ids in texts.items()
         }
         return {**rows, **texts, **masks}
+
+    def text_counts(self, split: str) -> TextCounts:
+        """How much raw text a split has; reads all of it.
+
+        Raises:
+            ValueError: If there is no such split; names those that exist.
+        """
+        texts = [t for ts in self._chunks(self._parts[find_split(split, self._parts)]) for t in ts if t.strip()]
+        return TextCounts(
+            num_documents=len(texts),
+            num_words=sum(len(text.split()) for text in texts),
+            num_bytes=sum(len(text.encode()) for text in texts),
+        )
 
     def _chunks(self, part: Part) -> Iterator[list[str]]:
         for start in range(0, len(part.rows), CHUNK):
