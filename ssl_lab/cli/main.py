@@ -11,6 +11,7 @@ COMMANDS = {
     "evaluate": "judge runs:         ssl-lab evaluate run=DIR [data=NAME] [evaluation=NAME]   ('run=[DIR1,DIR2]': one table)",
     "embed": "write features:     ssl-lab embed run=DIR [data=NAME] out=features.parquet",
     "sample": "draw samples:       ssl-lab sample run=DIR [num_samples=80]",
+    "prepare": "tokenise a corpus:  ssl-lab prepare data=text_files data.path=PATH out=DIR [num_workers=N]",
     "bench": "time an experiment: ssl-lab bench experiment=NAME [key=value ...] [num_steps=30]",
     "report": "make report pages:  ssl-lab report DIR [DIR ...] [--out FILE]",
     "list": "what there is:      ssl-lab list [methods|data|encoders|experiments|...]",
@@ -87,6 +88,7 @@ def _command(name: str) -> Callable[[list[str]], int]:
         "evaluate": commands.evaluate,
         "embed": commands.embed,
         "sample": commands.sample,
+        "prepare": commands.prepare,
         "bench": commands.bench,
     }[name]
 
