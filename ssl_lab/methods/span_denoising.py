@@ -45,6 +45,7 @@ class SpanDenoising(Method):
     """
 
     modality: ClassVar[Modality] = "text"
+    may_collapse: ClassVar[bool] = False
     encoder: TextTransformer
 
     def __init__(
