@@ -87,6 +87,17 @@ class TextTransformer(Encoder):
         model.tie_weights()
         return head
 
+    def language_model(self, lm_head: nn.Module) -> Any:
+        """One transformers model of this encoder and a head made by :meth:`lm_head`; it shares their parameters."""
+        model = AutoModelForMaskedLM.from_config(self._config, attn_implementation="sdpa")
+        names = [name for name, child in model.named_children() if child is not model.base_model]
+        parts = [lm_head] if len(names) == 1 else list(lm_head.children())
+        setattr(model, model.base_model_prefix, self.transformer)
+        for name, part in zip(names, parts, strict=True):
+            setattr(model, name, part)
+        model.tie_weights()
+        return model.eval()
+
     def _check_is_whole_head(self, model: Any, head: nn.Module) -> None:
         ids = torch.arange(4).unsqueeze(0)
         training = model.training

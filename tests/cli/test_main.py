@@ -54,6 +54,9 @@ def test_a_reader_that_closes_the_output_is_no_error(args):
         ("ssl-lab pretrain experiment=vae_di", "experiment=vae_digits"),
         ("ssl-lab pretrain method=vae method.lat", "method.latent_dim="),
         ("ssl-lab evaluate data=fash", "data=fashion_mnist"),
+        ("ssl-lab ex", "export"),
+        ("ssl-lab export over", "overwrite="),
+        ("ssl-lab sample top_", "top_k="),
         ("ssl-lab list meth", "methods"),
     ],
 )
@@ -75,6 +78,8 @@ def test_tab_completes(line, expected):
         (["pretrain", "ckpt=last"], "No checkpoint at"),
         (["evaluate", "run=nowhere"], "is no run directory"),
         (["evaluate"], "needs run"),
+        (["export", "run=nowhere"], "needs out"),
+        (["sample", "run=nowhere", "text=a [MASK] 'quoted' ${word}"], "is no run directory"),
         (["frobnicate"], "there is no command"),
         (["list", "stars"], "There is no list of 'stars'"),
         (["report", "nowhere"], "nowhere"),
