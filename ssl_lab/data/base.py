@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from torch import Tensor
 
-from ssl_lab.data.loader import BatchLoader, Columns
+from ssl_lab.data.loader import BatchLoader, Columns, LazyColumn
 from ssl_lab.types import Batch, DataSpec
 
 PRETRAIN = "pretrain"
@@ -66,6 +69,10 @@ class DataModule(L.LightningDataModule, ABC):
         """What tables and pages call the data."""
         return type(self).__name__
 
+    def metrics(self) -> Mapping[str, float]:
+        """Figures of the training samples that are logged once, when training starts."""
+        return {}
+
     @property
     def labelled(self) -> bool:
         """Whether the ``train`` split carries labels, which probes need."""
@@ -76,7 +83,7 @@ class DataModule(L.LightningDataModule, ABC):
         columns = self.columns(PRETRAIN)
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
         if sum(column.nbytes for column in columns.values()) <= self.device_cache_gib * 2**30:
-            columns = {name: torch.as_tensor(column).to(device) for name, column in columns.items()}
+            columns = {name: _resident(column, device) for name, column in columns.items()}
         return BatchLoader(
             columns, self.as_batch, batch_size=self.batch_size, seed=self.seed, shuffle=True, device=device
         )
@@ -84,3 +91,14 @@ class DataModule(L.LightningDataModule, ABC):
     def eval_dataloader(self, split: str) -> BatchLoader:
         """Raw batches of a split: ordered, complete, never augmented."""
         return BatchLoader(self.columns(split), self.as_batch, batch_size=self.eval_batch_size)
+
+
+def _resident(
+    column: Tensor | np.ndarray[Any, Any] | LazyColumn, device: torch.device
+) -> Tensor | np.ndarray[Any, Any] | LazyColumn:
+    """The whole column on the device; one that is put together from a memory map stays there if the device is the CPU."""
+    if isinstance(column, LazyColumn):
+        if device.type == "cpu":
+            return column
+        column = column.whole()
+    return torch.as_tensor(column).to(device)

@@ -29,9 +29,13 @@ class HubText(TextModule):
         sample_by: What is one document of a plain text file: ``line``, ``paragraph`` (blank lines between) or
             ``document`` (the file).
         options: Further arguments of ``datasets.load_dataset``, such as ``sep``, ``names`` and ``header`` for csv.
-        tokenizer: Folder or hub identifier of a tokenizer; None to train WordPiece on the ``train`` split.
+        tokenizer: Folder or hub identifier of a tokenizer; None to train one on the ``train`` split.
+        tokenizer_kind: What is trained: ``wordpiece``, ``bpe``, ``unigram`` or ``characters``.
         vocab_size: Number of ids of a tokenizer that is trained.
         max_length: Tokens of a sample, special tokens included.
+        framing: ``encoder``: class and separator tokens around each piece of text. ``causal``: an end-of-text token after
+            each document.
+        packing: Put pieces of several unlabelled documents into a row.
         val_fraction: Share of the training texts held out as ``val`` where the source has none; 0 for none.
         test_fraction: The same for ``test``.
         split_seed: Seed of both cuts.
@@ -54,8 +58,11 @@ class HubText(TextModule):
         sample_by: str = "paragraph",
         options: Mapping[str, Any] | None = None,
         tokenizer: str | None = None,
+        tokenizer_kind: str = "wordpiece",
         vocab_size: int = 8192,
         max_length: int = 128,
+        framing: str = "encoder",
+        packing: bool = False,
         val_fraction: float = 0.1,
         test_fraction: float = 0.1,
         split_seed: int = 0,
@@ -66,8 +73,11 @@ class HubText(TextModule):
     ) -> None:
         super().__init__(
             tokenizer=tokenizer,
+            tokenizer_kind=tokenizer_kind,
             vocab_size=vocab_size,
             max_length=max_length,
+            framing=framing,
+            packing=packing,
             val_fraction=val_fraction,
             test_fraction=test_fraction,
             split_seed=split_seed,

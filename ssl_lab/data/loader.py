@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,7 +15,46 @@ from torch import Tensor
 from ssl_lab import distributed
 from ssl_lab.types import Batch
 
-Columns: TypeAlias = Mapping[str, "Tensor | np.ndarray[Any, Any]"]
+_ROWS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class LazyColumn:
+    """A column whose rows are put together when they are asked for.
+
+    Attributes:
+        read: Rows of the given numbers.
+        shape: Shape of the whole column.
+        dtype: Its type.
+    """
+
+    read: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return self.shape[0]
+
+    def __getitem__(self, index: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """The rows of the given numbers."""
+        return self.read(index)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the whole column."""
+        return int(np.prod(self.shape)) * self.dtype.itemsize
+
+    def whole(self) -> np.ndarray[Any, Any]:
+        """All rows."""
+        out = np.empty(self.shape, dtype=self.dtype)
+        for start in range(0, len(self), _ROWS_AT_ONCE):
+            rows = np.arange(start, min(start + _ROWS_AT_ONCE, len(self)))
+            out[rows] = self.read(rows)
+        return out
+
+
+Columns: TypeAlias = Mapping[str, "Tensor | np.ndarray[Any, Any] | LazyColumn"]
 """Equally long arrays by name; a numpy array may be a memory map."""
 
 
@@ -95,11 +135,12 @@ class BatchLoader:
         start = self._resume_at["batches_done"] if self._resume_at["epoch"] == self.sampler.epoch else 0
         self._resume_at = {"epoch": 0, "batches_done": 0}
         self._batches_done = start
-        resident = all(isinstance(column, Tensor) for column in self.columns.values())
+        resident = [column.device for column in self.columns.values() if isinstance(column, Tensor)]
+        all_resident = len(resident) == len(self.columns)
         # Copied as a whole: the copy of a batch's part would wait for the device in every step.
-        order = self.sampler.order().to(next(iter(self.columns.values())).device if resident else "cpu")
+        order = self.sampler.order().to(resident[0] if all_resident else "cpu")
         batches: Iterator[Batch] = (self._read(order, k) for k in range(start, len(self)))
-        if not resident:
+        if not all_resident:
             batches = _prefetch(batches)
         for done, batch in enumerate(batches, start=start + 1):
             self._batches_done = done
@@ -113,7 +154,7 @@ class BatchLoader:
         rows = {name: self._rows(column, index) for name, column in self.columns.items()}
         return self.as_batch({**rows, "index": index.to(self.device)})
 
-    def _rows(self, column: Tensor | np.ndarray[Any, Any], index: Tensor) -> Tensor:
+    def _rows(self, column: Tensor | np.ndarray[Any, Any] | LazyColumn, index: Tensor) -> Tensor:
         if isinstance(column, Tensor):
             return column[index.to(column.device)]
         rows = torch.from_numpy(np.ascontiguousarray(column[index.numpy()]))

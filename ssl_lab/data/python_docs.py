@@ -21,9 +21,13 @@ class PythonDocs(TextModule):
     The text is that of the Python version which runs.
 
     Args:
-        tokenizer: Folder or hub identifier of a tokenizer; None to train WordPiece on the ``train`` split.
+        tokenizer: Folder or hub identifier of a tokenizer; None to train one on the ``train`` split.
+        tokenizer_kind: What is trained: ``wordpiece``, ``bpe``, ``unigram`` or ``characters``.
         vocab_size: Number of ids of a tokenizer that is trained.
         max_length: Tokens of a sample, special tokens included.
+        framing: ``encoder``: class and separator tokens around each piece of text. ``causal``: an end-of-text token after
+            each document.
+        packing: Put pieces of several unlabelled documents into a row.
         val_fraction: Share of the topics, without those of ``test``, that is ``val``.
         test_fraction: Share of the topics that is ``test``.
         split_seed: Seed of both cuts.
@@ -37,8 +41,11 @@ class PythonDocs(TextModule):
         self,
         *,
         tokenizer: str | None = None,
+        tokenizer_kind: str = "wordpiece",
         vocab_size: int = 4096,
         max_length: int = 128,
+        framing: str = "encoder",
+        packing: bool = False,
         val_fraction: float = 0.1,
         test_fraction: float = 0.1,
         split_seed: int = 0,
@@ -49,8 +56,11 @@ class PythonDocs(TextModule):
     ) -> None:
         super().__init__(
             tokenizer=tokenizer,
+            tokenizer_kind=tokenizer_kind,
             vocab_size=vocab_size,
             max_length=max_length,
+            framing=framing,
+            packing=packing,
             val_fraction=val_fraction,
             test_fraction=test_fraction,
             split_seed=split_seed,

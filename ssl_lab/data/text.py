@@ -1,11 +1,13 @@
-"""Text of any source, as blocks of token ids."""
+"""Text of any source, as rows of token ids."""
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from ssl_lab.data.base import DataModule
+from ssl_lab.data.base import PRETRAIN, DataModule
+from ssl_lab.data.loader import Columns
 from ssl_lab.data.splits import UNLABELLED, Part, check_fractions, find_split, plan_splits
-from ssl_lab.data.tokenizer import load_tokenizer, train_wordpiece
+from ssl_lab.data.token_rows import TokenRows, frame_of
+from ssl_lab.data.tokenizer import FRAMINGS, load_tokenizer, plain_backend, train_tokenizer
 from ssl_lab.types import Batch, DataSpec
 
 CHUNK = 1000
@@ -36,17 +40,143 @@ class TextSource:
     read: Callable[[str, NDArray[np.int64]], Sequence[str | None]]
 
 
-class TextModule(DataModule):
-    """Texts as token ids: blocks of unlabelled documents, or one labelled text a sample.
+@dataclass(frozen=True, kw_only=True)
+class TextCounts:
+    """How much raw text a split has.
 
-    An unlabelled document is cut into blocks of ``max_length`` tokens, each with its own class and separator token. A
-    block never holds parts of two documents, and the remainder of a document is a block of its own, padded. A labelled
-    text is one sample, truncated to ``max_length``.
+    Attributes:
+        num_documents: Texts that are not blank.
+        num_words: Words between white space.
+        num_bytes: Bytes in UTF-8.
+    """
+
+    num_documents: int
+    num_words: int
+    num_bytes: int
+
+
+class TokenModule(DataModule):
+    """Rows of token ids, whatever they are made from.
 
     Args:
-        tokenizer: Folder or hub identifier of a tokenizer; None to train WordPiece on the ``train`` split.
+        max_length: Tokens of a row, special tokens included.
+        framing: ``encoder``: class and separator tokens around each piece of text. ``causal``: an end-of-text token after
+            each document.
+        packing: Put pieces of several documents into a row.
+        batch_size: Samples per device and training step.
+        eval_batch_size: Samples per batch in evaluation.
+        seed: Seed of the order of training samples.
+        device_cache_gib: A training split up to this size is kept on the training device as a whole.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_length: int,
+        framing: str,
+        packing: bool,
+        batch_size: int,
+        eval_batch_size: int,
+        seed: int,
+        device_cache_gib: float,
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size, eval_batch_size=eval_batch_size, seed=seed, device_cache_gib=device_cache_gib
+        )
+        if framing not in FRAMINGS:
+            raise ValueError(f"framing={framing!r} was asked for; known are {FRAMINGS}. Set data.framing.")
+        if max_length < 3:
+            raise ValueError(f"max_length counts the special tokens too, found {max_length}. Choose 3 or more.")
+        self.max_length = max_length
+        self.framing = framing
+        self.packing = packing
+
+    @property
+    @abstractmethod
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """The tokenizer, with ``decode`` and ``save_pretrained``."""
+
+    @abstractmethod
+    def text_counts(self, split: str) -> TextCounts:
+        """How much raw text a split has.
+
+        Raises:
+            ValueError: If there is no such split; names those that exist.
+        """
+
+    @abstractmethod
+    def padding_share(self, split: str) -> float:
+        """Share of all tokens of a split that are padding.
+
+        Raises:
+            ValueError: If there is no such split; names those that exist.
+        """
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes in label order; empty without labels."""
+        return ()
+
+    @cached_property
+    def spec(self) -> DataSpec:
+        """Facts of the data; the first reading trains or loads the tokenizer."""
+        return DataSpec(
+            modality="text",
+            shape=(self.max_length,),
+            num_classes=len(self.class_names) or None,
+            class_names=self.class_names,
+            vocab_size=len(self.tokenizer),
+            pad_id=self.tokenizer.pad_token_id,
+            mask_id=self.tokenizer.mask_token_id,
+            special_ids=tuple(sorted(self.tokenizer.all_special_ids)),
+        )
+
+    def as_batch(self, rows: dict[str, Tensor]) -> Batch:
+        """Ids and numbers of documents as int64, and attention masks, 1 where there is a token."""
+        texts = {name: column.long() for name, column in rows.items() if name.endswith("_ids")}
+        masks = {
+            name.replace("input_ids", "attention_mask"): (ids != self.tokenizer.pad_token_id).long()
+            for name, ids in texts.items()
+            if name.endswith("input_ids")
+        }
+        if "document_ids" in texts:
+            masks["attention_mask"] = (texts["document_ids"] > 0).long()
+        return {**rows, **texts, **masks}
+
+    def metrics(self) -> Mapping[str, float]:
+        """``data/padding_share`` of the rows that are trained on."""
+        return {"data/padding_share": self.padding_share(PRETRAIN)}
+
+    def token_rows(
+        self, ids: Sequence[NDArray[Any]], lengths: Sequence[NDArray[Any]], *, labelled: bool = False
+    ) -> TokenRows:
+        """Rows of stored documents as this module's settings have them; of labelled ones, each the begin of a document."""
+        return TokenRows(
+            ids,
+            lengths,
+            frame=frame_of(self.tokenizer, self.framing),
+            max_length=self.max_length,
+            vocab_size=len(self.tokenizer),
+            packing=self.packing and not labelled,
+            truncate=labelled,
+        )
+
+
+class TextModule(TokenModule):
+    """Texts as token ids: pieces of unlabelled documents, or one labelled text a sample.
+
+    An unlabelled document is cut into pieces of ``max_length`` tokens and a remainder. With ``framing=encoder`` each piece
+    has its own class and separator token; with ``causal`` the document ends with an end-of-text token, and there are no
+    others. A row is one piece, padded; with ``packing`` remainders share rows and ``document_ids`` tells them apart.
+    A labelled text is one sample, truncated to ``max_length``.
+
+    Args:
+        tokenizer: Folder or hub identifier of a tokenizer; None to train one on the ``train`` split.
+        tokenizer_kind: What is trained: ``wordpiece``, ``bpe``, ``unigram`` or ``characters``.
         vocab_size: Number of ids of a tokenizer that is trained.
         max_length: Tokens of a sample, special tokens included.
+        framing: ``encoder`` or ``causal``.
+        packing: Put pieces of several unlabelled documents into a row.
         val_fraction: Share of the training texts held out as ``val`` where the source has none; 0 for none.
         test_fraction: The same for ``test``.
         split_seed: Seed of both cuts.
@@ -60,8 +190,11 @@ class TextModule(DataModule):
         self,
         *,
         tokenizer: str | None,
+        tokenizer_kind: str,
         vocab_size: int,
         max_length: int,
+        framing: str,
+        packing: bool,
         val_fraction: float,
         test_fraction: float,
         split_seed: int,
@@ -71,16 +204,18 @@ class TextModule(DataModule):
         device_cache_gib: float,
     ) -> None:
         super().__init__(
-            batch_size=batch_size, eval_batch_size=eval_batch_size, seed=seed, device_cache_gib=device_cache_gib
+            max_length=max_length,
+            framing=framing,
+            packing=packing,
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            seed=seed,
+            device_cache_gib=device_cache_gib,
         )
         check_fractions(val_fraction=val_fraction, test_fraction=test_fraction)
-        if max_length < 3:
-            raise ValueError(
-                f"max_length counts the class and separator tokens too, found {max_length}. Choose 3 or more."
-            )
         self.tokenizer_name = tokenizer
+        self.tokenizer_kind = tokenizer_kind
         self.vocab_size = vocab_size
-        self.max_length = max_length
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
         self.split_seed = split_seed
@@ -106,43 +241,68 @@ class TextModule(DataModule):
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer, with ``decode`` and ``save_pretrained``; the first reading trains it where it is ours."""
         if self.tokenizer_name is not None:
-            return load_tokenizer(self.tokenizer_name)
-        return train_wordpiece(lambda: self._chunks(self._parts["train"]), vocab_size=self.vocab_size)
-
-    @cached_property
-    def spec(self) -> DataSpec:
-        """Facts of the data; the first reading trains or loads the tokenizer."""
-        return DataSpec(
-            modality="text",
-            shape=(self.max_length,),
-            num_classes=len(self._texts.class_names) or None,
-            class_names=self._texts.class_names,
-            vocab_size=len(self.tokenizer),
-            pad_id=self.tokenizer.pad_token_id,
-            mask_id=self.tokenizer.mask_token_id,
-            special_ids=tuple(sorted(self.tokenizer.all_special_ids)),
+            return load_tokenizer(self.tokenizer_name, framing=self.framing)
+        return train_tokenizer(
+            self.tokenizer_kind,
+            lambda: self._chunks(self._parts["train"]),
+            vocab_size=self.vocab_size,
+            framing=self.framing,
         )
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes in label order; empty without labels."""
+        return self._texts.class_names
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the stored splits."""
+        return tuple(self._parts)
+
+    def documents(self, split: str) -> Iterator[list[str]]:
+        """The unlabelled texts of a stored split that are not blank, some at a time.
+
+        Raises:
+            ValueError: If there is no such split.
+        """
+        for texts in self._chunks(self._parts[find_split(split, self._parts)]):
+            yield [text for text in texts if text.strip()]
+
+    def text_counts(self, split: str) -> TextCounts:
+        """How much raw text a split has; reads all of it.
+
+        Raises:
+            ValueError: If there is no such split; names those that exist.
+        """
+        totals = np.zeros(3, dtype=np.int64)
+        for texts in self.documents(split):
+            totals += (len(texts), sum(len(text.split()) for text in texts), sum(len(text.encode()) for text in texts))
+        documents, words, num_bytes = totals.tolist()
+        return TextCounts(num_documents=documents, num_words=words, num_bytes=num_bytes)
 
     @cached_property
     def _tokenized(self) -> dict[str, dict[str, Tensor]]:
         return {split: self._tokenize(split, part) for split, part in self._parts.items()}
 
-    def columns(self, split: str) -> dict[str, Tensor]:
-        """Padded token ids (N, max_length) of the smallest signed integer type, and labels (N,) where there are any.
+    def columns(self, split: str) -> Columns:
+        """Padded token ids (N, max_length) of the smallest signed integer type, labels (N,) where there are any.
+
+        With packing there is also ``document_ids`` (N, max_length), the number of the document within its row.
 
         Raises:
             ValueError: If there is no such split; names those that exist.
         """
         return self._tokenized[find_split(split, self._parts)]
 
-    def as_batch(self, rows: dict[str, Tensor]) -> Batch:
-        """Ids as int64 and their attention masks, 1 where there is a token."""
-        texts = {name: column.long() for name, column in rows.items() if name.endswith("input_ids")}
-        masks = {
-            name.replace("input_ids", "attention_mask"): (ids != self.tokenizer.pad_token_id).long()
-            for name, ids in texts.items()
-        }
-        return {**rows, **texts, **masks}
+    def padding_share(self, split: str) -> float:
+        """Share of all tokens of a split that are padding.
+
+        Raises:
+            ValueError: If there is no such split; names those that exist.
+        """
+        columns = self._tokenized[find_split(split, self._parts)]
+        masks = [mask for name, mask in self.as_batch(columns).items() if name.endswith("attention_mask")]
+        return 1.0 - sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
 
     def _chunks(self, part: Part) -> Iterator[list[str]]:
         for start in range(0, len(part.rows), CHUNK):
@@ -151,35 +311,39 @@ class TextModule(DataModule):
     def _tokenize(self, split: str, part: Part) -> dict[str, Tensor]:
         labels = self._texts.labels[part.source][part.rows]
         labelled = bool((labels != UNLABELLED).any())
-        samples = []
-        for texts in self._chunks(part):
-            texts = texts if labelled else [text for text in texts if text.strip()]
-            if texts:
-                samples.append(token_ids(self.tokenizer, texts, max_length=self.max_length, in_blocks=not labelled))
-        if not samples:
+        if labelled and self.packing and split == find_split(PRETRAIN, self._parts):
+            warnings.warn(
+                "data.packing=true has no effect on labelled text, of which each is a sample of its own. Set "
+                "data.label_column=null to pack it.",
+                stacklevel=2,
+            )
+        encoded = []
+        backend = plain_backend(self.tokenizer)
+        for texts in self._chunks(part) if labelled else self.documents(split):
+            encoded += [np.array(e.ids, np.int32) for e in backend.encode_batch_fast(texts, add_special_tokens=False)]
+        if not encoded:
             raise ValueError(
                 f"The {split} split has no text: all of its {len(part.rows)} samples are blank. Check the files, or "
                 "the text column."
             )
-        columns = {"input_ids": torch.cat(samples)}
+        lengths = np.array([len(ids) for ids in encoded])
+        rows = self.token_rows([np.concatenate(encoded)], [lengths], labelled=labelled)
+        columns = {name: torch.from_numpy(column.whole()) for name, column in rows.columns().items()}
         if labelled:
             columns["label"] = torch.from_numpy(labels)
         return columns
 
 
-def token_ids(
-    tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], *, max_length: int, in_blocks: bool = False
-) -> Tensor:
+def token_ids(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], *, max_length: int) -> Tensor:
     """Padded ids of texts with class and separator tokens, in the smallest signed integer type that holds them.
 
     Args:
         tokenizer: The tokenizer.
         texts: N texts, at least one.
-        max_length: Tokens of a row, special tokens included.
-        in_blocks: Cut a longer text into several rows instead of truncating it.
+        max_length: Tokens of a row, special tokens included; the rest of a longer text is left out.
 
     Returns:
-        Ids (N, max_length); more rows if texts were cut into blocks.
+        Ids (N, max_length).
     """
     encoded = tokenizer(
         list(texts),
@@ -187,7 +351,6 @@ def token_ids(
         max_length=max_length,
         padding="max_length",
         padding_side="right",
-        return_overflowing_tokens=in_blocks,
         return_tensors="pt",
     )
     fits_16_bits = len(tokenizer) <= torch.iinfo(torch.int16).max

@@ -37,7 +37,8 @@ class TextPairs(TextModule):
         positive_score: Pairs scored at least this are pretrained on, and no others; None for all. All stay in
             ``train``, ``val`` and ``test``.
         options: Further arguments of ``datasets.load_dataset``, such as ``sep``, ``names`` and ``header`` for csv.
-        tokenizer: Folder or hub identifier of a tokenizer; None to train WordPiece on the ``train`` split.
+        tokenizer: Folder or hub identifier of a tokenizer; None to train one on the ``train`` split.
+        tokenizer_kind: What is trained: ``wordpiece``, ``bpe``, ``unigram`` or ``characters``.
         vocab_size: Number of ids of a tokenizer that is trained.
         max_length: Tokens of a text, special tokens included.
         val_fraction: Share of the training pairs held out as ``val`` where the source has none; 0 for none.
@@ -64,6 +65,7 @@ class TextPairs(TextModule):
         positive_score: float | None = None,
         options: Mapping[str, Any] | None = None,
         tokenizer: str | None = None,
+        tokenizer_kind: str = "wordpiece",
         vocab_size: int = 8192,
         max_length: int = 64,
         val_fraction: float = 0.1,
@@ -76,8 +78,11 @@ class TextPairs(TextModule):
     ) -> None:
         super().__init__(
             tokenizer=tokenizer,
+            tokenizer_kind=tokenizer_kind,
             vocab_size=vocab_size,
             max_length=max_length,
+            framing="encoder",
+            packing=False,
             val_fraction=val_fraction,
             test_fraction=test_fraction,
             split_seed=split_seed,

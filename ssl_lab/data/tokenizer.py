@@ -2,25 +2,62 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeAlias
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
+PAD, UNK, CLS, SEP, MASK, EOS = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<|endoftext|>"
 _SPECIAL = (PAD, UNK, CLS, SEP, MASK)
 _INSIDE = "##"
+_NUM_BYTES = 256
+
+FRAMINGS = ("encoder", "causal")
+"""``encoder``: class and separator tokens around each piece of text. ``causal``: an end-of-text token after each document."""
+
+Read: TypeAlias = Callable[[], Iterable[list[str]]]
+"""Starts a pass over the texts, lists of them at a time."""
 
 
-def train_wordpiece(read: Callable[[], Iterable[list[str]]], *, vocab_size: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(kind: str, read: Read, *, vocab_size: int, framing: str = "encoder") -> PreTrainedTokenizerFast:
+    """Train a tokenizer; the same texts give the same ids in every process.
+
+    Special tokens written out in the text (``[MASK]``) are read as plain characters. Padding, unknown, class, separator
+    and mask tokens are there in each; with ``framing="causal"`` there is an end-of-text token too, and nothing is put
+    around a text that is tokenised.
+
+    Args:
+        kind: ``wordpiece``, ``bpe``, ``unigram`` or ``characters``.
+        read: Starts a pass over the texts; called twice by ``wordpiece``.
+        vocab_size: Number of ids, special tokens included; fewer if the text has fewer pieces.
+        framing: ``encoder`` or ``causal``.
+
+    Raises:
+        ValueError: If the kind is unknown, or ``vocab_size`` leaves no room for characters.
+    """
+    if kind not in TOKENIZER_KINDS:
+        raise ValueError(
+            f"tokenizer_kind={kind!r} was asked for; known are {tuple(TOKENIZER_KINDS)}. Set data.tokenizer_kind."
+        )
+    special_tokens = _SPECIAL if framing == "encoder" else (*_SPECIAL, EOS)
+    return TOKENIZER_KINDS[kind](read, vocab_size=vocab_size, special_tokens=special_tokens)
+
+
+def train_wordpiece(
+    read: Read, *, vocab_size: int, special_tokens: tuple[str, ...] = _SPECIAL
+) -> PreTrainedTokenizerFast:
     """Train a lower-cased WordPiece tokenizer as BERT's; the same texts give the same ids in every process.
 
     Special tokens written out in the text (``[MASK]``) are read as plain characters.
 
     Args:
-        read: Starts a pass over the texts, lists of them at a time; called twice.
+        read: Starts a pass over the texts; called twice.
         vocab_size: Number of ids, special tokens included; fewer if the text has fewer pieces.
+        special_tokens: The first ids.
 
     Raises:
         ValueError: If ``vocab_size`` leaves no room for characters.
@@ -28,9 +65,9 @@ def train_wordpiece(read: Callable[[], Iterable[list[str]]], *, vocab_size: int)
     References:
         Devlin et al., BERT (2018), section 3. arXiv:1810.04805
     """
-    if vocab_size < 4 * len(_SPECIAL):
+    if vocab_size < 4 * len(special_tokens):
         raise ValueError(
-            f"vocab_size={vocab_size} leaves no room for words beside {len(_SPECIAL)} special tokens. Choose "
+            f"vocab_size={vocab_size} leaves no room for words beside {len(special_tokens)} special tokens. Choose "
             "data.vocab_size of some thousands."
         )
     normalizer, pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
@@ -46,23 +83,148 @@ def train_wordpiece(read: Callable[[], Iterable[list[str]]], *, vocab_size: int)
         vocab_size=vocab_size,
         initial_alphabet=alphabet,
         limit_alphabet=len(alphabet),
-        special_tokens=[*_SPECIAL, *(_INSIDE + char for char in alphabet)],
+        special_tokens=[*special_tokens, *(_INSIDE + char for char in alphabet)],
         continuing_subword_prefix=_INSIDE,
         show_progress=False,
     )
     trained = Tokenizer(models.WordPiece(unk_token=UNK))
     trained.normalizer, trained.pre_tokenizer = normalizer, pre_tokenizer
-    trained.train_from_iterator(read(), trainer)
+    trained.train_from_iterator(_one_by_one(read), trainer)
 
     vocab = trained.get_vocab()
     tokenizer = Tokenizer(models.WordPiece(vocab=vocab, unk_token=UNK, continuing_subword_prefix=_INSIDE))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizer
     tokenizer.decoder = decoders.WordPiece(prefix=_INSIDE)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{CLS} $A {SEP}",
-        pair=f"{CLS} $A {SEP} $B:1 {SEP}:1",
-        special_tokens=[(CLS, vocab[CLS]), (SEP, vocab[SEP])],
+    return _wrap(tokenizer, special_tokens)
+
+
+def train_bpe(read: Read, *, vocab_size: int, special_tokens: tuple[str, ...] = _SPECIAL) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE tokenizer as GPT-2's: any text can be written, and decoding gives it back to the byte.
+
+    Args:
+        read: Starts a pass over the texts.
+        vocab_size: Number of ids, special tokens and the 256 bytes included; fewer if the text has fewer pieces.
+        special_tokens: The first ids.
+
+    Raises:
+        ValueError: If ``vocab_size`` has no room for the bytes.
+
+    References:
+        Radford et al., Language Models are Unsupervised Multitask Learners (2019), section 2.2.
+    """
+    if vocab_size < len(special_tokens) + _NUM_BYTES:
+        raise ValueError(
+            f"vocab_size={vocab_size} leaves no room for {_NUM_BYTES} bytes beside {len(special_tokens)} special tokens. "
+            "Choose data.vocab_size of some thousands."
+        )
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=list(special_tokens),
+        show_progress=False,
     )
+    tokenizer.train_from_iterator(_one_by_one(read), trainer)
+    return _wrap(tokenizer, special_tokens)
+
+
+def train_unigram(
+    read: Read, *, vocab_size: int, special_tokens: tuple[str, ...] = _SPECIAL
+) -> PreTrainedTokenizerFast:
+    """Train a Unigram tokenizer as SentencePiece's and T5's; text is normalised (NFKC) and white space is one space.
+
+    Args:
+        read: Starts a pass over the texts.
+        vocab_size: Number of ids, special tokens included; fewer if the text has fewer pieces.
+        special_tokens: The first ids.
+
+    Raises:
+        ValueError: If ``vocab_size`` is smaller than the number of characters of the text.
+
+    References:
+        Kudo, Subword Regularization (2018), section 3.2. arXiv:1804.10959
+    """
+    normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " ")])
+    trained = Tokenizer(models.Unigram())
+    trained.normalizer, trained.pre_tokenizer = normalizer, pre_tokenizers.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=vocab_size, special_tokens=list(special_tokens), unk_token=UNK, show_progress=False
+    )
+    try:
+        trained.train_from_iterator(_one_by_one(read), trainer)
+    except Exception as error:  # the library raises no narrower one
+        if "not large enough" not in str(error):
+            raise
+        raise ValueError(
+            f"vocab_size={vocab_size} leaves no room for all characters of the text beside {len(special_tokens)} special "
+            "tokens. Raise data.vocab_size, or choose data.tokenizer_kind=bpe, which needs 256 bytes for any text."
+        ) from error
+    # The trainer walks through a randomised hash map: from process to process scores differ in their last digits, as do
+    # those of characters that are pieces only to make all text readable, and with them the ids. Pieces stay the same.
+    scores = dict(json.loads(trained.to_str())["model"]["vocab"])
+    scores = {piece: round(score, 3) for piece, score in scores.items() if piece not in special_tokens}
+    floor = min((score for piece, score in scores.items() if len(piece) > 1), default=max(scores.values(), default=0.0))
+    pieces = [(piece, score if score >= floor else floor - 1e-3) for piece, score in scores.items()]
+    pieces.sort(key=lambda item: (-item[1], item[0]))
+    vocab = [*((token, 0.0) for token in special_tokens), *pieces]
+    tokenizer = Tokenizer(models.Unigram(vocab, unk_id=special_tokens.index(UNK), byte_fallback=False))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    return _wrap(tokenizer, special_tokens)
+
+
+def train_characters(
+    read: Read, *, vocab_size: int, special_tokens: tuple[str, ...] = _SPECIAL
+) -> PreTrainedTokenizerFast:
+    """A tokenizer with an id for every character of the texts, in the order of code points; others are unknown.
+
+    Args:
+        read: Starts a pass over the texts.
+        vocab_size: The most ids there may be, special tokens included.
+        special_tokens: The first ids.
+
+    Raises:
+        ValueError: If the text has more characters than ``vocab_size`` has room for.
+    """
+    characters: set[str] = set()
+    for texts in read():
+        characters.update(*texts)
+    if len(special_tokens) + len(characters) > vocab_size:
+        raise ValueError(
+            f"vocab_size={vocab_size} leaves no room for {len(characters)} characters beside {len(special_tokens)} special "
+            "tokens. Raise data.vocab_size, or choose data.tokenizer_kind=bpe."
+        )
+    vocab = {token: i for i, token in enumerate((*special_tokens, *sorted(characters)))}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[], unk_token=UNK))  # without merges, a piece is a character
+    tokenizer.decoder = decoders.Fuse()
+    return _wrap(tokenizer, special_tokens)
+
+
+TOKENIZER_KINDS: dict[str, Callable[..., PreTrainedTokenizerFast]] = {
+    "wordpiece": train_wordpiece,
+    "bpe": train_bpe,
+    "unigram": train_unigram,
+    "characters": train_characters,
+}
+
+
+def _one_by_one(read: Read) -> Iterator[str]:
+    """Single texts: of lists, the library would gather 256 before it looks at any."""
+    for texts in read():
+        yield from texts
+
+
+def _wrap(tokenizer: Tokenizer, special_tokens: tuple[str, ...]) -> PreTrainedTokenizerFast:
+    """The tokenizer with named special tokens, and with class and separator tokens around a text unless it is causal."""
+    vocab, causal = tokenizer.get_vocab(), EOS in special_tokens
+    if not causal:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{CLS} $A {SEP}",
+            pair=f"{CLS} $A {SEP} $B:1 {SEP}:1",
+            special_tokens=[(CLS, vocab[CLS]), (SEP, vocab[SEP])],
+        )
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         pad_token=PAD,
@@ -70,19 +232,38 @@ def train_wordpiece(read: Callable[[], Iterable[list[str]]], *, vocab_size: int)
         cls_token=CLS,
         sep_token=SEP,
         mask_token=MASK,
+        eos_token=EOS if causal else None,
         split_special_tokens=True,
     )
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
+def plain_backend(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
+    """A copy of the tokenizer's own implementation that neither cuts nor pads."""
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = tokenizer.split_special_tokens
+    return backend
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerFast) -> str:
+    """Short hash of what a tokenizer does to text, whatever folder it is in."""
+    facts: dict[str, Any] = json.loads(plain_backend(tokenizer).to_str())
+    facts["special_tokens"] = sorted(tokenizer.all_special_ids)
+    facts["split_special_tokens"] = tokenizer.split_special_tokens
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def load_tokenizer(name: str, *, framing: str = "encoder") -> PreTrainedTokenizerFast:
     """A saved tokenizer.
 
     Args:
         name: Folder written by ``save_pretrained``, or identifier on the Hugging Face hub.
+        framing: With ``causal``, one without padding token, such as GPT-2's, pads with its end-of-text token.
 
     Raises:
         FileNotFoundError: If there is none, or the hub cannot be reached.
-        ValueError: If it has no fast implementation or no padding token.
+        ValueError: If it has no fast implementation, no padding token, or for ``causal`` no end-of-text token.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
@@ -96,6 +277,14 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
             f"The tokenizer {name!r} is a {type(tokenizer).__name__} without a fast implementation. Choose another, or "
             "null to train one."
         )
+    if framing == "causal":
+        if tokenizer.eos_token_id is None:
+            raise ValueError(
+                f"data.framing=causal ends each document with an end-of-text token, but the tokenizer {name!r} has none. "
+                "Choose another, null to train one, or data.framing=encoder."
+            )
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token_id is None:
         raise ValueError(
             f"The tokenizer {name!r} has no padding token, which batches need. Give it one "
