@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ Batch: TypeAlias = Mapping[str, Tensor]
 
 ``image``: uint8 (B, C, H, W) as stored, or float in [0, 1] once a pretext has touched it.
 ``input_ids``, ``attention_mask``: int64 (B, L).
+``document_ids``: int64 (B, L), only where a row holds several documents: their numbers 1, 2, ... within the row, 0 for
+padding.
 ``second_input_ids``, ``second_attention_mask``: the same of the other text of a pair; ``negative_input_ids``,
 ``negative_attention_mask``: of a text like the first that means something else.
 ``score``: float32 (B,), how similar the texts of a pair are, NaN where unknown.
@@ -39,7 +41,9 @@ class DataSpec:
         vocab_size: Number of token ids the tokenizer can produce (text).
         pad_id: Padding id (text).
         mask_id: Mask id (text); None if the tokenizer has none.
+        eos_id: Id that ends a document (text); None if the tokenizer has none.
         special_ids: Ids that are not words: padding, mask, class, separator, unknown (text).
+        continues_word: Ids of tokens that go on with the word of the token before (text); empty if ids do not tell.
     """
 
     modality: Modality
@@ -52,7 +56,9 @@ class DataSpec:
     vocab_size: int | None = None
     pad_id: int | None = None
     mask_id: int | None = None
+    eos_id: int | None = None
     special_ids: tuple[int, ...] = ()
+    continues_word: tuple[int, ...] = field(default=(), repr=False, hash=False)  # most of a vocabulary
 
 
 class Encoder(nn.Module, ABC):

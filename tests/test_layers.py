@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "heads": LOWEST,
     "teacher": LOWEST,
     "pretext": LOWEST,
-    "encoders": {"heads", *LOWEST},
+    "encoders": {"heads", "pretext", *LOWEST},
     "data": {"distributed", *LOWEST},
     "evaluation": {"data", "encoders", "pretext", "distributed", *LOWEST},
     "methods": PARTS,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ssl_lab.data.base import DataModule
 from ssl_lab.engine.checkpoint import find_checkpoint, load_weights
-from ssl_lab.engine.run_dir import read_json, write_atomically, write_json
+from ssl_lab.engine.run_dir import read_spec, write_atomically, write_spec
 from ssl_lab.engine.sync_batch_norm import SyncBatchNormLayers
 from ssl_lab.evaluation.protocol import Protocol
 from ssl_lab.methods.base import Method
@@ -83,7 +82,7 @@ def save_config(cfg: DictConfig, overrides: list[str], datamodule: DataModule, r
     resolved = OmegaConf.to_yaml(cfg, resolve=True)
     write_atomically(run_dir / "config.yaml", lambda path: _write(path, resolved))
     write_atomically(run_dir / "overrides.yaml", lambda path: _write(path, OmegaConf.to_yaml(overrides)))
-    write_json(run_dir / "spec.json", dataclasses.asdict(datamodule.spec))
+    write_spec(run_dir, datamodule.spec)
     if datamodule.spec.modality != "image":
         datamodule.tokenizer.save_pretrained(run_dir / "tokenizer")  # type: ignore[attr-defined]
 
@@ -102,11 +101,7 @@ def load_run(run_dir: Path) -> tuple[DictConfig, DataSpec, Method]:
     cfg = OmegaConf.load(run_dir / "config.yaml")
     assert isinstance(cfg, DictConfig)
     checkpoint = find_checkpoint(run_dir)
-    facts: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in read_json(run_dir / "spec.json").items()
-    }
-    spec = DataSpec(**facts)
+    spec = read_spec(run_dir)
     method = build_method(cfg, spec)
     load_weights(method, checkpoint)
     return cfg, spec, method.eval()

@@ -20,6 +20,7 @@ from ssl_lab.data.loader import Columns
 from ssl_lab.data.splits import UNLABELLED, Part, check_fractions, find_split, plan_splits
 from ssl_lab.data.token_rows import TokenRows, frame_of
 from ssl_lab.data.tokenizer import FRAMINGS, load_tokenizer, plain_backend, train_tokenizer
+from ssl_lab.data.words import continuing_tokens
 from ssl_lab.types import Batch, DataSpec
 
 CHUNK = 1000
@@ -128,7 +129,9 @@ class TokenModule(DataModule):
             vocab_size=len(self.tokenizer),
             pad_id=self.tokenizer.pad_token_id,
             mask_id=self.tokenizer.mask_token_id,
+            eos_id=self.tokenizer.eos_token_id,
             special_ids=tuple(sorted(self.tokenizer.all_special_ids)),
+            continues_word=continuing_tokens(self.tokenizer),
         )
 
     def as_batch(self, rows: dict[str, Tensor]) -> Batch:

@@ -1,44 +1,63 @@
-"""BERT-style text encoders from transformers."""
+"""Text encoders from transformers: BERT, RoBERTa, ModernBERT, GPT-2 and T5."""
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForMaskedLM, BertConfig
+from transformers import AttentionInterface, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from ssl_lab.encoders.text_configs import first_position_of, load_config, max_length_of, new_config, objective_of
+from ssl_lab.pretext.packing import positions_in_documents, same_document_mask
 from ssl_lab.types import Batch, DataSpec, Encoder
 
-SIZES = {"tiny": (2, 128, 2), "mini": (4, 256, 4), "small": (4, 512, 8), "base": (12, 768, 12)}
-"""Layers, width and attention heads of the BERT miniatures (Turc et al., 2019, arXiv:1908.08962)."""
+POOLINGS = ("mean", "first", "last")
 
-POOLINGS = ("mean", "first")
+# A name that transformers knows no mask function for: it then takes the masks given here as they are, and neither builds
+# its own nor looks into one on the device, which would wait for the device in every step.
+_ATTENTION = "sdpa_with_given_masks"
+AttentionInterface.register(_ATTENTION, sdpa_attention_forward)
+
+_AUTO = {"masked": AutoModelForMaskedLM, "causal": AutoModelForCausalLM, "denoising": AutoModelForSeq2SeqLM}
+_MASKS_GIVEN = ("bert", "roberta", "xlm-roberta", "camembert", "modernbert", "gpt2", "t5")
 
 
 class TextTransformer(Encoder):
-    """A bidirectional transformer; features are its last hidden states, pooled over the tokens of a text.
+    """A transformer; features are its last hidden states, pooled over the tokens of a text.
+
+    BERT, RoBERTa and ModernBERT see both sides of a token, GPT-2 what stands before it. Of T5 this is the encoder stack.
 
     Args:
         spec: The text data it is built for.
-        size: A BERT built from a config: ``tiny``, ``mini``, ``small`` or ``base``. Ignored with ``pretrained``.
-        pretrained: A local folder or hub name of a masked language model to start from.
+        architecture: Of a new model: ``bert``, ``roberta``, ``modernbert``, ``gpt2`` or ``t5``. Ignored with
+            ``pretrained``.
+        size: Of a new model, with the layers, width and heads of the BERT miniatures: ``tiny``, ``mini``, ``small`` or
+            ``base``. Ignored with ``pretrained``.
+        pretrained: A local folder or hub name of a language model to start from.
         dropout: Dropout in attention and hidden layers of a new model.
-        pooling: ``mean`` over real tokens, or ``first``: the state of the class token.
+        pooling: ``mean`` over real tokens; ``first``: the state of the class token; ``last``: that of the last real
+            token, the only one that has seen a whole text in GPT-2.
 
     Raises:
-        ValueError: If the data is not text, the size or pooling is unknown, or the pretrained vocabulary or length does
-            not fit.
+        ValueError: If the data is not text, the architecture, size or pooling is unknown, the pooling makes no sense for
+            the architecture, or the pretrained vocabulary or length does not fit.
 
     References:
         Devlin et al., BERT (2018). arXiv:1810.04805
+        Liu et al., RoBERTa (2019). arXiv:1907.11692
+        Warner et al., ModernBERT (2024). arXiv:2412.13663
+        Radford et al., Language Models are Unsupervised Multitask Learners (2019).
+        Raffel et al., T5 (2020). arXiv:1910.10683
     """
 
     def __init__(
         self,
         spec: DataSpec,
         *,
+        architecture: str = "bert",
         size: str = "mini",
         pretrained: str | None = None,
         dropout: float = 0.1,
@@ -50,31 +69,49 @@ class TextTransformer(Encoder):
                 f"TextTransformer encodes text, but the data is {spec.modality} of shape {spec.shape}. Choose an encoder "
                 "for this modality, such as encoder=convnet for images or encoder=dual for image_text."
             )
-        if size not in SIZES:
-            raise ValueError(f"There is no size {size!r}. Choose encoder.size from {sorted(SIZES)}.")
         if pooling not in POOLINGS:
             raise ValueError(f"There is no pooling {pooling!r}. Choose encoder.pooling from {list(POOLINGS)}.")
         self.spec = spec
         self.pooling = pooling
         self._pretrained = pretrained
         self.pretrained = pretrained is not None
-        self._config = _bert_config(spec, size, dropout) if pretrained is None else _load_config(pretrained)
-        limit = self._config.max_position_embeddings
-        if self._config.vocab_size < spec.vocab_size or limit < spec.shape[0]:
+        new = pretrained is None
+        self.config = new_config(spec, architecture, size, dropout) if new else load_config(str(pretrained))
+        self.objective = objective_of(self.config)
+        if pooling == "first" and self.objective == "causal":
             raise ValueError(
-                f"{pretrained} knows {self._config.vocab_size} tokens and {limit} positions, but the data has "
+                f"The first token of a {self.config.model_type} has seen nothing but itself, so its state is no feature of "
+                "a text. Choose encoder.pooling=last or mean."
+            )
+        limit = max_length_of(self.config)
+        if self.config.vocab_size < spec.vocab_size or (limit is not None and limit < spec.shape[0]):
+            raise ValueError(
+                f"{pretrained} knows {self.config.vocab_size} tokens and {limit} positions, but the data has "
                 f"{spec.vocab_size} and {spec.shape[0]}. Set data.tokenizer={pretrained} and a fitting data.max_length."
             )
-        self.transformer = self._language_model().base_model
-        self.embed_dim = self._config.hidden_size
+        self._masks_given = self.config.model_type in _MASKS_GIVEN
+        model = self._language_model()
+        self.transformer = model.encoder if self.objective == "denoising" else model.base_model
+        self.embed_dim = self.config.hidden_size
+
+    def _new_model(self, attention: str) -> Any:
+        """A language model with new weights; how it computes attention is noted in the copy of the configuration."""
+        return _AUTO[self.objective].from_config(deepcopy(self.config), attn_implementation=attention)
 
     def _language_model(self) -> Any:
-        if self._pretrained is not None:
-            return AutoModelForMaskedLM.from_pretrained(self._pretrained, attn_implementation="sdpa")
-        return AutoModelForMaskedLM.from_config(self._config, attn_implementation="sdpa")
+        attention = _ATTENTION if self._masks_given else "sdpa"
+        if self._pretrained is None:
+            return self._new_model(attention)
+        try:
+            return _AUTO[self.objective].from_pretrained(self._pretrained, attn_implementation=attention)
+        except ValueError as error:
+            raise ValueError(
+                f"{self._pretrained} is a {self.config.model_type}, which cannot be used as encoder.pretrained. Choose a "
+                "masked language model such as BERT, RoBERTa or ModernBERT, a GPT-2, or a T5."
+            ) from error
 
     def lm_head(self) -> nn.Module:
-        """The architecture's own masked-language-model head: (..., D) to (..., V), tied to this encoder's embeddings.
+        """The architecture's own language-model head: (..., D) to (..., V), tied to this encoder's embeddings.
 
         Raises:
             ValueError: If the architecture's head is not a chain of its modules.
@@ -88,15 +125,14 @@ class TextTransformer(Encoder):
         return head
 
     def language_model(self, lm_head: nn.Module) -> Any:
-        """One transformers model of this encoder and a head made by :meth:`lm_head`; it shares their parameters."""
-        model = AutoModelForMaskedLM.from_config(self._config, attn_implementation="sdpa")
+        """This encoder and a head made by :meth:`lm_head` as one model of transformers, in eval mode; a copy."""
+        model = self._new_model("sdpa")
+        model.base_model.load_state_dict(self.transformer.state_dict())
         names = [name for name, child in model.named_children() if child is not model.base_model]
         parts = [lm_head] if len(names) == 1 else list(lm_head.children())
-        setattr(model, model.base_model_prefix, self.transformer)
         for name, part in zip(names, parts, strict=True):
-            setattr(model, name, part)
-        model.tie_weights()
-        return model.eval()
+            getattr(model, name).load_state_dict(part.state_dict())
+        return model.to(next(self.parameters()).device).eval()
 
     def _check_is_whole_head(self, model: Any, head: nn.Module) -> None:
         ids = torch.arange(4).unsqueeze(0)
@@ -108,50 +144,110 @@ class TextTransformer(Encoder):
         model.train(training)
         if whole.shape != parts.shape or not torch.allclose(whole, parts, atol=1e-5):
             raise ValueError(
-                f"The masked-language-model head of {type(model).__name__} is not a chain of its modules. Use a BERT, "
-                "RoBERTa, ModernBERT or ELECTRA model."
+                f"The language-model head of {type(model).__name__} is not a chain of its modules. Use a BERT, RoBERTa, "
+                "ModernBERT, ELECTRA or GPT-2 model."
             )
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Hidden states (B, L, D) of token ids (B, L)."""
-        outputs = self.transformer(input_ids=input_ids, attention_mask=attention_mask)
-        return outputs.last_hidden_state  # type: ignore[no-any-return]
+    def decoder(self) -> tuple[nn.Module, nn.Module]:
+        """The decoder stack that belongs to a T5 encoder, and its head (..., D) to (..., V), with shared embeddings."""
+        assert self.objective == "denoising"
+        model = self._language_model()
+        model.set_input_embeddings(self.transformer.get_input_embeddings())
+        model.tie_weights()
+        return model.decoder, model.lm_head
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None, document_ids: Tensor | None = None) -> Tensor:
+        """Hidden states (B, L, D) of token ids (B, L).
+
+        Args:
+            input_ids: Token ids; padding, if there is any, stands at the end of a row.
+            attention_mask: 1 at real tokens, (B, L); None if there is no padding.
+            document_ids: With several documents in a row: number of the document of each token, 0 for padding, (B, L).
+                Attention stays inside of a document, and positions begin anew with each.
+
+        Raises:
+            ValueError: If there are several documents in a row and the architecture cannot keep them apart.
+        """
+        if not self._masks_given:
+            if document_ids is not None:
+                raise ValueError(
+                    f"Packed documents cannot be kept apart in a {self.config.model_type}. Set data.packing=false, or "
+                    f"choose one of {list(_MASKS_GIVEN)}."
+                )
+            outputs = self.transformer(input_ids=input_ids, attention_mask=attention_mask)
+            return outputs.last_hidden_state  # type: ignore[no-any-return]
+        inputs: dict[str, Any] = {"inputs_embeds": self.transformer.get_input_embeddings()(input_ids)}
+        mask = self._mask(input_ids, attention_mask, document_ids)
+        if self.config.model_type == "modernbert":
+            inputs["attention_mask"] = self._mask_by_layer(input_ids, mask)
+        else:
+            inputs["attention_mask"] = mask
+        if self.config.model_type != "t5":  # where positions are relative
+            inputs["position_ids"] = self._positions(input_ids, document_ids)
+        return self.transformer(**inputs).last_hidden_state  # type: ignore[no-any-return]
+
+    def _positions(self, input_ids: Tensor, document_ids: Tensor | None) -> Tensor:
+        if document_ids is None:
+            positions = torch.arange(input_ids.shape[1], device=input_ids.device).unsqueeze(0)
+        else:
+            positions = positions_in_documents(document_ids)
+        return positions + first_position_of(self.config)
+
+    def _mask(self, input_ids: Tensor, attention_mask: Tensor | None, document_ids: Tensor | None) -> Tensor | None:
+        """Who may see whom, bool (B, 1, L, L); None where the kernel needs no mask."""
+        if document_ids is not None:
+            mask = same_document_mask(document_ids)
+            return mask.tril() if self.objective == "causal" else mask
+        if self.objective == "causal" or attention_mask is None:
+            return None  # what follows a token, padding included, is hidden from it anyway
+        return padding_mask(attention_mask, num_queries=input_ids.shape[1])
+
+    def _mask_by_layer(self, input_ids: Tensor, mask: Tensor | None) -> dict[str, Tensor | None]:
+        length, window = input_ids.shape[1], self.config.sliding_window
+        if length <= window + 1:  # every pair is near
+            return {"full_attention": mask, "sliding_attention": mask}
+        places = torch.arange(length, device=input_ids.device)
+        near = ((places.unsqueeze(1) - places).abs() <= window)[None, None]
+        return {"full_attention": mask, "sliding_attention": near if mask is None else near & mask}
 
     def embed(self, batch: Batch) -> Tensor:
-        """Pooled hidden states, shape (B, embed_dim)."""
+        """Pooled hidden states, shape (B, embed_dim).
+
+        Raises:
+            ValueError: If rows hold several documents.
+        """
+        if "document_ids" in batch:
+            raise ValueError(
+                "Features belong to single texts, but the rows of this batch hold several documents. Set "
+                "data.packing=false for data whose features are asked for."
+            )
         inputs = batch["input_ids"], batch["attention_mask"]
         return self.pool(self(*inputs), *inputs)
 
-    def pool(self, output: Tensor, *inputs: Tensor) -> Tensor:
-        """One vector per text (B, D) of hidden states (B, L, D) for (input_ids, attention_mask)."""
+    def pool(self, output: Tensor, *inputs: Tensor | None) -> Tensor:
+        """One vector per row (B, D) of hidden states (B, L, D) for (input_ids, attention_mask).
+
+        Of a row with several documents it is that of the first.
+        """
+        input_ids, attention_mask, document_ids = (*inputs, None)[:3]
+        assert input_ids is not None
         if self.pooling == "first":
             return output[:, 0]
-        weights = inputs[1].unsqueeze(-1).to(output.dtype)
+        real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        if document_ids is not None:
+            real = real * (document_ids == document_ids[:, :1])
+        if self.pooling == "last":
+            last = (real * torch.arange(real.shape[1], device=real.device)).argmax(1)
+            return output[torch.arange(len(output), device=output.device), last]
+        weights = real.unsqueeze(-1).to(output.dtype)
         return (output * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
-def _bert_config(spec: DataSpec, size: str, dropout: float) -> BertConfig:
-    layers, width, heads = SIZES[size]
-    assert spec.vocab_size is not None
-    return BertConfig(
-        vocab_size=-(-spec.vocab_size // 64) * 64,  # a multiple of 64 is faster on the GPU
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        intermediate_size=4 * width,
-        max_position_embeddings=max(512, spec.shape[0]),
-        pad_token_id=spec.pad_id,
-        hidden_dropout_prob=dropout,
-        attention_probs_dropout_prob=dropout,
-    )
+def padding_mask(attention_mask: Tensor, *, num_queries: int) -> Tensor | None:
+    """Which of L tokens may be seen, bool (B, 1, Q, L) that takes no more memory than (B, L).
 
-
-def _load_config(name: str) -> Any:
-    transformers.logging.set_verbosity_error()
-    try:
-        return AutoConfig.from_pretrained(name)
-    except OSError as error:
-        raise ValueError(
-            f"No pretrained model at {name!r}: it is neither a local folder with a config.json nor a hub name that can "
-            "be reached from here. Give encoder.pretrained the path of a downloaded model."
-        ) from error
+    None if the mask lies in the memory of the CPU and has no padding; a look at a GPU's would wait for it.
+    """
+    if attention_mask.device.type == "cpu" and not torch.compiler.is_compiling() and bool(attention_mask.all()):
+        return None
+    return attention_mask.bool()[:, None, None, :].expand(-1, -1, num_queries, -1)

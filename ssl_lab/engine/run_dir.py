@@ -7,12 +7,15 @@ import os
 import platform
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from ssl_lab.types import DataSpec
 
 LAST_CHECKPOINT = Path("checkpoints/last.ckpt")
 
@@ -42,6 +45,20 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON mapping; empty if there is no such file."""
     return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def write_spec(run_dir: Path, spec: DataSpec) -> None:
+    """Write the facts of the data to ``spec.json``, the many ids of ``continues_word`` as runs (``"7 9-12"``)."""
+    write_json(run_dir / "spec.json", {**asdict(spec), "continues_word": _as_runs(spec.continues_word)})
+
+
+def read_spec(run_dir: Path) -> DataSpec:
+    """The facts of the data a run was trained on, as :func:`write_spec` left them."""
+    facts = read_json(run_dir / "spec.json")
+    runs = [run.split("-") for run in str(facts.pop("continues_word", "")).split()]
+    ids = tuple(i for run in runs for i in range(int(run[0]), int(run[-1]) + 1))
+    rest: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()}
+    return DataSpec(**rest, continues_word=ids)
 
 
 def update_summary(run_dir: Path, **facts: Any) -> None:
@@ -76,6 +93,16 @@ def _commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None
+
+
+def _as_runs(ids: Sequence[int]) -> str:
+    runs: list[list[int]] = []
+    for i in ids:
+        if runs and i == runs[-1][1] + 1:
+            runs[-1][1] = i
+        else:
+            runs.append([i, i])
+    return " ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
 def _write_text(path: Path, text: str) -> None:
