@@ -216,7 +216,8 @@ class TextTransformer(Encoder):
         Raises:
             ValueError: If rows hold several documents.
         """
-        if "document_ids" in batch:
+        document_ids = batch.get("document_ids")
+        if document_ids is not None and bool((document_ids > 1).any()):
             raise ValueError(
                 "Features belong to single texts, but the rows of this batch hold several documents. Set "
                 "data.packing=false for data whose features are asked for."

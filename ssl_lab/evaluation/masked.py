@@ -42,13 +42,16 @@ class MaskedPrediction(Protocol):
     @torch.no_grad()
     def run(
         self,
-        fn: Callable[[Tensor, Tensor, Tensor], Tensor],
+        fn: Callable[..., Tensor],
         datamodule: DataModule,
         *,
         device: torch.device,
         split: str = "test",
     ) -> dict[str, float]:
-        """Score ``fn(input_ids, attention_mask, positions) -> logits (M, V)`` on every masked token of the split."""
+        """Score every masked token of the split by ``fn(input_ids, attention_mask, positions) -> logits (M, V)``.
+
+        Where rows hold several documents, ``fn`` is given their ``document_ids`` as well.
+        """
         log_frequency = _unigram(datamodule, device)
         totals = torch.zeros(4, dtype=torch.float64, device=device)
         count = 0
@@ -59,7 +62,8 @@ class MaskedPrediction(Protocol):
             )
             chosen = labels != -100
             targets = labels[chosen]
-            scores = fn(corrupted, mask, chosen).float()
+            documents = [batch["document_ids"].to(device)] if "document_ids" in batch else []
+            scores = fn(corrupted, mask, chosen, *documents).float()
             totals += torch.stack(
                 [
                     F.cross_entropy(scores, targets, reduction="none").double().sum(),

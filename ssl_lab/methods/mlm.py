@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ssl_lab import distributed
 from ssl_lab.encoders.text_transformer import TextTransformer
-from ssl_lab.losses.masked import masked_cross_entropy_sum
+from ssl_lab.losses.tokens import IGNORED, token_cross_entropy_sum
 from ssl_lab.methods.base import Method
+from ssl_lab.methods.token_mean import TokenMean
 from ssl_lab.optim import Optim
+from ssl_lab.pretext.masking import Masking, WholeWordMasking
 from ssl_lab.types import Batch, MaskedText, Modality, Picture
 
 
@@ -22,49 +23,75 @@ class MLM(Method):
 
     The loss is the cross entropy summed over masked tokens and divided by their number in the batch of all ranks, and in
     all batches that are accumulated, so it does not depend on how samples are spread over either. The head runs on
-    masked positions only.
+    masked positions only: with ``masking.exact`` their number is known beforehand, so that no step waits for the device.
 
     Args:
         encoder: Text encoder.
         optim: Optimizer and schedule.
-        masking: Hides tokens of a batch: (input_ids, attention_mask, spec) to (corrupted ids, labels).
+        masking: Hides tokens of a batch.
+
+    Raises:
+        ValueError: If the encoder is no masked language model, or the tokenizer has no mask token or does not tell where
+            words begin although whole words are to be hidden.
 
     References:
         Devlin et al., BERT (2018). arXiv:1810.04805
     """
 
     modality: ClassVar[Modality] = "text"
+    encoder: TextTransformer
 
-    def __init__(self, encoder: TextTransformer, optim: Optim, masking: nn.Module) -> None:
+    def __init__(self, encoder: TextTransformer, optim: Optim, masking: Masking) -> None:
         super().__init__(encoder, optim)
+        if encoder.objective != "masked":
+            other = "causal_lm" if encoder.objective == "causal" else "span_denoising"
+            raise ValueError(
+                f"MLM guesses hidden tokens from both sides, which a {encoder.config.model_type} is not made for. Choose "
+                f"encoder=bert_mini, roberta_mini or modernbert_mini, or method={other}."
+            )
         if encoder.spec.mask_id is None:
             raise ValueError("Masked language modelling needs a tokenizer with a mask token; this one has none.")
+        if isinstance(masking, WholeWordMasking) and not encoder.spec.continues_word:
+            raise ValueError(
+                "Whole words are to be hidden, but the ids of this tokenizer do not tell where words begin. Set "
+                "masking@method.masking=token or span, or train a tokenizer of word pieces."
+            )
         self.masking = masking
-        self._num_masked: list[Tensor] = []  # of each batch since the last optimizer step
         self.lm_head = encoder.lm_head()
+        self._token_mean = TokenMean()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mask, encode, predict the masked tokens."""
-        input_ids, labels = self.masking(batch["input_ids"], batch["attention_mask"], self.encoder.spec)
-        chosen = labels != -100
-        logits = self.predict_masked(input_ids, batch["attention_mask"], chosen)
-        total = masked_cross_entropy_sum(logits, labels[chosen])
-        num_masked = distributed.reduce_sum(chosen.sum()).clamp(min=1)
-        self._num_masked.append(num_masked)
-        self.log_losses(distributed.reduce_sum(total) / num_masked)
-        return total * distributed.world_size() / self._num_masked[0]
+        input_ids, labels = self._masked(batch)
+        hidden = self.encoder(input_ids, batch["attention_mask"], batch.get("document_ids"))
+        hidden, labels = self._gather_chosen(hidden, labels)
+        loss, mean = self._token_mean(token_cross_entropy_sum(self.lm_head(hidden), labels), (labels != IGNORED).sum())
+        self.log_losses(mean)
+        return loss
+
+    def _masked(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        return self.masking(  # type: ignore[no-any-return]
+            batch["input_ids"], batch["attention_mask"], self.encoder.spec, document_ids=batch.get("document_ids")
+        )
+
+    def _gather_chosen(self, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """States and labels of chosen positions: (B, P, D) and (B, P) if each row has P at most, else (M, D) and (M,)."""
+        num_predictions = self.masking.max_predictions(labels.shape[1])
+        if num_predictions is None:
+            chosen = labels != IGNORED
+            return hidden[chosen], labels[chosen]
+        places = (labels != IGNORED).byte().topk(num_predictions, dim=1, sorted=False).indices
+        return hidden.gather(1, places.unsqueeze(-1).expand(-1, -1, hidden.shape[-1])), labels.gather(1, places)
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
-        """Under accumulation, divide by the masked tokens of all batches instead of the first one's."""
-        counts, self._num_masked = torch.stack(self._num_masked), []
-        if len(counts) > 1:
-            for p in self.parameters():
-                if p.grad is not None:
-                    p.grad.mul_(counts[0] / counts.double().mean())
+        """Under accumulation, divide by the masked tokens of all batches."""
+        self._token_mean.before_optimizer_step(self.parameters())
 
-    def predict_masked(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor) -> Tensor:
+    def predict_masked(
+        self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor, document_ids: Tensor | None = None
+    ) -> Tensor:
         """Scores over the vocabulary (M, V) at the M chosen positions of a batch (B, L)."""
-        hidden = self.encoder(input_ids, attention_mask)
+        hidden = self.encoder(input_ids, attention_mask, document_ids)
         return self.lm_head(hidden[positions])  # type: ignore[no-any-return]
 
     def capabilities(self) -> Mapping[str, Callable[..., Any]]:
@@ -83,7 +110,8 @@ class MLM(Method):
     def pictures(self, batch: Batch) -> Mapping[str, Picture]:
         """Masked sentences with the model's guesses."""
         rows = {name: column[:4] for name, column in batch.items()}
-        masked, labels = self.masking(rows["input_ids"], rows["attention_mask"], self.encoder.spec)
+        masked, labels = self._masked(rows)
         everywhere = torch.ones_like(masked, dtype=torch.bool)
-        guesses = self.in_eval_mode(self.predict_masked)(masked, rows["attention_mask"], everywhere).argmax(-1)
+        predict = self.in_eval_mode(self.predict_masked)
+        guesses = predict(masked, rows["attention_mask"], everywhere, rows.get("document_ids")).argmax(-1)
         return {"masked_sentences": MaskedText(input_ids=masked, labels=labels, guesses=guesses.view_as(masked))}

@@ -15,6 +15,8 @@ from ssl_lab.methods.base import Method
 from ssl_lab.optim import Optim
 from ssl_lab.types import Batch, Encoder, ImageGrid, Modality, Picture
 
+TEXT_COLUMNS = ("input_ids", "attention_mask", "document_ids")
+
 
 @final
 class SimCSE(Method):
@@ -65,4 +67,4 @@ class SimCSE(Method):
 
 
 def _twice(batch: Batch) -> Batch:
-    return {name: torch.cat([batch[name]] * 2) for name in ("input_ids", "attention_mask")}
+    return {name: torch.cat([column] * 2) for name, column in batch.items() if name in TEXT_COLUMNS}

@@ -27,7 +27,7 @@ def test_runs_four_steps_and_leaves_a_whole_run_directory(name, tmp_path, monkey
     run_dir = tmp_path / "run"
     small = ["trainer=smoke", "data.batch_size=16", f"run_dir={run_dir}"]
     if name.endswith("python_docs"):
-        small += ["encoder=bert_tiny", "data.max_length=16"]
+        small += ["encoder.size=tiny", "data.max_length=16"]
     else:
         small += ["evaluation=none"]
     assert main(["pretrain", f"experiment={name}", *small]) == 0

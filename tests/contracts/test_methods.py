@@ -31,12 +31,17 @@ ENCODERS = {
     ],
 }
 
+OWN_ENCODERS = {
+    "causal_lm": ["encoder=gpt2_mini", "encoder.size=tiny"],
+    "span_denoising": ["encoder=t5_mini", "encoder.size=tiny"],
+}
+
 
 def composed(method):
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         cfg = compose("pretrain", [f"method={method}"])
         modality = get_class(cfg.method._target_).modality
-        return compose("pretrain", [f"method={method}", *ENCODERS[modality]]), modality
+        return compose("pretrain", [f"method={method}", *OWN_ENCODERS.get(method, ENCODERS[modality])]), modality
 
 
 def build(method):

@@ -32,10 +32,13 @@ class FixedMultiCrop(nn.Module):
 class FixedMasking(nn.Module):
     """Masks that depend on the ids alone and fall unevenly over the rows."""
 
-    def forward(self, input_ids, attention_mask, spec):
+    def forward(self, input_ids, attention_mask, spec, document_ids=None):
         chosen = (input_ids % 7 == 0) & (input_ids >= 5) & (attention_mask == 1)
         labels = torch.where(chosen, input_ids, -100)
         return torch.where(chosen, spec.mask_id, input_ids), labels
+
+    def max_predictions(self, length):
+        return None
 
 
 def images(step):
@@ -53,6 +56,13 @@ def sentences(step):
     ids = torch.randint(5, 64, (NUM_SAMPLES, 12), generator=torch.Generator().manual_seed(step))
     ids[: NUM_SAMPLES // 2, 6:] = 0
     return {"input_ids": ids, "attention_mask": (ids != 0).long(), "index": torch.arange(NUM_SAMPLES)}
+
+
+def packed_sentences(step):
+    """The same rows, the long ones of two documents."""
+    batch = sentences(step)
+    documents = 1 + (torch.arange(12) >= 7).long().expand(NUM_SAMPLES, -1)
+    return {**batch, "document_ids": documents * batch["attention_mask"]}
 
 
 def triples(step):

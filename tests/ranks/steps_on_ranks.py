@@ -2,7 +2,7 @@
 
 A case is a module in cases/: ``make()`` gives a small method without chance, ``batch(step)`` the joined batch, and
 ``before_step(rows)``, if there is one, is told which rows are this process's. With one process, cases whose samples are
-not coupled also accumulate gradients over two halves of each batch, with batch normalisation frozen, beside whole
+not coupled also accumulate gradients over halves and quarters of each batch, with batch normalisation frozen, beside whole
 batches with it frozen.
 """
 
@@ -77,7 +77,8 @@ def main(folder):
         results = {f"{path.stem}_{world}": train(case)}
         if world == 1 and not case.make().coupled_by:
             results[f"{path.stem}_whole"] = train(case, frozen_norm=True)
-            results[f"{path.stem}_parts"] = train(case, frozen_norm=True, num_parts=2)
+            for num_parts in (2, 4):
+                results[f"{path.stem}_parts_{num_parts}"] = train(case, frozen_norm=True, num_parts=num_parts)
         if distributed.rank() == 0:
             for name, result in results.items():
                 torch.save(result, f"{folder}/{name}.pt")

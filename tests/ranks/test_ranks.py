@@ -12,6 +12,8 @@ from ssl_lab.cli.paths import choices
 HERE = Path(__file__).parent
 CASES = sorted(path.stem for path in (HERE / "cases").glob("*.py"))
 
+TOKEN_MEANS = ("mlm", "causal_lm", "span_denoising")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -46,15 +48,14 @@ def test_the_number_of_ranks_does_not_matter(name, world, folder):
     check_equal(torch.load(folder / f"{name}_{world}.pt", weights_only=True), alone)
 
 
+@pytest.mark.parametrize("num_parts", [2, 4])
 @pytest.mark.parametrize("name", CASES)
-def test_accumulating_over_parts_does_not_matter_where_it_is_allowed(name, folder):
+def test_accumulating_over_parts_does_not_matter_where_it_is_allowed(name, num_parts, folder):
     if not (folder / f"{name}_whole.pt").is_file():
         return  # refused: see tests/contracts
     whole = torch.load(folder / f"{name}_whole.pt", weights_only=True)
-    parts = torch.load(folder / f"{name}_parts.pt", weights_only=True)
-    if (
-        name == "mlm"
-    ):  # each part's loss is logged over its own masked tokens; the gradients are those of the joined batch
+    parts = torch.load(folder / f"{name}_parts_{num_parts}.pt", weights_only=True)
+    if name in TOKEN_MEANS:  # each part's loss is that of its own tokens; the gradients are those of the joined batch
         parts["losses"] = whole["losses"]
     check_equal(parts, whole)
 

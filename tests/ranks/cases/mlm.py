@@ -1,4 +1,4 @@
-from ranks.fixed import TEXT, FixedMasking, sentences
+from ranks.fixed import TEXT, FixedMasking, packed_sentences
 
 from ssl_lab.encoders.text_transformer import TextTransformer
 from ssl_lab.methods.mlm import MLM
@@ -9,4 +9,4 @@ def make():
     return MLM(TextTransformer(TEXT, size="tiny", dropout=0.0), SGD(), FixedMasking())
 
 
-batch = sentences
+batch = packed_sentences
