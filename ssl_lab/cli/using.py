@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -12,6 +13,7 @@ from PIL import Image
 from ssl_lab.cli import config
 from ssl_lab.cli.process import compose_settings, find_device
 from ssl_lab.data.tokenizer import load_tokenizer
+from ssl_lab.engine.complete import complete
 from ssl_lab.engine.export import auto_class, transformers_model, write_folder, write_for_transformers
 from ssl_lab.engine.fill_masks import fill_masks
 from ssl_lab.engine.pictures import render
@@ -24,6 +26,7 @@ from ssl_lab.types import DataSpec, ImageGrid
 _SETTINGS = {
     "images": {"num_samples", "seed", "out"},
     "masks": {"text", "top_k"},
+    "text": {"prompt", "num_samples", "seed", "max_new_tokens", "temperature", "top_k", "top_p"},
 }
 """Which settings of ``ssl-lab sample`` mean something for what it draws."""
 
@@ -37,7 +40,7 @@ def sample(args: list[str]) -> int:
     OmegaConf.set_readonly(cfg, True)
     run_dir = Path(cfg.run)
     given = {str(name) for name, value in cfg.items() if value is not None} - {"run"} | set(literal)
-    kind = "masks" if "text" in literal else "images"
+    kind = "masks" if "text" in literal else "text" if "prompt" in literal else "images"
     useless = given - _SETTINGS[kind]
     if useless:
         raise ValueError(
@@ -47,13 +50,16 @@ def sample(args: list[str]) -> int:
     method.to(find_device())
     if kind == "masks":
         return _fill_masks(method, spec, run_dir, literal["text"], top_k=5 if cfg.top_k is None else cfg.top_k)
+    if kind == "text":
+        settings = {str(name): value for name, value in cfg.items() if name in given - set(literal)}
+        return _complete(method, spec, run_dir, literal["prompt"], settings)
     return _draw_images(method, run_dir, cfg)
 
 
 def _draw_images(method: Method, run_dir: Path, cfg: DictConfig) -> int:
     capabilities = method.capabilities()
     if "sample" not in capabilities:
-        raise ValueError(f"{type(method).__name__} does not generate samples. {_remedy(method)}")
+        raise ValueError(f"{type(method).__name__} draws no images. {_remedy(method)}")
     num_samples = 80 if cfg.num_samples is None else cfg.num_samples
     generator = torch.Generator(method.device).manual_seed(cfg.seed or 0)
     images = capabilities["sample"](num_samples, generator)
@@ -71,6 +77,8 @@ def _remedy(method: Method) -> str:
     """How a run that generates no images is used, if it can be sampled at all."""
     if "predict_masked" in method.capabilities():
         return 'It fills masks: give text="...", or run= a VAE or GAN run.'
+    if "generate" in method.capabilities():
+        return 'It goes on with a text: give prompt="...", or run= a VAE or GAN run.'
     return "Give run= a VAE or GAN run."
 
 
@@ -91,6 +99,19 @@ def _fill_masks(method: Method, spec: DataSpec, run_dir: Path, text: str, *, top
     return 0
 
 
+def _complete(method: Method, spec: DataSpec, run_dir: Path, prompt: str, settings: dict[str, Any]) -> int:
+    capabilities = method.capabilities()
+    if "generate" not in capabilities:
+        raise ValueError(
+            f"prompt= asks for texts, but {type(method).__name__} does not generate any. Give run= a run of "
+            "method=causal_lm."
+        )
+    tokenizer = load_tokenizer(str(run_dir / "tokenizer"), framing="causal")
+    texts = complete(capabilities["generate"], tokenizer, spec, prompt, device=torch.device(method.device), **settings)
+    print("\n\n".join(texts))
+    return 0
+
+
 def export(args: list[str]) -> int:
     """``ssl-lab export``: a run's model as a folder that another library loads."""
     cfg = compose_settings("export", args)
@@ -99,7 +120,8 @@ def export(args: list[str]) -> int:
     run_dir, out = Path(cfg.run), Path(cfg.out)
     _, spec, method = config.load_run(run_dir)
     model = transformers_model(method)
-    tokenizer = load_tokenizer(str(run_dir / "tokenizer"))
+    causal = "generate" in method.capabilities()
+    tokenizer = load_tokenizer(str(run_dir / "tokenizer"), framing="causal" if causal else "encoder")
     card = model_card(
         read_run(run_dir),
         auto_class=auto_class(model),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -102,6 +103,8 @@ def _words(spec: DataSpec) -> Tensor:
 
 def _ids(tokenizer: PreTrainedTokenizerFast, spec: DataSpec, text: str) -> Tensor:
     """Ids (1, L) with masks."""
+    if spec.continues_word:  # where a word's token carries the space before it, the mask stands for both
+        text = re.sub(rf"\s+(?={re.escape(str(tokenizer.mask_token))})", "", text)
     # Tokenizers that are trained here read special tokens in a text as plain characters unless told otherwise.
     ids = tokenizer(text, split_special_tokens=False, return_tensors="pt")["input_ids"]
     assert isinstance(ids, Tensor)

@@ -103,8 +103,8 @@ class MLM(Method):
         }
 
     def language_model(self) -> Any:
-        """Encoder and head as one model of transformers, in eval mode; it shares their parameters."""
-        return self.encoder.language_model(self.lm_head)  # type: ignore[operator]
+        """Encoder and head as one model of transformers, in eval mode; a copy."""
+        return self.encoder.language_model(self.lm_head)
 
     @torch.no_grad()
     def pictures(self, batch: Batch) -> Mapping[str, Picture]:

@@ -131,7 +131,7 @@ def test_evaluate_and_embed_a_run(run, tmp_path, capsys):
     assert set(features.column_names) == {"split", "index", "label", "features"}
     assert len(features["features"][0].as_py()) == 16
     assert main(["sample", f"run={run}"]) == 1
-    assert "does not generate samples" in capsys.readouterr().err
+    assert "SimCLR draws no images" in capsys.readouterr().err
 
 
 def test_evaluate_puts_runs_in_one_table(run, tmp_path, capsys):
