@@ -23,6 +23,8 @@ from ssl_lab.cli.errors import explain
 from ssl_lab.cli.paths import config_dir
 from ssl_lab.cli.process import compose_settings, find_device, prepare_process
 from ssl_lab.data.base import DataModule
+from ssl_lab.data.prepare import prepare as write_shards
+from ssl_lab.data.text import TextModule
 from ssl_lab.engine import pretrain as engine
 from ssl_lab.engine.bench import Speed
 from ssl_lab.engine.bench import bench as run_bench
@@ -99,6 +101,7 @@ def _run(cfg: DictConfig) -> float | None:
             f"{type(method.encoder).__name__}, {size:,} parameters, {trainer.accelerator.__class__.__name__} x "
             f"{trainer.world_size}. Run directory: {run_dir}"
         )
+        print("".join(f"{name} {value:.4f}\n" for name, value in datamodule.metrics().items()), end="")
     try:
         metrics = engine.pretrain(
             method,
@@ -213,6 +216,31 @@ def embed(args: list[str]) -> int:
     table = pa.concat_tables(tables)
     write_atomically(Path(cfg.out), lambda path: pq.write_table(table, path))
     print(f"{table.num_rows:,} rows of {method.features(batch).shape[1]} features: {cfg.out}")
+    return 0
+
+
+def prepare(args: list[str]) -> int:
+    """``ssl-lab prepare``: tokenise a text corpus once, into shards for ``data=shards``."""
+    cfg = compose_settings("prepare", args)
+    datamodule = config.build_data(cfg.data, seed=0)
+    if not isinstance(datamodule, TextModule):
+        raise ValueError(
+            f"ssl-lab prepare tokenises text, but data= is a {type(datamodule).__name__}. Choose data=text_files, hub_text "
+            "or python_docs."
+        )
+    out = Path(cfg.out)
+    try:
+        manifest = write_shards(datamodule, out, num_workers=cfg.num_workers, shard_mib=cfg.shard_mib)
+    except KeyboardInterrupt:
+        print("ssl-lab: stopped; the same command goes on behind the finished shards.", file=sys.stderr)
+        return 130
+    for split, facts in manifest["splits"].items():
+        counts = facts["counts"]
+        print(
+            f"{split:8} {counts['num_documents']:,} documents, {counts['num_words']:,} words, {counts['num_bytes']:,} bytes: "
+            f"{facts['num_tokens']:,} tokens in {len(facts['shards'])} shards"
+        )
+    print(f"{manifest['tokenizer']['vocab_size']:,} ids. Train on them with data=shards data.path={out}")
     return 0
 
 

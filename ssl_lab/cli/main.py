@@ -10,8 +10,9 @@ COMMANDS = {
     "pretrain": "pretrain a method:  ssl-lab pretrain experiment=NAME [key=value ...]   (-m for sweeps)",
     "evaluate": "judge runs:         ssl-lab evaluate run=DIR [data=NAME] [evaluation=NAME]   ('run=[DIR1,DIR2]': one table)",
     "embed": "write features:     ssl-lab embed run=DIR [data=NAME] out=features.parquet",
-    "sample": 'draw samples:       ssl-lab sample run=DIR [num_samples=80 | text="The [MASK] statement"]',
+    "sample": "draw samples:       ssl-lab sample run=DIR [num_samples=80 | text='The [MASK] statement' | prompt='The']",
     "export": "for other tools:    ssl-lab export run=DIR format=hf out=FOLDER",
+    "prepare": "tokenise a corpus:  ssl-lab prepare data=text_files data.path=PATH out=DIR [num_workers=N]",
     "bench": "time an experiment: ssl-lab bench experiment=NAME [key=value ...] [num_steps=30]",
     "report": "make report pages:  ssl-lab report DIR [DIR ...] [--out FILE]",
     "list": "what there is:      ssl-lab list [methods|data|encoders|experiments|...]",
@@ -91,6 +92,7 @@ def _command(name: str) -> Callable[[list[str]], int]:
         "pretrain": commands.pretrain,
         "evaluate": commands.evaluate,
         "embed": commands.embed,
+        "prepare": commands.prepare,
         "bench": commands.bench,
     }[name]
 

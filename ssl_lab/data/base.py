@@ -70,7 +70,7 @@ class DataModule(L.LightningDataModule, ABC):
         return type(self).__name__
 
     def metrics(self) -> Mapping[str, float]:
-        """Figures of the training samples that are logged once, when training starts."""
+        """Figures of the training samples, ``data/<name>``, that are shown when training starts and logged with it."""
         return {}
 
     @property

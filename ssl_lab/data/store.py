@@ -6,11 +6,14 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+
+UNFINISHED = ".unfinished"
 
 
 def cache_folder() -> Path:
@@ -37,6 +40,21 @@ def file_facts(folder: Path) -> list[tuple[str, int, int]]:
     return sorted(facts)
 
 
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a temporary file beside ``path``, flush it to the disk, and rename it over ``path``."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def build_once(key: str, build: Callable[[Path], None]) -> Path:
     """The folder ``key`` of the cache; built if it is missing, while other processes that want it wait.
 
@@ -61,7 +79,7 @@ def build_once(key: str, build: Callable[[Path], None]) -> Path:
         ) from error
     with FileLock(lock):
         if not folder.is_dir():
-            unfinished = Path(f"{folder}.unfinished")
+            unfinished = Path(f"{folder}{UNFINISHED}")
             shutil.rmtree(unfinished, ignore_errors=True)  # left by a process that was killed
             unfinished.mkdir()
             try:

@@ -135,10 +135,12 @@ def train_unigram(
 ) -> PreTrainedTokenizerFast:
     """Train a Unigram tokenizer as SentencePiece's and T5's; text is normalised (NFKC) and white space is one space.
 
+    Scores are rounded to three decimals, which makes the training repeatable.
+
     Args:
         read: Starts a pass over the texts.
         vocab_size: Number of ids, special tokens included; fewer if the text has fewer pieces.
-        special_tokens: The first ids.
+        special_tokens: The unknown token is the first id, the others are the last.
 
     Raises:
         ValueError: If ``vocab_size`` is smaller than the number of characters of the text.
@@ -161,15 +163,22 @@ def train_unigram(
             f"vocab_size={vocab_size} leaves no room for all characters of the text beside {len(special_tokens)} special "
             "tokens. Raise data.vocab_size, or choose data.tokenizer_kind=bpe, which needs 256 bytes for any text."
         ) from error
-    # The trainer walks through a randomised hash map: from process to process scores differ in their last digits, as do
-    # those of characters that are pieces only to make all text readable, and with them the ids. Pieces stay the same.
+    # The trainer walks through a randomised hash map: from process to process scores differ in their last digits. So do
+    # those of characters that are pieces only to make all text readable, which follow the least likely piece upwards in
+    # steps of 1e-4 in its order. Rounded, and these characters made equally likely, they are the same; the pieces are
+    # anyway.
     scores = dict(json.loads(trained.to_str())["model"]["vocab"])
-    scores = {piece: round(score, 3) for piece, score in scores.items() if piece not in special_tokens}
-    floor = min((score for piece, score in scores.items() if len(piece) > 1), default=max(scores.values(), default=0.0))
-    pieces = [(piece, score if score >= floor else floor - 1e-3) for piece, score in scores.items()]
+    scores = {piece: score for piece, score in scores.items() if piece not in special_tokens}
+    floor = min(scores.values(), default=-1.0)
+    readable = floor + 1e-4 * (1.5 + sum(len(piece) == 1 for piece in scores))
+    pieces = [
+        (piece, round(floor if len(piece) == 1 and score < readable else score, 3)) for piece, score in scores.items()
+    ]
     pieces.sort(key=lambda item: (-item[1], item[0]))
-    vocab = [*((token, 0.0) for token in special_tokens), *pieces]
-    tokenizer = Tokenizer(models.Unigram(vocab, unk_id=special_tokens.index(UNK), byte_fallback=False))
+    # Other special tokens are no pieces, and the unknown one too unlikely to be found where it is written in the text.
+    vocab = [(UNK, round(10 * floor, 1)), *pieces]
+    tokenizer = Tokenizer(models.Unigram(vocab, unk_id=0, byte_fallback=False))
+    tokenizer.add_special_tokens([token for token in special_tokens if token != UNK])
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
     return _wrap(tokenizer, special_tokens)

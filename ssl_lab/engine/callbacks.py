@@ -239,10 +239,13 @@ class ExactPosition(Callback):
 class Throughput(Callback):
     """Logs ``optim/lr``, ``perf/samples_per_sec`` (all ranks) and ``perf/data_wait_frac`` over each logging interval.
 
+    For text also ``perf/tokens_per_sec`` without padding, counted on the device and read at the end of an interval. Beside
+    them stand the data module's own figures, such as ``data/padding_share``.
     Time between epochs, which evaluation and pictures take, counts neither as training nor as waiting.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, datamodule: DataModule) -> None:
+        self.datamodule = datamodule
         self.num_samples = 0
         self.training_time_sec = 0.0
 
@@ -250,6 +253,8 @@ class Throughput(Callback):
         """Start the clock."""
         self._window_start = self._batch_end = self._train_start = time.perf_counter()
         self._window_samples, self._waited = 0, 0.0
+        self._window_tokens: torch.Tensor | None = None
+        self._data_metrics = dict(self.datamodule.metrics())
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Leave out what passed since the last epoch's last batch."""
@@ -272,11 +277,18 @@ class Throughput(Callback):
         count = len(batch["index"]) * distributed.world_size()
         self.num_samples += count
         self._window_samples += count
+        if "attention_mask" in batch:
+            num_tokens = batch["attention_mask"].sum()
+            self._window_tokens = num_tokens if self._window_tokens is None else self._window_tokens + num_tokens
         now = self._batch_end = time.perf_counter()
         self.training_time_sec = now - self._train_start
         if steps_done(trainer) % log_interval(trainer) == 0:
             elapsed = max(now - self._window_start, 1e-9)
             pl_module.log("perf/samples_per_sec", self._window_samples / elapsed, prog_bar=True)
             pl_module.log("perf/data_wait_frac", self._waited / elapsed)
+            if self._window_tokens is not None:
+                pl_module.log("perf/tokens_per_sec", distributed.reduce_sum(self._window_tokens) / elapsed)
+                self._window_tokens = None
+            pl_module.log_dict(self._data_metrics)
             pl_module.log("optim/lr", trainer.optimizers[0].param_groups[0]["lr"])
             self._window_start, self._window_samples, self._waited = now, 0, 0.0

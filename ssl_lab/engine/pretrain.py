@@ -94,7 +94,7 @@ def pretrain(
     check_needs(method, protocols, datamodule)
     run_dir = Path(trainer.default_root_dir)
     initial_encoder = deepcopy(method.encoder)
-    throughput = Throughput()
+    throughput = Throughput(datamodule)
     guard = StopOnNonFiniteLoss(run_dir)
     trainer.callbacks += [  # type: ignore[attr-defined]
         ExactPosition(),
@@ -232,6 +232,7 @@ def _description(method: Method, datamodule: DataModule) -> dict[str, Any]:
         "encoder": type(method.encoder).__name__,
         "num_parameters": sum(p.numel() for p in method.encoder.parameters()),
         "num_train_samples": len(next(iter(columns.values()))),
+        **datamodule.metrics(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

@@ -128,6 +128,10 @@ def _metric(name: str) -> Metric:
         ),
         "optim/lr": Metric(table="", column="", panel="Learning rate", line="", format=".3g"),
         "perf/samples_per_sec": Metric(table="", column="", panel="Samples per second", line="", format=",.0f"),
+        "perf/tokens_per_sec": Metric(
+            table="", column="", panel="Tokens per second, without padding", line="", format=",.0f"
+        ),
+        "data/padding_share": Metric(table="", column="", panel="Padding, % of tokens", line="", percent=True),
         "perf/data_wait_frac": Metric(table="", column="", panel="Waiting for data, % of time", line="", percent=True),
     }
     if name in named:

@@ -1,0 +1,91 @@
+"""One shard: texts in, a file of ids and a file of lengths out. Imports nothing slow, as worker processes start with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from multiprocessing import connection, parent_process
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from ssl_lab.data.store import write_atomically
+
+_TEXTS_AT_ONCE = 256
+_worker: dict[str, Tokenizer] = {}
+
+
+def ids_file(folder: Path, name: str) -> Path:
+    """Token ids of a shard, without special tokens, one document after the other."""
+    return folder / f"{name}.ids.npy"
+
+
+def lengths_file(folder: Path, name: str) -> Path:
+    """Number of tokens of each document of a shard."""
+    return folder / f"{name}.lengths.npy"
+
+
+def smallest_type(largest: int) -> type[np.unsignedinteger[Any]]:
+    """The smallest unsigned type that holds a number."""
+    return next(kind for kind in (np.uint8, np.uint16, np.uint32) if largest <= np.iinfo(kind).max)
+
+
+def start_worker(tokenizer: str) -> None:
+    """Prepare a worker process; it ends with its parent, even if that is killed, and Ctrl-C is the parent's to handle.
+
+    Args:
+        tokenizer: The tokenizer as JSON.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # there are as many workers as cores
+    _worker["tokenizer"] = Tokenizer.from_str(tokenizer)
+    parent = parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    connection.wait([parent])
+    os._exit(1)
+
+
+def encode_shard(folder: Path, name: str, texts: Sequence[str], *, vocab_size: int, split_special_tokens: bool) -> int:
+    """Write a shard; it is there if the file of its ids is.
+
+    Args:
+        folder: Where to.
+        name: Name of the shard.
+        texts: Its documents.
+        vocab_size: Number of ids, which decides the type they are stored in.
+        split_special_tokens: Read special tokens that are written out in the text as plain characters.
+
+    Returns:
+        Number of tokens.
+    """
+    tokenizer = _worker["tokenizer"]
+    tokenizer.encode_special_tokens = split_special_tokens
+    kind = np.uint16 if vocab_size <= np.iinfo(np.uint16).max + 1 else np.uint32
+    ids: list[NDArray[Any]] = []
+    lengths: list[int] = []
+    for start in range(0, len(texts), _TEXTS_AT_ONCE):
+        batch = tokenizer.encode_batch_fast(texts[start : start + _TEXTS_AT_ONCE], add_special_tokens=False)
+        encoded = [document.ids for document in batch]
+        lengths += map(len, encoded)
+        ids.append(np.fromiter((i for document in encoded for i in document), kind, count=sum(map(len, encoded))))
+    joined = np.concatenate(ids)
+    _save(lengths_file(folder, name), np.array(lengths, dtype=smallest_type(max(lengths))))
+    _save(ids_file(folder, name), joined)
+    return len(joined)
+
+
+def _save(path: Path, array: NDArray[Any]) -> None:
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.save(file, array)
+
+    write_atomically(path, write)

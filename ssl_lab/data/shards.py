@@ -1,0 +1,170 @@
+"""Text that was tokenised beforehand: token ids in memory-mapped files, and what is known about them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerFast
+
+from ssl_lab.data.encode import ids_file, lengths_file
+from ssl_lab.data.loader import Columns
+from ssl_lab.data.splits import find_split
+from ssl_lab.data.text import TextCounts, TokenModule
+from ssl_lab.data.token_rows import TokenRows
+from ssl_lab.data.tokenizer import load_tokenizer, tokenizer_digest
+
+MANIFEST = "manifest.json"
+TOKENIZER = "tokenizer"
+
+
+class TokenShards(TokenModule):
+    """A corpus that ``ssl-lab prepare`` has tokenised, read from memory maps.
+
+    Rows are cut when they are asked for, so opening does not read the ids, and length, framing and packing are chosen at
+    training time. Rows are those that the corpus' own data module has with the same settings.
+
+    Args:
+        path: Folder that ``ssl-lab prepare`` has written.
+        tokenizer: Folder or hub identifier of the tokenizer that the ids must come from; None for whichever it was.
+        max_length: Tokens of a row, special tokens included.
+        framing: ``encoder``: class and separator tokens around each piece of text. ``causal``: an end-of-text token after
+            each document.
+        packing: Put pieces of several documents into a row.
+        batch_size: Samples per device and training step.
+        eval_batch_size: Samples per batch in evaluation.
+        seed: Seed of the order of training samples.
+        device_cache_gib: A training split up to this size is kept on the training device as a whole, unless that is the
+            CPU.
+
+    Raises:
+        FileNotFoundError: If the folder holds no shards, or some are missing.
+        ValueError: If the preparation is not finished, or the tokenizer or a shard is not the one that was written.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        tokenizer: str | None = None,
+        max_length: int = 128,
+        framing: str = "encoder",
+        packing: bool = False,
+        batch_size: int = 64,
+        eval_batch_size: int = 256,
+        seed: int = 0,
+        device_cache_gib: float = 4.0,
+    ) -> None:
+        super().__init__(
+            max_length=max_length,
+            framing=framing,
+            packing=packing,
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            seed=seed,
+            device_cache_gib=device_cache_gib,
+        )
+        self.path = Path(path).expanduser()
+        self.tokenizer_name = tokenizer
+        self._rows: dict[str, TokenRows] = {}
+
+    @property
+    def title(self) -> str:
+        """The title of the corpus."""
+        return str(self._manifest["title"])
+
+    @cached_property
+    def _manifest(self) -> Mapping[str, Any]:
+        file = self.path / MANIFEST
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"data.path={self.path} was asked for, but holds no {MANIFEST}. Write it with "
+                f"ssl-lab prepare data=text_files data.path=CORPUS out={self.path}."
+            )
+        manifest: dict[str, Any] = json.loads(file.read_text())
+        if not manifest["finished"]:
+            raise ValueError(
+                f"The preparation of {self.path} is not finished. Give its ssl-lab prepare command once more; finished "
+                "shards are kept."
+            )
+        return manifest
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """The tokenizer of the ids, with ``decode`` and ``save_pretrained``."""
+        expected = self._manifest["tokenizer"]["digest"]
+        tokenizer = load_tokenizer(str(self.path / TOKENIZER), framing=self.framing)
+        if tokenizer_digest(tokenizer) != expected:
+            raise ValueError(
+                f"{self.path / TOKENIZER} has changed since the shards were written with it. Restore it, or remove "
+                f"{self.path} and prepare the corpus again."
+            )
+        if self.tokenizer_name is not None:
+            asked = load_tokenizer(self.tokenizer_name, framing=self.framing)
+            if tokenizer_digest(asked) != expected:
+                raise ValueError(
+                    f"The tokenizer {self.tokenizer_name} was asked for, but {self.path} was tokenised with another one. "
+                    f"Prepare the corpus with data.tokenizer={self.tokenizer_name}."
+                )
+        return tokenizer
+
+    def columns(self, split: str) -> Columns:
+        """``input_ids``, and with packing ``document_ids``, both (N, max_length) and read when rows are asked for.
+
+        Raises:
+            ValueError: If there is no such split; names those that exist.
+        """
+        return self._token_rows(split).columns()
+
+    def padding_share(self, split: str) -> float:
+        """Share of all tokens of a split that are padding.
+
+        Raises:
+            ValueError: If there is no such split; names those that exist.
+        """
+        return self._token_rows(split).padding_share
+
+    def text_counts(self, split: str) -> TextCounts:
+        """How much raw text a split was made from.
+
+        Raises:
+            ValueError: If there is no such split; names those that exist.
+        """
+        splits = self._manifest["splits"]
+        return TextCounts(**splits[find_split(split, splits)]["counts"])
+
+    def _token_rows(self, split: str) -> TokenRows:
+        splits = self._manifest["splits"]
+        stored = find_split(split, splits)
+        if stored not in self._rows:
+            shards = [self._open(shard) for shard in splits[stored]["shards"]]
+            self._rows[stored] = self.token_rows([ids for ids, _ in shards], [lengths for _, lengths in shards])
+        return self._rows[stored]
+
+    def _open(self, shard: Mapping[str, Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The map of a shard's ids, and the lengths of its documents."""
+        files = ids_file(self.path, shard["name"]), lengths_file(self.path, shard["name"])
+        missing = [str(file) for file in files if not file.is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"{', '.join(missing)} was written by ssl-lab prepare, but is gone. Give the command once more; other "
+                "shards are kept."
+            )
+        try:
+            ids, lengths = np.load(files[0], mmap_mode="r"), np.load(files[1])
+        except (ValueError, EOFError) as error:
+            ids, lengths, reason = np.zeros(0), np.zeros(0, dtype=np.int64), f" ({error})"
+        else:
+            reason = ""
+        if len(ids) != shard["num_tokens"] or len(lengths) != shard["num_documents"] or lengths.sum() != len(ids):
+            raise ValueError(
+                f"The shard {shard['name']} in {self.path} is damaged: it has {len(lengths)} documents and {len(ids)} tokens "
+                f"instead of {shard['num_documents']} and {shard['num_tokens']}{reason}. Remove {files[0].name} and give "
+                "the ssl-lab prepare command once more."
+            )
+        return ids, lengths
