@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 import re
 import sys
 import tempfile
-import warnings
 from pathlib import Path
 from typing import Any
 
 import hydra
 import lightning as L
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from PIL import Image
 from rich.console import Console
 
 from ssl_lab.cli import config
 from ssl_lab.cli.errors import explain
 from ssl_lab.cli.paths import config_dir
+from ssl_lab.cli.process import compose_settings, find_device, prepare_process
 from ssl_lab.data.base import DataModule
 from ssl_lab.data.prepare import prepare as write_shards
 from ssl_lab.data.text import TextModule
@@ -33,14 +30,11 @@ from ssl_lab.engine.bench import Speed
 from ssl_lab.engine.bench import bench as run_bench
 from ssl_lab.engine.callbacks import InterruptedRunError
 from ssl_lab.engine.checkpoint import find_checkpoint
-from ssl_lab.engine.memory import keep_freed_memory
-from ssl_lab.engine.pictures import render
 from ssl_lab.engine.run_dir import environment, read_json, update_summary, write_atomically, write_json
 from ssl_lab.report.compare import run_labels, side_by_side
 from ssl_lab.report.page import write_report
 from ssl_lab.report.run import read_run
 from ssl_lab.report.tables import results_table
-from ssl_lab.types import ImageGrid
 
 
 def pretrain(args: list[str]) -> int:
@@ -83,7 +77,7 @@ def pretrain(args: list[str]) -> int:
 
 
 def _run(cfg: DictConfig) -> float | None:
-    _prepare_process()
+    prepare_process()
     hydra_cfg = HydraConfig.get()
     run_dir = Path(hydra_cfg.runtime.output_dir)
     cfg.run_dir = str(run_dir)
@@ -156,13 +150,13 @@ def _refuse_ranks_in_sweep(trainer: L.Trainer, mode: RunMode | None) -> None:
 
 def evaluate(args: list[str]) -> int:
     """``ssl-lab evaluate``: judge a run again, or several side by side, on their own or on other data."""
-    cfg = _compose("evaluate", args)
+    cfg = compose_settings("evaluate", args)
     run_dirs = [Path(run_dir) for run_dir in (cfg.run if isinstance(cfg.run, ListConfig) else [cfg.run])]
     runs = [config.load_run(run_dir) for run_dir in run_dirs]
     if cfg.get("data") is None:
         config.check_same_data(run_dirs, [run_cfg for run_cfg, _, _ in runs])
     own = cfg.get("data") is None and cfg.split == "test"
-    device = _device()
+    device = find_device()
     baselines: dict[str, list[dict[str, Any]]] = {}
     tables, written = [], []
     for run_dir, (run_cfg, spec, method) in zip(run_dirs, runs, strict=True):
@@ -203,8 +197,8 @@ def embed(args: list[str]) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    cfg = _compose("embed", args)
-    run_dir, device = Path(cfg.run), _device()
+    cfg = compose_settings("embed", args)
+    run_dir, device = Path(cfg.run), find_device()
     run_cfg, spec, method = config.load_run(run_dir)
     datamodule = config.data_for_run(run_cfg, run_dir, spec, cfg.get("data"))
     method.to(device)
@@ -225,29 +219,9 @@ def embed(args: list[str]) -> int:
     return 0
 
 
-def sample(args: list[str]) -> int:
-    """``ssl-lab sample``: a grid of samples from a generative run."""
-    cfg = _compose("sample", args)
-    run_dir, device = Path(cfg.run), _device()
-    method = config.load_run(run_dir)[2].to(device)
-    capabilities = method.capabilities()
-    if "sample" not in capabilities:
-        raise ValueError(f"{type(method).__name__} does not generate samples. Give run= a VAE or GAN run.")
-    generator = torch.Generator(device).manual_seed(cfg.seed)
-    images = capabilities["sample"](cfg.num_samples, generator)
-    columns = min(16, cfg.num_samples)
-    rows = -(-cfg.num_samples // columns)
-    blank = torch.ones(rows * columns - len(images), *images.shape[1:], device=device)
-    grid = ImageGrid(images=torch.cat([images, blank]).unflatten(0, (rows, columns)))
-    out = Path(cfg.out or run_dir / "samples.png")
-    write_atomically(out, lambda path: Image.fromarray(render(grid)).save(path, "PNG"))
-    print(out)
-    return 0
-
-
 def prepare(args: list[str]) -> int:
     """``ssl-lab prepare``: tokenise a text corpus once, into shards for ``data=shards``."""
-    cfg = _compose("prepare", args)
+    cfg = compose_settings("prepare", args)
     datamodule = config.build_data(cfg.data, seed=0)
     if not isinstance(datamodule, TextModule):
         raise ValueError(
@@ -272,7 +246,7 @@ def prepare(args: list[str]) -> int:
 
 def bench(args: list[str]) -> int:
     """``ssl-lab bench``: how fast an experiment trains, and where its steps spend their time."""
-    cfg = _compose("bench", args)
+    cfg = compose_settings("bench", args)
     L.seed_everything(cfg.seed, verbose=False)
     datamodule = config.build_data(cfg.data, seed=cfg.seed)
     method = config.build_method(cfg, datamodule.spec)
@@ -303,31 +277,3 @@ def _speed_table(method: str, datamodule: DataModule, speed: Speed) -> str:
         f"{speed.ratio:.2f} times that\n"
         f"  utilisation (MFU)   {speed.mfu:.1%} of {speed.peak_tflops:.3g} TFLOP/s with {speed.step_tflop:.3g} TFLOP a step"
     )
-
-
-def _compose(name: str, overrides: list[str]) -> DictConfig:
-    _prepare_process()
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        cfg = compose(name, overrides)
-    # An evaluation may refer to the configuration of a run, which is not known yet.
-    missing = OmegaConf.missing_keys(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "evaluation"]))
-    if missing:
-        raise ValueError(f"ssl-lab {name} needs {', '.join(sorted(missing))}. Give it as key=value.")
-    return cfg
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _prepare_process() -> None:
-    """Memory is kept; Lightning's tips and notices, which say nothing that the run directory does not, are not shown."""
-    keep_freed_memory()
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    logging.getLogger("huggingface_hub").setLevel(
-        logging.ERROR
-    )  # its retries; what fails in the end is an error of ours
-    warnings.filterwarnings("ignore", module="lightning")
-    if not sys.stdout.isatty():
-        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")

@@ -10,7 +10,8 @@ COMMANDS = {
     "pretrain": "pretrain a method:  ssl-lab pretrain experiment=NAME [key=value ...]   (-m for sweeps)",
     "evaluate": "judge runs:         ssl-lab evaluate run=DIR [data=NAME] [evaluation=NAME]   ('run=[DIR1,DIR2]': one table)",
     "embed": "write features:     ssl-lab embed run=DIR [data=NAME] out=features.parquet",
-    "sample": "draw samples:       ssl-lab sample run=DIR [num_samples=80]",
+    "sample": "draw samples:       ssl-lab sample run=DIR [num_samples=80 | text='The [MASK] statement' | prompt='The']",
+    "export": "for other tools:    ssl-lab export run=DIR format=hf out=FOLDER",
     "prepare": "tokenise a corpus:  ssl-lab prepare data=text_files data.path=PATH out=DIR [num_workers=N]",
     "bench": "time an experiment: ssl-lab bench experiment=NAME [key=value ...] [num_steps=30]",
     "report": "make report pages:  ssl-lab report DIR [DIR ...] [--out FILE]",
@@ -81,13 +82,16 @@ def _command(name: str) -> Callable[[list[str]], int]:
         from ssl_lab.cli.reporting import report
 
         return report
+    if name in ("sample", "export"):
+        from ssl_lab.cli import using
+
+        return {"sample": using.sample, "export": using.export}[name]
     from ssl_lab.cli import commands
 
     return {
         "pretrain": commands.pretrain,
         "evaluate": commands.evaluate,
         "embed": commands.embed,
-        "sample": commands.sample,
         "prepare": commands.prepare,
         "bench": commands.bench,
     }[name]

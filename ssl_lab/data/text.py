@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,6 +24,8 @@ from ssl_lab.data.words import continuing_tokens
 from ssl_lab.types import Batch, DataSpec
 
 CHUNK = 1000
+NUM_LENGTHS = 8  # of the batches on a CPU, at most
+_OF_TEXTS = ("input_ids", "document_ids", "second_input_ids", "negative_input_ids")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +137,12 @@ class TokenModule(DataModule):
         )
 
     def as_batch(self, rows: dict[str, Tensor]) -> Batch:
-        """Ids and numbers of documents as int64, and attention masks, 1 where there is a token."""
+        """Ids and numbers of documents as int64, and attention masks, 1 where there is a token.
+
+        On the CPU, where padding takes as long as text, columns end with the longest text of the batch, rounded up to an
+        eighth of ``max_length``, so that there are eight shapes at most. On a GPU, finding it would wait for the device.
+        Rows with columns of tokens that are not known here stay whole.
+        """
         texts = {name: column.long() for name, column in rows.items() if name.endswith("_ids")}
         masks = {
             name.replace("input_ids", "attention_mask"): (ids != self.tokenizer.pad_token_id).long()
@@ -144,7 +151,19 @@ class TokenModule(DataModule):
         }
         if "document_ids" in texts:
             masks["attention_mask"] = (texts["document_ids"] > 0).long()
-        return {**rows, **texts, **masks}
+        tokens = {**texts, **masks}
+        known = all(name in _OF_TEXTS or column.ndim == 1 for name, column in rows.items())
+        if known and masks["attention_mask"].device.type == "cpu":
+            length = self._longest(masks.values())
+            tokens = {name: column[:, :length] for name, column in tokens.items()}
+        return {**rows, **tokens}
+
+    def _longest(self, masks: Iterable[Tensor]) -> int:
+        """Length of the longest text in masks (B, max_length), rounded up."""
+        places = torch.arange(1, self.max_length + 1)
+        longest = max(int((mask.any(0) * places).max()) for mask in masks)
+        step = -(-self.max_length // NUM_LENGTHS)
+        return min(self.max_length, max(1, -(-longest // step)) * step)
 
     def metrics(self) -> Mapping[str, float]:
         """``data/padding_share`` of the rows that are trained on."""

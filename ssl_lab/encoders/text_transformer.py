@@ -21,6 +21,7 @@ POOLINGS = ("mean", "first", "last")
 _ATTENTION = "sdpa_with_given_masks"
 AttentionInterface.register(_ATTENTION, sdpa_attention_forward)
 
+_AUTO = {"masked": AutoModelForMaskedLM, "causal": AutoModelForCausalLM, "denoising": AutoModelForSeq2SeqLM}
 _MASKS_GIVEN = ("bert", "roberta", "xlm-roberta", "camembert", "modernbert", "gpt2", "t5")
 
 
@@ -93,17 +94,16 @@ class TextTransformer(Encoder):
         self.transformer = model.encoder if self.objective == "denoising" else model.base_model
         self.embed_dim = self.config.hidden_size
 
+    def _new_model(self, attention: str) -> Any:
+        """A language model with new weights; how it computes attention is noted in the copy of the configuration."""
+        return _AUTO[self.objective].from_config(deepcopy(self.config), attn_implementation=attention)
+
     def _language_model(self) -> Any:
-        auto = {
-            "masked": AutoModelForMaskedLM,
-            "causal": AutoModelForCausalLM,
-            "denoising": AutoModelForSeq2SeqLM,
-        }[self.objective]
         attention = _ATTENTION if self._masks_given else "sdpa"
         if self._pretrained is None:
-            return auto.from_config(deepcopy(self.config), attn_implementation=attention)  # set in the config
+            return self._new_model(attention)
         try:
-            return auto.from_pretrained(self._pretrained, attn_implementation=attention)
+            return _AUTO[self.objective].from_pretrained(self._pretrained, attn_implementation=attention)
         except ValueError as error:
             raise ValueError(
                 f"{self._pretrained} is a {self.config.model_type}, which cannot be used as encoder.pretrained. Choose a "
@@ -123,6 +123,16 @@ class TextTransformer(Encoder):
         model.set_input_embeddings(self.transformer.get_input_embeddings())
         model.tie_weights()
         return head
+
+    def language_model(self, lm_head: nn.Module) -> Any:
+        """This encoder and a head made by :meth:`lm_head` as one model of transformers, in eval mode; a copy."""
+        model = self._new_model("sdpa")
+        model.base_model.load_state_dict(self.transformer.state_dict())
+        names = [name for name, child in model.named_children() if child is not model.base_model]
+        parts = [lm_head] if len(names) == 1 else list(lm_head.children())
+        for name, part in zip(names, parts, strict=True):
+            getattr(model, name).load_state_dict(part.state_dict())
+        return model.to(next(self.parameters()).device).eval()
 
     def _check_is_whole_head(self, model: Any, head: nn.Module) -> None:
         ids = torch.arange(4).unsqueeze(0)

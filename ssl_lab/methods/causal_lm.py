@@ -78,8 +78,73 @@ class CausalLM(Method):
         return torch.cat(losses), labels != IGNORED
 
     def capabilities(self) -> Mapping[str, Callable[..., Any]]:
-        """Features, and the loss of each token."""
-        return {**super().capabilities(), "token_losses": self.in_eval_mode(torch.no_grad()(self.token_losses))}
+        """Features, the loss of each token, texts that go on with a prompt, and the whole as a model of transformers."""
+        return {
+            **super().capabilities(),
+            "token_losses": self.in_eval_mode(torch.no_grad()(self.token_losses)),
+            "generate": self.generate,
+            "language_model": self.language_model,
+        }
+
+    def language_model(self) -> Any:
+        """Encoder and head as one model of transformers, in eval mode; a copy.
+
+        Its ``generate`` never draws what is no text: special tokens but the one that ends a text, and the vocabulary's
+        padding.
+        """
+        model, spec = self.encoder.language_model(self.lm_head), self.encoder.spec
+        assert spec.vocab_size is not None
+        no_text = {*spec.special_ids, *range(spec.vocab_size, self.encoder.config.vocab_size)} - {spec.eos_id}
+        model.generation_config.update(
+            suppress_tokens=sorted(no_text), eos_token_id=spec.eos_id, pad_token_id=spec.pad_id
+        )
+        return model
+
+    def generate(
+        self,
+        prompt: Tensor,
+        *,
+        num_samples: int = 1,
+        max_new_tokens: int = 50,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> Tensor:
+        """Token ids that go on with a prompt, by ``generate`` of transformers and its cache of keys and values.
+
+        Args:
+            prompt: Ids (1, L), L > 0.
+            num_samples: Number N of texts.
+            max_new_tokens: When to stop texts that do not end before.
+            temperature: Divides the scores: below 1 likely tokens become likelier; 0 always takes the likeliest.
+            top_k: Draw from the k likeliest tokens alone; None for all.
+            top_p: Draw from the likeliest tokens that together have this probability (Holtzman et al., 2020,
+                arXiv:1904.09751).
+            seed: The same seed draws the same texts; the global random state stays as it is.
+
+        Returns:
+            Ids (N, at most L + max_new_tokens), padded after the end-of-text token.
+
+        Raises:
+            ValueError: If a setting is out of its range.
+        """
+        if temperature < 0 or not 0 < top_p <= 1 or min(num_samples, max_new_tokens, top_k or 1) < 1 or top_k == 0:
+            raise ValueError(
+                "Texts are drawn with temperature >= 0, 0 < top_p <= 1, and top_k, num_samples and max_new_tokens of at "
+                f"least 1; found temperature={temperature}, top_p={top_p}, top_k={top_k}, num_samples={num_samples}, "
+                f"max_new_tokens={max_new_tokens}."
+            )
+        drawing: dict[str, Any] = {"do_sample": False}
+        if temperature > 0:
+            drawing = {"do_sample": True, "temperature": temperature, "top_k": top_k or 0, "top_p": top_p}
+        prompts = prompt.expand(num_samples, -1)
+        devices = [prompt.device] if prompt.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(seed)
+            return self.language_model().generate(  # type: ignore[no-any-return]
+                prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=max_new_tokens, **drawing
+            )
 
     @torch.no_grad()
     def pictures(self, batch: Batch) -> Mapping[str, Picture]:

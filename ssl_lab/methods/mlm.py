@@ -95,8 +95,16 @@ class MLM(Method):
         return self.lm_head(hidden[positions])  # type: ignore[no-any-return]
 
     def capabilities(self) -> Mapping[str, Callable[..., Any]]:
-        """Features, and predictions at masked positions."""
-        return {**super().capabilities(), "predict_masked": self.in_eval_mode(torch.no_grad()(self.predict_masked))}
+        """Features, predictions at masked positions, and the whole as one model of transformers."""
+        return {
+            **super().capabilities(),
+            "predict_masked": self.in_eval_mode(torch.no_grad()(self.predict_masked)),
+            "language_model": self.language_model,
+        }
+
+    def language_model(self) -> Any:
+        """Encoder and head as one model of transformers, in eval mode; a copy."""
+        return self.encoder.language_model(self.lm_head)
 
     @torch.no_grad()
     def pictures(self, batch: Batch) -> Mapping[str, Picture]:

@@ -54,6 +54,9 @@ def test_a_reader_that_closes_the_output_is_no_error(args):
         ("ssl-lab pretrain experiment=vae_di", "experiment=vae_digits"),
         ("ssl-lab pretrain method=vae method.lat", "method.latent_dim="),
         ("ssl-lab evaluate data=fash", "data=fashion_mnist"),
+        ("ssl-lab ex", "export"),
+        ("ssl-lab export over", "overwrite="),
+        ("ssl-lab sample top_", "top_k="),
         ("ssl-lab list meth", "methods"),
     ],
 )
@@ -75,6 +78,8 @@ def test_tab_completes(line, expected):
         (["pretrain", "ckpt=last"], "No checkpoint at"),
         (["evaluate", "run=nowhere"], "is no run directory"),
         (["evaluate"], "needs run"),
+        (["export", "run=nowhere"], "needs out"),
+        (["sample", "run=nowhere", "text=a [MASK] 'quoted' ${word}"], "is no run directory"),
         (["frobnicate"], "there is no command"),
         (["list", "stars"], "There is no list of 'stars'"),
         (["report", "nowhere"], "nowhere"),
@@ -126,7 +131,7 @@ def test_evaluate_and_embed_a_run(run, tmp_path, capsys):
     assert set(features.column_names) == {"split", "index", "label", "features"}
     assert len(features["features"][0].as_py()) == 16
     assert main(["sample", f"run={run}"]) == 1
-    assert "does not generate samples" in capsys.readouterr().err
+    assert "SimCLR draws no images" in capsys.readouterr().err
 
 
 def test_evaluate_puts_runs_in_one_table(run, tmp_path, capsys):

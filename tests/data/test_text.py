@@ -11,10 +11,12 @@ import datasets
 import huggingface_hub
 import pytest
 import torch
+from torch import nn
 
 from ssl_lab.data.hub_text import HubText
 from ssl_lab.data.python_docs import PythonDocs, distinct_topics
 from ssl_lab.data.tokenizer import train_wordpiece
+from ssl_lab.encoders.text_transformer import TextTransformer
 
 SPLITS = ("train", "val", "test")
 
@@ -293,3 +295,21 @@ def test_a_tokenizer_that_cannot_be_used(tmp_path, monkeypatch, docs):
 def test_an_odd_file_name(tmp_path):
     (tmp_path / "a [b]*.txt").write_text("\n\n".join(PARAGRAPHS))
     assert len(text(HubText(str(tmp_path / "a [b]*.txt"), vocab_size=300), "train")) == 24
+
+
+def test_batches_on_the_cpu_end_with_their_longest_text(tmp_path):
+    file = tmp_path / "x.txt"
+    file.write_text("\n".join(["a b c"] * 6 + ["a b c d e f g h i"] * 2))
+    data = HubText(str(file), sample_by="line", vocab_size=60, max_length=32, val_fraction=0, test_fraction=0)
+    data.batch_size = data.eval_batch_size = 2
+    lengths = []
+    for batch in data.eval_dataloader("train"):
+        whole = data.columns("train")["input_ids"][batch["index"]].long()
+        length = batch["input_ids"].shape[1]
+        assert batch["input_ids"].shape == batch["attention_mask"].shape
+        assert torch.equal(nn.functional.pad(batch["input_ids"], (0, 32 - length)), whole), "what is cut is padding"
+        lengths.append(length)
+    assert lengths == [8, 8, 8, 12], "5 and 11 tokens, rounded up to an eighth of 32"
+    encoder = TextTransformer(data.spec, size="tiny").eval()
+    whole_batch = {"input_ids": whole, "attention_mask": (whole != data.spec.pad_id).long()}
+    torch.testing.assert_close(encoder.embed(batch), encoder.embed(whole_batch), rtol=1e-5, atol=1e-6)

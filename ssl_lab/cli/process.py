@@ -1,0 +1,49 @@
+"""What every command that builds live objects begins with."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from ssl_lab.cli.paths import config_dir
+from ssl_lab.engine.memory import keep_freed_memory
+
+
+def compose_settings(name: str, overrides: list[str]) -> DictConfig:
+    """The settings of a command with overrides, in a process made ready for it.
+
+    Raises:
+        ValueError: If a mandatory setting is missing.
+    """
+    prepare_process()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        cfg = compose(name, overrides)
+    # An evaluation may refer to the configuration of a run, which is not known yet.
+    missing = OmegaConf.missing_keys(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "evaluation"]))
+    if missing:
+        raise ValueError(f"ssl-lab {name} needs {', '.join(sorted(missing))}. Give it as key=value.")
+    return cfg
+
+
+def find_device() -> torch.device:
+    """The GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def prepare_process() -> None:
+    """Memory is kept; Lightning's tips and notices, which say nothing that the run directory does not, are not shown."""
+    keep_freed_memory()
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    logging.getLogger("huggingface_hub").setLevel(
+        logging.ERROR
+    )  # its retries; what fails in the end is an error of ours
+    warnings.filterwarnings("ignore", module="lightning")
+    if not sys.stdout.isatty():
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")

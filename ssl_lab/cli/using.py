@@ -1,0 +1,151 @@
+"""The commands that put a finished run to use: ``ssl-lab sample`` and ``ssl-lab export``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+
+from ssl_lab.cli import config
+from ssl_lab.cli.process import compose_settings, find_device
+from ssl_lab.data.tokenizer import load_tokenizer
+from ssl_lab.engine.complete import complete
+from ssl_lab.engine.export import auto_class, transformers_model, write_folder, write_for_transformers
+from ssl_lab.engine.fill_masks import fill_masks
+from ssl_lab.engine.pictures import render
+from ssl_lab.engine.run_dir import write_atomically
+from ssl_lab.methods.base import Method
+from ssl_lab.report.model_card import model_card
+from ssl_lab.report.run import read_run
+from ssl_lab.types import DataSpec, ImageGrid
+
+_SETTINGS = {
+    "images": {"num_samples", "seed", "out"},
+    "masks": {"text", "top_k"},
+    "text": {"prompt", "num_samples", "seed", "max_new_tokens", "temperature", "top_k", "top_p"},
+}
+"""Which settings of ``ssl-lab sample`` mean something for what it draws."""
+
+FORMATS = ("hf",)
+
+
+def sample(args: list[str]) -> int:
+    """``ssl-lab sample``: a grid of images, the masks of a text filled, or texts that go on with a prompt."""
+    literal, overrides = _split_off(args, ("text", "prompt"))
+    cfg = compose_settings("sample", overrides)
+    OmegaConf.set_readonly(cfg, True)
+    run_dir = Path(cfg.run)
+    given = {str(name) for name, value in cfg.items() if value is not None} - {"run"} | set(literal)
+    kind = "masks" if "text" in literal else "text" if "prompt" in literal else "images"
+    useless = given - _SETTINGS[kind]
+    if useless:
+        raise ValueError(
+            f"To sample {kind}, {', '.join(sorted(useless))} has no meaning; known are {', '.join(sorted(_SETTINGS[kind]))}."
+        )
+    _, spec, method = config.load_run(run_dir)
+    method.to(find_device())
+    if kind == "masks":
+        return _fill_masks(method, spec, run_dir, literal["text"], top_k=5 if cfg.top_k is None else cfg.top_k)
+    if kind == "text":
+        settings = {str(name): value for name, value in cfg.items() if name in given - set(literal)}
+        return _complete(method, spec, run_dir, literal["prompt"], settings)
+    return _draw_images(method, run_dir, cfg)
+
+
+def _draw_images(method: Method, run_dir: Path, cfg: DictConfig) -> int:
+    capabilities = method.capabilities()
+    if "sample" not in capabilities:
+        raise ValueError(f"{type(method).__name__} draws no images. {_remedy(method)}")
+    num_samples = 80 if cfg.num_samples is None else cfg.num_samples
+    generator = torch.Generator(method.device).manual_seed(cfg.seed or 0)
+    images = capabilities["sample"](num_samples, generator)
+    columns = min(16, num_samples)
+    rows = -(-num_samples // columns)
+    blank = torch.ones(rows * columns - len(images), *images.shape[1:], device=method.device)
+    grid = ImageGrid(images=torch.cat([images, blank]).unflatten(0, (rows, columns)))
+    out = Path(cfg.out or run_dir / "samples.png")
+    write_atomically(out, lambda path: Image.fromarray(render(grid)).save(path, "PNG"))
+    print(out)
+    return 0
+
+
+def _remedy(method: Method) -> str:
+    """How a run that generates no images is used, if it can be sampled at all."""
+    if "predict_masked" in method.capabilities():
+        return 'It fills masks: give text="...", or run= a VAE or GAN run.'
+    if "generate" in method.capabilities():
+        return 'It goes on with a text: give prompt="...", or run= a VAE or GAN run.'
+    return "Give run= a VAE or GAN run."
+
+
+def _fill_masks(method: Method, spec: DataSpec, run_dir: Path, text: str, *, top_k: int) -> int:
+    capabilities = method.capabilities()
+    if "predict_masked" not in capabilities:
+        raise ValueError(
+            f"text= asks for masks to be filled, but {type(method).__name__} does not predict masked tokens. Give run= a "
+            "run of method=mlm."
+        )
+    tokenizer = load_tokenizer(str(run_dir / "tokenizer"))
+    filled = fill_masks(
+        capabilities["predict_masked"], tokenizer, spec, text, top_k=top_k, device=torch.device(method.device)
+    )
+    for number, guesses in enumerate(filled.guesses, start=1):
+        print(f"mask {number}:  " + "   ".join(f"{guess.token} {100 * guess.probability:.1f} %" for guess in guesses))
+    print(filled.completed)
+    return 0
+
+
+def _complete(method: Method, spec: DataSpec, run_dir: Path, prompt: str, settings: dict[str, Any]) -> int:
+    capabilities = method.capabilities()
+    if "generate" not in capabilities:
+        raise ValueError(
+            f"prompt= asks for texts, but {type(method).__name__} does not generate any. Give run= a run of "
+            "method=causal_lm."
+        )
+    tokenizer = load_tokenizer(str(run_dir / "tokenizer"), framing="causal")
+    texts = complete(capabilities["generate"], tokenizer, spec, prompt, device=torch.device(method.device), **settings)
+    print("\n\n".join(texts))
+    return 0
+
+
+def export(args: list[str]) -> int:
+    """``ssl-lab export``: a run's model as a folder that another library loads."""
+    cfg = compose_settings("export", args)
+    if cfg.format not in FORMATS:
+        raise ValueError(f"There is no format {cfg.format!r}. Choose format= from {', '.join(FORMATS)}.")
+    run_dir, out = Path(cfg.run), Path(cfg.out)
+    _, spec, method = config.load_run(run_dir)
+    model = transformers_model(method)
+    causal = "generate" in method.capabilities()
+    tokenizer = load_tokenizer(str(run_dir / "tokenizer"), framing="causal" if causal else "encoder")
+    card = model_card(
+        read_run(run_dir),
+        auto_class=auto_class(model),
+        architecture=type(model).__name__,
+        num_parameters=sum(p.numel() for p in model.parameters()),
+        vocab_size=len(tokenizer),
+        max_length=spec.shape[0],
+    )
+    write_folder(
+        out,
+        lambda folder: write_for_transformers(model, tokenizer, max_length=spec.shape[0], card=card, folder=folder),
+        overwrite=cfg.overwrite,
+    )
+    print(f"{type(model).__name__} for transformers.{auto_class(model)}: {out}. Its README.md shows how to load it.")
+    return 0
+
+
+def _split_off(args: list[str], names: Collection[str]) -> tuple[dict[str, str], list[str]]:
+    """Settings whose values are taken as they are, since brackets and quotes in them are text; and the other arguments."""
+    literal, others = {}, []
+    for arg in args:
+        name, equals, value = arg.partition("=")
+        if equals and name in names:
+            literal[name] = value
+        else:
+            others.append(arg)
+    return literal, others
