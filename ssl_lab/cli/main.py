@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 COMMANDS = {
     "pretrain": "pretrain a method:  ssl-lab pretrain experiment=NAME [key=value ...]   (-m for sweeps)",
     "evaluate": "judge runs:         ssl-lab evaluate run=DIR [data=NAME] [evaluation=NAME]   ('run=[DIR1,DIR2]': one table)",
+    "finetune": "train on labels:    ssl-lab finetune run=DIR data=NAME [task=NAME] [seeds=[0,1,2]] [baseline=true]",
     "embed": "write features:     ssl-lab embed run=DIR [data=NAME] out=features.parquet",
     "sample": "draw samples:       ssl-lab sample run=DIR [num_samples=80]",
     "bench": "time an experiment: ssl-lab bench experiment=NAME [key=value ...] [num_steps=30]",
@@ -80,6 +81,10 @@ def _command(name: str) -> Callable[[list[str]], int]:
         from ssl_lab.cli.reporting import report
 
         return report
+    if name == "finetune":
+        from ssl_lab.cli.finetune import finetune
+
+        return finetune
     from ssl_lab.cli import commands
 
     return {

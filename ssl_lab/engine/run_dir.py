@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 LAST_CHECKPOINT = Path("checkpoints/last.ckpt")
+BEST_CHECKPOINT = Path("checkpoints/best.ckpt")
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
