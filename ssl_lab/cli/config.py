@@ -98,6 +98,8 @@ def save_config(
     write_json(run_dir / "spec.json", dataclasses.asdict(spec or datamodule.spec))
     if datamodule.spec.modality != "image":
         datamodule.tokenizer.save_pretrained(run_dir / "tokenizer")  # type: ignore[attr-defined]
+    if datamodule.spec.target_vocab_size is not None:
+        datamodule.target_tokenizer.save_pretrained(run_dir / "target_tokenizer")  # type: ignore[attr-defined]
 
 
 def read_run(run_dir: Path) -> tuple[DictConfig, DataSpec]:
@@ -161,6 +163,8 @@ def data_for_run(cfg: DictConfig, run_dir: Path, spec: DataSpec, data: DictConfi
     if (run_dir / "tokenizer").is_dir() and "tokenizer" in node:
         with open_dict(node):
             node.tokenizer = str(run_dir / "tokenizer")
+            if (run_dir / "target_tokenizer").is_dir() and "target_tokenizer" in node:
+                node.target_tokenizer = str(run_dir / "target_tokenizer")
             if data is not None:
                 node.max_length = spec.shape[0] if spec.text_length is None else spec.text_length
     datamodule = build_data(node, seed=cfg.seed)

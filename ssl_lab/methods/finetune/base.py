@@ -14,9 +14,6 @@ from ssl_lab.methods.finetune.layers import layers_of
 from ssl_lab.optim import Optim
 from ssl_lab.types import Batch, Modality
 
-IGNORED = -100
-"""A target that is not predicted."""
-
 
 class FineTuning(Method):
     """A text encoder with a head, both trained on labels.
@@ -103,6 +100,11 @@ def trim(batch: Batch, *names: str, multiple: int = 8) -> dict[str, Tensor]:
     length = min(batch["input_ids"].shape[1], -(-longest // multiple) * multiple)
     cut = ("input_ids", "attention_mask", "token_type_ids", *names)
     return {name: column[:, :length] if name in cut else column for name, column in batch.items()}
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """The tensor in fp32 if it had fewer bits."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def check_dropout(dropout: float) -> None:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_lab.encoders.text_transformer import TextTransformer
-from ssl_lab.methods.finetune.base import FineTuning, check_dropout, trim
+from ssl_lab.methods.finetune.base import FineTuning, check_dropout, full_precision, trim
 from ssl_lab.optim import Optim
 from ssl_lab.types import Batch
 
@@ -56,7 +56,7 @@ class Classification(FineTuning):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Encode, pool, classify."""
         labels = batch["label"]
-        total = F.cross_entropy(self.logits(batch).float(), labels, ignore_index=-1, reduction="sum")
+        total = F.cross_entropy(full_precision(self.logits(batch)), labels, ignore_index=-1, reduction="sum")
         return self.mean_over_targets(total, (labels >= 0).sum())
 
     def logits(self, batch: Batch) -> Tensor:

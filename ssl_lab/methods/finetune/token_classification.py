@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_lab.encoders.text_transformer import TextTransformer
-from ssl_lab.methods.finetune.base import FineTuning, check_dropout, trim
+from ssl_lab.methods.finetune.base import FineTuning, check_dropout, full_precision, trim
 from ssl_lab.optim import Optim
 from ssl_lab.types import Batch
 
@@ -58,7 +58,7 @@ class TokenClassification(FineTuning):
         batch = trim(batch, "token_labels")
         known = batch["token_labels"] >= 0
         logits = self.head(self.hidden(batch)[known])
-        total = F.cross_entropy(logits.float(), batch["token_labels"][known], reduction="sum")
+        total = F.cross_entropy(full_precision(logits), batch["token_labels"][known], reduction="sum")
         return self.mean_over_targets(total, known.sum())
 
     def predict_tags(self, batch: Batch) -> Tensor:
