@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import BertConfig, BertLMHeadModel
+from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from ssl_lab.encoders.text_transformer import TextTransformer
 from ssl_lab.methods.finetune.base import FineTuning, check_dropout, full_precision, trim
@@ -120,6 +121,7 @@ class Translation(FineTuning):
             input_ids=torch.full((len(batch["input_ids"]), 1), config.bos_token_id, device=self.device),
             encoder_hidden_states=self.hidden(batch),
             encoder_attention_mask=batch["attention_mask"],
+            past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()),
             max_length=self.encoder.spec.target_length,
             num_beams=self.num_beams,
             do_sample=False,
