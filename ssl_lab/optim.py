@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -46,7 +46,12 @@ class Optim(ABC):
             )
 
     def build(
-        self, module: nn.Module, *, total_steps: int, constant: nn.Module | None = None
+        self,
+        module: nn.Module,
+        *,
+        total_steps: int,
+        constant: nn.Module | None = None,
+        lr_scales: Mapping[nn.Parameter, float] | None = None,
     ) -> tuple[Optimizer, LambdaLR]:
         """Optimizer over a module's trainable parameters, and its schedule over ``total_steps`` steps.
 
@@ -54,8 +59,11 @@ class Optim(ABC):
             module: What is updated at the scheduled rate.
             total_steps: Optimizer steps of the whole training.
             constant: What is updated at ``lr`` throughout, such as SimSiam's predictor; no part of ``module``.
+            lr_scales: Factors of ``lr`` for parameters of ``module`` that do not learn at the whole rate.
         """
         groups = decay_groups(module, weight_decay=self.weight_decay)
+        if lr_scales:
+            groups = scale_groups(groups, lr_scales, lr=self.lr)
         schedule = warmup_cosine(
             total_steps, warmup_fraction=self.warmup_fraction, final_fraction=self.final_lr_fraction
         )
@@ -178,6 +186,23 @@ def decay_groups(module: nn.Module, *, weight_decay: float) -> Groups:
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
+
+
+def scale_groups(groups: Groups, lr_scales: Mapping[nn.Parameter, float], *, lr: float) -> Groups:
+    """Parameter groups split by the factor of their learning rate, the largest factor first.
+
+    Args:
+        groups: Groups with weight decay, as of :func:`decay_groups`; each keeps its own.
+        lr_scales: Factor of each parameter; 1 where a parameter is not named.
+        lr: The rate that is scaled.
+    """
+    split: dict[tuple[float, int], dict[str, Any]] = {}
+    for number, group in enumerate(groups):
+        for p in group["params"]:
+            scale = lr_scales.get(p, 1.0)
+            part = split.setdefault((-scale, number), {**group, "params": [], "lr": scale * lr})
+            part["params"].append(p)
+    return [split[key] for key in sorted(split)]
 
 
 def warmup_cosine(total_steps: int, *, warmup_fraction: float, final_fraction: float) -> Callable[[int], float]:

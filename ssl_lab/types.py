@@ -22,6 +22,10 @@ padding.
 ``negative_attention_mask``: of a text like the first that means something else.
 ``score``: float32 (B,), how similar the texts of a pair are, NaN where unknown.
 ``captions``: int64 (B, K, L), all texts of an image, in evaluation; those it lacks are padding from the first token on.
+``token_labels``: int64 (B, L), class of each word at its first token, -1 where unknown, -100 where no word begins.
+``token_type_ids``: int64 (B, L), 0 in the first of two joined texts, 1 in the second. ``context_mask``: bool (B, L), where an
+answer may be. ``start_position``, ``end_position``: int64 (B,), its first and last token, 0 where there is none.
+``target_input_ids``, ``target_attention_mask``: int64 (B, T), the text that is to be written.
 ``label``: int64 (B,), absent where the data has none. ``index``: int64 (B,), the row within its split.
 """
 
@@ -44,6 +48,9 @@ class DataSpec:
         eos_id: Id that ends a document (text); None if the tokenizer has none.
         special_ids: Ids that are not words: padding, mask, class, separator, unknown (text).
         continues_word: Ids of tokens that go on with the word of the token before (text); empty if ids do not tell.
+        target_length: Number of tokens of a text that is to be written (translation).
+        target_vocab_size: Number of token ids of its tokenizer.
+        target_ids: Its padding, begin and end id.
     """
 
     modality: Modality
@@ -59,6 +66,9 @@ class DataSpec:
     eos_id: int | None = None
     special_ids: tuple[int, ...] = ()
     continues_word: tuple[int, ...] = field(default=(), repr=False, hash=False)  # most of a vocabulary
+    target_length: int | None = None
+    target_vocab_size: int | None = None
+    target_ids: tuple[int, ...] = ()
 
 
 class Encoder(nn.Module, ABC):

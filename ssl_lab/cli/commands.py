@@ -175,7 +175,7 @@ def evaluate(args: list[str]) -> int:
             protocols,
             datamodule,
             baselines[key],
-            name=type(method).__name__,
+            name=method.result_name,
             device=device,
             split=cfg.split,
         )

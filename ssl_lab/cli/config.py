@@ -11,8 +11,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ssl_lab.data.base import DataModule
-from ssl_lab.engine.checkpoint import find_checkpoint, load_weights
-from ssl_lab.engine.run_dir import read_spec, write_atomically, write_spec
+from ssl_lab.engine.checkpoint import find_checkpoint, load_encoder_weights, load_weights
+from ssl_lab.engine.run_dir import BEST_CHECKPOINT, read_spec, write_atomically, write_spec
 from ssl_lab.engine.sync_batch_norm import SyncBatchNormLayers
 from ssl_lab.evaluation.protocol import Protocol
 from ssl_lab.methods.base import Method
@@ -31,9 +31,11 @@ def build_encoder(node: DictConfig, spec: DataSpec) -> Encoder:
     return instantiate(node, _partial_=True, _convert_="all")(spec)  # type: ignore[no-any-return]
 
 
-def build_method(cfg: DictConfig, spec: DataSpec) -> Method:
-    """Encoder, optimizer settings and the method around them."""
+def build_method(cfg: DictConfig, spec: DataSpec, *, encoder_weights: Path | None = None) -> Method:
+    """Encoder, on request with the weights of a run's checkpoint, optimizer settings and the method around them."""
     encoder = build_encoder(cfg.encoder, spec)
+    if encoder_weights is not None:
+        load_encoder_weights(encoder, encoder_weights)
     optim = instantiate(cfg.optim, _convert_="all")
     method: Method = instantiate(cfg.method, _partial_=True, _convert_="all")(encoder, optim)
     if cfg.get("compile"):
@@ -77,22 +79,33 @@ def build_trainer(cfg: DictConfig, run_dir: Path, *, progress_bar: bool) -> L.Tr
     )
 
 
-def save_config(cfg: DictConfig, overrides: list[str], datamodule: DataModule, run_dir: Path) -> None:
-    """Leave in the run directory what is needed to build the same objects again."""
+def save_config(
+    cfg: DictConfig, overrides: list[str], datamodule: DataModule, run_dir: Path, *, spec: DataSpec | None = None
+) -> None:
+    """Leave in the run directory what is needed to build the same objects again.
+
+    Args:
+        cfg: The run's configuration.
+        overrides: What was asked on the command line.
+        datamodule: The data.
+        run_dir: The run directory.
+        spec: What the encoder was built from, if not from the data's own facts.
+    """
     resolved = OmegaConf.to_yaml(cfg, resolve=True)
     write_atomically(run_dir / "config.yaml", lambda path: _write(path, resolved))
     write_atomically(run_dir / "overrides.yaml", lambda path: _write(path, OmegaConf.to_yaml(overrides)))
-    write_spec(run_dir, datamodule.spec)
+    write_spec(run_dir, spec or datamodule.spec)
     if datamodule.spec.modality != "image":
         datamodule.tokenizer.save_pretrained(run_dir / "tokenizer")  # type: ignore[attr-defined]
+    if datamodule.spec.target_vocab_size is not None:
+        datamodule.target_tokenizer.save_pretrained(run_dir / "target_tokenizer")  # type: ignore[attr-defined]
 
 
-def load_run(run_dir: Path) -> tuple[DictConfig, DataSpec, Method]:
-    """Configuration, data facts and method of a run, with the weights of its last checkpoint.
+def read_run(run_dir: Path) -> tuple[DictConfig, DataSpec]:
+    """Configuration of a run, and the data facts that its encoder was built from.
 
     Raises:
-        FileNotFoundError: If the directory is no run or has no checkpoint.
-        ValueError: If the checkpoint is damaged or holds code.
+        FileNotFoundError: If the directory is no run.
     """
     if not (run_dir / "config.yaml").is_file():
         raise FileNotFoundError(
@@ -100,8 +113,19 @@ def load_run(run_dir: Path) -> tuple[DictConfig, DataSpec, Method]:
         )
     cfg = OmegaConf.load(run_dir / "config.yaml")
     assert isinstance(cfg, DictConfig)
-    checkpoint = find_checkpoint(run_dir)
-    spec = read_spec(run_dir)
+    return cfg, read_spec(run_dir)
+
+
+def load_run(run_dir: Path) -> tuple[DictConfig, DataSpec, Method]:
+    """Configuration, data facts and method of a run, with the weights of the checkpoint that it was judged by.
+
+    Raises:
+        FileNotFoundError: If the directory is no run or has no checkpoint.
+        ValueError: If the checkpoint is damaged or holds code.
+    """
+    cfg, spec = read_run(run_dir)
+    best = cfg.get("select") == "best" and (run_dir / BEST_CHECKPOINT).is_file()
+    checkpoint = run_dir / BEST_CHECKPOINT if best else find_checkpoint(run_dir)
     method = build_method(cfg, spec)
     load_weights(method, checkpoint)
     return cfg, spec, method.eval()
@@ -134,6 +158,8 @@ def data_for_run(cfg: DictConfig, run_dir: Path, spec: DataSpec, data: DictConfi
     if (run_dir / "tokenizer").is_dir() and "tokenizer" in node:
         with open_dict(node):
             node.tokenizer = str(run_dir / "tokenizer")
+            if (run_dir / "target_tokenizer").is_dir() and "target_tokenizer" in node:
+                node.target_tokenizer = str(run_dir / "target_tokenizer")
             if data is not None:
                 node.max_length = spec.shape[0] if spec.text_length is None else spec.text_length
                 if "framing" in node and "framing" in cfg.data:

@@ -9,6 +9,7 @@ TITLES = {
     "data": "data",
     "encoders": "encoder",
     "experiments": "experiment",
+    "tasks": "task",
     "views": "views",
     "evaluations": "evaluation",
     "optimizers": "optim",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 COMMANDS = {
     "pretrain": "pretrain a method:  ssl-lab pretrain experiment=NAME [key=value ...]   (-m for sweeps)",
     "evaluate": "judge runs:         ssl-lab evaluate run=DIR [data=NAME] [evaluation=NAME]   ('run=[DIR1,DIR2]': one table)",
+    "finetune": "train on labels:    ssl-lab finetune run=DIR data=NAME [task=NAME] [seeds=[0,1,2]] [baseline=true]",
     "embed": "write features:     ssl-lab embed run=DIR [data=NAME] out=features.parquet",
     "sample": "draw samples:       ssl-lab sample run=DIR [num_samples=80 | text='The [MASK] statement' | prompt='The']",
     "export": "for other tools:    ssl-lab export run=DIR format=hf out=FOLDER",
@@ -86,6 +87,10 @@ def _command(name: str) -> Callable[[list[str]], int]:
         from ssl_lab.cli import using
 
         return {"sample": using.sample, "export": using.export}[name]
+    if name == "finetune":
+        from ssl_lab.cli.finetune import finetune
+
+        return finetune
     from ssl_lab.cli import commands
 
     return {

@@ -24,6 +24,9 @@ class DataModule(L.LightningDataModule, ABC):
     ``val`` and ``test``. The validation split is cut from the training samples with ``split_seed`` where the data set
     has none; the test split is never used for it.
 
+    Attributes:
+        train_split: What is trained on: ``pretrain``, unless labels are learned from.
+
     Args:
         batch_size: Samples per device and training step.
         eval_batch_size: Samples per batch in evaluation.
@@ -46,6 +49,7 @@ class DataModule(L.LightningDataModule, ABC):
         self.eval_batch_size = eval_batch_size
         self.seed = seed
         self.device_cache_gib = device_cache_gib
+        self.train_split = PRETRAIN
 
     @property
     @abstractmethod
@@ -79,8 +83,8 @@ class DataModule(L.LightningDataModule, ABC):
         return "label" in self.columns("train")
 
     def train_dataloader(self) -> BatchLoader:
-        """Shuffled raw batches of the ``pretrain`` split, on the training device where they fit."""
-        columns = self.columns(PRETRAIN)
+        """Shuffled raw batches of the split that is trained on, on the training device where they fit."""
+        columns = self.columns(self.train_split)
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
         if sum(column.nbytes for column in columns.values()) <= self.device_cache_gib * 2**30:
             columns = {name: _resident(column, device) for name, column in columns.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import glob
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,8 @@ def load_splits(
     options = dict(options or {})
     if isinstance(path, str) and not _is_local(path):
         return _by_split(_load_from_hub(path, {"name": name, **options}), path)
-    files = _files(path)
-    kinds = {_suffix(file) for split_files in files.values() for file in split_files}
+    files = files_by_split(path)
+    kinds = {suffix(file) for split_files in files.values() for file in split_files}
     formats = {_FORMATS[kind] for kind in kinds}
     if len(formats) > 1:
         raise ValueError(
@@ -123,16 +123,26 @@ def identity(splits: Mapping[str, datasets.Dataset]) -> list[tuple[str, str]]:
 
 
 def _is_local(path: str) -> bool:
-    looks_local = path.startswith((".", "~", os.sep)) or _suffix(Path(path)) in _FORMATS
+    looks_local = path.startswith((".", "~", os.sep)) or suffix(Path(path)) in _FORMATS
     return looks_local or Path(path).exists()
 
 
-def _suffix(file: Path) -> str:
+def suffix(file: Path) -> str:
+    """The ending of a file's name in lower case, a .gz after it aside."""
     return Path(file.stem if file.suffix == ".gz" else file.name).suffix.lower()
 
 
-def _files(path: str | Mapping[str, str]) -> dict[str, list[Path]]:
-    """Data files by split."""
+def files_by_split(path: str | Mapping[str, str], kinds: Collection[str] = tuple(_FORMATS)) -> dict[str, list[Path]]:
+    """Data files by split, from a file, a folder of files named by split, or a file for each split.
+
+    Args:
+        path: Where they are.
+        kinds: Endings of the files, a .gz after them aside.
+
+    Raises:
+        FileNotFoundError: If nothing is there.
+        ValueError: If no file, or not only files of these kinds are there.
+    """
     if isinstance(path, Mapping):
         files = {split_named(split) or split: [_existing(file)] for split, file in path.items()}
     else:
@@ -140,8 +150,8 @@ def _files(path: str | Mapping[str, str]) -> dict[str, list[Path]]:
         if root.is_file():
             files = {"train": [root]}
         else:
-            known = sorted(file for file in root.iterdir() if file.is_file() and _suffix(file) in _FORMATS)
-            known = known or sorted(file for file in root.rglob("*") if file.is_file() and _suffix(file) in _FORMATS)
+            known = sorted(file for file in root.iterdir() if file.is_file() and suffix(file) in kinds)
+            known = known or sorted(file for file in root.rglob("*") if file.is_file() and suffix(file) in kinds)
             files = {}
             for file in known:
                 split = split_named(file.name)
@@ -149,10 +159,10 @@ def _files(path: str | Mapping[str, str]) -> dict[str, list[Path]]:
                     files.setdefault(split, []).append(file)
             if not files and known:
                 files = {"train": known}
-    unreadable = [str(file) for split_files in files.values() for file in split_files if _suffix(file) not in _FORMATS]
+    unreadable = [str(file) for split_files in files.values() for file in split_files if suffix(file) not in kinds]
     if unreadable or not files:
         raise ValueError(
-            f"A data set is made of {', '.join(_FORMATS)} files (or these with .gz), found "
+            f"A data set is made of {', '.join(kinds)} files (or these with .gz), found "
             f"{unreadable or 'none of them'} in {path}. Point data.path at such files."
         )
     return files

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback
 
 from ssl_lab import distributed
 from ssl_lab.data.base import DataModule
-from ssl_lab.engine.run_dir import LAST_CHECKPOINT
+from ssl_lab.engine.run_dir import BEST_CHECKPOINT, LAST_CHECKPOINT
 from ssl_lab.methods.base import Method
 from ssl_lab.types import Batch
 
@@ -187,15 +187,60 @@ class SaveCheckpoint(Callback):
                 f"Weights became NaN or infinite by step {steps_done(trainer)}, though the loss was finite; they were not "
                 "saved. Lower optim.lr, clip with trainer.gradient_clip_val=1, or use trainer.precision=32-true."
             )
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".partial")
-        trainer.save_checkpoint(temporary)
-        if trainer.is_global_zero:
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            temporary.replace(self.path)
-        distributed.barrier()
+        _write_checkpoint(trainer, self.path)
         self._last_save = time.monotonic()
+
+
+class KeepBest(Callback):
+    """Keeps the weights with the highest value of a metric of the validation split in ``checkpoints/best.ckpt``.
+
+    Of equal values the first one counts. Stands after the callback that evaluates.
+
+    Args:
+        run_dir: The run directory.
+        metric: Name of the metric, ``eval/...``.
+    """
+
+    def __init__(self, run_dir: Path, metric: str) -> None:
+        self.path = run_dir / BEST_CHECKPOINT
+        self.metric = metric
+        self.best: float | None = None
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save if the metric has risen.
+
+        Raises:
+            ValueError: If training ends and it was never measured.
+        """
+        measured = trainer.callback_metrics.get(self.metric)
+        if measured is not None and (self.best is None or float(measured) > self.best):
+            self.best = float(measured)
+            _write_checkpoint(trainer, self.path, weights_only=True)
+        if self.best is None and is_last_epoch(trainer):
+            raise ValueError(
+                f"The checkpoint with the best {self.metric} was asked for, but it was not measured; measured were "
+                f"{', '.join(sorted(trainer.callback_metrics))}. Give data with a val split, or select=last."
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from it."""
+        self.best = state_dict["best"]
+
+
+def _write_checkpoint(trainer: L.Trainer, path: Path, *, weights_only: bool = False) -> None:
+    """Write beside, flush to the disk, and rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".partial")
+    trainer.save_checkpoint(temporary, weights_only=weights_only)
+    if trainer.is_global_zero:
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    distributed.barrier()
 
 
 class ExactPosition(Callback):

@@ -17,10 +17,11 @@ from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
 from ssl_lab import distributed
-from ssl_lab.data.base import PRETRAIN, DataModule
+from ssl_lab.data.base import DataModule
 from ssl_lab.engine.callbacks import (
     ExactPosition,
     InterruptedRunError,
+    KeepBest,
     SaveCheckpoint,
     StopOnNonFiniteLoss,
     Throughput,
@@ -28,16 +29,29 @@ from ssl_lab.engine.callbacks import (
     has_validation_split,
     steps_done,
 )
-from ssl_lab.engine.checkpoint import read_checkpoint
+from ssl_lab.engine.checkpoint import load_weights, read_checkpoint
 from ssl_lab.engine.collapse import CollapseAlarm
 from ssl_lab.engine.loggers import MetricsFile, close_loggers
 from ssl_lab.engine.pictures import PicturesDuringTraining, log_image, save_projection
-from ssl_lab.engine.run_dir import environment, update_summary, write_json
+from ssl_lab.engine.run_dir import BEST_CHECKPOINT, environment, update_summary, write_json
 from ssl_lab.evaluation.evaluate import evaluate
 from ssl_lab.evaluation.protocol import FeatureProtocol, Protocol, extract
 from ssl_lab.evaluation.raw import raw_features
 from ssl_lab.methods.base import Method
+from ssl_lab.methods.finetune.base import FineTuning
 from ssl_lab.types import Encoder
+
+_SOURCES = {
+    "captions": "data=image_text_pairs for captions",
+    "label": "data with labels (data.label_column)",
+    "negative_input_ids": "data=text_pairs with data.negative_column",
+    "score": "data=text_pairs with data.score_column",
+    "second_input_ids": "data=text_pairs for pairs of texts",
+    "start_position": "data=squad for questions with answers in a text",
+    "target_input_ids": "data=parallel_text for texts and their translations",
+    "token_labels": "data=token_labels for texts with a label per token",
+}
+"""Where columns that not all data have come from."""
 
 
 class EvaluateDuringTraining(Callback):
@@ -67,6 +81,7 @@ def pretrain(
     *,
     evaluate_every_n_epochs: int = 10,
     save_every_n_minutes: float = 10.0,
+    keep_best: str | None = None,
 ) -> dict[str, float]:
     """Train ``method`` on raw batches of ``datamodule``, then judge it on the test split beside its baselines.
 
@@ -81,6 +96,8 @@ def pretrain(
         ckpt_path: A checkpoint of the same run to continue.
         evaluate_every_n_epochs: Epochs between evaluations on the validation split, and between pictures.
         save_every_n_minutes: Time between checkpoints.
+        keep_best: Metric of the validation split, ``eval/...``, whose highest value chooses the checkpoint that is judged
+            on test; None for the last one.
 
     Returns:
         The last logged metrics, ``eval/...`` on the validation and ``test/...`` on the test split.
@@ -100,8 +117,9 @@ def pretrain(
         ExactPosition(),
         throughput,
         guard,
-        CollapseAlarm(),
+        *([] if isinstance(method, FineTuning) else [CollapseAlarm()]),  # features of a class should be alike
         *_watchers(run_dir, datamodule, protocols, every_n_epochs=evaluate_every_n_epochs),
+        *([KeepBest(run_dir, keep_best)] if keep_best else []),
         SaveCheckpoint(run_dir, guard, every_n_minutes=save_every_n_minutes),
     ]
     trainer.loggers = [MetricsFile(run_dir), *trainer.loggers]
@@ -116,9 +134,11 @@ def pretrain(
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         device = trainer.strategy.root_device
         method.to(device)
+        if keep_best:
+            load_weights(method, run_dir / BEST_CHECKPOINT)
         baselines = baseline_rows(protocols, datamodule, initial_encoder, device=device)
         table = evaluate_with_baselines(
-            method.capabilities(), protocols, datamodule, baselines, name=type(method).__name__, device=device
+            method.capabilities(), protocols, datamodule, baselines, name=method.result_name, device=device
         )
         metrics |= {f"test/{name}": value for name, value in table["rows"][-1]["metrics"].items()}
         if trainer.is_global_zero:
@@ -175,15 +195,15 @@ def check_needs(method: Method, protocols: Sequence[Protocol], datamodule: DataM
                 f"{type(protocol).__name__} needs {protocol.needs!r}, but {type(method).__name__} offers "
                 f"{sorted(offered)}. Choose another evaluation=."
             )
-    parts: list[tuple[Method | Protocol, str]] = [(method, PRETRAIN), *((protocol, "train") for protocol in protocols)]
+    parts: list[tuple[Method | Protocol, str]] = [(method, datamodule.train_split)]
+    parts += [(protocol, "train") for protocol in protocols]
     for part, split in parts:
         columns = datamodule.columns(split) if part.needs_columns else {}
         missing = [name for name in part.needs_columns if name not in columns]
         if missing:
             raise ValueError(
                 f"{type(part).__name__} needs {', '.join(missing)}, but {type(datamodule).__name__} has "
-                f"{sorted(columns)}. Choose data=text_pairs for pairs of texts (data.score_column for their scores), or "
-                "data=image_text_pairs for captions."
+                f"{sorted(columns)}. Choose {_SOURCES.get(missing[-1], 'data that has it')}."
             )
 
 
@@ -220,12 +240,18 @@ def evaluate_with_baselines(
 ) -> dict[str, Any]:
     """The rows of :func:`baseline_rows` and one for what is judged, as stored in evaluation.json."""
     metrics = evaluate(capabilities, protocols, datamodule, device=device, split=split)
-    rows = [*baselines, {"name": f"{name} encoder", "metrics": metrics}]
-    return {"split": split, "data": datamodule.title, "rows": rows}
+    rows = [*baselines, {"name": name, "metrics": metrics}]
+    signatures = {type(protocol).__name__: protocol.signature for protocol in protocols if protocol.signature}
+    return {
+        "split": split,
+        "data": datamodule.title,
+        "rows": rows,
+        **({"signatures": signatures} if signatures else {}),
+    }
 
 
 def _description(method: Method, datamodule: DataModule) -> dict[str, Any]:
-    columns = datamodule.columns(PRETRAIN)
+    columns = datamodule.columns(datamodule.train_split)
     return {
         "method": type(method).__name__,
         "data": datamodule.title,

@@ -18,6 +18,7 @@ import torch
 from ssl_lab.types import DataSpec
 
 LAST_CHECKPOINT = Path("checkpoints/last.ckpt")
+BEST_CHECKPOINT = Path("checkpoints/best.ckpt")
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:

@@ -23,8 +23,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Metrics of all protocols by name, the same on every rank.
 
-    Features are extracted once, by all ranks together; everything else runs on rank 0. The global random streams are
-    left as they were.
+    Features are extracted once, by all ranks together; protocols that are not ``shared`` run on rank 0. The global
+    random streams are left as they were.
 
     Args:
         capabilities: What protocols may call, ``Method.capabilities()`` or ``{"features": fn}``.
@@ -41,7 +41,8 @@ def evaluate(
             raise ValueError(
                 f"{type(protocol).__name__} needs {protocol.needs!r}, but only {sorted(capabilities)} is offered. Choose "
                 "another evaluation= or a method with this capability: methods with views offer view_features, generative "
-                "methods sample, VAE also elbo, MLM predict_masked, CausalLM token_losses, SpanDenoising denoising_losses."
+                "methods sample, VAE also elbo, MLM predict_masked, CausalLM token_losses, SpanDenoising denoising_losses, "
+                "fine-tuned ones what their task= predicts."
             )
     left_out = [type(p).__name__ for p in protocols if p.needs_labels and not datamodule.labelled]
     if left_out:
@@ -63,8 +64,8 @@ def evaluate(
                     metrics |= probe.score(features)
                 for statistic in label_free:
                     metrics |= statistic.score(scored[0])
-        if distributed.rank() == 0:
-            for protocol in runnable:
-                if not isinstance(protocol, FeatureProtocol | LabelFreeProtocol):
+        for protocol in runnable:
+            if not isinstance(protocol, FeatureProtocol | LabelFreeProtocol):
+                if protocol.shared or distributed.rank() == 0:
                     metrics |= protocol.run(capabilities[protocol.needs], datamodule, device=device, split=split)
     return distributed.broadcast_object(metrics)

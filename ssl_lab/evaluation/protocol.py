@@ -22,11 +22,16 @@ class Protocol(ABC):
         needs: What it calls, a name in ``Method.capabilities()``: ``"features"``, ``"sample"`` and others.
         needs_labels: Whether the data must be labelled.
         needs_columns: Columns of the data that not all data have, and that it cannot do without.
+        shared: Whether ranks share its work, so that all of them must run it; else it runs on the first.
+        signature: How its numbers are computed, for those who want to compare them with others'; empty if its
+            documentation says it all.
     """
 
     needs: ClassVar[str]
     needs_labels: ClassVar[bool] = False
     needs_columns: ClassVar[tuple[str, ...]] = ()
+    shared: ClassVar[bool] = False
+    signature: str = ""
 
     @abstractmethod
     def run(
@@ -133,7 +138,6 @@ def extract(
     )
 
 
-@torch.no_grad()
 def features_of(
     fn: Callable[[Batch], Tensor], datamodule: DataModule, split: str, *, device: torch.device
 ) -> tuple[Tensor, Tensor]:
@@ -141,14 +145,28 @@ def features_of(
 
     Ranks share the work and all get the result.
     """
-    features: dict[int, Tensor] = {}
-    labels: dict[int, Tensor] = {}
+
+    def with_labels(batch: Batch) -> tuple[Tensor, Tensor]:
+        features = fn(batch).float()
+        return features, batch["label"] if "label" in batch else torch.full((len(features),), -1)
+
+    features, labels = outputs_of(with_labels, datamodule, split, device=device)
+    return features.to(device), labels.to(device)
+
+
+@torch.no_grad()
+def outputs_of(
+    fn: Callable[[Batch], tuple[Tensor, ...]], datamodule: DataModule, split: str, *, device: torch.device
+) -> tuple[Tensor, ...]:
+    """What ``fn`` returns for the batches of a split, joined along the rows in their order, on the CPU.
+
+    Ranks share the work and all get the result.
+    """
+    outputs: dict[int, tuple[Tensor, ...]] = {}
     for k, batch in enumerate(datamodule.eval_dataloader(split)):
         if k % distributed.world_size() == distributed.rank():
-            features[k] = fn({name: column.to(device) for name, column in batch.items()}).float().cpu()
-            labels[k] = batch["label"].cpu() if "label" in batch else torch.full((len(features[k]),), -1)
-    for other in distributed.gather_objects((features, labels)):
-        features |= other[0]
-        labels |= other[1]
-    order = sorted(features)
-    return torch.cat([features[k] for k in order]).to(device), torch.cat([labels[k] for k in order]).to(device)
+            found = fn({name: column.to(device) for name, column in batch.items()})
+            outputs[k] = tuple(part.cpu() for part in found)
+    for other in distributed.gather_objects(outputs):
+        outputs |= other
+    return tuple(torch.cat(parts) for parts in zip(*(outputs[k] for k in sorted(outputs)), strict=True))

@@ -57,6 +57,11 @@ class Method(L.LightningModule, ABC):
         self.views: Any = None  # a module; None cannot be called, so the type is left open
         self.last_loss = torch.tensor(0.0)
 
+    @property
+    def result_name(self) -> str:
+        """What tables call the row of what was trained."""
+        return f"{type(self).__name__} encoder"
+
     @abstractmethod
     def training_step(self, batch: Batch, batch_idx: int) -> Any:
         """One step of the objective; reads like the paper."""

@@ -61,6 +61,10 @@ def _online(line: str) -> Metric:
     return Metric(table="", column=f"{line} on training batches", panel=panel, line=line, better="higher", percent=True)
 
 
+def _finetuned(column: str, *, percent: bool = True) -> Metric:
+    return Metric(table="finetuned", column=column, panel=column, better="higher", percent=percent)
+
+
 def _other_score(probe: str, score: str) -> Metric:
     column = f"{probe}, {score}"
     return Metric(table="other_scores", column=column, panel=f"{score}, %", line=probe, better="higher", percent=True)
@@ -136,6 +140,18 @@ _PATTERNS: tuple[tuple[str, Metric], ...] = (
     (r"linear/recall", _other_score("linear probe", "mean recall")),
     (r"few_label/macro_f1_n(\d+)", _other_score("{0} per class", "macro F1")),
     (r"few_label/recall_n(\d+)", _other_score("{0} per class", "mean recall")),
+    (r"finetune/accuracy", _finetuned("accuracy, %")),
+    (r"finetune/recall", _finetuned("mean recall, %")),
+    (r"finetune/macro_f1", _finetuned("macro F1, %")),
+    (r"finetune/spearman", _finetuned("Spearman correlation x 100")),
+    (r"finetune/pearson", _finetuned("Pearson correlation x 100")),
+    (r"finetune/precision", _finetuned("precision, %")),
+    (r"finetune/span_recall", _finetuned("recall, %")),
+    (r"finetune/f1", _finetuned("F1, %")),
+    (r"finetune/token_accuracy", _finetuned("tokens right, %")),
+    (r"finetune/exact_match", _finetuned("exact match, %")),
+    (r"finetune/bleu", _finetuned("BLEU", percent=False)),
+    (r"finetune/chrf", _finetuned("chrF", percent=False)),
     (r"sts/spearman", Metric(table="similarity", column="Spearman correlation x 100", better="higher", percent=True)),
     (r"retrieval/image_to_text_r(\d+)", _IMAGE_TO_TEXT),
     (r"retrieval/text_to_image_r(\d+)", _TEXT_TO_IMAGE),
@@ -182,6 +198,11 @@ _PATTERNS: tuple[tuple[str, Metric], ...] = (
 )  # fmt: skip
 
 TABLES: dict[str, tuple[str, str]] = {
+    "finetuned": (
+        "After fine-tuning",
+        "Encoder and head were trained together on the labels of the train split; the scores are those of the test split "
+        "(mean ± standard deviation over seeds where there are several).",
+    ),
     "features": (
         "Accuracy of frozen features, %",
         "The encoder is frozen; a simple classifier reads its features. kNN asks the nearest labelled neighbours; the "

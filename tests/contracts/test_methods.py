@@ -174,13 +174,15 @@ def test_wrong_modality_is_refused_in_words(name):
 
 
 def yaml_files():
-    groups = ("method", "encoder", "optim", "views", "masking", "data")
+    groups = ("method", "task", "encoder", "optim", "views", "masking", "data")
     return [path for group in groups for path in sorted((config_dir() / group).glob("*.yaml"))]
 
 
 @pytest.mark.parametrize("path", yaml_files(), ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_yaml_values_are_arguments_and_the_methods_values_its_defaults(path):
     node = OmegaConf.load(path)
+    if path.parent.name == "task":
+        node = node.method
     target = get_class(node._target_)
     parameters = inspect.signature(target).parameters
     mounted = {next(iter(entry)).split("@")[1] for entry in node.get("defaults", [])}
@@ -188,7 +190,7 @@ def test_yaml_values_are_arguments_and_the_methods_values_its_defaults(path):
         if key in ("_target_", "defaults"):
             continue
         assert key in parameters, f"{target.__name__} takes no {key}"
-        if path.parent.name in ("method", "masking") and not isinstance(value, dict):
+        if path.parent.name in ("method", "task", "masking") and not isinstance(value, dict):
             assert value == parameters[key].default, key
     if issubclass(target, Method):
         required = {k for k, p in parameters.items() if p.default is inspect.Parameter.empty} - {"encoder", "optim"}

@@ -1,0 +1,248 @@
+"""``ssl-lab finetune``: a text encoder on a task with labels, over seeds, beside random weights."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from ssl_lab import distributed
+from ssl_lab.cli import config
+from ssl_lab.cli.commands import _compose, _print_table, _refuse_ranks_in_sweep
+from ssl_lab.data.base import DataModule
+from ssl_lab.engine import pretrain as engine
+from ssl_lab.engine.callbacks import InterruptedRunError
+from ssl_lab.engine.checkpoint import find_checkpoint
+from ssl_lab.engine.run_dir import LAST_CHECKPOINT, read_json, update_summary, write_json
+from ssl_lab.methods.base import Method
+from ssl_lab.methods.finetune.base import FineTuning
+from ssl_lab.report.page import write_report
+from ssl_lab.types import DataSpec
+
+PRETRAINED, RANDOM = "pretrained", "random"  # weights that a training begins with
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training: from which weights, with which seed, and its own configuration."""
+
+    start: str
+    seed: int
+    cfg: DictConfig
+
+    @property
+    def run_dir(self) -> Path:
+        """Its run directory."""
+        return Path(self.cfg.run_dir)
+
+
+def finetune(args: list[str]) -> int:
+    """``ssl-lab finetune``: train every cell that is not finished, then print all of them in one table."""
+    cfg = _compose("finetune", args)
+    _check(cfg)
+    root = Path(cfg.run_dir)
+    run_spec = _take_over_run(cfg)
+    datamodule = config.build_data(cfg.data, seed=cfg.seeds[0])
+    datamodule.train_split = "train"
+    cells = _cells(cfg)
+    results = []
+    for cell in cells:
+        kept = _finished(cell) if cfg.ckpt == "last" else None
+        if kept is None:
+            datamodule.seed = cell.seed
+            spec = datamodule.spec if run_spec is None else replace(datamodule.spec, shape=run_spec.shape)
+            try:
+                kept = _train(cell, args, datamodule, spec, resume=cfg.ckpt == "last", alone=len(cells) == 1)
+            except InterruptedRunError as error:
+                stopped = str(error).split(" Continue with")[0]
+                raise InterruptedRunError(
+                    f"{stopped} Continue with the same command and run_dir={root} ckpt=last."
+                ) from error
+        results.append({"start": cell.start, "seed": cell.seed, "run_dir": str(cell.run_dir), **kept})
+    if distributed.rank() == 0:
+        table = _table(cfg, datamodule, results)
+        write_json(root / "finetune.json", table)
+        seeds = ", ".join(map(str, cfg.seeds))
+        spread = f"mean ± standard deviation over seeds {seeds}" if len(cfg.seeds) > 1 else f"seed {seeds}"
+        print(f"\n{datamodule.title}, test split, {cfg.select} checkpoint, {spread}")
+        _print_table(table)
+        print(f"Written to {root / 'finetune.json'}.")
+    return 0
+
+
+def _check(cfg: DictConfig) -> None:
+    """Refuse what cannot be meant before anything is loaded."""
+    if cfg.get("data") is None:
+        raise ValueError("ssl-lab finetune needs data with labels. Give it as data=NAME, see ssl-lab list data.")
+    if cfg.select not in ("last", "best"):
+        raise ValueError(f"select={cfg.select} was asked for. Choose last, or best (on the validation split).")
+    if cfg.ckpt not in (None, "last"):
+        raise ValueError(
+            f"ckpt={cfg.ckpt} was asked for, but a fine-tuning goes on where its own run_dir= stopped. Choose last or null; "
+            "the weights to begin with come from run=."
+        )
+    if not cfg.seeds or len(set(cfg.seeds)) < len(cfg.seeds):
+        raise ValueError(f"seeds={list(cfg.seeds)} was asked for. Give different numbers, at least one: seeds=[0,1,2].")
+    if cfg.run is not None and cfg.get("encoder") is not None:
+        raise ValueError(
+            "Both run= and encoder= were given, but the encoder is the run's own. Leave encoder= out, or set run=null to "
+            "train an encoder from random weights."
+        )
+    if cfg.run is None and cfg.get("encoder") is None:
+        raise ValueError("run=null trains an encoder from random weights: say which, such as encoder=bert_mini.")
+
+
+def _take_over_run(cfg: DictConfig) -> DataSpec | None:
+    """Put the run's encoder and tokenizer into the configuration; the facts that the encoder was built from."""
+    if cfg.run is None:
+        if cfg.baseline and not cfg.encoder.get("pretrained"):
+            raise ValueError("baseline=true and run=null are the same training twice. Give run=DIR, or baseline=false.")
+        return None
+    run_dir = Path(cfg.run)
+    run_cfg, run_spec = config.read_run(run_dir)
+    find_checkpoint(run_dir)
+    if run_spec.modality != "text" or "tokenizer" not in cfg.data:
+        found = f"{run_dir} was trained on {run_spec.modality} data"
+        if run_spec.modality == "text":
+            found = "data= holds no text"
+        raise ValueError(
+            f"ssl-lab finetune takes text encoders to tasks on text, but {found}. Give the run of a text method and text "
+            "data: see ssl-lab list data."
+        )
+    with open_dict(cfg):
+        cfg.encoder = run_cfg.encoder
+        cfg.data.tokenizer = str(run_dir / "tokenizer")
+    return run_spec
+
+
+def _cells(cfg: DictConfig) -> list[Cell]:
+    """All trainings of a command: seeds within starting points."""
+    published = cfg.encoder.get("pretrained")
+    if cfg.baseline and published:
+        raise ValueError(
+            f"baseline=true trains the same network from random weights, but this one is {published}, whose size no setting "
+            "says. Train the baseline by a second command with run=null encoder=bert_base, or another of its size."
+        )
+    starts = [PRETRAINED if cfg.run is not None or published else RANDOM, *([RANDOM] if cfg.baseline else [])]
+    cells = []
+    for start in starts:
+        for seed in cfg.seeds:
+            cell = cfg.copy()
+            with open_dict(cell):
+                for name in ("seeds", "baseline", "ckpt"):
+                    del cell[name]
+                cell.seed, cell.run_dir = seed, str(Path(cfg.run_dir) / start / f"seed_{seed}")
+                if start == RANDOM:
+                    cell.run = None
+            cells.append(Cell(start, seed, cell))
+    return cells
+
+
+def _finished(cell: Cell) -> dict[str, Any] | None:
+    """What a finished training left; None if it is not finished.
+
+    Raises:
+        ValueError: If the folder holds a training with other settings.
+    """
+    if not (cell.run_dir / "config.yaml").is_file():
+        return None
+    there = OmegaConf.to_container(OmegaConf.load(cell.run_dir / "config.yaml"))
+    wanted = OmegaConf.to_container(cell.cfg, resolve=True)
+    assert isinstance(there, dict) and isinstance(wanted, dict)
+    differing = [str(name) for name in {**there, **wanted} if name != "run_dir" and there.get(name) != wanted.get(name)]
+    if differing:
+        raise ValueError(
+            f"{cell.run_dir} holds a training with other settings ({', '.join(differing)}), with which ckpt=last does not go "
+            "on. Give the command that began it, or another run_dir=."
+        )
+    summary = read_json(cell.run_dir / "summary.json")
+    return _kept(summary) if summary.get("status") == "finished" else None
+
+
+def _kept(summary: dict[str, Any]) -> dict[str, Any]:
+    return {name: summary[name] for name in ("metrics", "step", "training_time_sec")}
+
+
+def _train(
+    cell: Cell, args: Sequence[str], datamodule: DataModule, spec: DataSpec, *, resume: bool, alone: bool
+) -> dict[str, Any]:
+    """Train one cell as any run is trained; what its summary says."""
+    cfg, run_dir = cell.cfg, cell.run_dir
+    L.seed_everything(cell.seed, verbose=False)
+    method = config.build_method(cfg, spec, encoder_weights=None if cfg.run is None else find_checkpoint(Path(cfg.run)))
+    _check_length(method, datamodule)
+    protocols = config.build_protocols(cfg.evaluation)
+    engine.check_needs(method, protocols, datamodule)
+    trainer = config.build_trainer(cfg, run_dir, progress_bar=sys.stdout.isatty())
+    _refuse_ranks_in_sweep(trainer, RunMode.RUN if alone else RunMode.MULTIRUN)
+    checkpoint = run_dir / LAST_CHECKPOINT if resume and (run_dir / LAST_CHECKPOINT).is_file() else None
+    if trainer.is_global_zero:
+        config.save_config(cfg, list(args), datamodule, run_dir, spec=spec)
+        update_summary(run_dir, seed=cell.seed, start=cell.start, checkpoint=cfg.select)
+        print(
+            f"{type(method).__name__} on {datamodule.title}, {cell.start} weights, seed {cell.seed}: {run_dir}",
+            flush=True,
+        )
+    try:
+        engine.pretrain(
+            method,
+            datamodule,
+            trainer,
+            protocols,
+            checkpoint,
+            evaluate_every_n_epochs=cfg.evaluate_every_n_epochs,
+            save_every_n_minutes=cfg.save_every_n_minutes,
+            keep_best=cfg.objective if cfg.select == "best" else None,
+        )
+    finally:
+        if trainer.is_global_zero and (run_dir / "summary.json").is_file():
+            write_report(run_dir)
+    distributed.barrier()
+    return _kept(read_json(run_dir / "summary.json"))
+
+
+def _check_length(method: Method, datamodule: DataModule) -> None:
+    """Refuse rows that are longer than the encoder's table of positions."""
+    assert isinstance(method, FineTuning)
+    num_texts = 2 if "second_input_ids" in method.needs_columns else 1
+    length = num_texts * datamodule.spec.shape[0]
+    limit = method.encoder.transformer.config.to_dict().get("max_position_embeddings")
+    if limit is not None and length > limit:
+        raise ValueError(
+            f"Rows of {length} tokens were asked for, but the encoder has {limit} positions. Lower data.max_length to "
+            f"{limit // num_texts}."
+        )
+
+
+def _table(cfg: DictConfig, datamodule: DataModule, results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A row for each starting point, mean and sample standard deviation over seeds, and what they are made of."""
+    rows = []
+    for start in dict.fromkeys(result["start"] for result in results):
+        found = [result["metrics"] for result in results if result["start"] == start]
+        metrics: dict[str, float] = {}
+        for name in found[0]:
+            if name.startswith("test/"):
+                values = [metrics_of_seed[name] for metrics_of_seed in found]
+                short = name.removeprefix("test/")
+                metrics[short] = statistics.fmean(values)
+                if len(values) > 1:
+                    metrics[f"{short}_std"] = statistics.stdev(values)
+        rows.append({"name": f"{start} weights", "metrics": metrics})
+    first = read_json(Path(results[0]["run_dir"]) / "evaluation.json")
+    return {
+        "split": "test",
+        "data": datamodule.title,
+        "run": cfg.run,
+        "checkpoint": cfg.select,
+        "seeds": list(cfg.seeds),
+        "signatures": first.get("signatures", {}),
+        "rows": rows,
+        "trainings": list(results),
+    }

@@ -1,0 +1,273 @@
+"""Texts and their translations."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from ssl_lab.data.hub import check_column, load_splits
+from ssl_lab.data.splits import UNLABELLED, Part, split_named
+from ssl_lab.data.text import TextModule, TextSource, token_ids
+from ssl_lab.data.tokenizer import load_tokenizer
+from ssl_lab.types import DataSpec
+
+PAD, BEGIN, END = "[PAD]", "[BOS]", "[EOS]"
+
+
+class ParallelText(TextModule):
+    """Texts and their translations, from parallel files of lines or from tables with two columns.
+
+    The source is read by ``tokenizer`` as any text. Translations have a tokenizer of their own, so that a pretrained
+    encoder keeps the vocabulary it knows: byte-level BPE, which gives back every character, trained on the translations
+    of the ``train`` split. Batches hold ``target_input_ids`` and ``target_attention_mask`` (B, T): begin token, text, end
+    token.
+
+    Args:
+        path: Beginnings of the names of parallel files for each split, ``{train: raw/train, test: raw/test}`` for
+            raw/train.en and raw/train.de, gzipped or not; a folder of such files whose names say their split; a table
+            or folder of tables (csv, tsv, json, jsonl, parquet); or an identifier on the hub.
+        source: Ending of the files to translate, or column of the texts to translate.
+        target: Ending or column of the translations.
+        name: Configuration of a data set with several.
+        target_tokenizer: Folder or hub identifier of the tokenizer of the translations, which may be the source's; None
+            to train one.
+        target_vocab_size: Number of its ids if it is trained.
+        target_max_length: Tokens of a translation, begin and end included.
+        tokenizer: Folder or hub identifier of the source's tokenizer; None to train WordPiece on the ``train`` split.
+        vocab_size: Number of ids of a tokenizer that is trained.
+        max_length: Tokens of a text to translate, special tokens included.
+        val_fraction: Share of the training pairs held out as ``val`` where the source has none; 0 for none.
+        test_fraction: The same for ``test``.
+        split_seed: Seed of both cuts.
+        batch_size: Pairs per device and training step.
+        eval_batch_size: Pairs per batch in evaluation.
+        seed: Seed of the order of training pairs.
+        device_cache_gib: A training split up to this size is kept on the training device as a whole.
+
+    Raises:
+        ValueError: If ``target_max_length`` leaves no room for a token.
+    """
+
+    def __init__(
+        self,
+        path: str | Mapping[str, str],
+        source: str,
+        target: str,
+        *,
+        name: str | None = None,
+        target_tokenizer: str | None = None,
+        target_vocab_size: int = 8192,
+        target_max_length: int = 64,
+        tokenizer: str | None = None,
+        vocab_size: int = 8192,
+        max_length: int = 64,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.1,
+        split_seed: int = 0,
+        batch_size: int = 64,
+        eval_batch_size: int = 128,
+        seed: int = 0,
+        device_cache_gib: float = 4.0,
+    ) -> None:
+        super().__init__(
+            tokenizer=tokenizer,
+            vocab_size=vocab_size,
+            max_length=max_length,
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+            split_seed=split_seed,
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            seed=seed,
+            device_cache_gib=device_cache_gib,
+        )
+        if target_max_length < 3:
+            raise ValueError(
+                f"target_max_length counts the begin and end token too, found {target_max_length}. Choose 3 or more."
+            )
+        self.path = path
+        self.source, self.target = source, target
+        self.config_name = name
+        self.target_tokenizer_name = target_tokenizer
+        self.target_vocab_size = target_vocab_size
+        self.target_max_length = target_max_length
+
+    @property
+    def title(self) -> str:
+        """Both languages, and the last part of the path."""
+        path = self.path if isinstance(self.path, str) else next(iter(self.path.values()))
+        return f"{Path(path).name} {self.source}-{self.target}"
+
+    @cached_property
+    def target_tokenizer(self) -> PreTrainedTokenizerFast:
+        """The tokenizer of the translations; the first reading trains it where it is ours.
+
+        Raises:
+            ValueError: If a loaded one has no tokens for begin and end.
+        """
+        if self.target_tokenizer_name is None:
+            part = self._parts["train"]
+            return train_byte_bpe(
+                (self._pairs[part.source][row][1] for row in part.rows), vocab_size=self.target_vocab_size
+            )
+        tokenizer = load_tokenizer(self.target_tokenizer_name)
+        if None in _ends(tokenizer):
+            raise ValueError(
+                f"The tokenizer {self.target_tokenizer_name!r} has no token to begin or to end a text with. Choose "
+                "another, or null to train one."
+            )
+        return tokenizer
+
+    def references(self, split: str) -> list[str]:
+        """The translations of a split as they are in the files."""
+        part = self._parts[split]
+        return [self._pairs[part.source][row][1] for row in part.rows]
+
+    @cached_property
+    def spec(self) -> DataSpec:
+        """Facts of the data; the first reading trains or loads both tokenizers."""
+        begin, end = _ends(self.target_tokenizer)
+        return replace(
+            super().spec,
+            target_length=self.target_max_length,
+            target_vocab_size=len(self.target_tokenizer),
+            target_ids=(self.target_tokenizer.pad_token_id, begin, end),
+        )
+
+    @cached_property
+    def _pairs(self) -> dict[str, list[tuple[str, str]]]:
+        stems = self._stems()
+        if stems:
+            return {split: _read_lines(stem, self.source, self.target) for split, stem in stems.items()}
+        pairs = {}
+        for split, rows in load_splits(self.path, name=self.config_name).items():
+            if "translation" in rows.column_names:  # as in the hub's translation data: a text for each language
+                texts = rows["translation"]
+                pairs[split] = [(row[self.source] or "", row[self.target] or "") for row in texts]
+                continue
+            check_column(rows, self.source, setting="source")
+            check_column(rows, self.target, setting="target")
+            columns = [[text or "" for text in rows[column]] for column in (self.source, self.target)]
+            pairs[split] = list(zip(*columns, strict=True))
+        return pairs
+
+    def _stems(self) -> dict[str, Path]:
+        """Names of parallel files without the language, by split; empty if there are none."""
+        if not isinstance(self.path, str):
+            stems = {split_named(split) or split: Path(stem).expanduser() for split, stem in self.path.items()}
+            return stems if not any(stem.is_file() for stem in stems.values()) else {}
+        root = Path(self.path).expanduser()
+        found: dict[str, Path] = {}
+        for file in sorted(root.iterdir()) if root.is_dir() else []:
+            name = file.name.removesuffix(".gz")
+            split = split_named(name)
+            if split is not None and name.endswith(f".{self.source}"):
+                stem = file.with_name(name.removesuffix(f".{self.source}"))
+                if split in found:
+                    raise ValueError(
+                        f"Both {found[split].name} and {stem.name} in {root} are named after {split}. Name one for each "
+                        "split: data.path={train: ..., test: ...}."
+                    )
+                found[split] = stem
+        return found
+
+    def _source(self) -> TextSource:
+        def read(split: str, rows: NDArray[np.int64]) -> list[str | None]:
+            return [self._pairs[split][row][0] for row in rows]
+
+        return TextSource(labels={s: np.full(len(rows), UNLABELLED) for s, rows in self._pairs.items()}, read=read)
+
+    def _tokenize(self, split: str, part: Part) -> dict[str, Tensor]:
+        sources, targets = zip(*(self._pairs[part.source][row] for row in part.rows), strict=True)
+        tokenizer = self.target_tokenizer
+        begin, end = _ends(tokenizer)
+        target_ids = torch.full((len(targets), self.target_max_length), tokenizer.pad_token_id, dtype=torch.int32)
+        encoded = tokenizer(list(targets), add_special_tokens=False)["input_ids"]
+        for row, ids in zip(target_ids, encoded, strict=True):
+            whole = torch.tensor([begin, *ids[: self.target_max_length - 2], end])
+            row[: len(whole)] = whole
+        return {
+            "input_ids": token_ids(self.tokenizer, list(sources), max_length=self.max_length),
+            "target_input_ids": target_ids,
+        }
+
+    def as_batch(self, rows: dict[str, Tensor]) -> Any:
+        """Ids as int64 and their attention masks, each with the padding of its tokenizer."""
+        target = rows["target_input_ids"].long()
+        mask = (target != self.target_tokenizer.pad_token_id).long()
+        return {**super().as_batch(rows), "target_input_ids": target, "target_attention_mask": mask}
+
+
+def train_byte_bpe(texts: Iterable[str], *, vocab_size: int) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE tokenizer with padding, begin and end token: every text is decoded to what it was.
+
+    Raises:
+        ValueError: If ``vocab_size`` leaves no room for bytes.
+
+    References:
+        Radford et al., Language Models are Unsupervised Multitask Learners (2019), section 2.2.
+    """
+    if vocab_size < 300:
+        raise ValueError(f"target_vocab_size={vocab_size} leaves no room for 256 bytes. Choose some thousands.")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[PAD, BEGIN, END],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        bos_token=BEGIN,
+        eos_token=END,
+        clean_up_tokenization_spaces=False,
+        split_special_tokens=True,
+    )
+
+
+def _ends(tokenizer: PreTrainedTokenizerFast) -> tuple[int, int]:
+    """Ids that begin and end a text; BERT's class and separator token serve too."""
+    begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.cls_token_id
+    return begin, tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
+
+
+def _read_lines(stem: Path, source: str, target: str) -> list[tuple[str, str]]:
+    """Lines of two parallel files.
+
+    Raises:
+        FileNotFoundError: If one of them is missing.
+        ValueError: If they differ in length.
+    """
+    sides = []
+    for language in (source, target):
+        plain = stem.with_name(f"{stem.name}.{language}")
+        opened: dict[Path, Callable[..., Any]] = {plain: open, plain.with_name(f"{plain.name}.gz"): gzip.open}
+        file = next((file for file in opened if file.is_file()), None)
+        if file is None:
+            raise FileNotFoundError(
+                f"Neither {plain} nor {plain.name}.gz is there. data.path is the name without its ending, data.source and "
+                "data.target are the endings."
+            )
+        with opened[file](file, "rt", encoding="utf-8") as lines:
+            sides.append([line.strip() for line in lines])
+    if len(sides[0]) != len(sides[1]):
+        raise ValueError(
+            f"{stem}.{source} has {len(sides[0])} lines but {stem}.{target} {len(sides[1])}. Line n of one must be the "
+            "translation of line n of the other."
+        )
+    return list(zip(*sides, strict=True))

@@ -1,0 +1,77 @@
+"""How fine-tuned encoders are judged: predictions for a whole split, then one score of all of them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from scipy.stats import pearsonr, spearmanr
+from torch import Tensor
+
+from ssl_lab.data.base import DataModule
+from ssl_lab.evaluation.protocol import Protocol, outputs_of
+from ssl_lab.evaluation.scores import classification_scores
+from ssl_lab.types import Batch
+
+
+class TextClasses(Protocol):
+    """Accuracy, macro recall and macro F1 of predicted classes over the labelled rows of the split.
+
+    Metrics: ``finetune/accuracy``, ``finetune/recall``, ``finetune/macro_f1``, all in [0, 1].
+    """
+
+    needs: ClassVar[str] = "class_logits"
+    needs_labels: ClassVar[bool] = True
+    shared: ClassVar[bool] = True
+
+    def run(
+        self, fn: Callable[[Batch], Tensor], datamodule: DataModule, *, device: torch.device, split: str = "test"
+    ) -> dict[str, float]:
+        """Score the largest of the scores ``fn(batch) -> (B, C)``."""
+        predicted, y = outputs_of(lambda batch: (fn(batch).argmax(1), batch["label"]), datamodule, split, device=device)
+        known = y >= 0
+        if not known.any():
+            raise ValueError(
+                f"Classes were asked for on the {split} split, but none of its {len(y)} rows has a label. Score another "
+                "split, or set data.label_column."
+            )
+        num_classes = datamodule.spec.num_classes
+        assert num_classes is not None
+        found = classification_scores("finetune", predicted[known], y[known], num_classes)
+        return {name.replace("top1", "accuracy"): value for name, value in found.items()}
+
+
+class PairScores(Protocol):
+    """Correlation of predicted with judged similarities over all scored pairs of the split.
+
+    Metrics: ``finetune/spearman``, ``finetune/pearson``, in [-1, 1]; equal values share their mean rank. They are 0 if all
+    predictions are equal.
+
+    References:
+        Cer et al., SemEval-2017 Task 1: Semantic Textual Similarity (2017). arXiv:1708.00055
+    """
+
+    needs: ClassVar[str] = "similarities"
+    needs_columns: ClassVar[tuple[str, ...]] = ("second_input_ids", "score")
+    shared: ClassVar[bool] = True
+
+    def run(
+        self, fn: Callable[[Batch], Tensor], datamodule: DataModule, *, device: torch.device, split: str = "test"
+    ) -> dict[str, float]:
+        """Correlate ``fn(batch) -> (B,)`` with the scores."""
+        x, y = outputs_of(lambda batch: (fn(batch).double(), batch["score"].double()), datamodule, split, device=device)
+        known = ~y.isnan()
+        if known.sum() < 2:
+            raise ValueError(
+                f"A correlation was asked for on the {split} split, but {int(known.sum())} of its {len(y)} pairs have a "
+                "score. Set data.score_column, or score another split."
+            )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about constant predictions, which are worth 0
+            found = {
+                "finetune/spearman": float(spearmanr(x[known].numpy(), y[known].numpy()).statistic),
+                "finetune/pearson": float(pearsonr(x[known].numpy(), y[known].numpy()).statistic),
+            }
+        return {name: 0.0 if value != value else value for name, value in found.items()}

@@ -1,0 +1,70 @@
+"""Classes of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_lab.encoders.text_transformer import TextTransformer
+from ssl_lab.methods.finetune.base import FineTuning, check_dropout, full_precision, trim
+from ssl_lab.optim import Optim
+from ssl_lab.types import Batch
+
+
+@final
+class Classification(FineTuning):
+    """A linear head on the encoder's pooled states, trained with cross entropy; rows without a label are left out.
+
+    Args:
+        encoder: Text encoder.
+        optim: Optimizer and schedule.
+        layer_decay: Factor of the learning rate from each block to the one below it.
+        freeze: ``none``, ``embeddings``, ``encoder``, or the number of first blocks.
+        dropout: Of the pooled states.
+
+    Raises:
+        ValueError: If the data has no classes.
+
+    References:
+        Devlin et al., BERT (2018), section 4.1. arXiv:1810.04805
+    """
+
+    needs_columns: ClassVar[tuple[str, ...]] = ("label",)
+
+    def __init__(
+        self,
+        encoder: TextTransformer,
+        optim: Optim,
+        *,
+        layer_decay: float = 1.0,
+        freeze: str | int = "none",
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__(encoder, optim, layer_decay=layer_decay, freeze=freeze)
+        check_dropout(dropout)
+        if encoder.spec.num_classes is None:
+            raise ValueError(
+                "Classification needs texts with labels, but this data has none. Set data.label_column, or choose another "
+                "task=."
+            )
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(encoder.embed_dim, encoder.spec.num_classes))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Encode, pool, classify."""
+        labels = batch["label"]
+        total = F.cross_entropy(full_precision(self.logits(batch)), labels, ignore_index=-1, reduction="sum")
+        return self.mean_over_targets(total, (labels >= 0).sum())
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Scores (B, C) of the classes."""
+        batch = trim(batch)
+        pooled = self.encoder.pool(self.hidden(batch), batch["input_ids"], batch["attention_mask"])
+        return self.head(pooled)  # type: ignore[no-any-return]
+
+    def capabilities(self) -> Mapping[str, Callable[..., Any]]:
+        """Features, and scores of classes."""
+        return {**super().capabilities(), "class_logits": self.in_eval_mode(torch.no_grad()(self.logits))}

@@ -1,0 +1,122 @@
+"""A run's encoder carried to a task: seeds, the random baseline, going on, and what is refused."""
+
+import csv
+import json
+import statistics
+
+import pytest
+import torch
+
+from ssl_lab.cli.main import main
+from ssl_lab.engine.checkpoint import read_checkpoint
+
+SMALL = ["trainer.accelerator=cpu", "data.batch_size=8", "data.max_length=16", "optim.lr=1e-3"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def folder(tmp_path_factory):
+    """A pretraining run, and sentences whose class is a word."""
+    folder = tmp_path_factory.mktemp("finetune")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_LAB_CACHE", str(folder / "cache"))
+        patch.chdir(folder)
+        rows = [(f"it is a {('good', 'bad')[k % 2]} film number {k}", ("pos", "neg")[k % 2]) for k in range(80)]
+        with (folder / "films.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("text", "label"), *rows])
+        data = ["data=hub_text", "data.path=films.csv", "data.vocab_size=120", "data.max_length=16"]
+        small = ["encoder=bert_tiny", "evaluation=none", "trainer=smoke", "data.batch_size=8"]
+        assert main(["pretrain", "method=mlm", *data, *small, "run_dir=run"]) == 0
+        yield folder
+
+
+DATA = ["data=hub_text", "data.path=films.csv", "data.label_column=label"]
+TWO = ["finetune", "run=run", *DATA, *SMALL, "trainer.max_epochs=2", "seeds=[0,1]", "baseline=true"]
+
+
+def test_seeds_and_baseline_in_one_table_and_finished_trainings_are_kept(folder, capsys):
+    assert main([*TWO, "run_dir=two"]) == 0
+    printed = capsys.readouterr().out
+    assert "test split, last checkpoint, mean ± standard deviation over seeds 0, 1" in printed
+    for name in ("pretrained weights", "random weights", "accuracy", "macro F1"):
+        assert name in printed
+    table = json.loads((folder / "two/finetune.json").read_text())
+    assert [row["name"] for row in table["rows"]] == ["pretrained weights", "random weights"]
+    found = [t["metrics"]["test/finetune/accuracy"] for t in table["trainings"] if t["start"] == "pretrained"]
+    assert len(found) == 2
+    metrics = table["rows"][0]["metrics"]
+    assert metrics["finetune/accuracy"] == pytest.approx(statistics.mean(found))
+    assert metrics["finetune/accuracy_std"] == pytest.approx(statistics.stdev(found))
+    assert statistics.mean(found) > 0.6
+    cell = folder / "two/pretrained/seed_1"
+    for file in ("config.yaml", "metrics.csv", "report.html", "checkpoints/last.ckpt", "tokenizer/tokenizer.json"):
+        assert (cell / file).is_file(), file
+    with (cell / "metrics.csv").open() as file:
+        assert "eval/finetune/accuracy" in next(csv.reader(file))
+
+    times = {path: path.stat().st_mtime_ns for path in folder.glob("two/*/*/checkpoints/last.ckpt")}
+    assert len(times) == 4
+    (folder / "two/random/seed_1/summary.json").unlink()
+    assert main([*TWO, "run_dir=two", "ckpt=last"]) == 0
+    again = json.loads((folder / "two/finetune.json").read_text())
+    assert again["rows"] == table["rows"], "the repeated training ends as it had"
+    kept = {path for path, time in times.items() if path.stat().st_mtime_ns == time}
+    assert {path.parents[1].name for path in times.keys() - kept} <= {"seed_1"}
+    assert len(kept) >= 3
+    capsys.readouterr()
+    assert main([*TWO, "run_dir=two", "ckpt=last", "optim.lr=1e-4"]) == 1
+    assert "holds a training with other settings (optim)" in capsys.readouterr().err
+
+
+def test_starts_from_the_runs_weights_and_judges_again(folder, capsys):
+    command = ["finetune", "run=run", *DATA, *SMALL, "method.freeze=encoder", "trainer.max_epochs=1", "run_dir=frozen"]
+    assert main(command) == 0
+    before = read_checkpoint(folder / "run/checkpoints/last.ckpt")["state_dict"]
+    after = read_checkpoint(folder / "frozen/pretrained/seed_0/checkpoints/last.ckpt")["state_dict"]
+    names = [name for name in before if name.startswith("encoder.")]
+    assert names and all(torch.equal(before[name], after[name]) for name in names)
+    cell = "frozen/pretrained/seed_0"
+    first = json.loads((folder / cell / "evaluation.json").read_text())["rows"]
+    assert main(["evaluate", f"run={cell}"]) == 0
+    assert json.loads((folder / cell / "evaluation.json").read_text())["rows"] == first
+
+
+def test_the_best_checkpoint_on_val(folder, capsys):
+    command = ["finetune", "run=null", "encoder=bert_tiny", *DATA, *SMALL, "data.vocab_size=120", "select=best"]
+    assert main([*command, "trainer.max_epochs=3", "run_dir=best"]) == 0
+    assert "best checkpoint" in capsys.readouterr().out
+    cell = folder / "best/random/seed_0"
+    with (cell / "metrics.csv").open() as file:
+        values = [row["eval/finetune/accuracy"] for row in csv.DictReader(file)]
+    values = [float(value) for value in values if value]
+    state = read_checkpoint(cell / "checkpoints/last.ckpt")["callbacks"]["KeepBest"]
+    assert state["best"] == pytest.approx(max(values))
+    first = json.loads((cell / "evaluation.json").read_text())["rows"]
+    assert main(["evaluate", f"run={cell}"]) == 0, "by the checkpoint that was chosen"
+    assert json.loads((cell / "evaluation.json").read_text())["rows"] == first
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["run=run"], "needs data with labels"),
+        ([*DATA], "needs run"),
+        (["run=nowhere", *DATA], "is no run directory"),
+        (["run=null", *DATA], "say which, such as encoder=bert_mini"),
+        (["run=run", "encoder=bert_tiny", *DATA], "the encoder is the run's own"),
+        (["run=null", "encoder=bert_tiny", "baseline=true", *DATA], "the same training twice"),
+        (["run=run", "data=digits"], "data= holds no text"),
+        (["run=run", *DATA, "select=first"], "Choose last, or best"),
+        (["run=run", *DATA, "seeds=[1,1]"], "Give different numbers"),
+        (["run=run", *DATA, "ckpt=x.ckpt"], "the weights to begin with come from run="),
+        (["run=run", *DATA, "method.freeze=9"], "Choose from none, embeddings, encoder"),
+        (["run=run", *DATA, "data.max_length=600"], "the encoder has 512 positions"),
+        (["run=run", "data=hub_text", "data.path=films.csv"], "Set data.label_column"),
+        (["run=run", *DATA, "task=similarity"], "Similarity needs second_input_ids, score, but HubText"),
+        (["run=run", *DATA, "task=translaton"], "Did you mean task=translation?"),
+    ],
+)
+def test_errors_are_one_message(args, message, capsys):
+    assert main(["finetune", *args, "trainer=smoke", "run_dir=wrong"]) == 1
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert "Traceback" not in errors

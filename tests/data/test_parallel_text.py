@@ -1,0 +1,68 @@
+import gzip
+import json
+
+import pytest
+import torch
+
+from ssl_lab.data.parallel_text import ParallelText
+
+EN = [f"A dog number {k}." for k in range(20)]
+DE = [f"Ein größer Hund, Nummer {k}: 'gut'!" for k in range(20)]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for split, stop in (("train", 20), ("val", 4)):
+        (tmp_path / f"{split}.en").write_text("\n".join(EN[:stop]) + "\n")
+        with gzip.open(tmp_path / f"{split}.de.gz", "wt", encoding="utf-8") as file:
+            file.write("\n".join(DE[:stop]) + "\n")
+    return tmp_path
+
+
+def test_lines_stay_together_and_translations_are_decoded_to_what_they_were(folder):
+    data = ParallelText(str(folder), "en", "de", vocab_size=200, target_vocab_size=400)
+    assert sum(len(data.references(split)) for split in ("train", "test")) == 20
+    assert data.references("val") == DE[:4]
+    columns = data.columns("val")
+    assert data.target_tokenizer.batch_decode(columns["target_input_ids"], skip_special_tokens=True) == DE[:4]
+    assert data.tokenizer.decode(columns["input_ids"][1], skip_special_tokens=True) == "a dog number 1."
+    pad, begin, end = data.spec.target_ids
+    assert (columns["target_input_ids"][:, 0] == begin).all()
+    assert ((columns["target_input_ids"] == end).sum(1) == 1).all()
+    batch = next(iter(data.eval_dataloader("val")))
+    assert torch.equal(batch["target_attention_mask"] == 1, batch["target_input_ids"] != pad)
+    assert torch.equal(batch["attention_mask"] == 1, batch["input_ids"] != data.tokenizer.pad_token_id)
+
+
+def test_the_same_text_gives_the_same_target_ids(folder):
+    vocab = [
+        ParallelText(str(folder), "en", "de", vocab_size=200, target_vocab_size=400).target_tokenizer.get_vocab()
+        for _ in range(2)
+    ]
+    assert vocab[0] == vocab[1]
+
+
+def test_named_files_tables_and_a_shared_tokenizer(folder, tmp_path):
+    named = ParallelText({"train": f"{folder}/train", "test": f"{folder}/val"}, "en", "de", vocab_size=200)
+    assert named.references("test") == DE[:4]
+    named.tokenizer.save_pretrained(tmp_path / "tok")
+    shared = ParallelText(
+        str(folder), "en", "de", tokenizer=str(tmp_path / "tok"), target_tokenizer=str(tmp_path / "tok")
+    )
+    assert shared.spec.target_ids == (0, named.tokenizer.cls_token_id, named.tokenizer.sep_token_id)
+    rows = [{"translation": {"en": a, "de": b}} for a, b in zip(EN, DE, strict=True)]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    table = ParallelText(str(tmp_path / "x.jsonl"), "en", "de", vocab_size=200)
+    assert set(table.references("test")) < set(DE)
+
+
+def test_files_that_do_not_fit(folder):
+    (folder / "train.en").write_text("one line\n")
+    with pytest.raises(ValueError, match="has 1 lines but .* 20"):
+        ParallelText(str(folder), "en", "de").columns("train")
+    with pytest.raises(FileNotFoundError, match=r"Neither .*train\.fr nor train\.fr\.gz is there"):
+        ParallelText(str(folder), "en", "fr").columns("train")
+    (folder / "test_2016.en").write_text("")
+    (folder / "test_2017.en").write_text("")
+    with pytest.raises(ValueError, match="test_2016 and test_2017 in .* are named after test"):
+        ParallelText(str(folder), "en", "de").columns("train")

@@ -1,0 +1,78 @@
+import gzip
+import json
+
+import pytest
+
+from ssl_lab.data.question_answering import QuestionAnswering
+
+
+def article(number, *, filler=0):
+    context = (
+        f"Town {number} lies by a river. " + "It is old and quiet. " * filler + f"Its mayor is Ms. Smith{number}, 40."
+    )
+    answers = [{"text": f"Ms. Smith{number}", "answer_start": context.index("Ms.")}, {"text": f"Smith{number}"}]
+    qas = [
+        {"id": f"{number}a", "question": f"Who is mayor of Town {number}?", "answers": answers},
+        {
+            "id": f"{number}b",
+            "question": "Where does it lie?",
+            "answers": [{"text": "by a river", "answer_start": context.index("by")}],
+        },
+    ]
+    return {"title": str(number), "paragraphs": [{"context": context, "qas": qas}]}
+
+
+@pytest.fixture
+def file(tmp_path):
+    with gzip.open(tmp_path / "train.json.gz", "wt") as stream:
+        json.dump({"version": "1.1", "data": [article(k, filler=k % 3 * 5) for k in range(10)]}, stream)
+    return str(tmp_path / "train.json.gz")
+
+
+def data(file, **settings):
+    return QuestionAnswering(
+        file, **{"max_length": 40, "max_question_length": 10, "doc_stride": 8, "vocab_size": 300, **settings}
+    )
+
+
+def test_answers_map_back_to_the_text_and_each_is_whole_in_a_window(file):
+    found = data(file)
+    for split in ("train", "val", "test"):
+        columns, numbers = found.columns(split), found.question_of_row(split).tolist()
+        questions = found.questions(split)
+        whole = set()
+        for row, number in enumerate(numbers):
+            start, end = int(columns["start_position"][row]), int(columns["end_position"][row])
+            if start:
+                assert found.text_of(split, row, start, end) == questions[number].answers[0]
+                assert columns["context_mask"][row, start : end + 1].all()
+                assert (columns["token_type_ids"][row, start : end + 1] == 1).all()
+                whole.add(number)
+        assert whole == set(range(len(questions)))
+    assert len(found.columns("train")["input_ids"]) > len(found.questions("train")), "there are long texts"
+
+
+def test_no_text_is_in_two_splits(file):
+    found = data(file)
+    towns = [{q.id[:-1] for q in found.questions(split)} for split in ("train", "val", "test")]
+    assert sum(map(len, towns)) == len(set.union(*towns)) == 10
+
+
+def test_long_questions_are_cut(file):
+    found = data(file, max_question_length=3)
+    mask, types = found.columns("train")["context_mask"], found.columns("train")["token_type_ids"]
+    assert (mask.int().argmax(1) == 1 + 3 + 1).all()
+    assert (types[mask] == 1).all()
+
+
+def test_what_is_no_squad_file(tmp_path, file):
+    (tmp_path / "a.json").write_text('{"data": [{"paragraphs": [{}]}]}')
+    with pytest.raises(ValueError, match="a.json is no SQuAD file: KeyError"):
+        data(str(tmp_path / "a.json")).columns("train")
+    content = {"data": [article(0)]}
+    content["data"][0]["paragraphs"][0]["qas"][1]["answers"] = []
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="1 questions without an answer, such as 0b"):
+        data(str(tmp_path / "a.json")).columns("train")
+    with pytest.raises(ValueError, match="Raise data.max_length, or lower data.doc_stride"):
+        data(file, doc_stride=30)
