@@ -11,6 +11,7 @@ TITLES = {
     "experiments": "experiment",
     "tasks": "task",
     "views": "views",
+    "maskings": "masking",
     "evaluations": "evaluation",
     "optimizers": "optim",
     "trainers": "trainer",
