@@ -16,12 +16,11 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from rich.console import Console
 
 from ssl_lab.cli import config
 from ssl_lab.cli.errors import explain
 from ssl_lab.cli.paths import config_dir
-from ssl_lab.cli.process import compose_settings, find_device, prepare_process
+from ssl_lab.cli.process import compose_settings, find_device, prepare_process, print_table, refuse_ranks_in_sweep
 from ssl_lab.data.base import DataModule
 from ssl_lab.data.prepare import prepare as write_shards
 from ssl_lab.data.text import TextModule
@@ -34,7 +33,6 @@ from ssl_lab.engine.run_dir import environment, read_json, update_summary, write
 from ssl_lab.report.compare import run_labels, side_by_side
 from ssl_lab.report.page import write_report
 from ssl_lab.report.run import read_run
-from ssl_lab.report.tables import results_table
 
 
 def pretrain(args: list[str]) -> int:
@@ -87,7 +85,7 @@ def _run(cfg: DictConfig) -> float | None:
     protocols = config.build_protocols(cfg.evaluation)
     engine.check_needs(method, protocols, datamodule)
     trainer = config.build_trainer(cfg, run_dir, progress_bar=sys.stdout.isatty())
-    _refuse_ranks_in_sweep(trainer, hydra_cfg.mode)
+    refuse_ranks_in_sweep(trainer, hydra_cfg.mode)
     checkpoint = find_checkpoint(run_dir) if cfg.ckpt == "last" else cfg.ckpt and Path(cfg.ckpt)
 
     if trainer.is_global_zero:
@@ -130,22 +128,9 @@ def _run(cfg: DictConfig) -> float | None:
 def _conclude(run_dir: Path) -> None:
     evaluation = read_json(run_dir / "evaluation.json")
     if evaluation:
-        _print_table(evaluation)
+        print_table(evaluation)
     seconds = read_json(run_dir / "summary.json")["training_time_sec"]
     print(f"Trained in {seconds:.0f} s. Report: {write_report(run_dir)}")
-
-
-def _print_table(evaluation: dict[str, Any]) -> None:
-    Console(width=None if sys.stdout.isatty() else 120).print(results_table(evaluation))
-
-
-def _refuse_ranks_in_sweep(trainer: L.Trainer, mode: RunMode | None) -> None:
-    environment = getattr(trainer.strategy, "cluster_environment", None)
-    if mode == RunMode.MULTIRUN and trainer.world_size > 1 and not environment.creates_processes_externally:  # type: ignore[union-attr]
-        raise ValueError(
-            f"A sweep in this process cannot start {trainer.world_size} ranks itself: each rank would start the whole "
-            "sweep again. Use trainer.devices=1, start the sweep with torchrun, or one command per run."
-        )
 
 
 def evaluate(args: list[str]) -> int:
@@ -186,7 +171,7 @@ def evaluate(args: list[str]) -> int:
         written.append(f"Written to {run_dir / name}." + (f" Report: {write_report(run_dir)}" if own else ""))
         tables.append(table)
     labels = run_labels([read_run(run_dir) for run_dir in run_dirs])
-    _print_table(side_by_side(tables, labels) if len(tables) > 1 else tables[0])
+    print_table(side_by_side(tables, labels) if len(tables) > 1 else tables[0])
     print("\n".join(written))
     return 0
 

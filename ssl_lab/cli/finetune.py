@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ssl_lab import distributed
 from ssl_lab.cli import config
-from ssl_lab.cli.commands import _compose, _print_table, _refuse_ranks_in_sweep
+from ssl_lab.cli.process import compose_settings, print_table, refuse_ranks_in_sweep
 from ssl_lab.data.base import DataModule
 from ssl_lab.engine import pretrain as engine
 from ssl_lab.engine.callbacks import InterruptedRunError
@@ -45,7 +45,7 @@ class Cell:
 
 def finetune(args: list[str]) -> int:
     """``ssl-lab finetune``: train every cell that is not finished, then print all of them in one table."""
-    cfg = _compose("finetune", args)
+    cfg = compose_settings("finetune", args)
     _check(cfg)
     root = Path(cfg.run_dir)
     run_spec = _take_over_run(cfg)
@@ -72,7 +72,7 @@ def finetune(args: list[str]) -> int:
         seeds = ", ".join(map(str, cfg.seeds))
         spread = f"mean ± standard deviation over seeds {seeds}" if len(cfg.seeds) > 1 else f"seed {seeds}"
         print(f"\n{datamodule.title}, test split, {cfg.select} checkpoint, {spread}")
-        _print_table(table)
+        print_table(table)
         print(f"Written to {root / 'finetune.json'}.")
     return 0
 
@@ -181,7 +181,7 @@ def _train(
     protocols = config.build_protocols(cfg.evaluation)
     engine.check_needs(method, protocols, datamodule)
     trainer = config.build_trainer(cfg, run_dir, progress_bar=sys.stdout.isatty())
-    _refuse_ranks_in_sweep(trainer, RunMode.RUN if alone else RunMode.MULTIRUN)
+    refuse_ranks_in_sweep(trainer, RunMode.RUN if alone else RunMode.MULTIRUN)
     checkpoint = run_dir / LAST_CHECKPOINT if resume and (run_dir / LAST_CHECKPOINT).is_file() else None
     if trainer.is_global_zero:
         config.save_config(cfg, list(args), datamodule, run_dir, spec=spec)

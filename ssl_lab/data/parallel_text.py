@@ -44,7 +44,8 @@ class ParallelText(TextModule):
             to train one.
         target_vocab_size: Number of its ids if it is trained.
         target_max_length: Tokens of a translation, begin and end included.
-        tokenizer: Folder or hub identifier of the source's tokenizer; None to train WordPiece on the ``train`` split.
+        tokenizer: Folder or hub identifier of the source's tokenizer; None to train one on the ``train`` split.
+        tokenizer_kind: What is trained: ``wordpiece``, ``bpe``, ``unigram`` or ``characters``.
         vocab_size: Number of ids of a tokenizer that is trained.
         max_length: Tokens of a text to translate, special tokens included.
         val_fraction: Share of the training pairs held out as ``val`` where the source has none; 0 for none.
@@ -70,6 +71,7 @@ class ParallelText(TextModule):
         target_vocab_size: int = 8192,
         target_max_length: int = 64,
         tokenizer: str | None = None,
+        tokenizer_kind: str = "wordpiece",
         vocab_size: int = 8192,
         max_length: int = 64,
         val_fraction: float = 0.1,
@@ -82,8 +84,11 @@ class ParallelText(TextModule):
     ) -> None:
         super().__init__(
             tokenizer=tokenizer,
+            tokenizer_kind=tokenizer_kind,
             vocab_size=vocab_size,
             max_length=max_length,
+            framing="encoder",
+            packing=False,
             val_fraction=val_fraction,
             test_fraction=test_fraction,
             split_seed=split_seed,

@@ -53,7 +53,8 @@ class QuestionAnswering(TextModule):
         path: SQuAD json file, gzipped or not; a folder of such files whose names say their split (train, val or valid or
             dev, test); or a file for each split.
         doc_stride: Tokens that neighbouring windows share.
-        tokenizer: Folder or hub identifier of a tokenizer; None to train WordPiece on the ``train`` split.
+        tokenizer: Folder or hub identifier of a tokenizer; None to train one on the ``train`` split.
+        tokenizer_kind: What is trained: ``wordpiece``, ``bpe``, ``unigram`` or ``characters``.
         vocab_size: Number of ids of a tokenizer that is trained.
         max_length: Tokens of a row: question, window and special tokens.
         max_question_length: Tokens of a question; longer ones are cut.
@@ -78,6 +79,7 @@ class QuestionAnswering(TextModule):
         *,
         doc_stride: int = 64,
         tokenizer: str | None = None,
+        tokenizer_kind: str = "wordpiece",
         vocab_size: int = 8192,
         max_length: int = 256,
         max_question_length: int = 64,
@@ -91,8 +93,11 @@ class QuestionAnswering(TextModule):
     ) -> None:
         super().__init__(
             tokenizer=tokenizer,
+            tokenizer_kind=tokenizer_kind,
             vocab_size=vocab_size,
             max_length=max_length,
+            framing="encoder",
+            packing=False,
             val_fraction=val_fraction,
             test_fraction=test_fraction,
             split_seed=split_seed,

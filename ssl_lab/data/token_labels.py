@@ -42,7 +42,8 @@ class TokenLabels(TextModule):
         tag_position: Column of the tag in column files; -1 is the last.
         words_column: Column of the lists of words in tables.
         tags_column: Column of the lists of tags in tables.
-        tokenizer: Folder or hub identifier of a tokenizer; None to train WordPiece on the ``train`` split.
+        tokenizer: Folder or hub identifier of a tokenizer; None to train one on the ``train`` split.
+        tokenizer_kind: What is trained: ``wordpiece``, ``bpe``, ``unigram`` or ``characters``.
         vocab_size: Number of ids of a tokenizer that is trained.
         max_length: Tokens of a row, special tokens included.
         val_fraction: Share of the training sentences held out as ``val`` where the source has none; 0 for none.
@@ -64,6 +65,7 @@ class TokenLabels(TextModule):
         words_column: str = "tokens",
         tags_column: str = "tags",
         tokenizer: str | None = None,
+        tokenizer_kind: str = "wordpiece",
         vocab_size: int = 8192,
         max_length: int = 128,
         val_fraction: float = 0.1,
@@ -76,8 +78,11 @@ class TokenLabels(TextModule):
     ) -> None:
         super().__init__(
             tokenizer=tokenizer,
+            tokenizer_kind=tokenizer_kind,
             vocab_size=vocab_size,
             max_length=max_length,
+            framing="encoder",
+            packing=False,
             val_fraction=val_fraction,
             test_fraction=test_fraction,
             split_seed=split_seed,
