@@ -8,6 +8,8 @@ from typing import Any, ClassVar, final
 
 import lightning as L
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from lightning.pytorch.utilities.enums import GradClipAlgorithmType
 from torch import Tensor, nn
 
 from ssl_lab.optim import Optim
@@ -89,6 +91,24 @@ class Method(L.LightningModule, ABC):
         """Lightning's, and then :meth:`after_step`."""
         super().optimizer_step(*args, **kwargs)
         self.after_step()
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Lightning's, and in bf16 for fused optimizers too.
+
+        Lightning refuses these under any mixed precision, as they scale gradients back by themselves; in bf16 nothing is
+        scaled.
+        """
+        plugin = self.trainer.precision_plugin
+        if isinstance(plugin, MixedPrecision) and plugin.scaler is None and gradient_clip_val is not None:
+            algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+            Precision.clip_gradients(plugin, optimizer, gradient_clip_val, algorithm)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def after_step(self) -> None:
         """What follows each optimizer step, such as moving a teacher; nothing by default."""

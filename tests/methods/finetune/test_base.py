@@ -97,3 +97,16 @@ def test_trimming_leaves_every_token():
     assert short["label"].shape == (2,)
     assert trim(batch)["input_ids"].shape == (2, 8)
     assert trim({**batch, "attention_mask": torch.ones_like(ids)})["input_ids"].shape == (2, 10)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_gradients_are_clipped_in_any_precision(precision, tmp_path):
+    method = build()
+    norms = []
+    method.on_before_zero_grad = lambda optimizer: norms.append(
+        torch.stack([p.grad.norm() for p in method.parameters() if p.grad is not None]).norm()
+        if method.head[1].weight.grad is not None
+        else torch.tensor(0.0)
+    )
+    fit(method, LabelledText(), tmp_path, gradient_clip_val=1e-3, precision=precision, limit_train_batches=3)
+    assert max(norms) == pytest.approx(1e-3, rel=1e-3)
