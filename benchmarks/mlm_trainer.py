@@ -17,6 +17,8 @@ busy machine disturbs less.
 
 import argparse
 import gzip
+import json
+import logging
 import multiprocessing
 import platform
 import statistics
@@ -208,6 +210,7 @@ def in_own_process(*settings):
 
 def _run(name, args, precision, folder):
     warnings.filterwarnings("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     transformers.logging.set_verbosity_error()
     datasets.disable_progress_bars()
     torch.manual_seed(0)
@@ -219,7 +222,7 @@ def prepare(args, folder):
     """One tokenizer and one file of texts for all; returns the number of texts."""
     texts = texts_of(args)
     train_wordpiece(lambda: iter([texts]), vocab_size=args.vocab_size).save_pretrained(folder / "tokenizer")
-    datasets.Dataset.from_dict({"text": texts}).to_json(folder / "texts.jsonl")
+    (folder / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     return len(texts)
 
 
