@@ -13,6 +13,7 @@ from arrays import ArrayImages
 
 from ssl_lab import distributed
 from ssl_lab.evaluation.evaluate import evaluate
+from ssl_lab.evaluation.finetuned import TextClasses
 from ssl_lab.evaluation.knn import KNN
 from ssl_lab.evaluation.label_free import FeatureStd, RankMe, Uniformity
 from ssl_lab.evaluation.linear import FewLabelProbe, LinearProbe
@@ -21,7 +22,7 @@ from ssl_lab.evaluation.views import Alignment, LiDAR
 
 PROTOCOLS = (
     *(KNN(), LinearProbe(), FewLabelProbe(num_draws=2), SampleQuality(num_samples=20)),
-    *(RankMe(), Uniformity(), FeatureStd(), Alignment(), LiDAR()),
+    *(RankMe(), Uniformity(), FeatureStd(), Alignment(), LiDAR(), TextClasses()),
 )
 num_images = 0
 
@@ -44,6 +45,7 @@ def all_metrics():
     capabilities = {
         "features": faint_features,
         "view_features": faint_views,
+        "class_logits": lambda batch: batch["image"][:, 0, 3:5, 2].float(),
         "sample": lambda num_samples, generator: torch.rand(num_samples, 1, 8, 8, generator=generator),
     }
     return evaluate(capabilities, PROTOCOLS, datamodule, device=torch.device("cpu"))
