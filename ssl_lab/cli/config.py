@@ -88,7 +88,7 @@ def save_config(cfg: DictConfig, overrides: list[str], datamodule: DataModule, r
 
 
 def load_run(run_dir: Path) -> tuple[DictConfig, DataSpec, Method]:
-    """Configuration, data facts and method of a run, with the weights of its last checkpoint.
+    """Configuration, data facts and method of a run, with the weights of its last checkpoint; never compiled.
 
     Raises:
         FileNotFoundError: If the directory is no run or has no checkpoint.
@@ -102,6 +102,7 @@ def load_run(run_dir: Path) -> tuple[DictConfig, DataSpec, Method]:
     assert isinstance(cfg, DictConfig)
     checkpoint = find_checkpoint(run_dir)
     spec = read_spec(run_dir)
+    cfg.compile = False  # each new shape, such as each length of a text, would wait for the compiler
     method = build_method(cfg, spec)
     load_weights(method, checkpoint)
     return cfg, spec, method.eval()
