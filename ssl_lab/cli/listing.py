@@ -10,6 +10,7 @@ TITLES = {
     "encoders": "encoder",
     "experiments": "experiment",
     "views": "views",
+    "maskings": "masking",
     "evaluations": "evaluation",
     "optimizers": "optim",
     "trainers": "trainer",

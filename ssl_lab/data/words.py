@@ -22,7 +22,7 @@ def continuing_tokens(tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
     if model["type"] == "WordPiece":
         prefix = model["continuing_subword_prefix"]
         return tuple(sorted(i for token, i in vocab.items() if token.startswith(prefix) and token != prefix))
-    if model["type"] in ("BPE", "Unigram"):
+    if model["type"] == "Unigram" or (model["type"] == "BPE" and model["merges"]):
         marks = [mark for mark in (_SPACE_OF_BYTES, _SPACE_OF_PIECES) if any(t.startswith(mark) for t in vocab)]
         begins = (*marks, *_OTHER_BLANKS)
         return tuple(sorted(i for token, i in vocab.items() if not token.startswith(begins))) if marks else ()

@@ -27,7 +27,8 @@ class CollapseAlarm(Callback):
 
     Collapse is either complete, one feature vector for all samples (the deviation of normalised features falls below
     ``MIN_STD`` :math:`/\sqrt{D}`), or leaves a single direction (their effective rank falls below ``MIN_RANK``). The loss
-    need not show it: a constant encoder is a perfect solution of many objectives.
+    need not show it: a constant encoder is a perfect solution of many objectives. Where it is none
+    (``Method.may_collapse``), nothing is said.
 
     Every logging interval it looks at features that the step has computed anyway.
 
@@ -61,7 +62,8 @@ class CollapseAlarm(Callback):
             return
         std = normalised_std(features)
         pl_module.log("train/feature_std", std)
-        if trainer.is_global_zero and not self._warned:
+        assert isinstance(pl_module, Method)
+        if trainer.is_global_zero and pl_module.may_collapse and not self._warned:
             self._warn(float(std), rank_of_differences(features), steps_done(trainer))
 
     def _warn(self, std: float, rank: float, step: int) -> None:

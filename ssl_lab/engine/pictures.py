@@ -107,13 +107,12 @@ def render(grid: ImageGrid) -> np.ndarray[Any, Any]:
 
 def sentences(picture: MaskedText, datamodule: Any) -> list[list[dict[str, Any]]]:
     """Masked sentences as tokens: the original text, and where it was masked the guess and whether it is right."""
-    tokenizer, pad_id = datamodule.tokenizer, datamodule.spec.pad_id
+    pad_id = datamodule.spec.pad_id
     lines = []
     for ids, labels, guesses in zip(picture.input_ids, picture.labels, picture.guesses, strict=True):
         masked = labels != -100
         original = torch.where(masked, labels, ids)
-        tokens = tokenizer.convert_ids_to_tokens(original.tolist())
-        guessed = tokenizer.convert_ids_to_tokens(guesses.tolist())
+        tokens, guessed = (_pieces(row.tolist(), datamodule) for row in (original, guesses))
         lines.append(
             [
                 {
@@ -126,6 +125,19 @@ def sentences(picture: MaskedText, datamodule: Any) -> list[list[dict[str, Any]]
             ]
         )
     return lines
+
+
+def _pieces(ids: list[int], datamodule: Any) -> list[str | None]:
+    """Tokens as text, those that go on with a word with ``##`` before them; None for ids that the tokenizer has not."""
+    tokenizer, spec = datamodule.tokenizer, datamodule.spec
+    continues, special = set(spec.continues_word), set(spec.special_ids)
+
+    def piece(i: int, token: str | None) -> str | None:
+        if token is None or not continues or i in special or token.startswith("##"):
+            return token
+        return ("##" if i in continues else "") + tokenizer.convert_tokens_to_string([token]).strip()
+
+    return [piece(i, token) for i, token in zip(ids, tokenizer.convert_ids_to_tokens(ids), strict=True)]
 
 
 def _as_markdown(picture: MaskedText, datamodule: DataModule) -> str:

@@ -24,10 +24,10 @@ class LanguageModelling(Protocol):
     .. math:: \mathrm{ppl} = e^{\ell}, \quad \mathrm{ppl}_\mathrm{word} = e^{\ell T / W}, \quad
         \mathrm{ppl}_\mathrm{byte} = e^{\ell T / B}, \quad \mathrm{bits\ per\ byte} = \frac{\ell T}{B \ln 2}
 
-    where T counts the tokens of the split, W the words between white space and B the bytes in UTF-8 of its raw text. Perplexity
-    per token compares models with one tokenizer only; the others compare any. A token with nothing before it, the first of a
-    row, is not predicted; it counts in T, as if it cost as much as the others, unless it is a special token. Of text that
-    was normalised or has unknown tokens, fewer bits are needed than of the raw text.
+    where T counts the tokens of the split, W the words between white space and B the bytes in UTF-8 of its raw text.
+    Perplexity per token compares models with one tokenizer only; the others compare any. A token with nothing before it, the
+    first of a row, is not predicted; it counts in T, as if it cost as much as the others, unless it is a special token.
+    Of text that was normalised or has unknown tokens, fewer bits are needed than of the raw text.
 
     Sums are kept in fp64, so batch sizes do not matter. Metrics: ``language_modelling/loss`` in nats per token,
     ``language_modelling/perplexity``, ``language_modelling/unigram_perplexity`` of the frequencies of tokens in the

@@ -40,6 +40,7 @@ class CausalLM(Method):
     """
 
     modality: ClassVar[Modality] = "text"
+    may_collapse: ClassVar[bool] = False
     encoder: TextTransformer
 
     def __init__(self, encoder: TextTransformer, optim: Optim) -> None:

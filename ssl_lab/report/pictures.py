@@ -35,6 +35,11 @@ _TITLES = {
         "Each row asks which column belongs to it: the brighter, the more similar. Partners lie on the diagonal.",
     ),
     "masked_sentences": ("Hidden words", "Some words of unseen sentences were hidden; the model guessed them."),
+    "next_words": ("Next words", "The model guessed each word of unseen sentences from those before it."),
+    "denoised_sentences": (
+        "Cut-out words",
+        "Spans of unseen sentences were cut out; the model wrote them word by word.",
+    ),
 }
 
 

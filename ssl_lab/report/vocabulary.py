@@ -76,6 +76,10 @@ def _masked(column: str, better: Better, *, percent: bool = False, format: str =
     return Metric(table="masked", column=column, better=better, percent=percent, format=format)
 
 
+def _language(column: str, better: Better = "lower", *, format: str = ".1f") -> Metric:
+    return Metric(table="language", column=column, better=better, format=format)
+
+
 def _nats(column: str, better: Better = "") -> Metric:
     return Metric(table="likelihood", column=column, panel=f"{column}, nats per image", better=better)
 
@@ -97,6 +101,7 @@ _REAL = "real images (floor)"
 _PERPLEXITY = _masked("masked perplexity", "lower")
 _MASKED_ACCURACY = _masked("hidden words guessed right, %", "higher", percent=True)
 _MASKED_LOSS = _masked("cross entropy, nats", "lower", format=".3f")
+_TOKEN_PERPLEXITY = _language("perplexity per token")
 _BITS = Metric(table="likelihood", column="bits per pixel value", better="lower", format=".3f")
 _FRECHET = _distance("Fréchet distance, {0}")
 _FRECHET_N = _distance("Fréchet distance, {0}, {1} samples")
@@ -147,6 +152,16 @@ _PATTERNS: tuple[tuple[str, Metric], ...] = (
     (r"masked/unigram_accuracy", replace(_MASKED_ACCURACY, reference=_UNIGRAM, line=_UNIGRAM)),
     (r"masked/loss", _MASKED_LOSS),
     (r"masked/unigram_loss", replace(_MASKED_LOSS, reference=_UNIGRAM, line=_UNIGRAM)),
+    (r"pseudo_perplexity/perplexity", _masked("pseudo-perplexity", "lower")),
+    (r"pseudo_perplexity/loss", _masked("pseudo cross entropy, nats", "lower", format=".3f")),
+    (r"language_modelling/bits_per_byte", _language("bits per byte", format=".3f")),
+    (r"language_modelling/perplexity", _TOKEN_PERPLEXITY),
+    (r"language_modelling/unigram_perplexity", replace(_TOKEN_PERPLEXITY, reference=_UNIGRAM, line=_UNIGRAM)),
+    (r"language_modelling/word_perplexity", _language("perplexity per word")),
+    (r"language_modelling/byte_perplexity", _language("perplexity per byte", format=".3f")),
+    (r"language_modelling/loss", _language("cross entropy, nats per token", format=".3f")),
+    (r"denoising/perplexity", _language("perplexity of spans")),
+    (r"denoising/loss", _language("cross entropy of spans, nats", format=".3f")),
     (r"elbo/bits_per_dim", _BITS),
     (r"elbo/baseline_bits_per_dim", replace(_BITS, reference=_FACTORISED, line=_FACTORISED)),
     (r"elbo/elbo", _nats("ELBO", "higher")),
@@ -197,6 +212,12 @@ TABLES: dict[str, tuple[str, str]] = {
         "Guessing hidden words",
         "Some words are hidden and the model guesses them from the rest of the sentence. Masked perplexity is the "
         "number of equally likely words it hesitates between.",
+    ),
+    "language": (
+        "Predicting unseen text",
+        "The model reads a text and predicts each token, or each token of a span that was cut out, from those before it. "
+        "Perplexity is the number of equally likely tokens it hesitates between; bits per byte are what it would need to "
+        "store the text, and compare models with different tokenizers.",
     ),
     "likelihood": (
         "Likelihood of unseen images (ELBO and its parts in nats per image)",

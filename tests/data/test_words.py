@@ -62,5 +62,5 @@ def test_wordpiece_marks_what_continues():
 
 def test_characters_do_not_tell():
     vocab = {token: i for i, token in enumerate(["<pad>", "<eos>", *sorted(set(TEXTS[0]))])}
-    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<pad>"))
-    assert continuing_tokens(wrapped(tokenizer)) == ()
+    for model in (models.WordLevel(vocab, unk_token="<pad>"), models.BPE(vocab={**vocab, "Ġ": len(vocab)}, merges=[])):
+        assert continuing_tokens(wrapped(Tokenizer(model))) == ()

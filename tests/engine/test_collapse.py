@@ -49,6 +49,14 @@ def test_repulsion_prevents_it_and_nothing_is_said(tmp_path):
     assert min(spread) > 0.1
 
 
+def test_nothing_is_said_where_it_is_no_failure(tmp_path):
+    method = Tiny(TinyEncoder(Noise().spec))
+    method.may_collapse = False
+    spread, messages = train(tmp_path, method)
+    assert spread[-1] < 0.01
+    assert not messages
+
+
 def test_a_constant_encoder_is_reported_at_the_first_look(tmp_path):
     method = Tiny(TinyEncoder(Noise().spec))
     last = method.encoder.layers[-1]
