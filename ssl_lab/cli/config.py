@@ -117,7 +117,7 @@ def read_run(run_dir: Path) -> tuple[DictConfig, DataSpec]:
 
 
 def load_run(run_dir: Path) -> tuple[DictConfig, DataSpec, Method]:
-    """Configuration, data facts and method of a run, with the weights of the checkpoint that it was judged by.
+    """Configuration, data facts and method of a run, with the weights of the checkpoint that it was judged by; never compiled.
 
     Raises:
         FileNotFoundError: If the directory is no run or has no checkpoint.
@@ -126,6 +126,7 @@ def load_run(run_dir: Path) -> tuple[DictConfig, DataSpec, Method]:
     cfg, spec = read_run(run_dir)
     best = cfg.get("select") == "best" and (run_dir / BEST_CHECKPOINT).is_file()
     checkpoint = run_dir / BEST_CHECKPOINT if best else find_checkpoint(run_dir)
+    cfg.compile = False  # each new shape, such as each length of a text, would wait for the compiler
     method = build_method(cfg, spec)
     load_weights(method, checkpoint)
     return cfg, spec, method.eval()

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,14 @@ def test_masks_are_filled_with_guesses_and_a_completed_text(mlm, capsys):
         assert len(shares) == 3 and shares == sorted(shares, reverse=True) and sum(shares) <= 100.1
     assert "miles" in second
     assert re.fullmatch(r"the \S+ runs 3 \S+\.", completed) and "[MASK]" not in completed
+
+
+def test_a_run_that_was_compiled_is_used_as_it_is(mlm, tmp_path, capsys):
+    run_dir = shutil.copytree(mlm, tmp_path / "compiled")
+    settings = (run_dir / "config.yaml").read_text()
+    (run_dir / "config.yaml").write_text(settings.replace("compile: false", "compile: true"))
+    assert config.load_run(run_dir)[2].encoder._compiled_call_impl is None
+    assert sample(capsys, f"run={run_dir}", "text=a [MASK]") == sample(capsys, f"run={mlm}", "text=a [MASK]")
 
 
 @pytest.mark.parametrize(
