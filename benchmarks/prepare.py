@@ -114,7 +114,7 @@ def until_first_batch(overrides, environment, *, then):
             return {
                 "wall_time_sec": float(now) - start,
                 "processor_time_sec": float(processor),
-                "batches_done": int(step),
+                "batch_number": int(step),
             }
     raise SystemExit(f"{command} ended before its first batch")
 
