@@ -110,9 +110,9 @@ class ParallelText(TextModule):
 
     @property
     def title(self) -> str:
-        """Both languages, and the last part of the path."""
-        path = self.path if isinstance(self.path, str) else next(iter(self.path.values()))
-        return f"{Path(path).name} {self.source}-{self.target}"
+        """The last part of the path, or the folder of named files, and both languages."""
+        path = Path(self.path) if isinstance(self.path, str) else Path(self.path["train"]).absolute().parent
+        return f"{path.name} {self.source}-{self.target}"
 
     @cached_property
     def target_tokenizer(self) -> PreTrainedTokenizerFast:

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import signal
 import statistics
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 
 from ssl_lab.cli.main import main
 from ssl_lab.engine.checkpoint import read_checkpoint
+from ssl_lab.methods.finetune.classification import Classification
 
 SMALL = ["trainer.accelerator=cpu", "data.batch_size=8", "data.max_length=16", "optim.lr=1e-3"]
 
@@ -93,6 +96,33 @@ def test_the_best_checkpoint_on_val(folder, capsys):
     first = json.loads((cell / "evaluation.json").read_text())["rows"]
     assert main(["evaluate", f"run={cell}"]) == 0, "by the checkpoint that was chosen"
     assert json.loads((cell / "evaluation.json").read_text())["rows"] == first
+
+
+def test_an_interrupted_training_goes_on_to_the_same_weights(folder, capsys, monkeypatch):
+    command = ["finetune", "run=run", *DATA, *SMALL, "trainer.max_epochs=2", "method.layer_decay=0.7", "seeds=[0,1]"]
+    assert main([*command, "run_dir=whole"]) == 0
+    step, num_steps = Classification.training_step, 0
+
+    def interrupted(self, batch, batch_idx):
+        nonlocal num_steps
+        num_steps += 1
+        if num_steps == 27:  # within the second seed's second epoch
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(Classification, "training_step", interrupted)
+    assert main([*command, "run_dir=parts"]) == 1
+    assert "the same command and run_dir=parts ckpt=last" in capsys.readouterr().err
+    monkeypatch.setattr(Classification, "training_step", step)
+    assert main([*command, "run_dir=parts", "ckpt=last"]) == 0
+    for seed in (0, 1):
+        whole, parts = (
+            read_checkpoint(folder / name / f"pretrained/seed_{seed}/checkpoints/last.ckpt")["state_dict"]
+            for name in ("whole", "parts")
+        )
+        assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    tables = [json.loads((folder / name / "finetune.json").read_text())["rows"] for name in ("whole", "parts")]
+    assert tables[0] == tables[1]
 
 
 @pytest.mark.parametrize(
