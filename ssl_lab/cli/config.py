@@ -117,7 +117,7 @@ def read_run(run_dir: Path) -> tuple[DictConfig, DataSpec]:
 
 
 def load_run(run_dir: Path) -> tuple[DictConfig, DataSpec, Method]:
-    """Configuration, data facts and method of a run, with the weights of the checkpoint that it was judged by; never compiled.
+    """Configuration, data facts and method of a run, never compiled, with the weights that it was judged by.
 
     Raises:
         FileNotFoundError: If the directory is no run or has no checkpoint.

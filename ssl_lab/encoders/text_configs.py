@@ -12,8 +12,9 @@ from ssl_lab.types import DataSpec
 
 Objective: TypeAlias = Literal["masked", "causal", "denoising"]
 
-SIZES = {"tiny": (2, 128, 2), "mini": (4, 256, 4), "small": (4, 512, 8), "base": (12, 768, 12)}
-"""Layers, width and attention heads of the BERT miniatures (Turc et al., 2019, arXiv:1908.08962), for all architectures."""
+SIZES = {"tiny": (2, 128, 2), "nano": (4, 128, 4), "mini": (4, 256, 4), "small": (4, 512, 8), "base": (12, 768, 12)}
+"""Layers, width and attention heads, for all architectures: those of the BERT miniatures (Turc et al., 2019,
+arXiv:1908.08962), and ``nano``, which nanoGPT trains on a CPU."""
 
 NUM_SENTINELS = 100  # T5's extra ids
 NUM_POSITIONS = 512  # at least, so that a model can be tuned on longer texts than it was trained on

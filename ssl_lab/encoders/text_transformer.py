@@ -34,8 +34,8 @@ class TextTransformer(Encoder):
         spec: The text data it is built for.
         architecture: Of a new model: ``bert``, ``roberta``, ``modernbert``, ``gpt2`` or ``t5``. Ignored with
             ``pretrained``.
-        size: Of a new model, with the layers, width and heads of the BERT miniatures: ``tiny``, ``mini``, ``small`` or
-            ``base``. Ignored with ``pretrained``.
+        size: Of a new model, with the layers, width and heads of the BERT miniatures: ``tiny``, ``nano`` (4 layers, 128
+            wide), ``mini``, ``small`` or ``base``. Ignored with ``pretrained``.
         pretrained: A local folder or hub name of a language model to start from.
         dropout: Dropout in attention and hidden layers of a new model.
         pooling: ``mean`` over real tokens; ``first``: the state of the class token; ``last``: that of the last real
