@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -12,17 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from ssl_lab.data.hub import check_column, load_splits
 from ssl_lab.data.splits import UNLABELLED, Part, split_named
 from ssl_lab.data.text import TextModule, TextSource, token_ids
-from ssl_lab.data.tokenizer import load_tokenizer
+from ssl_lab.data.tokenizer import load_tokenizer, train_tokenizer
 from ssl_lab.types import DataSpec
-
-PAD, BEGIN, END = "[PAD]", "[BOS]", "[EOS]"
 
 
 class ParallelText(TextModule):
@@ -122,10 +119,7 @@ class ParallelText(TextModule):
             ValueError: If a loaded one has no tokens for begin and end.
         """
         if self.target_tokenizer_name is None:
-            part = self._parts["train"]
-            return train_byte_bpe(
-                (self._pairs[part.source][row][1] for row in part.rows), vocab_size=self.target_vocab_size
-            )
+            return train_tokenizer("bpe", lambda: [self.references("train")], vocab_size=self.target_vocab_size)
         tokenizer = load_tokenizer(self.target_tokenizer_name)
         if None in _ends(tokenizer):
             raise ValueError(
@@ -212,37 +206,6 @@ class ParallelText(TextModule):
         target = rows["target_input_ids"].long()
         mask = (target != self.target_tokenizer.pad_token_id).long()
         return {**super().as_batch(rows), "target_input_ids": target, "target_attention_mask": mask}
-
-
-def train_byte_bpe(texts: Iterable[str], *, vocab_size: int) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE tokenizer with padding, begin and end token: every text is decoded to what it was.
-
-    Raises:
-        ValueError: If ``vocab_size`` leaves no room for bytes.
-
-    References:
-        Radford et al., Language Models are Unsupervised Multitask Learners (2019), section 2.2.
-    """
-    if vocab_size < 300:
-        raise ValueError(f"target_vocab_size={vocab_size} leaves no room for 256 bytes. Choose some thousands.")
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[PAD, BEGIN, END],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=tokenizer,
-        pad_token=PAD,
-        bos_token=BEGIN,
-        eos_token=END,
-        clean_up_tokenization_spaces=False,
-        split_special_tokens=True,
-    )
 
 
 def _ends(tokenizer: PreTrainedTokenizerFast) -> tuple[int, int]:
