@@ -124,13 +124,16 @@ class TextTransformer(Encoder):
         model.tie_weights()
         return head
 
-    def language_model(self, lm_head: nn.Module) -> Any:
-        """This encoder and a head made by :meth:`lm_head` as one model of transformers, in eval mode; a copy."""
+    def language_model(self, lm_head: nn.Module, decoder: nn.Module | None = None) -> Any:
+        """This encoder, a head and a T5's decoder stack as one model of transformers, in eval mode; a copy."""
         model = self._new_model("sdpa")
-        model.base_model.load_state_dict(self.transformer.state_dict())
-        names = [name for name, child in model.named_children() if child is not model.base_model]
-        parts = [lm_head] if len(names) == 1 else list(lm_head.children())
-        for name, part in zip(names, parts, strict=True):
+        if decoder is not None:
+            parts = {"encoder": self.transformer, "decoder": decoder, "lm_head": lm_head}
+        else:
+            names = [name for name, child in model.named_children() if child is not model.base_model]
+            heads = [lm_head] if len(names) == 1 else list(lm_head.children())
+            parts = {model.base_model_prefix: self.transformer, **dict(zip(names, heads, strict=True))}
+        for name, part in parts.items():
             getattr(model, name).load_state_dict(part.state_dict())
         return model.to(next(self.parameters()).device).eval()
 

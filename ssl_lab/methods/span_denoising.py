@@ -123,9 +123,13 @@ class SpanDenoising(Method):
         self._checked = True  # a look at every batch would wait for the device
 
     def capabilities(self) -> Mapping[str, Callable[..., Any]]:
-        """Features, and losses on fixed spans."""
+        """Features, losses on fixed spans, and the whole as one model of transformers."""
         losses = self.in_eval_mode(torch.no_grad()(self.denoising_losses))
-        return {**super().capabilities(), "denoising_losses": losses}
+        return {**super().capabilities(), "denoising_losses": losses, "language_model": self.language_model}
+
+    def language_model(self) -> Any:
+        """Encoder, decoder and head as one model of transformers, in eval mode; a copy."""
+        return self.encoder.language_model(self.lm_head, self.decoder)
 
     @torch.no_grad()
     def pictures(self, batch: Batch) -> Mapping[str, Picture]:

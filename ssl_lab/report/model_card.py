@@ -12,6 +12,7 @@ from ssl_lab.report.tables import markdown_table
 _TASKS = {
     "AutoModelForMaskedLM": "fill-mask",
     "AutoModelForCausalLM": "text-generation",
+    "AutoModelForSeq2SeqLM": "text2text-generation",
     "AutoModel": "feature-extraction",
 }
 """What a model is for in the hub's words, by the class of transformers that loads it."""
@@ -29,6 +30,11 @@ inputs = tokenizer("The statement", return_tensors="pt", add_special_tokens=Fals
 ids = model.generate(**inputs, max_new_tokens=20, do_sample=True, top_p=0.9, pad_token_id=tokenizer.pad_token_id)
 print(tokenizer.decode(ids[0], skip_special_tokens=True))
 """,
+    "AutoModelForSeq2SeqLM": """\
+ids = tokenizer("The statement", return_tensors="pt")["input_ids"]
+ids[0, 1] = {sentinel}  # the first sentinel: stands for a span that the model writes
+print(tokenizer.decode(model.generate(ids, max_new_tokens=10)[0], skip_special_tokens=True))
+""",
     "AutoModel": """\
 inputs = tokenizer(["One text.", "Another, longer text."], padding=True, return_tensors="pt")
 hidden = model(**inputs).last_hidden_state
@@ -42,6 +48,9 @@ _POOLING = {
 weights = inputs["attention_mask"].unsqueeze(-1)
 features = (hidden * weights).sum(1) / weights.sum(1)  # the mean over real tokens, as in training""",
     "first": "features = hidden[:, 0]  # the first token's state, as in training",
+    "last": """\
+last = inputs["attention_mask"].sum(1) - 1
+features = hidden[range(len(hidden)), last]  # the last real token's state, as in training""",
 }
 
 
@@ -59,7 +68,7 @@ def model_card(
         max_length: Tokens of the longest texts that were trained on.
     """
     summary = run.summary
-    task = _TASKS.get(auto_class, "text2text-generation")
+    task = _TASKS[auto_class]
     tags = ["ssl_lab", "self-supervised-learning", run.method.lower()]
     front = yaml.safe_dump(
         {"library_name": "transformers", "pipeline_tag": task, "tags": tags}, sort_keys=False, allow_unicode=True
@@ -121,9 +130,13 @@ def _measured(run: Run) -> str:
 
 
 def _snippet(run: Run, auto_class: str) -> str:
-    use = _USE.get(auto_class, "")
+    encoder = run.config.get("encoder") or {}
+    use = _USE[auto_class]
     if auto_class == "AutoModel":
-        use = use.format(pooling=_POOLING[(run.config.get("encoder") or {}).get("pooling", "mean")])
+        use = use.format(pooling=_POOLING[encoder.get("pooling", "mean")])
+    if auto_class == "AutoModelForSeq2SeqLM":
+        of_tokenizer = encoder.get("pretrained") is not None
+        use = use.format(sentinel=f"{'len(tokenizer)' if of_tokenizer else 'model.config.vocab_size'} - 1")
     return f"""\
 from transformers import {", ".join(sorted((auto_class, "AutoTokenizer")))}
 

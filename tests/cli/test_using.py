@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from ssl_lab.cli import config
 from ssl_lab.cli.main import main
 from ssl_lab.data.tokenizer import load_tokenizer, train_tokenizer
 from ssl_lab.data.words import continuing_tokens
 from ssl_lab.engine.fill_masks import fill_masks
+from ssl_lab.pretext.span_corruption import Corrupted
 from ssl_lab.types import DataSpec
 
 pytestmark = pytest.mark.filterwarnings("ignore:Features have collapsed")  # forty sentences that are nearly one
@@ -194,6 +195,22 @@ def test_an_exported_causal_model_gives_the_same_logits(causal, tmp_path, capsys
     assert ModelCard.load(out / "README.md").data.pipeline_tag == "text-generation"
     run_snippet(out, monkeypatch)
     assert capsys.readouterr().out.startswith("The statement")
+
+
+def test_an_exported_t5_gives_the_same_logits(folder, tmp_path, capsys, monkeypatch):
+    encoder = ["encoder=t5_mini", "encoder.size=tiny", "trainer.max_steps=4", "evaluation=none"]
+    run_dir = pretrain(folder, "t5", "method=span_denoising", *encoder)
+    out = tmp_path / "exported"
+    assert main(["export", f"run={run_dir}", f"out={out}"]) == 0
+    assert "T5ForConditionalGeneration for transformers.AutoModelForSeq2SeqLM" in capsys.readouterr().out
+    method = config.load_run(run_dir)[2]
+    inputs = batch_of(check_tokenizer(run_dir, out))
+    spans = inputs["input_ids"][:, :6].contiguous()
+    corrupted = Corrupted(**inputs, labels=spans, cut=None, places=None)
+    with torch.no_grad():
+        exported = AutoModelForSeq2SeqLM.from_pretrained(out)(**inputs, labels=spans).logits
+        torch.testing.assert_close(exported, method.predict(corrupted), rtol=0, atol=2e-6)
+    run_snippet(out, monkeypatch)
 
 
 def test_texts_go_on_with_a_prompt_and_the_seed_decides(causal, capsys):
