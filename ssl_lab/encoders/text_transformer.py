@@ -159,7 +159,13 @@ class TextTransformer(Encoder):
         model.tie_weights()
         return model.decoder, model.lm_head
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None, document_ids: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        document_ids: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+    ) -> Tensor:
         """Hidden states (B, L, D) of token ids (B, L).
 
         Args:
@@ -167,6 +173,7 @@ class TextTransformer(Encoder):
             attention_mask: 1 at real tokens, (B, L); None if there is no padding.
             document_ids: With several documents in a row: number of the document of each token, 0 for padding, (B, L).
                 Attention stays inside of a document, and positions begin anew with each.
+            token_type_ids: 0 for the first of two texts in a row, 1 for the second, (B, L); read by BERT alone.
 
         Raises:
             ValueError: If there are several documents in a row and the architecture cannot keep them apart.
@@ -185,6 +192,8 @@ class TextTransformer(Encoder):
             inputs["attention_mask"] = self._mask_by_layer(input_ids, mask)
         else:
             inputs["attention_mask"] = mask
+        if self.config.model_type == "bert":
+            inputs["token_type_ids"] = token_type_ids
         if self.config.model_type != "t5":  # where positions are relative
             inputs["position_ids"] = self._positions(input_ids, document_ids)
         return self.transformer(**inputs).last_hidden_state  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""A loss that is a mean over the tokens of the whole batch, wherever they are."""
+"""A loss that is a mean over the tokens, or other targets, of the whole batch, wherever they are."""
 
 from __future__ import annotations
 
@@ -34,14 +34,16 @@ class TokenMean:
             This rank's part, whose mean over ranks has the gradient of the loss of the joined batch; and the mean loss of
             all ranks' tokens in this batch, without gradient.
         """
-        everywhere = distributed.reduce_sum(count).clamp(min=1)
+        everywhere = distributed.reduce_sum(count)
         self._counts.append(everywhere)
-        return total * distributed.world_size() / self._counts[0], distributed.reduce_sum(total) / everywhere
+        mean = distributed.reduce_sum(total) / everywhere.clamp(min=1)
+        return total * distributed.world_size() / self._counts[0].clamp(min=1), mean
 
     def before_optimizer_step(self, parameters: Iterable[nn.Parameter]) -> None:
         """Under accumulation, divide by the tokens of all batches instead of the first one's."""
         counts, self._counts = torch.stack(self._counts), []
         if len(counts) > 1:
+            scale = counts[0].clamp(min=1) * len(counts) / counts.double().sum().clamp(min=1)
             for p in parameters:
                 if p.grad is not None:
-                    p.grad.mul_(counts[0] / counts.double().mean())
+                    p.grad.mul_(scale)

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ssl_lab import distributed
 from ssl_lab.encoders.text_transformer import TextTransformer
 from ssl_lab.methods.base import Method
 from ssl_lab.methods.finetune.layers import layers_of
+from ssl_lab.methods.token_mean import TokenMean
 from ssl_lab.optim import Optim
 from ssl_lab.types import Batch, Modality
 
@@ -46,7 +46,7 @@ class FineTuning(Method):
             )
         self.layer_decay = layer_decay
         layers_of(encoder).freeze(freeze)
-        self._counts: list[Tensor] = []  # targets in each batch since the last optimizer step
+        self._mean = TokenMean()
 
     @property
     def result_name(self) -> str:
@@ -64,28 +64,18 @@ class FineTuning(Method):
 
     def hidden(self, batch: Batch) -> Tensor:
         """Hidden states (B, L, D); BERT also reads ``token_type_ids`` where the batch has them."""
-        inputs = batch["input_ids"], batch["attention_mask"]
-        if "token_type_ids" in batch and self.encoder.transformer.config.model_type == "bert":
-            outputs = self.encoder.transformer(
-                input_ids=inputs[0], attention_mask=inputs[1], token_type_ids=batch["token_type_ids"]
-            )
-            return outputs.last_hidden_state  # type: ignore[no-any-return]
-        return self.encoder(*inputs)  # type: ignore[no-any-return]
+        types = batch.get("token_type_ids")
+        return self.encoder(batch["input_ids"], batch["attention_mask"], token_type_ids=types)  # type: ignore[no-any-return]
 
     def mean_over_targets(self, total: Tensor, count: Tensor) -> Tensor:
         """Log and return the loss: the sum ``total`` over this rank's ``count`` targets, divided by those of all ranks."""
-        count = distributed.reduce_sum(count).clamp(min=1)
-        self._counts.append(count)
-        self.log_losses(distributed.reduce_sum(total) / count)
-        return total * distributed.world_size() / self._counts[0]
+        loss, mean = self._mean(total, count)
+        self.log_losses(mean)
+        return loss
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Under accumulation, divide by the targets of all batches instead of the first one's."""
-        counts, self._counts = torch.stack(self._counts), []
-        if len(counts) > 1:
-            for p in self.parameters():
-                if p.grad is not None:
-                    p.grad.mul_(counts[0] / counts.double().mean())
+        self._mean.before_optimizer_step(self.parameters())
 
 
 def trim(batch: Batch, *names: str, multiple: int = 8) -> dict[str, Tensor]:
