@@ -88,6 +88,8 @@ def _run(cfg: DictConfig) -> float | None:
     refuse_ranks_in_sweep(trainer, hydra_cfg.mode)
     checkpoint = find_checkpoint(run_dir) if cfg.ckpt == "last" else cfg.ckpt and Path(cfg.ckpt)
 
+    if checkpoint is not None:
+        config.check_same_tokenizer(datamodule, run_dir)
     if trainer.is_global_zero:
         config.save_config(cfg, list(hydra_cfg.overrides.task), datamodule, run_dir)
         for logger in trainer.loggers:

@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ssl_lab.data.base import DataModule
+from ssl_lab.data.tokenizer import load_tokenizer, tokenizer_digest
 from ssl_lab.engine.checkpoint import find_checkpoint, load_encoder_weights, load_weights
 from ssl_lab.engine.run_dir import BEST_CHECKPOINT, read_spec, write_atomically, write_spec
 from ssl_lab.engine.sync_batch_norm import SyncBatchNormLayers
@@ -99,6 +100,24 @@ def save_config(
         datamodule.tokenizer.save_pretrained(run_dir / "tokenizer")  # type: ignore[attr-defined]
     if datamodule.spec.target_vocab_size is not None:
         datamodule.target_tokenizer.save_pretrained(run_dir / "target_tokenizer")  # type: ignore[attr-defined]
+
+
+def check_same_tokenizer(datamodule: DataModule, run_dir: Path) -> None:
+    """Refuse to go on with a run whose ids now mean other tokens.
+
+    Raises:
+        ValueError: If the data's tokenizer is not the one in the run directory.
+    """
+    folder = run_dir / "tokenizer"
+    if datamodule.spec.modality == "image" or not folder.is_dir():
+        return
+    tokenizer = datamodule.tokenizer  # type: ignore[attr-defined]
+    known = load_tokenizer(str(folder), framing=getattr(datamodule, "framing", "encoder"))
+    if tokenizer_digest(tokenizer) != tokenizer_digest(known):
+        raise ValueError(
+            f"The run in {run_dir} was to be gone on with, but its data gives another tokenizer than {folder}: the text it "
+            f"is trained on has changed. Restore the text, set data.tokenizer={folder}, or begin a new run."
+        )
 
 
 def read_run(run_dir: Path) -> tuple[DictConfig, DataSpec]:

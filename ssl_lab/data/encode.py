@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing import connection, parent_process
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,16 @@ def ids_file(folder: Path, name: str) -> Path:
 def lengths_file(folder: Path, name: str) -> Path:
     """Number of tokens of each document of a shard."""
     return folder / f"{name}.lengths.npy"
+
+
+def is_whole(folder: Path, shard: Mapping[str, Any]) -> bool:
+    """Whether both files of a shard are there and fit each other and its number of documents."""
+    try:
+        ids = np.load(ids_file(folder, shard["name"]), mmap_mode="r")
+        lengths = np.load(lengths_file(folder, shard["name"]))
+    except (OSError, ValueError, EOFError):  # missing, or cut off
+        return False
+    return len(lengths) == shard["num_documents"] and int(lengths.sum(dtype=np.int64)) == len(ids)
 
 
 def smallest_type(largest: int) -> type[np.unsignedinteger[Any]]:
@@ -55,7 +65,7 @@ def _end_with(parent: int) -> None:
 
 
 def encode_shard(folder: Path, name: str, texts: Sequence[str], *, vocab_size: int, split_special_tokens: bool) -> int:
-    """Write a shard; it is there if the file of its ids is.
+    """Write a shard, the file of its ids last.
 
     Args:
         folder: Where to.

@@ -178,10 +178,11 @@ def _encode(
     running: set[Future[int]] = set()
     with pool:
         for split, facts in splits.items():
-            if all(encode.ids_file(out, shard["name"]).is_file() for shard in facts["shards"]):
+            missing = {shard["name"] for shard in facts["shards"] if not encode.is_whole(out, shard)}
+            if not missing:
                 continue
             for shard, texts in _by_shard(datamodule, split, facts["shards"]):
-                if encode.ids_file(out, shard["name"]).is_file():
+                if shard["name"] not in missing:
                     continue
                 if len(running) > num_workers:
                     done, running = wait(running, return_when=FIRST_COMPLETED)

@@ -72,7 +72,7 @@ class CausalLM(Method):
         """Nats of each token but the first of a row, (B, L - 1), 0 where it is not predicted; and where it is, bool."""
         labels = next_tokens(batch)
         hidden = self._hidden(batch)[:, :-1]
-        num_rows = max(1, MAX_LOGITS // (hidden.shape[1] * self.encoder.config.vocab_size))
+        num_rows = max(1, MAX_LOGITS // (max(1, hidden.shape[1]) * self.encoder.config.vocab_size))
         parts = zip(hidden.split(num_rows), labels.split(num_rows), strict=True)
         losses = [token_cross_entropies(self.lm_head(part), right) for part, right in parts]
         return torch.cat(losses), labels != IGNORED

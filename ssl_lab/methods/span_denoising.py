@@ -61,7 +61,6 @@ class SpanDenoising(Method):
         self.first_sentinel = self._find_sentinels(self.corruption.lengths(encoder.spec.shape[0])[2] + 1)
         self.decoder, self.lm_head = encoder.decoder()
         self._token_mean = TokenMean()
-        self._checked = False
 
     def _find_sentinels(self, num_sentinels: int) -> int:
         spec, vocab_size = self.encoder.spec, self.encoder.config.vocab_size
@@ -78,7 +77,7 @@ class SpanDenoising(Method):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Cut spans out, encode the rest, write the spans."""
-        self._refuse_packed(batch)
+        _refuse_packed(batch)
         corrupted = self.corruption(batch["input_ids"], batch["attention_mask"], self.encoder.spec, self.first_sentinel)
         total = token_cross_entropy_sum(self.predict(corrupted), corrupted.labels)
         loss, mean = self._token_mean(total, (corrupted.labels != IGNORED).sum())
@@ -110,17 +109,10 @@ class SpanDenoising(Method):
         return token_cross_entropies(self.predict(corrupted), corrupted.labels), corrupted.labels != IGNORED
 
     def _fixed(self, batch: Batch, seed: int) -> Corrupted:
-        self._refuse_packed(batch)
+        _refuse_packed(batch)
         ids, mask = batch["input_ids"], batch["attention_mask"]
         draws = fixed_draws(batch["index"], ids.shape[1], seed=seed, num_draws=2)
         return self.corruption.corrupt(ids, mask, self.encoder.spec, self.first_sentinel, draws)
-
-    def _refuse_packed(self, batch: Batch) -> None:
-        if not self._checked and "document_ids" in batch and bool((batch["document_ids"] > 1).any()):
-            raise ValueError(
-                "SpanDenoising writes the spans of one document, but rows hold several. Set data.packing=false."
-            )
-        self._checked = True  # a look at every batch would wait for the device
 
     def capabilities(self) -> Mapping[str, Callable[..., Any]]:
         """Features, losses on fixed spans, and the whole as one model of transformers."""
@@ -140,3 +132,15 @@ class SpanDenoising(Method):
         ids, labels = rows["input_ids"], torch.where(corrupted.cut, rows["input_ids"], IGNORED)
         guesses = scores.argmax(-1).gather(1, corrupted.places.clamp(max=scores.shape[1] - 1))
         return {"denoised_sentences": MaskedText(input_ids=ids, labels=labels, guesses=guesses)}
+
+
+def _refuse_packed(batch: Batch) -> None:
+    """Raise ValueError if a row holds several documents; on a GPU, which is not waited for, its RuntimeError follows."""
+    if "document_ids" not in batch:
+        return
+    message = "SpanDenoising writes the spans of one document, but rows hold several. Set data.packing=false."
+    alone = (batch["document_ids"] <= 1).all()
+    if alone.is_cuda:
+        torch._assert_async(alone, message)
+    elif not alone:
+        raise ValueError(message)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ssl_lab.pretext.masking import NEVER, eligible_tokens
 from ssl_lab.types import DataSpec
 
-NUM_EDGES = 4  # special tokens around a text for which the corrupted one has room
+EDGE = 2  # special tokens on either side of a text that stay as they are
 
 
 class Corrupted(NamedTuple):
@@ -69,7 +69,7 @@ class SpanCorruption(nn.Module):
 
     def lengths(self, length: int) -> tuple[int, int, int]:
         """Length of the corrupted rows, length of the targets and number of spans of rows of ``length`` tokens."""
-        cut, spans = self.counts(torch.arange(max(0, length - NUM_EDGES), length + 1))
+        cut, spans = self.counts(torch.arange(max(0, length - 2 * EDGE), length + 1))
         num_spans = int(spans.max())
         return length - int((cut - spans).min()), int(cut.max()) + num_spans + 1, num_spans
 
@@ -91,7 +91,12 @@ class SpanCorruption(nn.Module):
         """The same for given uniform draws (2, B, L): lengths of spans, and of what lies between them."""
         input_length, target_length, max_spans = self.lengths(input_ids.shape[1])
         real = attention_mask == 1
-        cut, span = self._spans(eligible_tokens(input_ids, attention_mask, spec), max_spans, draws)
+        num_real = real.sum(1, keepdim=True)
+        positions = torch.arange(input_ids.shape[1], device=real.device)
+        # Further inside, special tokens are part of the text, such as unknown ones.
+        inside = (positions >= EDGE) & (positions < num_real - EDGE)
+        text = eligible_tokens(input_ids, attention_mask, spec) | inside
+        cut, span = self._spans(text, max_spans, draws)
         sentinels = first_sentinel - span
         begins = cut & ~torch.cat([torch.zeros_like(cut[:, :1]), cut[:, :-1]], dim=1)
         kept = real & (~cut | begins)
