@@ -164,7 +164,7 @@ class TokenShards(TokenModule):
         if len(ids) != shard["num_tokens"] or len(lengths) != shard["num_documents"] or lengths.sum() != len(ids):
             raise ValueError(
                 f"The shard {shard['name']} in {self.path} is damaged: it has {len(lengths)} documents and {len(ids)} tokens "
-                f"instead of {shard['num_documents']} and {shard['num_tokens']}{reason}. Remove {files[0].name} and give "
-                "the ssl-lab prepare command once more."
+                f"instead of {shard['num_documents']} and {shard['num_tokens']}{reason}. Give its ssl-lab prepare command "
+                "once more, which writes it again."
             )
         return ids, lengths

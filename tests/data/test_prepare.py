@@ -147,6 +147,13 @@ def test_a_changed_corpus_or_setting_is_noticed(tmp_path, corpus):
     with pytest.raises(FileNotFoundError, match=r"test-00000\.ids\.npy.*gone"):
         TokenShards(str(out)).columns("test")
     assert again() == first
+    (out / "train-00000.lengths.npy").unlink()
+    with pytest.raises(FileNotFoundError, match=r"train-00000\.lengths\.npy.*gone"):
+        TokenShards(str(out)).columns("train")
+    assert again() == first
+    torn = out / "train-00000.ids.npy"
+    torn.write_bytes(torn.read_bytes()[:30])
+    assert again() == first
     corpus.write_text(corpus.read_text().replace("Paragraph", "Section"))
     with pytest.raises(ValueError, match="text of train:"):
         again()
@@ -166,7 +173,7 @@ def test_a_changed_tokenizer_or_shard_is_noticed(tmp_path, corpus, docs):
     shard = out / "train-00000.ids.npy"
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-2])
-    with pytest.raises(ValueError, match=r"train-00000 in .* is damaged.*Remove train-00000\.ids\.npy"):
+    with pytest.raises(ValueError, match=r"train-00000 in .* is damaged.*Give its ssl-lab prepare command once more"):
         TokenShards(str(out)).columns("train")
     shard.write_bytes(whole)
     other.tokenizer.save_pretrained(out / "tokenizer")

@@ -100,3 +100,9 @@ def test_ids_beyond_the_tokenizer_are_no_guesses():
         "next_words"
     ].guesses
     assert guesses.max() < 63
+
+
+def test_a_batch_of_single_tokens_predicts_nothing():
+    ids = torch.full((2, 1), 7)
+    losses, predicted = make().token_losses({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    assert losses.shape == predicted.shape == (2, 0)

@@ -77,5 +77,9 @@ def test_losses_of_fixed_spans_depend_on_sample_and_seed_alone():
 def test_packed_rows_and_other_encoders_are_refused():
     with pytest.raises(ValueError, match="Set data.packing=false"):
         make().training_step(packed_sentences(0), 0)
+    method = make()
+    method.training_step(sentences(0), 0)
+    with pytest.raises(ValueError, match="Set data.packing=false"):  # not only in the first batch
+        method.training_step(packed_sentences(1), 1)
     with pytest.raises(ValueError, match="a bert has not. Choose encoder=t5_mini"):
         SpanDenoising(TextTransformer(TEXT, size="tiny"), AdamW())

@@ -93,3 +93,17 @@ def test_impossible_spans_are_refused():
     for settings in ({"noise_density": 0.0}, {"noise_density": 1.0}, {"mean_span": 0.5}):
         with pytest.raises(ValueError, match="T5's are 0.15 and 3"):
             SpanCorruption(**settings)
+
+
+def test_runs_of_unknown_tokens_are_text():
+    """At either end of a text: no token, no mark and no separator is lost."""
+    corruption = SpanCorruption()
+    for begin, end in ((0, 0), (40, 0), (0, 40), (20, 30)):
+        ids = torch.randint(5, 200, (50, 64), generator=seeded(begin + end))
+        ids[:, 1 : 1 + begin], ids[:, 63 - end : 63] = UNK, UNK
+        ids[:, 0], ids[:, 63] = CLS, SEP
+        corrupted = corruption(ids, torch.ones_like(ids), SPEC, FIRST, seeded())
+        for b in range(len(ids)):
+            inputs, targets = slowly(ids[b].tolist(), corrupted.cut[b].tolist())
+            assert corrupted.input_ids[b, : len(inputs)].tolist() == inputs and inputs[-1] == SEP
+            assert corrupted.labels[b, : len(targets)].tolist() == targets
