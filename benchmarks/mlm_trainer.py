@@ -1,5 +1,6 @@
 """Masked language modelling: ssl_lab beside transformers' Trainer, same model, tokenizer, text and batch, in turns.
 
+    pip install 'accelerate>=1.1'
     python benchmarks/mlm_trainer.py --text brown.train.txt.gz --json benchmarks/results/mlm_trainer_documents.json
     python benchmarks/mlm_trainer.py --text sst2.train.tsv --lines --json benchmarks/results/mlm_trainer_lines.json
     python benchmarks/mlm_trainer.py --text brown.train.txt.gz --accelerator gpu --size base --max-length 512
@@ -7,7 +8,7 @@
 Trainer follows transformers' run_mlm recipe: DataCollatorForLanguageModeling at 15 %, gradients not accumulated, its own
 optimizer and defaults. Of documents (--text: paragraphs apart by empty lines) the recipe concatenates all text and cuts it
 into blocks; of lines (--lines: one short text each, of a tsv file the first column) it pads each to the maximal length, or
-with --dynamic-padding to the longest of its batch. ssl_lab keeps documents apart, pads their remainders, and with packing
+to the longest of its batch. ssl_lab keeps documents apart, pads their remainders, and with packing
 puts several into a row that do not see each other; it trains through Lightning as `ssl-lab bench` does.
 
 Tokens are real ones, class and separator tokens included; padding is not counted. Contenders take turns, each run in a
@@ -237,7 +238,7 @@ def main():
     parser.add_argument("--max-length", type=int, default=128)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--num-steps", type=int, default=10)
-    parser.add_argument("--warmup-steps", type=int, default=2)
+    parser.add_argument("--warmup-steps", type=int, default=3, help="a compiled model compiles in the first two")
     parser.add_argument("--num-runs", type=int, default=3)
     parser.add_argument("--accelerator", choices=["cpu", "gpu"], default="cpu")
     parser.add_argument("--json", type=Path, metavar="FILE")
