@@ -34,9 +34,10 @@ class TokenLabels(TextModule):
 
     Args:
         path: Column files (a word and its tags a line, separated by blanks or tabs; an empty line between sentences;
-            -DOCSTART- and, in .conllu files, lines beginning with # before a sentence are left out), gzipped or not, or json, jsonl or parquet
-            files with a list of words and one of tags in each row: a file, a folder of files whose names say their
-            split (train, val or valid or dev, test), or a file for each split; or an identifier on the hub.
+            -DOCSTART- and, in .conllu files, lines beginning with # before a sentence are left out), gzipped or not, or
+            json, jsonl or parquet files with a list of words and one of tags in each row: a file, a folder of files whose
+            names say their split (train, val or valid or dev, test), or a file for each split; or an identifier on the
+            hub.
         name: Configuration of a data set with several.
         word_position: Column of the word in column files, from 0.
         tag_position: Column of the tag in column files; -1 is the last.
