@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, T5EncoderModel
@@ -31,9 +32,9 @@ def transformers_model(method: Method) -> PreTrainedModel:
     if isinstance(method.encoder, TextTransformer):
         transformer = method.encoder.transformer
         if isinstance(transformer, T5Stack):  # AutoModel would give it a decoder with random weights
-            encoder = T5EncoderModel(deepcopy(method.encoder.config))
+            encoder: Any = T5EncoderModel(deepcopy(method.encoder.config))
             encoder.encoder.load_state_dict(transformer.state_dict())
-            return encoder.to(method.device).eval()
+            return encoder.to(method.device).eval()  # type: ignore[no-any-return]
         return transformer.eval()  # type: ignore[no-any-return]
     raise ValueError(
         f"The encoder of this {type(method).__name__} run is a {type(method.encoder).__name__}, which transformers has no "

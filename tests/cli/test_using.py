@@ -237,10 +237,18 @@ def test_an_exported_t5_encoder_of_another_method_gives_the_same_features(folder
 
 
 def test_the_card_of_a_fine_tuned_model_says_so(folder, tmp_path):
-    run_dir = pretrain(folder, "before_task", "method=mlm", "encoder=bert_tiny", "trainer.max_steps=2", "evaluation=none")
+    run_dir = pretrain(
+        folder, "before_task", "method=mlm", "encoder=bert_tiny", "trainer.max_steps=2", "evaluation=none"
+    )
     rows = [f"{text},{k % 2}" for k, text in enumerate(SENTENCES)]
     (tmp_path / "task.csv").write_text("\n".join(["text,label", *rows]))
-    data = ["data=hub_text", f"data.path={tmp_path / 'task.csv'}", "data.label_column=label", "data.max_length=16", "data.batch_size=8"]
+    data = [
+        "data=hub_text",
+        f"data.path={tmp_path / 'task.csv'}",
+        "data.label_column=label",
+        "data.max_length=16",
+        "data.batch_size=8",
+    ]
     assert main(["finetune", f"run={run_dir}", *data, "trainer=smoke", f"run_dir={tmp_path / 'tuned'}"]) == 0
     cell, out = tmp_path / "tuned/pretrained/seed_0", tmp_path / "exported"
     assert main(["export", f"run={cell}", f"out={out}"]) == 0
