@@ -109,13 +109,15 @@ def files_of(name, root, folder, limit):
 
 def finetune(name, args):
     """Train what is not finished of a task; its finetune.json."""
-    folder = args.runs / name
+    shortened_to = [f"limit_{args.limit}"] if args.limit is not None else []
+    shortened_to += [f"steps_{args.max_steps}"] if args.max_steps is not None else []
+    folder = args.runs / "_".join([name, *shortened_to])
     settings = [setting for setting in TASKS[name][1] if args.max_steps is None or "max_steps" not in setting]
     if args.max_steps is not None:
         settings.append(f"trainer.max_steps={args.max_steps}")
     ssl_lab(
         *("finetune", f"run={args.run}", "baseline=true", f"seeds={list(args.seeds)}".replace(" ", "")),
-        *(*SHARED, *settings, files_of(name, args.data, args.runs / "data", args.limit)),
+        *(*SHARED, *settings, files_of(name, args.data, args.runs / f"data_{args.limit}", args.limit)),
         *("trainer.max_epochs=-1", "evaluate_every_n_epochs=1000", *args.overrides),
         *(f"run_dir={folder}", "ckpt=last"),
     )

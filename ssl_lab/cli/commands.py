@@ -152,6 +152,7 @@ def evaluate(args: list[str]) -> int:
             run_cfg.evaluation = cfg.evaluation  # within the run's configuration, to which it may refer
         protocols = config.build_protocols(run_cfg.evaluation)
         engine.check_needs(method, protocols, datamodule)
+        config.check_same_classes(method, protocols, spec, datamodule)
         key = f"{spec} {run_cfg.encoder} {run_cfg.evaluation}"  # runs that share these share a random encoder
         if key not in baselines:
             L.seed_everything(runs[0][0].seed, verbose=False)

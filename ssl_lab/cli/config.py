@@ -17,6 +17,7 @@ from ssl_lab.engine.run_dir import BEST_CHECKPOINT, read_spec, write_atomically,
 from ssl_lab.engine.sync_batch_norm import SyncBatchNormLayers
 from ssl_lab.evaluation.protocol import Protocol
 from ssl_lab.methods.base import Method
+from ssl_lab.methods.finetune.base import FineTuning
 from ssl_lab.types import DataSpec, Encoder
 
 _LOADING = ("batch_size", "eval_batch_size", "device_cache_gib")  # settings of data= that leave the samples as they are
@@ -181,7 +182,8 @@ def data_for_run(cfg: DictConfig, run_dir: Path, spec: DataSpec, data: DictConfi
             if (run_dir / "target_tokenizer").is_dir() and "target_tokenizer" in node:
                 node.target_tokenizer = str(run_dir / "target_tokenizer")
             if data is not None:
-                node.max_length = spec.shape[0] if spec.text_length is None else spec.text_length
+                of_encoder = spec.shape[0] if spec.text_length is None else spec.text_length
+                node.max_length = cfg.data.get("max_length", of_encoder)  # a fine-tuned run has a length of its own
                 if "framing" in node and "framing" in cfg.data:
                     node.framing = cfg.data.framing
     datamodule = build_data(node, seed=cfg.seed)
@@ -194,6 +196,21 @@ def data_for_run(cfg: DictConfig, run_dir: Path, spec: DataSpec, data: DictConfi
             f"{found.shape}. Choose data of the same modality and number of channels."
         )
     return datamodule
+
+
+def check_same_classes(method: Method, protocols: Sequence[Protocol], spec: DataSpec, datamodule: DataModule) -> None:
+    """Refuse to compare what a classifier predicts with the labels of other classes.
+
+    Raises:
+        ValueError: Naming both.
+    """
+    predicts_classes = any(protocol.needs in ("class_logits", "tags") for protocol in protocols)
+    found = datamodule.spec.class_names
+    if isinstance(method, FineTuning) and predicts_classes and found != spec.class_names:
+        raise ValueError(
+            f"The run's {type(method).__name__} tells {', '.join(spec.class_names)} apart, but data= has the classes "
+            f"{', '.join(found) or 'of no label'}. Choose data with the same classes, or an evaluation= of features."
+        )
 
 
 def _write(path: Path, text: str) -> None:

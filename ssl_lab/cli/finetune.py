@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import sys
 from collections.abc import Sequence
@@ -17,15 +18,17 @@ from ssl_lab import distributed
 from ssl_lab.cli import config
 from ssl_lab.cli.process import compose_settings, print_table, refuse_ranks_in_sweep
 from ssl_lab.data.base import DataModule
+from ssl_lab.encoders.text_configs import max_length_of
 from ssl_lab.engine import pretrain as engine
 from ssl_lab.engine.callbacks import InterruptedRunError
-from ssl_lab.engine.checkpoint import find_checkpoint
+from ssl_lab.engine.checkpoint import checkpoint_identity, find_checkpoint
 from ssl_lab.engine.run_dir import LAST_CHECKPOINT, read_json, update_summary, write_json
 from ssl_lab.methods.base import Method
 from ssl_lab.methods.finetune.base import FineTuning
 from ssl_lab.report.page import write_report
 from ssl_lab.types import DataSpec
 
+_RUN_DIR = "SSL_LAB_FINETUNE_DIR"  # process that starts further ranks, and its run directory
 PRETRAINED, RANDOM = "pretrained", "random"  # weights that a training begins with
 
 
@@ -47,7 +50,7 @@ def finetune(args: list[str]) -> int:
     """``ssl-lab finetune``: train every cell that is not finished, then print all of them in one table."""
     cfg = compose_settings("finetune", args)
     _check(cfg)
-    root = Path(cfg.run_dir)
+    root = _agreed_run_dir(cfg, args)
     run_spec = _take_over_run(cfg)
     datamodule = config.build_data(cfg.data, seed=cfg.seeds[0])
     datamodule.train_split = "train"
@@ -99,6 +102,27 @@ def _check(cfg: DictConfig) -> None:
         raise ValueError("run=null trains an encoder from random weights: say which, such as encoder=bert_mini.")
 
 
+def _agreed_run_dir(cfg: DictConfig, args: Sequence[str]) -> Path:
+    """The run directory, resolved once: Lightning starts further ranks by the same command, some seconds later.
+
+    Raises:
+        ValueError: If the ranks were started from outside and each would have a directory of its own.
+    """
+    given = any(arg.split("=")[0] == "run_dir" for arg in args)
+    if "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1 and not given:
+        raise ValueError(
+            "torchrun starts several processes, each of which would name a run directory after its own time. Give all of "
+            "them the same run_dir=."
+        )
+    parent, _, told = os.environ.get(_RUN_DIR, "").partition(":")
+    if "LOCAL_RANK" in os.environ and parent == str(os.getppid()):
+        cfg.run_dir = told
+    else:
+        cfg.run_dir = str(cfg.run_dir)
+        os.environ[_RUN_DIR] = f"{os.getpid()}:{cfg.run_dir}"
+    return Path(cfg.run_dir)
+
+
 def _take_over_run(cfg: DictConfig) -> DataSpec | None:
     """Put the run's encoder and tokenizer into the configuration; the facts that the encoder was built from."""
     if cfg.run is None:
@@ -130,6 +154,7 @@ def _cells(cfg: DictConfig) -> list[Cell]:
             f"baseline=true trains the same network from random weights, but this one is {published}, whose size no setting "
             "says. Train the baseline by a second command with run=null encoder=bert_base, or another of its size."
         )
+    source = None if cfg.run is None else checkpoint_identity(find_checkpoint(Path(cfg.run)))
     starts = [PRETRAINED if cfg.run is not None or published else RANDOM, *([RANDOM] if cfg.baseline else [])]
     cells = []
     for start in starts:
@@ -139,8 +164,9 @@ def _cells(cfg: DictConfig) -> list[Cell]:
                 for name in ("seeds", "baseline", "ckpt"):
                     del cell[name]
                 cell.seed, cell.run_dir = seed, str(Path(cfg.run_dir) / start / f"seed_{seed}")
+                cell.source = source  # a run that is pretrained further keeps its directory
                 if start == RANDOM:
-                    cell.run = None
+                    cell.run = cell.source = None
             cells.append(Cell(start, seed, cell))
     return cells
 
@@ -156,6 +182,13 @@ def _finished(cell: Cell) -> dict[str, Any] | None:
     there = OmegaConf.to_container(OmegaConf.load(cell.run_dir / "config.yaml"))
     wanted = OmegaConf.to_container(cell.cfg, resolve=True)
     assert isinstance(there, dict) and isinstance(wanted, dict)
+    if there.get("run") == wanted["run"] and there.get("source") != wanted["source"]:
+        before = there.get("source") or {"step": "unknown", "digest": "not recorded"}
+        began, now = (f"step {facts['step']} ({facts['digest']})" for facts in (before, wanted["source"]))
+        raise ValueError(
+            f"{cell.run_dir} began with the weights of {began}, but those of {wanted['run']} are now those of {now}. Their "
+            "results do not belong into one table: give another run_dir=."
+        )
     differing = [str(name) for name in {**there, **wanted} if name != "run_dir" and there.get(name) != wanted.get(name)]
     if differing:
         raise ValueError(
@@ -213,7 +246,7 @@ def _check_length(method: Method, datamodule: DataModule) -> None:
     assert isinstance(method, FineTuning)
     num_texts = 2 if "second_input_ids" in method.needs_columns else 1
     length = num_texts * datamodule.spec.shape[0]
-    limit = method.encoder.transformer.config.to_dict().get("max_position_embeddings")
+    limit = max_length_of(method.encoder.config)
     if limit is not None and length > limit:
         raise ValueError(
             f"Rows of {length} tokens were asked for, but the encoder has {limit} positions. Lower data.max_length to "

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
@@ -204,7 +205,12 @@ class ParallelText(TextModule):
     def as_batch(self, rows: dict[str, Tensor]) -> Any:
         """Ids as int64 and their attention masks, each with the padding of its tokenizer."""
         target = rows["target_input_ids"].long()
-        mask = (target != self.target_tokenizer.pad_token_id).long()
+        pad, (_, end) = self.target_tokenizer.pad_token_id, _ends(self.target_tokenizer)
+        if pad == end:  # as in GPT-2: the first one after the begin token is the end
+            ended = (target[:, 1:] == end).long()
+            mask = F.pad((ended.cumsum(1) - ended == 0).long(), (1, 0), value=1)
+        else:
+            mask = (target != pad).long()
         return {**super().as_batch(rows), "target_input_ids": target, "target_attention_mask": mask}
 
 

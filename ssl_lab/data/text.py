@@ -19,7 +19,7 @@ from ssl_lab.data.base import PRETRAIN, DataModule
 from ssl_lab.data.loader import Columns
 from ssl_lab.data.splits import UNLABELLED, Part, check_fractions, find_split, plan_splits
 from ssl_lab.data.token_rows import TokenRows, frame_of
-from ssl_lab.data.tokenizer import FRAMINGS, load_tokenizer, plain_backend, train_tokenizer
+from ssl_lab.data.tokenizer import FRAMINGS, load_tokenizer, plain_backend, train_tokenizer, with_frame
 from ssl_lab.data.words import continuing_tokens
 from ssl_lab.types import Batch, DataSpec
 
@@ -263,7 +263,8 @@ class TextModule(TokenModule):
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer, with ``decode`` and ``save_pretrained``; the first reading trains it where it is ours."""
         if self.tokenizer_name is not None:
-            return load_tokenizer(self.tokenizer_name, framing=self.framing)
+            tokenizer = load_tokenizer(self.tokenizer_name, framing=self.framing)
+            return with_frame(tokenizer) if self.framing == "encoder" else tokenizer
         return train_tokenizer(
             self.tokenizer_kind,
             lambda: self._chunks(self._parts["train"]),

@@ -34,9 +34,10 @@ class TokenLabels(TextModule):
 
     Args:
         path: Column files (a word and its tags a line, separated by blanks or tabs; an empty line between sentences;
-            lines beginning with # before a sentence and -DOCSTART- are left out), gzipped or not, or json, jsonl or parquet
-            files with a list of words and one of tags in each row: a file, a folder of files whose names say their
-            split (train, val or valid or dev, test), or a file for each split; or an identifier on the hub.
+            -DOCSTART- and, in .conllu files, lines beginning with # before a sentence are left out), gzipped or not, or
+            json, jsonl or parquet files with a list of words and one of tags in each row: a file, a folder of files whose
+            names say their split (train, val or valid or dev, test), or a file for each split; or an identifier on the
+            hub.
         name: Configuration of a data set with several.
         word_position: Column of the word in column files, from 0.
         tag_position: Column of the tag in column files; -1 is the last.
@@ -191,6 +192,7 @@ def read_columns(file: Path, *, word: int, tag: int) -> list[Sentence]:
         ValueError: Naming file and line, if a line has too few columns.
     """
     opened = gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8")
+    has_comments = suffix(file) == ".conllu"  # elsewhere # is a word, as in conll2000
     sentences: list[Sentence] = []
     words: list[str] = []
     tags: list[str] = []
@@ -202,7 +204,7 @@ def read_columns(file: Path, *, word: int, tag: int) -> list[Sentence]:
                 if words:
                     sentences.append((words, tags))
                 words, tags = [], []
-            elif not words and (line.startswith("# ") or columns[0] == "-DOCSTART-"):
+            elif not words and (columns[0] == "-DOCSTART-" or (has_comments and line.startswith("#"))):
                 continue
             else:
                 try:

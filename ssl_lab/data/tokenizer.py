@@ -246,6 +246,31 @@ def _wrap(tokenizer: Tokenizer, special_tokens: tuple[str, ...]) -> PreTrainedTo
     )
 
 
+def with_frame(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """The tokenizer, told to put special tokens around a text and between two if it puts none there.
+
+    As a causal one does not: class and separator tokens if it has both, as those that are trained here, or else its
+    end-of-text token after each text, unless that is the padding.
+    """
+    if tokenizer.num_special_tokens_to_add() > 0:
+        return tokenizer
+    if tokenizer.cls_token_id is not None and tokenizer.sep_token_id is not None:
+        begin, end = tokenizer.cls_token, tokenizer.sep_token
+    elif tokenizer.eos_token_id not in (None, tokenizer.pad_token_id):
+        begin, end = "", tokenizer.eos_token
+    else:
+        return tokenizer
+    frame = processors.TemplateProcessing(
+        single=f"{begin} $A {end}".strip(),
+        pair=f"{begin} $A {end} $B:1 {end}:1".strip(),
+        special_tokens=[(token, tokenizer.convert_tokens_to_ids(token)) for token in (begin, end) if token],
+    )
+    backend = tokenizer.backend_tokenizer
+    former = backend.post_processor
+    backend.post_processor = frame if former is None else processors.Sequence([former, frame])
+    return tokenizer
+
+
 def plain_backend(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
     """A copy of the tokenizer's own implementation that neither cuts nor pads."""
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -210,17 +211,30 @@ class KeepBest(Callback):
         """Save if the metric has risen.
 
         Raises:
-            ValueError: If training ends and it was never measured.
+            ValueError: If training ends and nothing was measured.
         """
-        measured = trainer.callback_metrics.get(self.metric)
-        if measured is not None and (self.best is None or float(measured) > self.best):
-            self.best = float(measured)
-            _write_checkpoint(trainer, self.path, weights_only=True)
+        self.look(trainer, {name: float(value) for name, value in trainer.callback_metrics.items()})
         if self.best is None and is_last_epoch(trainer):
             raise ValueError(
-                f"The checkpoint with the best {self.metric} was asked for, but it was not measured; measured were "
-                f"{', '.join(sorted(trainer.callback_metrics))}. Give data with a val split, or select=last."
+                f"The checkpoint with the best {self.metric} was asked for, but nothing was measured on the val split. Give "
+                "data whose val split has labels, or select=last."
             )
+
+    def look(self, trainer: L.Trainer, metrics: Mapping[str, float]) -> None:
+        """Save if the metric has risen.
+
+        Raises:
+            ValueError: If others of the validation split were measured instead.
+        """
+        measured = sorted(name for name in metrics if name.startswith("eval/"))
+        if measured and self.metric not in metrics:
+            raise ValueError(
+                f"The checkpoint with the best {self.metric} was asked for, but measured were {', '.join(measured)}. Set "
+                "objective to one of them, or select=last."
+            )
+        if measured and (self.best is None or metrics[self.metric] > self.best):
+            self.best = metrics[self.metric]
+            _write_checkpoint(trainer, self.path, weights_only=True)
 
     def state_dict(self) -> dict[str, Any]:
         """The best value so far."""

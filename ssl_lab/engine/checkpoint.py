@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import warnings
 import zipfile
@@ -28,6 +29,13 @@ def find_checkpoint(run_dir: Path) -> Path:
             "checkpoints/: run_dir= to go on with it, run= to judge it."
         )
     return path
+
+
+def checkpoint_identity(path: Path) -> dict[str, Any]:
+    """What tells a run's checkpoint from a later one in the same place: its ``step``, and a ``digest`` of the file."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    return {"step": read_checkpoint(path).get("global_step"), "digest": digest}
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import transformers
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, T5EncoderModel
+from transformers.models.t5.modeling_t5 import T5Stack
 
 from ssl_lab.encoders.text_transformer import TextTransformer
 from ssl_lab.methods.base import Method
@@ -27,7 +30,12 @@ def transformers_model(method: Method) -> PreTrainedModel:
     if "language_model" in capabilities:
         return capabilities["language_model"]()  # type: ignore[no-any-return]
     if isinstance(method.encoder, TextTransformer):
-        return method.encoder.transformer.eval()  # type: ignore[no-any-return]
+        transformer = method.encoder.transformer
+        if isinstance(transformer, T5Stack):  # AutoModel would give it a decoder with random weights
+            encoder: Any = T5EncoderModel(deepcopy(method.encoder.config))
+            encoder.encoder.load_state_dict(transformer.state_dict())
+            return encoder.to(method.device).eval()  # type: ignore[no-any-return]
+        return transformer.eval()  # type: ignore[no-any-return]
     raise ValueError(
         f"The encoder of this {type(method).__name__} run is a {type(method.encoder).__name__}, which transformers has no "
         "class for. Runs of text methods can be exported; for other encoders, ssl-lab embed writes features."
@@ -40,6 +48,7 @@ def auto_class(model: PreTrainedModel) -> str:
         "ForMaskedLM": "AutoModelForMaskedLM",
         "LMHeadModel": "AutoModelForCausalLM",
         "ForConditionalGeneration": "AutoModelForSeq2SeqLM",
+        "T5EncoderModel": "T5EncoderModel",  # AutoModel loads T5Model
     }
     return next((name for end, name in of_suffix.items() if type(model).__name__.endswith(end)), "AutoModel")
 

@@ -61,15 +61,27 @@ class EvaluateDuringTraining(Callback):
         self.datamodule = datamodule
         self.protocols = protocols
         self.every_n_epochs = every_n_epochs
+        self.step = -1  # steps done at the last evaluation
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Evaluate if it is time; the loss and the random streams of training stay untouched."""
         assert isinstance(pl_module, Method)
         if evaluation_due(trainer, self.every_n_epochs):
-            metrics = evaluate(
-                pl_module.capabilities(), self.protocols, self.datamodule, device=pl_module.device, split="val"
-            )
-            pl_module.log_dict({f"eval/{name}": value for name, value in metrics.items()})
+            pl_module.log_dict(self.evaluate(pl_module))
+            self.step = steps_done(trainer)
+
+    def evaluate(self, method: Method) -> dict[str, float]:
+        """Metrics of the validation split by name, ``eval/<protocol>/<metric>``."""
+        metrics = evaluate(method.capabilities(), self.protocols, self.datamodule, device=method.device, split="val")
+        return {f"eval/{name}": value for name, value in metrics.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """When the last evaluation was."""
+        return {"step": self.step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from it."""
+        self.step = state_dict["step"]
 
 
 def pretrain(
@@ -105,10 +117,12 @@ def pretrain(
     Raises:
         NonFiniteLossError: If the loss becomes NaN or infinite.
         InterruptedRunError: If SIGINT or SIGTERM came; the state is saved.
-        ValueError: If a protocol needs what the method does not offer.
+        ValueError: If a protocol needs what the method does not offer, or nothing measures ``keep_best``.
     """
     protocols = list(protocols or [])
     check_needs(method, protocols, datamodule)
+    if keep_best:
+        _check_is_measured(keep_best, protocols, datamodule)
     run_dir = Path(trainer.default_root_dir)
     initial_encoder = deepcopy(method.encoder)
     throughput = Throughput(datamodule)
@@ -134,6 +148,7 @@ def pretrain(
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         device = trainer.strategy.root_device
         method.to(device)
+        metrics |= _made_up_evaluation(trainer, method)
         if keep_best:
             load_weights(method, run_dir / BEST_CHECKPOINT)
         baselines = baseline_rows(protocols, datamodule, initial_encoder, device=device)
@@ -180,6 +195,37 @@ def _watchers(
         EvaluateDuringTraining(datamodule, protocols, every_n_epochs=every_n_epochs),
         PicturesDuringTraining(run_dir, datamodule, every_n_epochs=every_n_epochs),
     ]
+
+
+def _made_up_evaluation(trainer: L.Trainer, method: Method) -> dict[str, float]:
+    """The last evaluation of a run that was stopped between its last step and its end; empty if it was not."""
+    evaluations = [c for c in trainer.callbacks if isinstance(c, EvaluateDuringTraining)]  # type: ignore[attr-defined]
+    if not evaluations or trainer.callback_metrics or evaluations[0].step == steps_done(trainer):
+        return {}
+    metrics = evaluations[0].evaluate(method)
+    for logger in trainer.loggers:
+        logger.log_metrics(metrics, step=trainer.global_step)
+    trainer.loggers[0].finalize("success")
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, KeepBest):
+            callback.look(trainer, metrics)
+    return metrics
+
+
+def _check_is_measured(metric: str, protocols: Sequence[Protocol], datamodule: DataModule) -> None:
+    """Refuse to choose a checkpoint by what nothing measures; an unknown name is found at the first evaluation."""
+    asked = f"The checkpoint with the best {metric} was asked for, which"
+    if not has_validation_split(datamodule):
+        raise ValueError(
+            f"{asked} needs a val split, but {type(datamodule).__name__} has none. Give data with one, such as by "
+            "data.val_fraction=0.1, or select=last."
+        )
+    if not protocols or not metric.startswith("eval/"):
+        names = ", ".join(type(protocol).__name__ for protocol in protocols) or "nothing"
+        raise ValueError(
+            f"{asked} should be an eval/ metric of the val split, measured by {names}. Set objective and evaluation=, or "
+            "select=last."
+        )
 
 
 def check_needs(method: Method, protocols: Sequence[Protocol], datamodule: DataModule) -> None:

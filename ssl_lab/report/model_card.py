@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -14,6 +15,7 @@ _TASKS = {
     "AutoModelForCausalLM": "text-generation",
     "AutoModelForSeq2SeqLM": "text2text-generation",
     "AutoModel": "feature-extraction",
+    "T5EncoderModel": "feature-extraction",
 }
 """What a model is for in the hub's words, by the class of transformers that loads it."""
 
@@ -35,7 +37,7 @@ ids = tokenizer("The statement", return_tensors="pt")["input_ids"]
 ids[0, 1] = {sentinel}  # the first sentinel: stands for a span that the model writes
 print(tokenizer.decode(model.generate(ids, max_new_tokens=10)[0], skip_special_tokens=True))
 """,
-    "AutoModel": """\
+    "features": """\
 inputs = tokenizer(["One text.", "Another, longer text."], padding=True, return_tensors="pt")
 hidden = model(**inputs).last_hidden_state
 {pooling}
@@ -69,15 +71,20 @@ def model_card(
     """
     summary = run.summary
     task = _TASKS[auto_class]
-    tags = ["ssl_lab", "self-supervised-learning", run.method.lower()]
+    fine_tuned = "start" in summary  # of ssl-lab finetune
+    tags = ["ssl_lab", *([] if fine_tuned else ["self-supervised-learning"]), run.method.lower()]
     front = yaml.safe_dump(
         {"library_name": "transformers", "pipeline_tag": task, "tags": tags}, sort_keys=False, allow_unicode=True
     )
     start = (run.config.get("encoder") or {}).get("pretrained")
-    learned_from = f"the training samples above{f' and those of {start}' if start else ''}"
+    source = f"the run {Path(run.config['run']).name}" if fine_tuned and run.config.get("run") else None
+    trained = f"fine-tuned with the labels of {run.data}; the head of its task is not in it"
+    if not fine_tuned:
+        trained = "pretrained on text without labels"
+    learned_from = f"the training samples above{f' and those of {source or start}' if source or start else ''}"
     facts = [
         ("Method", run.method),
-        ("Started from", start),
+        ("Started from", source or start),
         ("Data", run.data),
         ("Architecture", architecture),
         ("Parameters", f"{num_parameters:,}"),
@@ -95,7 +102,7 @@ def model_card(
 
 # {run.method} on {run.data}
 
-A {architecture} pretrained on text without labels.
+A {architecture} {trained}.
 
 | | |
 |:--|:--|
@@ -131,8 +138,8 @@ def _measured(run: Run) -> str:
 
 def _snippet(run: Run, auto_class: str) -> str:
     encoder = run.config.get("encoder") or {}
-    use = _USE[auto_class]
-    if auto_class == "AutoModel":
+    use = _USE[auto_class if auto_class in _USE else "features"]
+    if auto_class not in _USE:
         use = use.format(pooling=_POOLING[encoder.get("pooling", "mean")])
     if auto_class == "AutoModelForSeq2SeqLM":
         of_tokenizer = encoder.get("pretrained") is not None
@@ -148,7 +155,7 @@ model = {auto_class}.from_pretrained(folder)
 
 
 def _also(auto_class: str) -> str:
-    if auto_class == "AutoModel":
+    if auto_class not in _USE:
         return ""
     return (
         "`AutoModel` loads the encoder without its head; features of a text are its last hidden states, averaged over the\n"

@@ -3,14 +3,18 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import statistics
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from ssl_lab.cli.main import main
 from ssl_lab.engine.checkpoint import read_checkpoint
+from ssl_lab.engine.pretrain import EvaluateDuringTraining
 from ssl_lab.methods.finetune.classification import Classification
 
 SMALL = ["trainer.accelerator=cpu", "data.batch_size=8", "data.max_length=16", "optim.lr=1e-3"]
@@ -123,6 +127,98 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(folder, capsys, mon
         assert all(torch.equal(whole[name], parts[name]) for name in whole)
     tables = [json.loads((folder / name / "finetune.json").read_text())["rows"] for name in ("whole", "parts")]
     assert tables[0] == tables[1]
+
+
+def test_a_run_killed_during_its_last_evaluation_makes_it_up(folder, capsys, monkeypatch):
+    command = ["finetune", "run=run", *DATA, *SMALL, "trainer.max_epochs=1", "select=best"]
+    assert main([*command, "run_dir=not_killed"]) == 0
+    whole = EvaluateDuringTraining.on_train_epoch_end
+
+    def killed(self, trainer, method):
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(EvaluateDuringTraining, "on_train_epoch_end", killed)
+    assert main([*command, "run_dir=killed"]) == 1
+    monkeypatch.setattr(EvaluateDuringTraining, "on_train_epoch_end", whole)
+    assert main([*command, "run_dir=killed", "ckpt=last"]) == 0
+    found = [json.loads((folder / name / "finetune.json").read_text()) for name in ("not_killed", "killed")]
+    assert found[0]["rows"] == found[1]["rows"]
+    name = "eval/finetune/accuracy"
+    assert found[0]["trainings"][0]["metrics"][name] == found[1]["trainings"][0]["metrics"][name]
+    cell = folder / "killed/pretrained/seed_0"
+    assert (cell / "checkpoints/best.ckpt").is_file()
+    with (cell / "metrics.csv").open() as file:
+        assert [float(row[name]) for row in csv.DictReader(file) if row[name]] == [
+            pytest.approx(found[0]["trainings"][0]["metrics"][name])
+        ]
+
+
+def test_ranks_share_a_directory_that_is_named_after_the_time(folder, tmp_path):
+    small = [*SMALL, "trainer.max_steps=4", "trainer.devices=2", "trainer.strategy=ddp"]
+    command = [sys.executable, "-m", "ssl_lab.cli.main", "finetune", f"run={folder / 'run'}", *DATA, *small]
+    absolute = f"data.path={folder / 'films.csv'}"
+    done = subprocess.run([*command, absolute], capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (root,) = tmp_path.glob("runs/finetune/*")
+    assert (root / "finetune.json").is_file()
+    environment = {**os.environ, "TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}
+    done = subprocess.run([*command, absolute], capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 1 and "Give all of them the same run_dir=" in done.stderr
+
+
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "gpt2"])
+def test_rows_longer_than_the_positions_are_refused(folder, architecture, capsys):
+    with (folder / "pairs.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("sentence1", "sentence2", "score"), *[(f"a {k}", "b", k % 5) for k in range(80)]])
+    data = ["data=text_pairs", "data.path=pairs.csv", "data.score_column=score", "data.vocab_size=120"]
+    encoder = ["encoder=bert_tiny", f"encoder.architecture={architecture}"]
+    command = ["finetune", "run=null", "task=similarity", *encoder, *data, "data.max_length=257"]
+    assert main([*command, "trainer=smoke", "run_dir=wrong"]) == 1
+    assert "the encoder has 512 positions. Lower data.max_length to 256." in capsys.readouterr().err
+
+
+def test_a_classifier_is_judged_again_with_its_own_length_and_classes(folder, capsys):
+    words = " ".join(["long"] * 20)
+    rows = [(f"{words} it is a {('good', 'bad')[k % 2]} film", ("pos", "neg")[k % 2]) for k in range(80)]
+    for name, classes in (("long", {"pos": "pos", "neg": "neg"}), ("other", {"pos": "up", "neg": "down"})):
+        with (folder / f"{name}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("text", "label"), *[(text, classes[label]) for text, label in rows]])
+    data = ["data=hub_text", "data.path=long.csv", "data.label_column=label"]
+    length = [*SMALL, "data.max_length=40", "trainer.max_epochs=1"]
+    assert main(["finetune", "run=run", *data, *length, "run_dir=longer"]) == 0
+    cell = folder / "longer/pretrained/seed_0"
+    first = json.loads((cell / "evaluation.json").read_text())["rows"]
+    assert main(["evaluate", f"run={cell}", *data]) == 0
+    assert json.loads((cell / "evaluation_long_csv_test.json").read_text())["rows"] == first
+    other = ["data=hub_text", "data.path=other.csv", "data.label_column=label"]
+    assert main(["evaluate", f"run={cell}", *other]) == 1
+    assert "tells neg, pos apart, but data= has the classes down, up" in capsys.readouterr().err
+
+
+def test_the_best_checkpoint_needs_a_validation_split_and_its_metric(folder, capsys):
+    command = ["finetune", "run=run", *DATA, *SMALL, "select=best"]
+    assert main([*command, "data.val_fraction=0", "run_dir=none_best"]) == 1
+    assert "needs a val split, but HubText has none" in capsys.readouterr().err
+    assert not (folder / "none_best/pretrained/seed_0/checkpoints").exists(), "said before anything is trained"
+    assert main([*command, "objective=eval/knn/accuracy", "run_dir=other_best"]) == 1
+    assert "best eval/knn/accuracy was asked for, but measured were eval/finetune/accuracy" in capsys.readouterr().err
+    assert not (folder / "other_best/pretrained/seed_0/checkpoints").exists(), "said at the first evaluation"
+
+
+def test_results_of_other_pretraining_weights_are_not_kept(folder, capsys):
+    shutil.copytree(folder / "run", folder / "run_on")
+    command = ["finetune", "run=run_on", *DATA, *SMALL, "trainer.max_epochs=1", "run_dir=of_run_on"]
+    assert main(command) == 0
+    assert main([*command, "ckpt=last"]) == 0, "the same weights"
+    checkpoint = folder / "run_on/checkpoints/last.ckpt"
+    contents = read_checkpoint(checkpoint)
+    contents["global_step"] += 5
+    torch.save(contents, checkpoint)
+    capsys.readouterr()
+    assert main([*command, "ckpt=last"]) == 1
+    error = capsys.readouterr().err
+    step = contents["global_step"]
+    assert f"began with the weights of step {step - 5}" in error and f"are now those of step {step} " in error
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    T5EncoderModel,
+)
 
 from ssl_lab.cli import config
 from ssl_lab.cli.main import main
@@ -211,6 +218,43 @@ def test_an_exported_t5_gives_the_same_logits(folder, tmp_path, capsys, monkeypa
         exported = AutoModelForSeq2SeqLM.from_pretrained(out)(**inputs, labels=spans).logits
         torch.testing.assert_close(exported, method.predict(corrupted), rtol=0, atol=2e-6)
     run_snippet(out, monkeypatch)
+
+
+def test_an_exported_t5_encoder_of_another_method_gives_the_same_features(folder, tmp_path, capsys, monkeypatch):
+    encoder = ["encoder=t5_mini", "encoder.size=tiny", "trainer.max_steps=2", "evaluation=none"]
+    run_dir = pretrain(folder, "t5_simcse", "method=simcse", *encoder)
+    out = tmp_path / "exported"
+    assert main(["export", f"run={run_dir}", f"out={out}"]) == 0
+    assert "T5EncoderModel for transformers.T5EncoderModel" in capsys.readouterr().out
+    method = config.load_run(run_dir)[2]
+    inputs = batch_of(check_tokenizer(run_dir, out))
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    with torch.no_grad():
+        exported = T5EncoderModel.from_pretrained(out)(input_ids=ids, attention_mask=mask).last_hidden_state
+        torch.testing.assert_close(exported[mask == 1], method.encoder(ids, mask)[mask == 1], rtol=0, atol=2e-6)
+    assert "model = T5EncoderModel.from_pretrained(folder)" in (out / "README.md").read_text()
+    run_snippet(out, monkeypatch)
+
+
+def test_the_card_of_a_fine_tuned_model_says_so(folder, tmp_path):
+    run_dir = pretrain(
+        folder, "before_task", "method=mlm", "encoder=bert_tiny", "trainer.max_steps=2", "evaluation=none"
+    )
+    rows = [f"{text},{k % 2}" for k, text in enumerate(SENTENCES)]
+    (tmp_path / "task.csv").write_text("\n".join(["text,label", *rows]))
+    data = [
+        "data=hub_text",
+        f"data.path={tmp_path / 'task.csv'}",
+        "data.label_column=label",
+        "data.max_length=16",
+        "data.batch_size=8",
+    ]
+    assert main(["finetune", f"run={run_dir}", *data, "trainer=smoke", f"run_dir={tmp_path / 'tuned'}"]) == 0
+    cell, out = tmp_path / "tuned/pretrained/seed_0", tmp_path / "exported"
+    assert main(["export", f"run={cell}", f"out={out}"]) == 0
+    card = (out / "README.md").read_text()
+    assert "A BertModel fine-tuned with the labels of task.csv" in card
+    assert "without labels" not in card and "| Started from | the run before_task |" in card
 
 
 def test_texts_go_on_with_a_prompt_and_the_seed_decides(causal, capsys):

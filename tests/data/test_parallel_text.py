@@ -56,6 +56,20 @@ def test_named_files_tables_and_a_shared_tokenizer(folder, tmp_path):
     assert set(table.references("test")) < set(DE)
 
 
+@pytest.mark.parametrize("begin", ["[CLS]", "[SEP]"])
+def test_the_end_is_a_target_where_padding_is_the_end_token(folder, tmp_path, begin):
+    tokenizer = ParallelText(str(folder), "en", "de", vocab_size=200, target_vocab_size=400).target_tokenizer
+    tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token = begin, "[SEP]", "[SEP]"
+    tokenizer.save_pretrained(tmp_path / "tok")
+    data = ParallelText(str(folder), "en", "de", vocab_size=200, target_tokenizer=str(tmp_path / "tok"))
+    batch = next(iter(data.eval_dataloader("val")))
+    ids, mask = batch["target_input_ids"], batch["target_attention_mask"]
+    for row, real, text in zip(ids, mask, DE[:4], strict=True):
+        length = 2 + len(tokenizer(text, add_special_tokens=False)["input_ids"])
+        assert real.tolist() == [1] * length + [0] * (len(row) - length)
+        assert row[length - 1] == tokenizer.eos_token_id
+
+
 def test_files_that_do_not_fit(folder):
     (folder / "train.en").write_text("one line\n")
     with pytest.raises(ValueError, match="has 1 lines but .* 20"):

@@ -8,6 +8,8 @@ import yaml
 
 from ssl_lab.cli.paths import config_dir
 from ssl_lab.data.text_pairs import TextPairs
+from ssl_lab.data.tokenizer import train_tokenizer
+from ssl_lab.methods.finetune.similarity import join_texts
 
 ROWS = [(f"a dog runs number {i}", f"the dog is running {i}", f"no cat sleeps {i}", i % 6) for i in range(20)]
 HEAD = ("sentence1", "sentence2", "negative", "score")
@@ -106,3 +108,27 @@ def test_the_official_files_of_sts_b_are_read_as_they_are(tmp_path):
     for split in SPLITS:
         assert texts(data, split) == ['a " plane.', "a man."] * 3
         assert data.columns(split)["score"].tolist() == pytest.approx([5.0, 3.8] * 3)
+
+
+def test_a_causal_tokenizer_puts_a_separator_between_two_texts(tmp_path):
+    texts = [["a dog runs", "it is a dog"]]
+    rows = "".join(f"a dog runs,it is a dog,{k % 5}\n" for k in range(20))
+    (tmp_path / "pairs.csv").write_text("sentence1,sentence2,score\n" + rows)
+    tokenizer = train_tokenizer("bpe", lambda: texts, vocab_size=300, framing="causal")
+    tokenizer.save_pretrained(tmp_path / "ours")
+    tokenizer.cls_token = None
+    tokenizer.save_pretrained(tmp_path / "published")
+    ids = tokenizer(texts[0])["input_ids"]
+    cls, sep, eos = tokenizer.convert_tokens_to_ids(["[CLS]", "[SEP]", tokenizer.eos_token])
+    for name, before, after in (("ours", [cls], sep), ("published", [], eos)):
+        data = TextPairs(
+            str(tmp_path / "pairs.csv"), score_column="score", tokenizer=str(tmp_path / name), max_length=16
+        )
+        joined = join_texts(next(iter(data.eval_dataloader("train"))), data.spec)
+        row = joined["input_ids"][0][joined["attention_mask"][0] == 1].tolist()
+        assert row == [*before, *ids[0], after, *ids[1], after]
+        pair = data.tokenizer(*texts[0])
+        assert pair["input_ids"] == row, "as questions and texts are"
+        data.tokenizer.save_pretrained(tmp_path / "again")
+        again = TextPairs(str(tmp_path / "pairs.csv"), tokenizer=str(tmp_path / "again"), max_length=16).tokenizer
+        assert again(*texts[0])["input_ids"] == row, "once, in a run that is judged again too"

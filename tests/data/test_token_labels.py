@@ -8,7 +8,6 @@ from ssl_lab.data.token_labels import NO_WORD, UNKNOWN_TAG, TokenLabels, cut, re
 
 TEXT = """-DOCSTART- -X- O
 
-# a comment
 The DT B-NP
 small JJ I-NP
 dog NN I-NP
@@ -33,6 +32,14 @@ def test_column_files(folder):
     assert len(sentences) == 10
     assert sentences[0] == (["The", "small", "dog", "runs"], ["B-NP", "I-NP", "I-NP", "B-VP"])
     assert read_columns(folder / "train.txt", word=0, tag=1)[1][1] == ["PRP", "VBZ"]
+
+
+def test_comments_are_those_of_conllu_alone(tmp_path):
+    text = "# 12 O\nlines CD B\n\n#no NN O\n"
+    (tmp_path / "a.txt").write_text(text)
+    (tmp_path / "b.conllu").write_text("# text = It\n#x\nIt PRP\n# SYM\n")
+    assert [words for words, _ in read_columns(tmp_path / "a.txt", word=0, tag=-1)] == [["#", "lines"], ["#no"]]
+    assert read_columns(tmp_path / "b.conllu", word=0, tag=-1) == [(["It", "#"], ["PRP", "SYM"])]
 
 
 def test_every_word_is_labelled_at_its_first_token(folder):
