@@ -8,7 +8,8 @@ same under bf16 autocast, so that precision is equal. stable-pretraining runs it
 transforms of its CIFAR-10 recipe (no blur, so less work) and LARS. ssl_lab runs its training path through
 Lightning, as ``ssl-lab bench`` does, and again with views and encoder compiled. All in both precisions. Images are random
 bytes: no transform or network is faster for some images than for others. Contenders take turns, each run in a process of
-its own; medians over runs and their spread are reported.
+its own; medians over runs and their spread are reported. stable-pretraining adds callbacks of its own to every Lightning
+trainer of an environment that it is installed in, ssl_lab's too.
 """
 
 import argparse
@@ -274,11 +275,12 @@ def main():
     for name, ratios in ratios_to_bare.items():
         print(f"  {name}: step over the bare encoder {statistics.median(ratios):.2f}")
     if args.json:
+        peers = [name for name in args.contenders if not name.startswith("ssl_lab")]
         figures = {
             **{key: value for key, value in vars(args).items() if key != "json"},
             "images_per_sec": rates,
             "ratio_to_bare_encoder": ratios_to_bare,
-            **{name: version(name) for name in ("torch", "torchvision", "lightning", "lightly", "stable-pretraining")},
+            **{name: version(name) for name in ("torch", "torchvision", "lightning", *peers)},
             "device": torch.cuda.get_device_name() if args.accelerator == "gpu" else platform.machine(),
             "threads": torch.get_num_threads(),
         }

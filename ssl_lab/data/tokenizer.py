@@ -281,8 +281,9 @@ def plain_backend(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerFast) -> str:
-    """Short hash of what a tokenizer does to text, whatever folder it is in."""
+    """Short hash of what a tokenizer does to text, whatever folder it is in and whatever it puts around a text."""
     facts: dict[str, Any] = json.loads(plain_backend(tokenizer).to_str())
+    del facts["post_processor"]
     facts["special_tokens"] = sorted(tokenizer.all_special_ids)
     facts["split_special_tokens"] = tokenizer.split_special_tokens
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
