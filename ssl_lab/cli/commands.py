@@ -23,13 +23,14 @@ from ssl_lab.cli.paths import config_dir
 from ssl_lab.cli.process import compose_settings, find_device, prepare_process, print_table, refuse_ranks_in_sweep
 from ssl_lab.data.base import DataModule
 from ssl_lab.data.prepare import prepare as write_shards
+from ssl_lab.data.store import write_atomically
 from ssl_lab.data.text import TextModule
 from ssl_lab.engine import pretrain as engine
 from ssl_lab.engine.bench import Speed
 from ssl_lab.engine.bench import bench as run_bench
 from ssl_lab.engine.callbacks import InterruptedRunError
 from ssl_lab.engine.checkpoint import find_checkpoint
-from ssl_lab.engine.run_dir import environment, read_json, update_summary, write_atomically, write_json
+from ssl_lab.engine.run_dir import environment, read_json, update_summary, write_json
 from ssl_lab.report.compare import run_labels, side_by_side
 from ssl_lab.report.page import write_report
 from ssl_lab.report.run import read_run

@@ -11,9 +11,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ssl_lab.data.base import DataModule
+from ssl_lab.data.store import write_atomically
 from ssl_lab.data.tokenizer import load_tokenizer, tokenizer_digest
 from ssl_lab.engine.checkpoint import find_checkpoint, load_encoder_weights, load_weights
-from ssl_lab.engine.run_dir import BEST_CHECKPOINT, read_spec, write_atomically, write_spec
+from ssl_lab.engine.run_dir import BEST_CHECKPOINT, read_spec, write_spec
 from ssl_lab.engine.sync_batch_norm import SyncBatchNormLayers
 from ssl_lab.evaluation.protocol import Protocol
 from ssl_lab.methods.base import Method
@@ -113,7 +114,7 @@ def check_same_tokenizer(datamodule: DataModule, run_dir: Path) -> None:
     if datamodule.spec.modality == "image" or not folder.is_dir():
         return
     tokenizer = datamodule.tokenizer  # type: ignore[attr-defined]
-    known = load_tokenizer(str(folder), framing=getattr(datamodule, "framing", "encoder"))
+    known = load_tokenizer(str(folder))
     if tokenizer_digest(tokenizer) != tokenizer_digest(known):
         raise ValueError(
             f"The run in {run_dir} was to be gone on with, but its data gives another tokenizer than {folder}: the text it "

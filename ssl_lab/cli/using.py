@@ -12,12 +12,12 @@ from PIL import Image
 
 from ssl_lab.cli import config
 from ssl_lab.cli.process import compose_settings, find_device
+from ssl_lab.data.store import write_atomically
 from ssl_lab.data.tokenizer import load_tokenizer
 from ssl_lab.engine.complete import complete
 from ssl_lab.engine.export import auto_class, transformers_model, write_folder, write_for_transformers
 from ssl_lab.engine.fill_masks import fill_masks
 from ssl_lab.engine.pictures import render
-from ssl_lab.engine.run_dir import write_atomically
 from ssl_lab.methods.base import Method
 from ssl_lab.report.model_card import model_card
 from ssl_lab.report.run import read_run

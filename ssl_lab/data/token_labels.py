@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from ssl_lab.data.hub import check_column, files_by_split, load_splits, suffix
 from ssl_lab.data.splits import UNLABELLED, Part
 from ssl_lab.data.text import TextModule, TextSource
+from ssl_lab.data.token_rows import frame_of
 
 COLUMN_FILES = (".txt", ".conll", ".conllu", ".bio", ".iob", ".iob2", ".tsv")
 NO_WORD, UNKNOWN_TAG = -100, -1  # of tokens that begin no word, and of words whose tag the train split lacks
@@ -161,7 +162,8 @@ class TokenLabels(TextModule):
 
     def _tokenize(self, split: str, part: Part) -> dict[str, Tensor]:
         number = {tag: k for k, tag in enumerate(self._texts.class_names)}
-        prefix, suffix_ids = frame(self.tokenizer)
+        around = frame_of(self.tokenizer, "encoder")
+        prefix, suffix_ids = list(around.before), list(around.after)
         room = self.max_length - len(prefix) - len(suffix_ids)
         rows, labels = [], []
         sentences = [self._sentences[part.source][row] for row in part.rows]
@@ -219,15 +221,6 @@ def read_columns(file: Path, *, word: int, tag: int) -> list[Sentence]:
                         "correct the file."
                     ) from error
     return sentences
-
-
-def frame(tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:
-    """Special tokens that the tokenizer puts before and after a text."""
-    encoded = tokenizer("a", return_special_tokens_mask=True)
-    ids, special = list(encoded["input_ids"]), list(encoded["special_tokens_mask"])
-    before = special.index(0) if 0 in special else len(ids)
-    after = special[::-1].index(0) if 0 in special else 0
-    return ids[:before], ids[len(ids) - after :]
 
 
 def split_words(tokenizer: PreTrainedTokenizerFast, sentences: Sequence[Sequence[str]]) -> list[list[list[int]]]:

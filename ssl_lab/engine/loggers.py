@@ -11,7 +11,7 @@ import lightning as L
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from ssl_lab.engine.run_dir import write_atomically
+from ssl_lab.data.store import write_atomically
 
 
 class MetricsFile(Logger):

@@ -16,8 +16,9 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
 from ssl_lab.data.base import DataModule
+from ssl_lab.data.store import write_atomically
 from ssl_lab.engine.callbacks import evaluation_due, steps_done
-from ssl_lab.engine.run_dir import write_atomically, write_json
+from ssl_lab.engine.run_dir import write_json
 from ssl_lab.evaluation.protocol import FeatureSet
 from ssl_lab.methods.base import Method
 from ssl_lab.types import ImageGrid, MaskedText, Picture

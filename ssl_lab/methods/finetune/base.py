@@ -79,13 +79,15 @@ class FineTuning(Method):
 
 
 def trim(batch: Batch, *names: str, multiple: int = 8) -> dict[str, Tensor]:
-    """The batch without the last columns that are padding in all of its rows.
+    """On the CPU, the batch without the last columns that are padding in all of its rows; a GPU would have to be waited for.
 
     Args:
         batch: With ``input_ids`` and ``attention_mask`` (B, L).
         names: Further columns (B, L, ...) to cut alike.
         multiple: The length that is left is a multiple of it, or L.
     """
+    if batch["attention_mask"].device.type != "cpu":
+        return dict(batch)
     longest = max(1, int(batch["attention_mask"].sum(1).max()))
     length = min(batch["input_ids"].shape[1], -(-longest // multiple) * multiple)
     cut = ("input_ids", "attention_mask", "token_type_ids", *names)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_lab.encoders.text_transformer import TextTransformer
-from ssl_lab.methods.finetune.base import FineTuning, check_dropout, full_precision, trim
+from ssl_lab.methods.finetune.base import FineTuning, check_dropout, full_precision
 from ssl_lab.optim import Optim
 from ssl_lab.types import Batch
 
@@ -61,7 +61,6 @@ class Classification(FineTuning):
 
     def logits(self, batch: Batch) -> Tensor:
         """Scores (B, C) of the classes."""
-        batch = trim(batch)
         pooled = self.encoder.pool(self.hidden(batch), batch["input_ids"], batch["attention_mask"])
         return self.head(pooled)  # type: ignore[no-any-return]
 
