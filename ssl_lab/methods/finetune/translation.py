@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any, ClassVar, final
 
 import torch
@@ -15,6 +16,9 @@ from ssl_lab.encoders.text_transformer import TextTransformer
 from ssl_lab.methods.finetune.base import FineTuning, check_dropout, full_precision, trim
 from ssl_lab.optim import Optim
 from ssl_lab.types import Batch
+
+# What transformers calls the states of earlier tokens: since 5.24, and before.
+CACHE = "cache" if "cache" in signature(BertLMHeadModel.prepare_inputs_for_generation).parameters else "past_key_values"
 
 
 @final
@@ -121,7 +125,7 @@ class Translation(FineTuning):
             input_ids=torch.full((len(batch["input_ids"]), 1), config.bos_token_id, device=self.device),
             encoder_hidden_states=self.hidden(batch),
             encoder_attention_mask=batch["attention_mask"],
-            past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()),
+            **{CACHE: EncoderDecoderCache(DynamicCache(), DynamicCache())},
             max_length=self.encoder.spec.target_length,
             num_beams=self.num_beams,
             do_sample=False,
