@@ -74,43 +74,6 @@ def num_doublings(spec: DataSpec) -> int:
     return depth
 
 
-class ConvDecoder(nn.Module):
-    """The DCGAN generator: a latent vector becomes a few pixels, then transposed convolutions double the sides.
-
-    Outputs are unbounded; callers squash them (logits of a Bernoulli, or a sigmoid for pixels in [0, 1]).
-
-    Args:
-        spec: The image data to generate.
-        latent_dim: Width K of the latent vector.
-        width: Channels before the last layer, doubled at each earlier one.
-
-    References:
-        Radford et al., Unsupervised Representation Learning with DCGANs (2015). arXiv:1511.06434
-    """
-
-    def __init__(self, spec: DataSpec, *, latent_dim: int, width: int = 64) -> None:
-        super().__init__()
-        depth = num_doublings(spec)
-        self.latent_dim = latent_dim
-        start = tuple(size // 2**depth for size in spec.shape[1:])
-        widths = [width * 2**level for level in reversed(range(depth))]
-        layers: list[nn.Module] = [
-            nn.Linear(latent_dim, widths[0] * start[0] * start[1], bias=False),
-            nn.Unflatten(1, (widths[0], *start)),
-            nn.BatchNorm2d(widths[0]),
-            nn.ReLU(inplace=True),
-        ]
-        for w_in, w_out in pairwise(widths):
-            layers += [nn.ConvTranspose2d(w_in, w_out, 4, stride=2, padding=1, bias=False)]
-            layers += [nn.BatchNorm2d(w_out), nn.ReLU(inplace=True)]
-        layers.append(nn.ConvTranspose2d(widths[-1], spec.shape[0], 4, stride=2, padding=1))
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Images (B, C, H, W), unbounded, from latents (B, K)."""
-        return self.layers(z)  # type: ignore[no-any-return]
-
-
 class Prototypes(nn.Module):
     """Cosine similarity of projections with K learned directions, in fp32 whatever the autocast precision.
 

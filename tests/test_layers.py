@@ -8,7 +8,7 @@ import ssl_lab
 ROOT = Path(ssl_lab.__file__).parent
 LOWEST = {"types"}
 LOWER = {"optim", "distributed", "losses", *LOWEST}
-PARTS = {"encoders", "heads", "teacher", "pretext", *LOWER}
+PARTS = {"encoders", "generators", "heads", "teacher", "pretext", *LOWER}
 MAY_IMPORT = {
     "types": set(),
     "optim": LOWEST,
@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "teacher": LOWEST,
     "pretext": LOWEST,
     "encoders": {"heads", "pretext", *LOWEST},
+    "generators": {"heads", *LOWEST},
     "data": {"distributed", *LOWEST},
     "evaluation": {"data", "encoders", "pretext", "distributed", *LOWEST},
     "methods": PARTS,

@@ -10,6 +10,7 @@ TITLES = {
     "encoders": "encoder",
     "experiments": "experiment",
     "tasks": "task",
+    "generators": "generator",
     "views": "views",
     "maskings": "masking",
     "evaluations": "evaluation",

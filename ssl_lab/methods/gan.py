@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ssl_lab import distributed
 from ssl_lab.encoders.image import as_float
-from ssl_lab.heads import ConvDecoder
+from ssl_lab.generators.base import NewGenerator
+from ssl_lab.generators.dcgan import DCGANGenerator
 from ssl_lab.losses.adversarial import AdversarialLoss, non_saturating
 from ssl_lab.methods.base import Method
 from ssl_lab.optim import Optim
@@ -31,9 +32,9 @@ class GAN(Method):
         encoder: Trunk of the discriminator; its features are the representation.
         optim: Optimizer and schedule of the discriminator, and of the generator unless ``generator_optim`` is given.
         generator_optim: Optimizer and schedule of the generator.
+        generator: The network from latents to images, DCGAN's by default.
         loss: The adversarial loss, ``non_saturating()`` by default.
         latent_dim: Width K of z.
-        generator_width: Channels of the generator before its last layer.
         ema_decay: Decay of the generator's moving average per step.
 
     References:
@@ -49,10 +50,10 @@ class GAN(Method):
         encoder: Encoder,
         optim: Optim,
         generator_optim: Optim | None = None,
+        generator: NewGenerator = DCGANGenerator,
         loss: AdversarialLoss | None = None,
         *,
         latent_dim: int = 64,
-        generator_width: int = 64,
         ema_decay: float = 0.999,
     ) -> None:
         super().__init__(encoder, optim)
@@ -63,7 +64,7 @@ class GAN(Method):
         self.loss = loss or non_saturating()
         self.ema_decay = ema_decay
         self.to_logit = nn.Linear(encoder.embed_dim, 1)
-        self.generator = ConvDecoder(encoder.spec, latent_dim=latent_dim, width=generator_width)
+        self.generator = generator(encoder.spec, latent_dim=latent_dim)
         self.generator_ema = deepcopy(self.generator).requires_grad_(False)
         self.register_buffer("num_steps", torch.tensor(0))
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ssl_lab import distributed
 from ssl_lab.encoders.image import as_float
-from ssl_lab.heads import ConvDecoder
+from ssl_lab.generators.base import NewGenerator
+from ssl_lab.generators.dcgan import DCGANGenerator
 from ssl_lab.losses.variational import bernoulli_nll, free_bits, gaussian_kl, gaussian_nll
 from ssl_lab.methods.base import Method
 from ssl_lab.optim import Optim
@@ -29,12 +30,12 @@ class VAE(Method):
     Args:
         encoder: Image encoder; two linear layers on its features give mean and log variance of q(z|x).
         optim: Optimizer and schedule.
+        decoder: The network of p(x|z), DCGAN's by default.
         latent_dim: Width K of z.
         likelihood: ``bernoulli`` reads grey values as probabilities; ``gaussian`` has one learned standard deviation.
         beta: Weight of the KL term (beta-VAE; 1 is the bound itself).
         kl_warmup_fraction: Share of all optimizer steps over which the weight rises linearly from 0 to ``beta``.
         min_kl: Free bits: nats per latent dimension that cost nothing.
-        decoder_width: Channels of the decoder before its last layer.
 
     References:
         Kingma and Welling, Auto-Encoding Variational Bayes (2014). arXiv:1312.6114
@@ -47,13 +48,13 @@ class VAE(Method):
         self,
         encoder: Encoder,
         optim: Optim,
+        decoder: NewGenerator = DCGANGenerator,
         *,
         latent_dim: int = 32,
         likelihood: Literal["bernoulli", "gaussian"] = "bernoulli",
         beta: float = 1.0,
         kl_warmup_fraction: float = 0.1,
         min_kl: float = 0.0,
-        decoder_width: int = 64,
     ) -> None:
         super().__init__(encoder, optim)
         if likelihood not in ("bernoulli", "gaussian"):
@@ -68,7 +69,7 @@ class VAE(Method):
         self.kl_warmup_fraction = kl_warmup_fraction
         self.min_kl = min_kl
         self.to_posterior = nn.Linear(encoder.embed_dim, 2 * latent_dim)
-        self.decoder = ConvDecoder(encoder.spec, latent_dim=latent_dim, width=decoder_width)
+        self.decoder = decoder(encoder.spec, latent_dim=latent_dim)
         if likelihood == "gaussian":
             self.log_sigma = nn.Parameter(torch.tensor(-2.0))
 

@@ -140,7 +140,7 @@ def test_evaluate_puts_runs_in_one_table(run, tmp_path, capsys):
         "method=vae",
         "encoder.widths=[8,16]",
         "encoder.widths=[8]",
-        "method.decoder_width=8",
+        "method.decoder.width=8",
         "data.batch_size=32",
     ]
     assert pretrain(other, *small) == 0
@@ -181,7 +181,7 @@ def test_runs_on_different_data_are_put_in_one_table_on_named_data_alone(run, tm
 
 def test_sample_draws_a_grid_and_the_seed_decides(tmp_path):
     run_dir = tmp_path / "vae"
-    assert pretrain(run_dir, "method=vae", "encoder.widths=[8,16]", "method.decoder_width=8") == 0
+    assert pretrain(run_dir, "method=vae", "encoder.widths=[8,16]", "method.decoder.width=8") == 0
     for seed, name in ((0, "a"), (0, "b"), (1, "c")):
         out = tmp_path / f"{name}.png"
         assert main(["sample", f"run={run_dir}", "num_samples=20", f"seed={seed}", f"out={out}"]) == 0

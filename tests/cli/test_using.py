@@ -99,7 +99,7 @@ def test_errors_of_masks_are_one_message(mlm, capsys, args, message):
 
 @pytest.fixture(scope="module")
 def vae(folder):
-    small = ["encoder.widths=[8]", "method.decoder_width=8", "data.batch_size=64", "trainer=smoke", "evaluation=none"]
+    small = ["encoder.widths=[8]", "method.decoder.width=8", "data.batch_size=64", "trainer=smoke", "evaluation=none"]
     assert main(["pretrain", "method=vae", *small, f"run_dir={folder / 'vae'}"]) == 0
     return folder / "vae"
 

@@ -174,7 +174,7 @@ def test_wrong_modality_is_refused_in_words(name):
 
 
 def yaml_files():
-    groups = ("method", "task", "encoder", "optim", "views", "masking", "data")
+    groups = ("method", "task", "encoder", "generator", "optim", "views", "masking", "data")
     return [path for group in groups for path in sorted((config_dir() / group).glob("*.yaml"))]
 
 
@@ -187,7 +187,7 @@ def test_yaml_values_are_arguments_and_the_methods_values_its_defaults(path):
     parameters = inspect.signature(target).parameters
     mounted = {next(iter(entry)).split("@")[1] for entry in node.get("defaults", [])}
     for key, value in OmegaConf.to_container(node).items():
-        if key in ("_target_", "defaults"):
+        if key in ("_target_", "_partial_", "defaults"):
             continue
         assert key in parameters, f"{target.__name__} takes no {key}"
         if path.parent.name in ("method", "task", "masking") and not isinstance(value, dict):

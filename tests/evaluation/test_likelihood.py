@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from scipy.stats import norm
 
 from ssl_lab.encoders.convnet import ConvNet
 from ssl_lab.evaluation.likelihood import LikelihoodBound
+from ssl_lab.generators.dcgan import DCGANGenerator
 from ssl_lab.methods.vae import VAE
 from ssl_lab.optim import AdamW
 
@@ -88,7 +90,8 @@ def test_a_pixel_never_seen_lit_costs_no_infinite_amount():
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
 def test_runs_on_the_bound_of_a_vae_and_repeats_itself(likelihood):
     datamodule = ArrayImages()
-    vae = VAE(ConvNet(datamodule.spec, widths=(8,)), AdamW(), latent_dim=4, likelihood=likelihood, decoder_width=8)
+    decoder = partial(DCGANGenerator, width=8)
+    vae = VAE(ConvNet(datamodule.spec, widths=(8,)), AdamW(), decoder, latent_dim=4, likelihood=likelihood)
     elbo = vae.capabilities()["elbo"]
     protocol = LikelihoodBound(likelihood=likelihood)
     torch.manual_seed(0)

@@ -1,13 +1,18 @@
+from functools import partial
+
 import torch
 from ranks.fixed import IMAGES, NUM_SAMPLES, images
 
 from ssl_lab.encoders.convnet import ConvNet
+from ssl_lab.generators.dcgan import DCGANGenerator
 from ssl_lab.methods import vae
 from ssl_lab.optim import SGD
 
 
 def make():
-    method = vae.VAE(ConvNet(IMAGES, widths=(8, 16)), SGD(), latent_dim=4, decoder_width=8, min_kl=0.02)
+    method = vae.VAE(
+        ConvNet(IMAGES, widths=(8, 16)), SGD(), partial(DCGANGenerator, width=8), latent_dim=4, min_kl=0.02
+    )
     method.current_beta = lambda: 1.0
     return method
 

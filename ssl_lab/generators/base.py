@@ -1,0 +1,40 @@
+"""What every network from latents to images has in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TypeAlias
+
+from torch import Tensor, nn
+
+from ssl_lab.types import DataSpec
+
+
+class Generator(nn.Module, ABC):
+    """A network from latent vectors (B, K) to images (B, C, H, W) of a data set's size.
+
+    Outputs are unbounded; callers squash them (logits of a Bernoulli, or a sigmoid for pixels in [0, 1]).
+
+    Attributes:
+        spec: The image data it is built for.
+        latent_dim: Width K of the latent vector.
+    """
+
+    def __init__(self, spec: DataSpec, *, latent_dim: int) -> None:
+        super().__init__()
+        if spec.modality != "image":
+            raise ValueError(
+                f"{type(self).__name__} makes images, but the data is {spec.modality} of shape {spec.shape}. Choose "
+                "image data."
+            )
+        self.spec = spec
+        self.latent_dim = latent_dim
+
+    @abstractmethod
+    def forward(self, z: Tensor) -> Tensor:
+        """Images (B, C, H, W), unbounded, from latents (B, K)."""
+
+
+NewGenerator: TypeAlias = Callable[..., Generator]
+"""Called as ``new_generator(spec, latent_dim=K)``: a class of generators, or one with its other settings bound."""
