@@ -73,13 +73,14 @@ def ours(args, folder, *, precision, compiled=False, packing=False):
     if compiled:
         method.encoder.compile(dynamic=False)
         method.masking.compile(dynamic=False)
-    clock = ProcessorTime(args.warmup_steps, args.num_steps)
+    clock = StepTime(args.warmup_steps, args.num_steps)
     trainer = L.Trainer(
         accelerator=args.accelerator,
         devices=1,
         precision=precision,
         max_epochs=-1,
         max_steps=args.warmup_steps + 2 * args.num_steps,
+        gradient_clip_val=1.0,  # as Trainer does
         default_root_dir=folder,
         callbacks=[clock],
         logger=False,
@@ -91,15 +92,15 @@ def ours(args, folder, *, precision, compiled=False, packing=False):
     speed = bench(method, data, trainer, warmup_steps=args.warmup_steps, num_steps=args.num_steps)
     tokens_per_step = speed.tokens_per_sec * speed.step_ms / 1000
     return {
-        "tokens_per_sec": speed.tokens_per_sec,
-        "tokens_per_processor_sec": tokens_per_step * args.num_steps / clock.seconds,
+        "tokens_per_sec": tokens_per_step * args.num_steps / clock.seconds,
+        "tokens_per_processor_sec": tokens_per_step * args.num_steps / clock.processor_seconds,
         "mfu": speed.mfu,
         "shares": speed.shares,
     }
 
 
-class ProcessorTime(L.Callback):
-    """Seconds of all threads from the end of the warm-up on, over a number of steps."""
+class StepTime(L.Callback):
+    """Seconds from the end of the warm-up on, over a number of steps; of the clock, and of all threads together."""
 
     def __init__(self, warmup_steps, num_steps):
         self.warmup_steps, self.num_steps, self.step = warmup_steps, num_steps, 0
@@ -107,9 +108,16 @@ class ProcessorTime(L.Callback):
     def on_train_batch_end(self, *_):
         self.step += 1
         if self.step == self.warmup_steps:
-            self.start = time.process_time()
+            self.start, self.processor_start = self.now()
         elif self.step == self.warmup_steps + self.num_steps:
-            self.seconds = time.process_time() - self.start
+            wall, processor = self.now()
+            self.seconds, self.processor_seconds = wall - self.start, processor - self.processor_start
+
+    @staticmethod
+    def now():
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter(), time.process_time()
 
 
 def trainers(args, folder, *, precision, padding=None):

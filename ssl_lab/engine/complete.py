@@ -11,8 +11,6 @@ from transformers import PreTrainedTokenizerFast
 
 from ssl_lab.types import DataSpec
 
-MAX_NEW_TOKENS = 50  # unless asked for more or less
-
 
 def complete(
     generate: Callable[..., Tensor],
@@ -20,34 +18,53 @@ def complete(
     spec: DataSpec,
     prompt: str,
     *,
-    max_new_tokens: int | None = None,
+    max_new_tokens: int = 50,
+    seed: int = 0,
     device: torch.device,
     **drawing: Any,
 ) -> list[str]:
     """Texts that begin with a prompt.
 
+    Where a text reaches the length the model has learned from, the model goes on from the text's last half of that length.
+
     Args:
-        generate: ``CausalLM.generate``: ids (1, L) and settings to ids (N, M).
+        generate: ``CausalLM.generate``: ids (1 or N, L) and settings to ids (N, M).
         tokenizer: The run's tokenizer.
-        spec: The run's data: how long a text may be.
+        spec: The run's data: the length of the model's context, and what ends a text.
         prompt: How a text begins; special tokens in it are plain characters.
-        max_new_tokens: When to stop texts that do not end before; None for 50, or less where there is less room.
+        max_new_tokens: When to stop texts that do not end before.
+        seed: The same seed draws the same texts.
         device: Where the model is.
         drawing: Further settings of ``generate``.
 
     Raises:
-        ValueError: If the prompt is empty, or it and the new tokens are longer than the texts the model has learned from.
+        ValueError: If the prompt is empty, or as long as what the model has learned from.
     """
     ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     if not ids:
         raise ValueError("A text goes on with a prompt, but prompt= is empty. Give at least one word.")
-    room = spec.shape[0] - len(ids)
-    if room < (max_new_tokens or 1):
+    length = spec.shape[0]
+    if len(ids) >= length:
         raise ValueError(
-            f"The prompt has {len(ids)} tokens and {max_new_tokens or MAX_NEW_TOKENS} more were asked for, but the run has "
-            f"learned from at most {spec.shape[0]}. Shorten the prompt, or lower max_new_tokens."
+            f"The prompt has {len(ids)} tokens, but the run has learned from at most {length}. Shorten the prompt."
         )
-    if max_new_tokens is None:
-        max_new_tokens = min(MAX_NEW_TOKENS, room)
-    drawn = generate(torch.tensor([ids], device=device), max_new_tokens=max_new_tokens, **drawing)
-    return [str(tokenizer.decode(text, skip_special_tokens=True)) for text in drawn]
+    texts = torch.tensor([ids], device=device)
+    wanted = len(ids) + max_new_tokens
+    seeds = torch.Generator().manual_seed(seed)
+    while True:
+        context = texts if texts.shape[1] < length else texts[:, -(length // 2) :]
+        more = min(wanted - texts.shape[1], length - context.shape[1])
+        drawn = generate(context, max_new_tokens=more, seed=seed, **drawing)
+        before = texts.expand(len(drawn), -1)
+        texts = torch.cat([before, drawn[:, context.shape[1] :]], dim=1)
+        ended = (texts[:, len(ids) :] == spec.eos_id).any(1)
+        if texts.shape[1] >= wanted or ended.all():
+            break
+        seed = int(torch.randint(2**32, (), generator=seeds))  # not the same numbers again
+    return [str(tokenizer.decode(_until(text, spec.eos_id, len(ids)), skip_special_tokens=True)) for text in texts]
+
+
+def _until(text: Tensor, eos_id: int | None, start: int) -> Tensor:
+    """A text (L,) up to the first end-of-text token behind ``start``."""
+    ends = (text[start:] == eos_id).nonzero() if eos_id is not None else []
+    return text[: start + int(ends[0])] if len(ends) else text

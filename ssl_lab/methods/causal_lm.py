@@ -114,7 +114,7 @@ class CausalLM(Method):
         """Token ids that go on with a prompt, by ``generate`` of transformers and its cache of keys and values.
 
         Args:
-            prompt: Ids (1, L), L > 0.
+            prompt: Ids (1, L) for all texts, or (N, L), L > 0.
             num_samples: Number N of texts.
             max_new_tokens: When to stop texts that do not end before.
             temperature: Divides the scores: below 1 likely tokens become likelier; 0 always takes the likeliest.

@@ -21,6 +21,7 @@ from ssl_lab.cli import config
 from ssl_lab.cli.main import main
 from ssl_lab.data.tokenizer import load_tokenizer, train_tokenizer
 from ssl_lab.data.words import continuing_tokens
+from ssl_lab.engine.complete import complete
 from ssl_lab.engine.fill_masks import fill_masks
 from ssl_lab.pretext.span_corruption import Corrupted
 from ssl_lab.types import DataSpec
@@ -270,20 +271,44 @@ def test_texts_go_on_with_a_prompt_and_the_seed_decides(causal, capsys):
     tokenizer = load_tokenizer(str(causal / "tokenizer"))
     ids = tokenizer("The dog", return_tensors="pt", add_special_tokens=False)["input_ids"]
     no_text = [i for i in method.encoder.spec.special_ids if i != tokenizer.eos_token_id]
-    while ids.shape[1] < 24 and ids[0, -1] != tokenizer.eos_token_id:  # without a cache of keys and values
+    wanted, start = ids.shape[1] + 50, 0
+    while ids.shape[1] < wanted and ids[0, -1] != tokenizer.eos_token_id:  # without a cache of keys and values
+        if ids.shape[1] - start == 24:
+            start += 12  # the context is full: its last half stays
+        context = ids[:, start:]
         with torch.no_grad():
-            scores = method.lm_head(method.encoder(ids, torch.ones_like(ids)))[0, -1, : len(tokenizer)]
+            scores = method.lm_head(method.encoder(context, torch.ones_like(context)))[0, -1, : len(tokenizer)]
         scores[no_text] = -torch.inf
         ids = torch.cat([ids, scores.argmax().reshape(1, 1)], dim=1)
     assert "\n".join(greedy) == tokenizer.decode(ids[0], skip_special_tokens=True)
+
+
+def test_a_long_text_draws_other_numbers_in_each_stretch(causal):
+    _, spec, method = config.load_run(causal)
+    tokenizer = load_tokenizer(str(causal / "tokenizer"), framing="causal")
+    stretches = []
+
+    def generate(context, **settings):
+        drawn = method.generate(context, **settings)
+        stretches.append(drawn[:, context.shape[1] :])
+        return drawn
+
+    torch.manual_seed(0)
+    complete(
+        generate, tokenizer, spec, "The", max_new_tokens=80, num_samples=8, temperature=1e6, device=torch.device("cpu")
+    )
+    assert sum(stretch.shape[1] for stretch in stretches) == 80
+    second, third = stretches[1:3]
+    assert second.shape == third.shape == (8, 12)
+    assert (second == third).double().mean() < 0.5
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
         (["prompt="], "prompt= is empty"),
-        (["prompt=The dog", "max_new_tokens=100"], "Shorten the prompt, or lower max_new_tokens"),
-        (["prompt=" + "The dog runs " * 20], "learned from at most 24"),
+        (["prompt=" + "The dog runs " * 20], "learned from at most 24. Shorten the prompt"),
+        (["prompt=The dog", "max_new_tokens=0"], "max_new_tokens=0"),
         (["prompt=The", "temperature=-1"], "found temperature=-1"),
         (["prompt=The", "top_p=0"], "0 < top_p <= 1"),
         (["prompt=The", "top_k=0"], "top_k=0"),
