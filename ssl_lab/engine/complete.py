@@ -50,6 +50,7 @@ def complete(
         )
     texts = torch.tensor([ids], device=device)
     wanted = len(ids) + max_new_tokens
+    end = -1 if spec.eos_id is None else spec.eos_id
     seeds = torch.Generator().manual_seed(seed)
     while True:
         context = texts if texts.shape[1] < length else texts[:, -(length // 2) :]
@@ -57,14 +58,14 @@ def complete(
         drawn = generate(context, max_new_tokens=more, seed=seed, **drawing)
         before = texts.expand(len(drawn), -1)
         texts = torch.cat([before, drawn[:, context.shape[1] :]], dim=1)
-        ended = (texts[:, len(ids) :] == spec.eos_id).any(1)
+        ended = texts[:, len(ids) :].eq(end).any(1)
         if texts.shape[1] >= wanted or ended.all():
             break
         seed = int(torch.randint(2**32, (), generator=seeds))  # not the same numbers again
-    return [str(tokenizer.decode(_until(text, spec.eos_id, len(ids)), skip_special_tokens=True)) for text in texts]
+    return [str(tokenizer.decode(_until(text, end, len(ids)), skip_special_tokens=True)) for text in texts]
 
 
-def _until(text: Tensor, eos_id: int | None, start: int) -> Tensor:
-    """A text (L,) up to the first end-of-text token behind ``start``."""
-    ends = (text[start:] == eos_id).nonzero() if eos_id is not None else []
+def _until(text: Tensor, end: int, start: int) -> Tensor:
+    """A text (L,) up to the first token ``end`` from ``start`` on."""
+    ends = text[start:].eq(end).nonzero()
     return text[: start + int(ends[0])] if len(ends) else text
