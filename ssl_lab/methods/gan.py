@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from copy import deepcopy
 from typing import Any, ClassVar, final
 
 import torch
-from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor, nn
 
-from ssl_lab import distributed
 from ssl_lab.encoders.image import as_float
 from ssl_lab.generators.base import NewGenerator
 from ssl_lab.generators.dcgan import DCGANGenerator
 from ssl_lab.losses.adversarial import AdversarialLoss, non_saturating
-from ssl_lab.methods.base import Method
+from ssl_lab.methods.alternating import AlternatingMethod, Player
 from ssl_lab.optim import Optim
 from ssl_lab.types import Batch, Encoder, ImageGrid, Modality, Picture
 
 
 @final
-class GAN(Method):
+class GAN(AlternatingMethod):
     """A generator against a discriminator whose trunk is the encoder, updated in turn on every batch.
 
-    Samples come from an exponential moving average of the generator. Gradients are averaged over ranks once per
-    network and step; DDP's own reduction, which would reduce both networks at every backward pass, is off.
+    Samples come from an exponential moving average of the generator.
 
     Args:
         encoder: Trunk of the discriminator; its features are the representation.
@@ -59,7 +55,6 @@ class GAN(Method):
         super().__init__(encoder, optim)
         if not 0 <= ema_decay < 1:
             raise ValueError(f"method.ema_decay lies in [0, 1), found {ema_decay}.")
-        self.automatic_optimization = False
         self.generator_optim = generator_optim or optim
         self.loss = loss or non_saturating()
         self.ema_decay = ema_decay
@@ -68,35 +63,26 @@ class GAN(Method):
         self.generator_ema = deepcopy(self.generator).requires_grad_(False)
         self.register_buffer("num_steps", torch.tensor(0))
 
-    def on_fit_start(self) -> None:
-        """Refuse fp16; Lightning itself refuses accumulation and clipping where optimizers are stepped by hand."""
-        if str(self.trainer.precision).startswith("16"):
-            raise ValueError(
-                f"GAN trains in bf16 or fp32, found trainer.precision={self.trainer.precision}: two optimizers would share "
-                "one loss scale. Use trainer.precision=bf16-mixed."
-            )
+    def players(self) -> Mapping[str, Player]:
+        """The discriminator, whose trunk is the encoder, and the generator."""
+        return {
+            "discriminator": Player((self.encoder, self.to_logit), self.optim),
+            "generator": Player((self.generator,), self.generator_optim),
+        }
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One step of the discriminator, then one of the generator against it."""
         x = as_float(batch["image"])
-        discriminator_optimizer, generator_optimizer = self.optimizers()  # type: ignore[attr-defined]
 
-        self._trains(discriminator=True)
         with torch.no_grad():
             fake = self.generate(self.generator, self.latents(len(x)))
         real_logits, fake_logits = self.discriminate(torch.cat([x, fake])).chunk(2)
         discriminator_loss = self.loss.discriminator(real_logits, fake_logits)
-        self._update(discriminator_optimizer, discriminator_loss)
+        self.update("discriminator", discriminator_loss)
 
-        self._trains(discriminator=False)
         generator_loss = self.loss.generator(self.discriminate(self.generate(self.generator, self.latents(len(x)))))
-        self._update(generator_optimizer, generator_loss)
+        self.update("generator", generator_loss)
         self._update_ema()
-        self.encoder.requires_grad_()
-        self.to_logit.requires_grad_()
-
-        for schedule in self.lr_schedulers():  # type: ignore[union-attr]
-            schedule.step()
         self.log_losses(
             discriminator_loss + generator_loss,
             discriminator=discriminator_loss,
@@ -117,19 +103,6 @@ class GAN(Method):
         """Standard normal latents (N, K)."""
         return torch.randn(num_samples, self.generator.latent_dim, device=self.device, generator=generator)
 
-    def _trains(self, *, discriminator: bool) -> None:
-        self.encoder.requires_grad_(discriminator)
-        self.to_logit.requires_grad_(discriminator)
-        self.generator.requires_grad_(not discriminator)
-
-    def _update(self, optimizer: Any, loss: Tensor) -> None:
-        optimizer.zero_grad()
-        strategy = self.trainer.strategy
-        with strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext():
-            self.manual_backward(loss)
-        distributed.average_gradients(p for group in optimizer.param_groups for p in group["params"])
-        optimizer.step()
-
     @torch.no_grad()
     def _update_ema(self) -> None:
         self.num_steps += 1
@@ -139,19 +112,6 @@ class GAN(Method):
             average.lerp_(value, 1 - decay)
         for copy, buffer in zip(self.generator_ema.buffers(), self.generator.buffers(), strict=True):
             copy.copy_(buffer)
-
-    def configure_optimizers(self) -> Any:
-        """Discriminator's and generator's optimizers and schedules, each counted in batches."""
-        trainer = self.trainer
-        total_steps = int(trainer.estimated_stepping_batches)
-        if trainer.max_steps > 0:
-            total_steps = min(total_steps, trainer.max_steps // 2)  # Lightning counts the steps of both optimizers
-        discriminator = nn.ModuleList([self.encoder, self.to_logit])
-        pairs = [
-            self.optim.build(discriminator, total_steps=total_steps),
-            self.generator_optim.build(self.generator, total_steps=total_steps),
-        ]
-        return [optimizer for optimizer, _ in pairs], [schedule for _, schedule in pairs]
 
     def sample(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
         """Images of the averaged generator, shape (N, C, H, W) in [0, 1]."""
