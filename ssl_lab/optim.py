@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +14,16 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 Groups: TypeAlias = list[dict[str, Any]]
+Decay: TypeAlias = Literal["cosine", "linear"]
+DECAYS: dict[str, Callable[[float], float]] = {
+    "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
+    "linear": lambda progress: 1 - progress,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optim(ABC):
-    """How parameters are updated: learning rate, decay, and a warm-up + cosine schedule counted per optimizer step.
+    """How parameters are updated: learning rate, decay, and a schedule counted per optimizer step.
 
     The learning rate is used as written; nothing rescales it by batch size or number of devices. Biases and the
     parameters of normalisation layers (all tensors with fewer than two dimensions) get no weight decay.
@@ -28,12 +33,14 @@ class Optim(ABC):
         weight_decay: Decay of matrices and convolution kernels.
         warmup_fraction: Share of all steps over which the rate rises linearly from 0.
         final_lr_fraction: Share of ``lr`` at the last step; 1 keeps the rate constant after warm-up.
+        decay: How the rate falls after warm-up: along half a ``cosine``, or ``linear``.
     """
 
     lr: float
     weight_decay: float = 0.0
     warmup_fraction: float = 0.0
     final_lr_fraction: float = 0.0
+    decay: Decay = "cosine"
 
     def __post_init__(self) -> None:
         """Refuse values that no schedule has."""
@@ -43,6 +50,10 @@ class Optim(ABC):
             raise ValueError(
                 f"Schedule shares lie in [0, 1), found warmup_fraction={self.warmup_fraction} and "
                 f"final_lr_fraction={self.final_lr_fraction}."
+            )
+        if self.decay not in DECAYS:
+            raise ValueError(
+                f"There is no decay {self.decay!r} of the learning rate. Set optim.decay to cosine or linear."
             )
 
     def build(
@@ -64,8 +75,11 @@ class Optim(ABC):
         groups = decay_groups(module, weight_decay=self.weight_decay)
         if lr_scales:
             groups = scale_groups(groups, lr_scales, lr=self.lr)
-        schedule = warmup_cosine(
-            total_steps, warmup_fraction=self.warmup_fraction, final_fraction=self.final_lr_fraction
+        schedule = warmup_decay(
+            total_steps,
+            warmup_fraction=self.warmup_fraction,
+            final_fraction=self.final_lr_fraction,
+            decay=DECAYS[self.decay],
         )
         factors = [schedule] * len(groups)
         if constant is not None:
@@ -205,14 +219,23 @@ def scale_groups(groups: Groups, lr_scales: Mapping[nn.Parameter, float], *, lr:
     return [split[key] for key in sorted(split)]
 
 
-def warmup_cosine(total_steps: int, *, warmup_fraction: float, final_fraction: float) -> Callable[[int], float]:
-    """Factor of the learning rate at each step: linear warm-up, then half a cosine down to ``final_fraction``."""
+def warmup_decay(
+    total_steps: int, *, warmup_fraction: float, final_fraction: float, decay: Callable[[float], float]
+) -> Callable[[int], float]:
+    """Factor of the learning rate at each step: linear warm-up, then a fall to ``final_fraction``.
+
+    Args:
+        total_steps: Optimizer steps of the whole training; afterwards the rate stays.
+        warmup_fraction: Share of them over which the factor rises to 1.
+        final_fraction: Factor at the end.
+        decay: From the share of the fall that is done to what is left of it, from 1 to 0.
+    """
     warmup = round(warmup_fraction * total_steps)
 
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / warmup
         progress = min(1.0, (step - warmup) / max(1, total_steps - warmup))
-        return final_fraction + (1 - final_fraction) * 0.5 * (1 + math.cos(math.pi * progress))
+        return final_fraction + (1 - final_fraction) * decay(progress)
 
     return factor

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_lab.optim import LARS, SGD, AdamW, LARSOptimizer, decay_groups, warmup_cosine
+from ssl_lab.optim import DECAYS, LARS, SGD, AdamW, LARSOptimizer, decay_groups, warmup_decay
 
 
 def test_biases_and_norms_are_not_decayed():
@@ -23,11 +23,18 @@ def test_frozen_parameters_are_left_out():
 
 
 def test_schedule_rises_linearly_then_follows_a_cosine():
-    factor = warmup_cosine(100, warmup_fraction=0.1, final_fraction=0.2)
+    factor = warmup_decay(100, warmup_fraction=0.1, final_fraction=0.2, decay=DECAYS["cosine"])
     assert [factor(k) for k in (0, 4, 9)] == pytest.approx([0.1, 0.5, 1.0])
     assert factor(10) == 1
     assert factor(55) == pytest.approx(0.2 + 0.8 * 0.5 * (1 + math.cos(math.pi / 2)))
     assert factor(100) == factor(500) == pytest.approx(0.2)
+
+
+def test_or_a_straight_line():
+    factor = warmup_decay(100, warmup_fraction=0.2, final_fraction=0.1, decay=DECAYS["linear"])
+    assert [factor(k) for k in (9, 20, 60, 100, 500)] == pytest.approx([0.5, 1.0, 0.55, 0.1, 0.1])
+    _, schedule = SGD(lr=2.0, warmup_fraction=0.0, decay="linear").build(nn.Linear(2, 2), total_steps=4)
+    assert [schedule.lr_lambdas[0](k) for k in range(5)] == pytest.approx([1.0, 0.75, 0.5, 0.25, 0.0])
 
 
 def test_schedule_counts_optimizer_steps():
@@ -102,3 +109,5 @@ def test_refuses_senseless_values():
         AdamW(lr=0.0)
     with pytest.raises(ValueError, match="warmup_fraction"):
         AdamW(warmup_fraction=1.5)
+    with pytest.raises(ValueError, match="no decay 'square'"):
+        AdamW(decay="square")

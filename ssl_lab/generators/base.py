@@ -37,4 +37,5 @@ class Generator(nn.Module, ABC):
 
 
 NewGenerator: TypeAlias = Callable[..., Generator]
-"""Called as ``new_generator(spec, latent_dim=K)``: a class of generators, or one with its other settings bound."""
+"""Called as ``new_generator(spec, latent_dim=K)``: a class of generators, or one with its other settings bound. One that
+also takes ``num_classes`` makes images of a class, and is then called with latents and classes int64 (B,)."""
