@@ -11,12 +11,16 @@ import sys
 import warnings
 from pathlib import Path
 
+import lightning as L
 import torch
 import torch.distributed as dist
+from lightning.pytorch.callbacks import Callback
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 
 from ssl_lab import distributed
+from ssl_lab.engine.sync_batch_norm import SyncBatchNormLayers
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from ranks.fixed import NUM_SAMPLES
@@ -67,6 +71,54 @@ def train(case, *, num_parts=1, frozen_norm=False):
     return {"losses": torch.stack(losses), "gradients": gradients, "state": state}
 
 
+class Record(Callback):
+    """Losses of the joined batch, and the gradients of each optimizer's first step."""
+
+    def __init__(self):
+        self.losses, self.gradients = [], {}
+
+    def on_train_start(self, trainer, pl_module):
+        for optimizer in trainer.optimizers:
+            optimizer.register_step_pre_hook(lambda optimizer, *_: self.look(optimizer, pl_module))
+
+    def look(self, optimizer, method):
+        own = {p for group in optimizer.param_groups for p in group["params"]}
+        for name, p in method.named_parameters():
+            if p in own and p.grad is not None:
+                self.gradients.setdefault(name, p.grad.clone())
+
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        self.losses.append(distributed.reduce_sum(pl_module.last_loss) / distributed.world_size())
+
+
+def train_by_lightning(case):
+    """What :func:`train` gives, of a method that averages its gradients over ranks itself."""
+    rank, world = distributed.rank(), distributed.world_size()
+    share = NUM_SAMPLES // world
+    rows = slice(rank * share, (rank + 1) * share)
+    torch.manual_seed(0)
+    method, record = case.make(), Record()
+    case.before_step(rows)
+    batches = [{name: column[rows] for name, column in case.batch(step).items()} for step in range(NUM_STEPS)]
+    trainer = L.Trainer(
+        accelerator="cpu",
+        devices=world,
+        strategy="ddp" if world > 1 else "auto",
+        precision="64-true",
+        max_epochs=1,
+        plugins=[SyncBatchNormLayers()],
+        callbacks=[record],
+        use_distributed_sampler=False,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(method, train_dataloaders=DataLoader(batches, batch_size=None))
+    state = {name: value.clone() for name, value in method.state_dict().items()}
+    return {"losses": torch.stack(record.losses), "gradients": record.gradients, "state": state}
+
+
 def main(folder):
     warnings.filterwarnings("ignore", message="You are trying to `self.log")
     torch.set_num_threads(1)
@@ -74,8 +126,12 @@ def main(folder):
     world = distributed.world_size()
     for path in sorted((Path(__file__).parent / "cases").glob("*.py")):
         case = importlib.import_module(f"ranks.cases.{path.stem}")
-        results = {f"{path.stem}_{world}": train(case)}
-        if world == 1 and not case.make().coupled_by:
+        method = case.make()
+        if not method.automatic_optimization:
+            results = {f"{path.stem}_{world}": train_by_lightning(case)}
+        else:
+            results = {f"{path.stem}_{world}": train(case)}
+        if world == 1 and method.automatic_optimization and not method.coupled_by:
             results[f"{path.stem}_whole"] = train(case, frozen_norm=True)
             for num_parts in (2, 4):
                 results[f"{path.stem}_parts_{num_parts}"] = train(case, frozen_norm=True, num_parts=num_parts)
