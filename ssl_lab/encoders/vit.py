@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+import timm.layers
 import torch
+import torch.nn.functional as F
 from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
@@ -125,7 +127,24 @@ def unpatchify(patches: Tensor, patch_size: int, shape: tuple[int, ...]) -> Tens
 
 def take(x: Tensor, ids: Tensor) -> Tensor:
     """Entries (B, K, D) of x (B, L, D) that ids (B, K) name."""
-    return x.take_along_dim(ids.unsqueeze(2), 1)
+    return x.gather(1, ids.unsqueeze(2).expand(-1, -1, x.shape[2]))
+
+
+class Attention(timm.layers.Attention):
+    """Self-attention in the fused kernel, but on a CPU in two matrix products.
+
+    There the kernel's backward pass in bf16 takes several times as long on the few tokens of small images, and is no
+    faster in fp32.
+    """
+
+    def forward(self, x: Tensor, attn_mask: None = None, is_causal: bool = False) -> Tensor:
+        """Tokens (B, N, D) from tokens; every one sees all."""
+        q, k, v = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        if x.device.type == "cpu":
+            heads = (q * self.scale @ k.mT).softmax(-1) @ v
+        else:
+            heads = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(heads.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
 def transformer(dim: int, *, depth: int, num_heads: int) -> nn.Sequential:
@@ -139,7 +158,7 @@ def transformer(dim: int, *, depth: int, num_heads: int) -> nn.Sequential:
             f"A transformer was to have {depth} blocks of {num_heads} heads, {dim} wide. It needs at least one of each and a "
             "width that is a multiple of the number of heads."
         )
-    blocks = [Block(dim, num_heads, qkv_bias=True) for _ in range(depth)]
+    blocks = [Block(dim, num_heads, qkv_bias=True, attn_layer=Attention) for _ in range(depth)]
     return nn.Sequential(*blocks, nn.LayerNorm(dim, eps=1e-6))
 
 

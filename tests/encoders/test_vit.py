@@ -1,9 +1,10 @@
 import math
 
 import pytest
+import timm.layers
 import torch
 
-from ssl_lab.encoders.vit import ViT, patchify, sincos_positions, take, unpatchify
+from ssl_lab.encoders.vit import Attention, ViT, patchify, sincos_positions, take, unpatchify
 from ssl_lab.types import DataSpec
 
 
@@ -41,6 +42,20 @@ def test_a_patch_is_a_square_of_the_image_row_by_row():
         top, left = 4 * (i // 3), 4 * (i % 3)
         assert torch.equal(patches[:, i].view(2, 3, 4, 4), x[:, :, top : top + 4, left : left + 4])
     assert torch.equal(unpatchify(patches, 4, (3, 8, 12)), x)
+
+
+def test_attention_is_timms_with_the_same_weights():
+    torch.manual_seed(0)
+    own, theirs = Attention(32, num_heads=4, qkv_bias=True), timm.layers.Attention(32, num_heads=4, qkv_bias=True)
+    theirs.load_state_dict(own.state_dict())
+    weights = torch.randn(2, 9, 32)
+    outputs, gradients = [], []
+    for layer in (own, theirs):
+        x = torch.linspace(-2, 2, 576).sin().view(2, 9, 32).requires_grad_()
+        outputs.append(layer(x))
+        gradients.append(torch.autograd.grad((outputs[-1] * weights).sum(), (x, layer.qkv.weight)))
+    torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-5)
 
 
 def test_the_first_layer_is_a_strided_convolution():
