@@ -222,14 +222,13 @@ def _shares(parts: list[dict[str, float]]) -> dict[str, float]:
 def _bare_seconds(encoder: Encoder, inputs: tuple[Any, ...], trainer: L.Trainer, *, repeats: int) -> float:
     """Forward and backward of the encoder on random inputs like those it saw; median of several runs."""
     encoder.train().requires_grad_()
-    spec = encoder.spec
 
     def random_like(x: Any) -> Any:
         if not isinstance(x, Tensor) or x.dtype == torch.bool:
             return x
         if x.is_floating_point():
             return torch.rand_like(x)
-        return torch.randint_like(x, 2 if x.max() <= 1 else spec.vocab_size or 256)
+        return torch.randint_like(x, int(x.max()) + 1)
 
     inputs = tuple(random_like(x) for x in inputs)
     seconds = []

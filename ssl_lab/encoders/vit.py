@@ -1,0 +1,181 @@
+"""A vision transformer that can look at some of an image's patches alone."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import timm.layers
+import torch
+import torch.nn.functional as F
+from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from ssl_lab.encoders.image import ImageEncoder, as_float
+from ssl_lab.types import Batch, DataSpec
+
+
+class ViT(ImageEncoder):
+    """Patches become tokens with fixed sine-cosine positions, and pass transformer blocks together with a class token.
+
+    Each token carries its position, so a transformer takes any subset of an image's patches in any order.
+
+    Args:
+        spec: The image data it is built for.
+        patch_size: Side of a patch in pixels.
+        embed_dim: Width D of tokens and features, a multiple of 4.
+        depth: Number of blocks.
+        num_heads: Attention heads of a block.
+        pooling: Features are the ``mean`` of the patches' tokens, or the ``class`` token.
+
+    Raises:
+        ValueError: If the image cannot be cut into such patches, or the width into such heads.
+
+    References:
+        Dosovitskiy et al., An Image is Worth 16x16 Words (2020). arXiv:2010.11929
+        He et al., Masked Autoencoders Are Scalable Vision Learners (2021), appendix A. arXiv:2111.06377
+    """
+
+    positions: Tensor
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        patch_size: int = 4,
+        embed_dim: int = 192,
+        depth: int = 12,
+        num_heads: int = 3,
+        pooling: Literal["mean", "class"] = "mean",
+    ) -> None:
+        super().__init__(spec, embed_dim=embed_dim)
+        channels, height, width = spec.shape
+        if patch_size < 1 or height % patch_size or width % patch_size:
+            raise ValueError(
+                f"ViT was to cut images into patches of {patch_size}x{patch_size} pixels, but images of {height}x{width} "
+                "cannot be divided so. Set encoder.patch_size to a divisor of both sides, or data.image_size to a multiple."
+            )
+        if pooling not in ("mean", "class"):
+            raise ValueError(f"There is no pooling {pooling!r}. Choose mean or class.")
+        self.patch_size = patch_size
+        self.grid = height // patch_size, width // patch_size
+        self.pooling = pooling
+        self.patch_embed = nn.Linear(channels * patch_size**2, embed_dim)
+        self.class_token = nn.Parameter(torch.randn(1, 1, embed_dim) * 0.02)
+        self.blocks = transformer(embed_dim, depth=depth, num_heads=num_heads)
+        initialise(self)
+        self.register_buffer("positions", sincos_positions(self.grid, embed_dim), persistent=False)
+
+    @property
+    def num_patches(self) -> int:
+        """Number L of patches of an image."""
+        return self.grid[0] * self.grid[1]
+
+    def forward(self, images: Tensor, ids_keep: Tensor | None = None) -> Tensor:
+        """Tokens of images (B, C, H, W), uint8 or float in [0, 1]: the class token, then one for each patch.
+
+        Args:
+            images: Images of the size that the encoder was built for.
+            ids_keep: Numbers of the patches to look at, row by row from the upper left, int64 (B, K); None for all L.
+
+        Returns:
+            Tokens (B, 1 + K, D), patches in the order of ``ids_keep``.
+
+        Raises:
+            ValueError: If the images are of another size.
+        """
+        return self._tokens((as_float(images) - self.mean) / self.std, ids_keep)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Features (B, embed_dim) of normalised images (B, C, H, W)."""
+        return self.pool(self._tokens(x, None))
+
+    def embed(self, batch: Batch) -> Tensor:
+        """Features of the batch's images, shape (B, embed_dim)."""
+        return self.pool(self(batch["image"]))
+
+    def pool(self, output: Tensor, *inputs: Tensor) -> Tensor:
+        """Features (B, D) from tokens (B, 1 + K, D)."""
+        return output[:, 1:].mean(1) if self.pooling == "mean" else output[:, 0]
+
+    def _tokens(self, x: Tensor, ids_keep: Tensor | None) -> Tensor:
+        if x.shape[1:] != self.spec.shape:
+            raise ValueError(
+                f"ViT was built for images of {self.spec.shape}, found {tuple(x.shape[1:])}. Use views of the images' size, "
+                "or encoder=vit_tiny, which takes several sizes."
+            )
+        patches, positions = patchify(x, self.patch_size), self.positions
+        if ids_keep is not None:
+            patches, positions = take(patches, ids_keep), positions[ids_keep]
+        tokens = self.patch_embed(patches) + positions
+        return self.blocks(torch.cat([self.class_token.expand(len(x), -1, -1), tokens], 1))  # type: ignore[no-any-return]
+
+
+def patchify(images: Tensor, patch_size: int) -> Tensor:
+    """Images (B, C, H, W) as patches (B, L, C * patch_size^2), row by row from the upper left."""
+    batch, channels, height, width = images.shape
+    grid = images.reshape(batch, channels, height // patch_size, patch_size, width // patch_size, patch_size)
+    return grid.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+
+
+def unpatchify(patches: Tensor, patch_size: int, shape: tuple[int, ...]) -> Tensor:
+    """Images (B, C, H, W) of ``shape`` (C, H, W) from patches (B, L, C * patch_size^2)."""
+    channels, height, width = shape
+    grid = patches.reshape(-1, height // patch_size, width // patch_size, channels, patch_size, patch_size)
+    return grid.permute(0, 3, 1, 4, 2, 5).reshape(-1, channels, height, width)
+
+
+def take(x: Tensor, ids: Tensor) -> Tensor:
+    """Entries (B, K, D) of x (B, L, D) that ids (B, K) name."""
+    return x.gather(1, ids.unsqueeze(2).expand(-1, -1, x.shape[2]))
+
+
+class Attention(timm.layers.Attention):
+    """Self-attention in the fused kernel, but on a CPU in two matrix products.
+
+    There the kernel's backward pass in bf16 takes several times as long on the few tokens of small images, and is no
+    faster in fp32.
+    """
+
+    def forward(self, x: Tensor, attn_mask: None = None, is_causal: bool = False) -> Tensor:
+        """Tokens (B, N, D) from tokens; every one sees all."""
+        q, k, v = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        if x.device.type == "cpu":
+            heads = (q * self.scale @ k.mT).softmax(-1) @ v
+        else:
+            heads = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(heads.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+def transformer(dim: int, *, depth: int, num_heads: int) -> nn.Sequential:
+    """Pre-norm blocks on tokens (B, N, D), hidden layers four times as wide, and a last normalisation.
+
+    Raises:
+        ValueError: If the width is no multiple of the number of heads.
+    """
+    if depth < 1 or num_heads < 1 or dim % num_heads:
+        raise ValueError(
+            f"A transformer was to have {depth} blocks of {num_heads} heads, {dim} wide. It needs at least one of each and a "
+            "width that is a multiple of the number of heads."
+        )
+    blocks = [Block(dim, num_heads, qkv_bias=True, attn_layer=Attention) for _ in range(depth)]
+    return nn.Sequential(*blocks, nn.LayerNorm(dim, eps=1e-6))
+
+
+def sincos_positions(grid: tuple[int, int], dim: int) -> Tensor:
+    r"""Fixed positions (L, D) of a grid: sines and cosines of row and column with frequencies :math:`10^{-16 k / D}`.
+
+    Raises:
+        ValueError: If the width is no multiple of four.
+    """
+    if dim % 4:
+        raise ValueError(f"Sine and cosine of row and column need a width that is a multiple of 4, found {dim}.")
+    return build_sincos2d_pos_embed(list(grid), dim)  # type: ignore[no-any-return]
+
+
+def initialise(module: nn.Module) -> None:
+    """Xavier-uniform weights and no biases in all linear layers, as in the published MAE."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
