@@ -135,12 +135,11 @@ class SampleQuality(Protocol):
             remember(digests[k : k + 1], partial(real_features, embed, datamodule, part, device))
             for k, part in enumerate(("train", split))
         )
-        settings = [self.num_samples, self.seed]
-        num_classes = datamodule.spec.num_classes
+        number, seed, num_classes = self.num_samples, self.seed, datamodule.spec.num_classes
         statistics = remember(
-            [*digests, *settings, num_classes], partial(_statistics, train, scored, *settings, num_classes)
+            [*digests, number, seed, num_classes], partial(_statistics, train, scored, number, seed, num_classes)
         )
-        return _Real(train, scored, statistics, *settings)
+        return _Real(train, scored, statistics, number, seed)
 
 
 class _Real:

@@ -157,9 +157,17 @@ class GAN(Method):
         """Images of the averaged generator, shape (N, C, H, W) in [0, 1]."""
         return self.generate(self.generator_ema, self.latents(num_samples, generator))
 
+    def decode(self, z: Tensor) -> Tensor:
+        """Images of the averaged generator from latents (B, K)."""
+        return self.generate(self.generator_ema, z)
+
     def capabilities(self) -> Mapping[str, Callable[..., Any]]:
-        """The discriminator's features, and samples."""
-        return {**super().capabilities(), "sample": self.in_eval_mode(torch.no_grad()(self.sample))}
+        """The discriminator's features, samples, and images of latents."""
+        return {
+            **super().capabilities(),
+            "sample": self.in_eval_mode(torch.no_grad()(self.sample)),
+            "decode": self.in_eval_mode(torch.no_grad()(self.decode)),
+        }
 
     @torch.no_grad()
     def pictures(self, batch: Batch) -> Mapping[str, Picture]:
