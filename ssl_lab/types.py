@@ -26,6 +26,7 @@ padding.
 ``token_type_ids``: int64 (B, L), 0 in the first of two joined texts, 1 in the second. ``context_mask``: bool (B, L), where an
 answer may be. ``start_position``, ``end_position``: int64 (B,), its first and last token, 0 where there is none.
 ``target_input_ids``, ``target_attention_mask``: int64 (B, T), the text that is to be written.
+``factors``: float32 (B, F), what images were drawn from, where that is known; whole numbers are kinds.
 ``label``: int64 (B,), absent where the data has none. ``index``: int64 (B,), the row within its split.
 """
 

@@ -151,6 +151,8 @@ def evaluate(args: list[str]) -> int:
         datamodule = config.data_for_run(run_cfg, run_dir, spec, cfg.get("data"))
         if cfg.get("evaluation") is not None:
             run_cfg.evaluation = cfg.evaluation  # within the run's configuration, to which it may refer
+        if cfg.metric.encoder is not None:
+            config.judge_samples_by(cfg.metric.encoder, run_cfg.evaluation)
         protocols = config.build_protocols(run_cfg.evaluation)
         engine.check_needs(method, protocols, datamodule)
         config.check_same_classes(method, protocols, spec, datamodule)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from ssl_lab.data.base import DataModule
 from ssl_lab.data.store import write_atomically
 from ssl_lab.data.tokenizer import load_tokenizer, tokenizer_digest
 from ssl_lab.engine.checkpoint import find_checkpoint, load_encoder_weights, load_weights
-from ssl_lab.engine.run_dir import BEST_CHECKPOINT, read_spec, write_spec
+from ssl_lab.engine.run_dir import BEST_CHECKPOINT, read_json, read_spec, write_spec
 from ssl_lab.engine.sync_batch_norm import SyncBatchNormLayers
 from ssl_lab.evaluation.protocol import Protocol
+from ssl_lab.evaluation.real_images import module_digest
 from ssl_lab.methods.base import Method
 from ssl_lab.methods.finetune.base import FineTuning
 from ssl_lab.types import DataSpec, Encoder
@@ -48,7 +50,10 @@ def build_method(cfg: DictConfig, spec: DataSpec, *, encoder_weights: Path | Non
 
 
 def build_protocols(node: DictConfig | None) -> list[Protocol]:
-    """The protocols of an evaluation group; ``encoder: run:DIR`` inside one becomes that run's encoder."""
+    """The protocols of an evaluation group; ``encoder: run:DIR`` inside one becomes that run's encoder.
+
+    Where ``encoder_name`` is not given, it is made of the run's method, its data and a digest of the encoder's weights.
+    """
     protocols = []
     for settings in (node or {}).values():
         fixed = settings.copy()
@@ -57,11 +62,36 @@ def build_protocols(node: DictConfig | None) -> list[Protocol]:
             if not source.startswith("run:"):
                 raise ValueError(f"A protocol's encoder is given as run:DIR, found {source!r}.")
             fixed.encoder = None
-            encoder = load_run(Path(source.removeprefix("run:")))[2].encoder
+            run_dir = Path(source.removeprefix("run:"))
+            encoder = load_run(run_dir)[2].encoder
+            if fixed.get("encoder_name") in (None, "pixels"):
+                fixed.encoder_name = _name_of_encoder(run_dir, encoder)
             protocols.append(instantiate(fixed, _partial_=True, _convert_="all")(encoder=encoder))
         else:
             protocols.append(instantiate(fixed, _convert_="all"))
     return protocols
+
+
+def judge_samples_by(source: str, evaluation: DictConfig) -> None:
+    """Give ``source``, a ``run:DIR``, to every protocol that takes an encoder.
+
+    Raises:
+        ValueError: If none does.
+    """
+    settings = [node for node in evaluation.values() if "encoder" in node]
+    if not settings:
+        raise ValueError(
+            f"metric.encoder={source} says on whose features samples are judged, but none of {', '.join(evaluation)} takes "
+            "an encoder. Add evaluation=samples."
+        )
+    for node in settings:
+        node.encoder = source
+
+
+def _name_of_encoder(run_dir: Path, encoder: Encoder) -> str:
+    summary = read_json(run_dir / "summary.json")
+    words = [summary.get("method", type(encoder).__name__), summary.get("data", ""), module_digest(encoder)[:6]]
+    return re.sub(r"[^a-z0-9]+", "_", " ".join(words).lower())
 
 
 def build_trainer(cfg: DictConfig, run_dir: Path, *, progress_bar: bool) -> L.Trainer:

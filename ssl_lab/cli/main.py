@@ -11,7 +11,9 @@ COMMANDS = {
     "evaluate": "judge runs:         ssl-lab evaluate run=DIR [data=NAME] [evaluation=NAME]   ('run=[DIR1,DIR2]': one table)",
     "finetune": "train on labels:    ssl-lab finetune run=DIR data=NAME [task=NAME] [seeds=[0,1,2]] [baseline=true]",
     "embed": "write features:     ssl-lab embed run=DIR [data=NAME] out=features.parquet",
-    "sample": "draw samples:       ssl-lab sample run=DIR [num_samples=80 | text='The [MASK] statement' | prompt='The']",
+    "sample": "draw samples:       ssl-lab sample run=DIR [num_samples=80 out=FILE.png] [text='A [MASK]' | prompt='The']",
+    "reconstruct": "encode and decode:  ssl-lab reconstruct run=DIR [data=NAME] [num_images=16] [out=FILE.png]",
+    "interpolate": "walk in latents:    ssl-lab interpolate run=DIR [first=0 second=1 | seed=0] [steps=10] [out=FILE.png]",
     "export": "for other tools:    ssl-lab export run=DIR format=hf out=FOLDER",
     "prepare": "tokenise a corpus:  ssl-lab prepare data=text_files data.path=PATH out=DIR [num_workers=N]",
     "bench": "time an experiment: ssl-lab bench experiment=NAME [key=value ...] [num_steps=30]",
@@ -87,6 +89,10 @@ def _command(name: str) -> Callable[[list[str]], int]:
         from ssl_lab.cli import using
 
         return {"sample": using.sample, "export": using.export}[name]
+    if name in ("reconstruct", "interpolate"):
+        from ssl_lab.cli import drawing
+
+        return {"reconstruct": drawing.reconstruct, "interpolate": drawing.interpolate}[name]
     if name == "finetune":
         from ssl_lab.cli.finetune import finetune
 

@@ -7,24 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
-from PIL import Image
+from omegaconf import OmegaConf
 
 from ssl_lab.cli import config
+from ssl_lab.cli.drawing import draw_samples
 from ssl_lab.cli.process import compose_settings, find_device
-from ssl_lab.data.store import write_atomically
 from ssl_lab.data.tokenizer import load_tokenizer
 from ssl_lab.engine.complete import complete
 from ssl_lab.engine.export import auto_class, transformers_model, write_folder, write_for_transformers
 from ssl_lab.engine.fill_masks import fill_masks
-from ssl_lab.engine.pictures import render
 from ssl_lab.methods.base import Method
 from ssl_lab.report.model_card import model_card
 from ssl_lab.report.run import read_run
-from ssl_lab.types import DataSpec, ImageGrid
+from ssl_lab.types import DataSpec
 
 _SETTINGS = {
-    "images": {"num_samples", "seed", "out"},
+    "images": {"num_samples", "seed", "out", "format", "label", "truncation"},
     "masks": {"text", "top_k"},
     "text": {"prompt", "num_samples", "seed", "max_new_tokens", "temperature", "top_k", "top_p"},
 }
@@ -34,7 +32,7 @@ FORMATS = ("hf",)
 
 
 def sample(args: list[str]) -> int:
-    """``ssl-lab sample``: a grid of images, the masks of a text filled, or texts that go on with a prompt."""
+    """``ssl-lab sample``: images, the masks of a text filled, or texts that go on with a prompt."""
     literal, overrides = _split_off(args, ("text", "prompt"))
     cfg = compose_settings("sample", overrides)
     OmegaConf.set_readonly(cfg, True)
@@ -53,24 +51,9 @@ def sample(args: list[str]) -> int:
     if kind == "text":
         settings = {str(name): value for name, value in cfg.items() if name in given - set(literal)}
         return _complete(method, spec, run_dir, literal["prompt"], settings)
-    return _draw_images(method, run_dir, cfg)
-
-
-def _draw_images(method: Method, run_dir: Path, cfg: DictConfig) -> int:
-    capabilities = method.capabilities()
-    if "sample" not in capabilities:
+    if "sample" not in method.capabilities():
         raise ValueError(f"{type(method).__name__} draws no images. {_remedy(method)}")
-    num_samples = 80 if cfg.num_samples is None else cfg.num_samples
-    generator = torch.Generator(method.device).manual_seed(cfg.seed or 0)
-    images = capabilities["sample"](num_samples, generator)
-    columns = min(16, num_samples)
-    rows = -(-num_samples // columns)
-    blank = torch.ones(rows * columns - len(images), *images.shape[1:], device=method.device)
-    grid = ImageGrid(images=torch.cat([images, blank]).unflatten(0, (rows, columns)))
-    out = Path(cfg.out or run_dir / "samples.png")
-    write_atomically(out, lambda path: Image.fromarray(render(grid)).save(path, "PNG"))
-    print(out)
-    return 0
+    return draw_samples(method, spec, run_dir, cfg)
 
 
 def _remedy(method: Method) -> str:

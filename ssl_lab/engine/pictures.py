@@ -18,6 +18,7 @@ from sklearn.manifold import TSNE
 from ssl_lab.data.base import DataModule
 from ssl_lab.data.store import write_atomically
 from ssl_lab.engine.callbacks import evaluation_due, steps_done
+from ssl_lab.engine.generative_pictures import generative_pictures
 from ssl_lab.engine.run_dir import write_json
 from ssl_lab.evaluation.protocol import FeatureSet
 from ssl_lab.methods.base import Method
@@ -27,7 +28,7 @@ MIN_TILE = 48  # pixels a tile is enlarged to, so that 8x8 images can be seen
 
 
 class PicturesDuringTraining(Callback):
-    """Saves the method's pictures of a few validation samples every few epochs and at the end.
+    """Saves pictures of a few validation samples and of what the method generates, every few epochs and at the end.
 
     Args:
         run_dir: The run directory; pictures go to ``pictures/<name>/step_<step>``.
@@ -52,7 +53,8 @@ class PicturesDuringTraining(Callback):
             torch.manual_seed(0)
             batch = next(iter(self.datamodule.eval_dataloader("val")))
             batch = {name: column.to(method.device) for name, column in batch.items()}
-            for name, picture in method.pictures(batch).items():
+            pictures = {**generative_pictures(method, batch, self.datamodule), **method.pictures(batch)}
+            for name, picture in pictures.items():
                 save_picture(self.run_dir, name, steps_done(trainer), picture, self.datamodule)
                 if isinstance(picture, ImageGrid):
                     log_image(trainer, name, render(picture))

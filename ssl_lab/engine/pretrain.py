@@ -43,6 +43,7 @@ from ssl_lab.types import Encoder
 
 _SOURCES = {
     "captions": "data=image_text_pairs for captions",
+    "factors": "data=shapes, whose images are drawn from known factors",
     "label": "data with labels (data.label_column)",
     "negative_input_ids": "data=text_pairs with data.negative_column",
     "score": "data=text_pairs with data.score_column",

@@ -1,50 +1,68 @@
-"""Distances between samples and real images, and which classes the samples fall into."""
+"""How samples compare with real images, and which classes they fall into."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from ssl_lab.data.base import DataModule
+from ssl_lab.evaluation.distances import (
+    Gaussian,
+    draw_subsets,
+    fit_gaussian,
+    frechet_distance,
+    kernel_between,
+    kernel_distance,
+    kernel_within,
+)
 from ssl_lab.evaluation.knn import KNN
+from ssl_lab.evaluation.manifolds import Manifold, fit_manifold, support_metrics
 from ssl_lab.evaluation.protocol import FeatureSet, Protocol
 from ssl_lab.evaluation.raw import raw_features
-from ssl_lab.types import Encoder
+from ssl_lab.evaluation.real_images import cached, content_digest, module_digest, real_features, some_rows
+from ssl_lab.types import Batch, Encoder
 
 BATCH = 500
 CLASSIFIER_NEIGHBORS = 5
 
 
 class SampleQuality(Protocol):
-    """Frechet distance and KID between samples and the scored split on features of a named encoder, and classes.
+    """Distances between samples and the scored split on features of a named encoder, their support, and classes.
 
-    Both distances depend on the encoder and on the number of samples, which their names carry:
-    ``frechet/<encoder>_n<N>`` and ``kid/<encoder>_n<N>``. They are not FID, which is defined on one particular
-    Inception network. Samples are rounded to uint8 first, so that they take the same way as stored images. The same
-    distances between N train images, or all if there are fewer, and the scored split (``..._real``) say what a perfect
-    generator would reach.
+    All depend on the encoder and on the number of samples, which their names carry: ``frechet/<encoder>_n<N>`` and
+    ``kid/<encoder>_n<N>`` (:mod:`ssl_lab.evaluation.distances`), ``precision/...``, ``recall/...``, ``density/...`` and
+    ``coverage/...`` (:mod:`ssl_lab.evaluation.manifolds`, against as many real images as samples). The distance is not
+    FID, which is defined on one particular Inception network (:class:`~ssl_lab.evaluation.fid.FID`). Samples are rounded to
+    uint8 first, so that they take the same way as stored images. The same for N train images, or all if there are fewer
+    (``..._real``), says what a perfect generator would reach.
 
     On labelled data a classifier counts into which classes samples fall: ``samples/class_share_<k>`` and
     ``samples/min_class_share``. It is the vote of the 5 nearest train images (:class:`KNN`), as on pixels neighbours
     beat a linear probe: 98.2 % against 97.6 % on the bundled digits. ``samples/classifier_top1`` is its accuracy
     on the scored split.
 
+    What depends on real images alone is computed once for a split, and with an encoder kept in the cache folder.
+
     Args:
         encoder: The feature extractor, used in eval mode; None for raw pixels.
-        encoder_name: Its name in the metrics.
+        encoder_name: Its name in the metrics; None for ``pixels``, or for the encoder's class and a digest of its weights.
         num_samples: Number of samples N.
-        seed: Seed of the latents and of KID's subsets.
+        seed: Seed of the latents, and of the rows and subsets that are drawn.
 
     Raises:
-        ValueError: If an encoder is given without a name of its own or the other way round, or fewer than two samples
-            are asked for.
+        ValueError: If pixels are named otherwise or an encoder is named pixels, fewer than two samples are asked for, or
+            the encoder reads images with another number of channels than the data's.
 
     References:
         Heusel et al. (2017), Frechet distance of Gaussians. arXiv:1706.08500
         Binkowski et al., Demystifying MMD GANs (2018). arXiv:1801.01401
+        Kynkaanniemi et al., Improved Precision and Recall (2019). arXiv:1904.06991
+        Naeem et al., Reliable Fidelity and Diversity Metrics (2020). arXiv:2002.09797
     """
 
     needs: ClassVar[str] = "sample"
@@ -53,11 +71,11 @@ class SampleQuality(Protocol):
         self,
         *,
         encoder: Encoder | None = None,
-        encoder_name: str = "pixels",
+        encoder_name: str | None = None,
         num_samples: int = 2000,
         seed: int = 0,
     ) -> None:
-        if (encoder is None) != (encoder_name == "pixels"):
+        if encoder_name is not None and (encoder is None) != (encoder_name == "pixels"):
             found = "raw pixels" if encoder is None else type(encoder).__name__
             raise ValueError(
                 f"Sample quality was asked for on features named {encoder_name!r}, but the features are {found}. Name an "
@@ -66,128 +84,138 @@ class SampleQuality(Protocol):
         if num_samples < 2:
             raise ValueError(f"Distances need a covariance, so at least 2 samples; found num_samples={num_samples}.")
         self.encoder = encoder
-        self.encoder_name = encoder_name
+        self.encoder_digest = "" if encoder is None else module_digest(encoder)
+        own_name = "pixels" if encoder is None else f"{type(encoder).__name__.lower()}_{self.encoder_digest[:6]}"
+        self.encoder_name = encoder_name or own_name
         self.num_samples = num_samples
         self.seed = seed
+        self._known: WeakKeyDictionary[DataModule, dict[Any, _Real]] = WeakKeyDictionary()
 
     @torch.no_grad()
     def run(
         self, fn: Callable[..., Tensor], datamodule: DataModule, *, device: torch.device, split: str = "test"
     ) -> dict[str, float]:
         """Score samples ``fn(num_samples, generator) -> (N, C, H, W)`` in [0, 1]."""
-        embed = raw_features(datamodule.spec) if self.encoder is None else self.encoder.to(device).eval().embed
-        generator = torch.Generator(device).manual_seed(self.seed)
-        counts = [min(BATCH, self.num_samples - start) for start in range(0, self.num_samples, BATCH)]
-        images = (fn(count, generator).clamp(0, 1).mul(255).round().byte() for count in counts)
-        fake = torch.cat([embed({"image": batch}).float() for batch in images])
-        train, train_y = _real(embed, datamodule, "train", device)
-        real, real_y = _real(embed, datamodule, split, device)
+        embed = self._embed(datamodule, device)
+        known = self._known.setdefault(datamodule, {})
+        if (split, device) not in known:
+            known[split, device] = self._real(embed, datamodule, split, device)
+        real = known[split, device]
+        fake = torch.cat([embed({"image": batch}).float() for batch in draw(fn, self.num_samples, device, self.seed)])
 
-        floor = _some(train, self.num_samples, self.seed)
         name = f"{self.encoder_name}_n{self.num_samples}"
-        metrics = {
-            f"frechet/{name}": frechet_distance(fake, real),
-            f"frechet/{name}_real": frechet_distance(floor, real),
-            f"kid/{name}": kernel_distance(fake, real, seed=self.seed),
-            f"kid/{name}_real": kernel_distance(floor, real, seed=self.seed),
-        }
-        if train_y is not None and real_y is not None and datamodule.spec.num_classes is not None:
-            metrics |= _class_shares(train, train_y, real, real_y, fake, datamodule.spec.num_classes)
+        metrics = {f"{kind}/{name}": value for kind, value in real.compare(fake).items()}
+        metrics |= {f"{kind}/{name}_real": value for kind, value in real.floor.items()}
+        if real.labelled and datamodule.spec.num_classes is not None:
+            classes = _classify(fake, real.train, datamodule.spec.num_classes)
+            shares = torch.bincount(classes, minlength=datamodule.spec.num_classes).double() / len(classes)
+            metrics |= {f"samples/class_share_{k}": float(share) for k, share in enumerate(shares)}
+            metrics |= {"samples/min_class_share": float(shares.min()), "samples/classifier_top1": real.classifier_top1}
         return metrics
 
+    def _embed(self, datamodule: DataModule, device: torch.device) -> Callable[[Batch], Tensor]:
+        if self.encoder is None:
+            return raw_features(datamodule.spec)
+        read, found = self.encoder.spec.shape[0], datamodule.spec.shape[0]
+        if read != found:
+            raise ValueError(
+                f"Sample quality was asked for on {self.encoder_name}, which reads images of {read} channels, but the data "
+                f"have {found}. Choose an encoder that was trained on images with as many channels."
+            )
+        return self.encoder.to(device).eval().embed
 
-def frechet_distance(x: Tensor, y: Tensor) -> float:
-    r"""Squared Frechet distance of the Gaussians fitted to two sets of features, computed in fp64.
+    def _real(
+        self, embed: Callable[[Batch], Tensor], datamodule: DataModule, split: str, device: torch.device
+    ) -> _Real:
+        def remember(facts: list[Any], compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+            return compute() if self.encoder is None else cached([self.encoder_digest, *facts], compute, device)
 
-    .. math:: \lVert \mu_x - \mu_y \rVert^2 + \mathrm{tr}(\Sigma_x + \Sigma_y - 2 (\Sigma_x \Sigma_y)^{1/2})
-
-    with unbiased covariances. It falls with the number of samples: compare it at equal numbers alone.
-
-    Args:
-        x: Features (N, D), N >= 2.
-        y: Features (M, D), M >= 2.
-    """
-    x, y = x.double(), y.double()
-    root_x, root_y = _covariance_root(x), _covariance_root(y)
-    # With S = R^T R, tr (S_x S_y)^(1/2) is the sum of singular values of R_x R_y^T: no root of a product is taken.
-    trace = torch.linalg.svdvals(root_x @ root_y.T).sum()
-    spread = root_x.square().sum() + root_y.square().sum() - 2 * trace
-    return max(0.0, float((x.mean(0) - y.mean(0)).square().sum() + spread))
-
-
-def _covariance_root(x: Tensor) -> Tensor:
-    """A matrix R (min(N, D), D) such that R^T R is the unbiased covariance of x (N, D)."""
-    rows: Tensor = (x - x.mean(0)) / (len(x) - 1) ** 0.5
-    if len(rows) > rows.shape[1]:
-        rows = torch.linalg.qr(rows).R
-    return rows
-
-
-def kernel_distance(x: Tensor, y: Tensor, *, num_subsets: int = 100, subset_size: int = 1000, seed: int = 0) -> float:
-    r"""Unbiased squared maximum mean discrepancy with the kernel :math:`(x^\top y / D + 1)^3`, mean over subsets (KID).
-
-    Computed in fp64; around 0 for equal distributions, so it can be negative.
-
-    Args:
-        x: Features (N, D).
-        y: Features (M, D).
-        num_subsets: Number of random subsets.
-        subset_size: Samples in each, without repetition, cut to N and M.
-        seed: Seed of the subsets.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    size = min(subset_size, len(x), len(y))
-    total = 0.0
-    for _ in range(num_subsets):
-        a = x[torch.randperm(len(x), generator=generator)[:size].to(x.device)].double()
-        b = y[torch.randperm(len(y), generator=generator)[:size].to(y.device)].double()
-        total += float(_unbiased_mmd(a, b))
-    return total / num_subsets
+        digests = [] if self.encoder is None else [content_digest(datamodule, part) for part in ("train", split)]
+        train, scored = (
+            remember(digests[k : k + 1], partial(real_features, embed, datamodule, part, device))
+            for k, part in enumerate(("train", split))
+        )
+        number, seed, num_classes = self.num_samples, self.seed, datamodule.spec.num_classes
+        statistics = remember(
+            [*digests, number, seed, num_classes], partial(_statistics, train, scored, number, seed, num_classes)
+        )
+        return _Real(train, scored, statistics, number, seed)
 
 
-def _unbiased_mmd(a: Tensor, b: Tensor) -> Tensor:
-    def kernel(u: Tensor, v: Tensor) -> Tensor:
-        return (u @ v.T / u.shape[1] + 1) ** 3
+class _Real:
+    """What samples are compared with: features and labels of the train and of the scored split, and their statistics."""
 
-    def off_diagonal_mean(k: Tensor) -> Tensor:
-        return (k.sum() - k.diagonal().sum()) / (len(k) * (len(k) - 1))
+    def __init__(
+        self,
+        train: dict[str, Tensor],
+        scored: dict[str, Tensor],
+        statistics: dict[str, Tensor],
+        num_samples: int,
+        seed: int,
+    ) -> None:
+        self.train = train
+        self.x = scored["x"]
+        self.gaussian = Gaussian(statistics["mean"], statistics["root"])
+        self.subsets = draw_subsets(num_samples, len(self.x), seed=seed)
+        self.kernel_within = float(statistics["kernel_within"])
+        radii = {int(name.removeprefix("radii_")): value for name, value in statistics.items() if "radii_" in name}
+        self.manifold = Manifold(some_rows(self.x, num_samples, seed).double(), radii)
+        self.labelled = "classifier_top1" in statistics
+        self.classifier_top1 = float(statistics.get("classifier_top1", torch.nan))
+        self.floor = {
+            name.removeprefix("floor_"): float(value) for name, value in statistics.items() if "floor_" in name
+        }
 
-    return off_diagonal_mean(kernel(a, a)) + off_diagonal_mean(kernel(b, b)) - 2 * kernel(a, b).mean()
+    def compare(self, fake: Tensor) -> dict[str, float]:
+        """Distances and support of features of samples (N, D)."""
+        within = kernel_within(fake, self.subsets.x) + self.kernel_within
+        return {
+            "frechet": frechet_distance(fake, self.gaussian),
+            "kid": within - 2 * kernel_between(fake, self.x, self.subsets),
+            **support_metrics(fit_manifold(fake), self.manifold),
+        }
 
 
-def _real(
-    embed: Callable[..., Tensor], datamodule: DataModule, split: str, device: torch.device
-) -> tuple[Tensor, Tensor | None]:
-    """Features (N, D) and, where there are any, labels (N,) of a split."""
-    features, labels = [], []
-    for batch in datamodule.eval_dataloader(split):
-        features.append(embed({"image": batch["image"].to(device)}).float())
-        if "label" in batch:
-            labels.append(batch["label"].to(device))
-    return torch.cat(features), torch.cat(labels) if labels else None
+def _statistics(
+    train: dict[str, Tensor], scored: dict[str, Tensor], num_samples: int, seed: int, num_classes: int | None
+) -> dict[str, Tensor]:
+    """All that depends on real images alone, and is small."""
+    x, fake = scored["x"], some_rows(train["x"], num_samples, seed)
+    gaussian, manifold = fit_gaussian(x), fit_manifold(some_rows(x, num_samples, seed))
+    floor = {
+        "frechet": frechet_distance(fake, gaussian),
+        "kid": kernel_distance(fake, x, seed=seed),
+        **support_metrics(fit_manifold(fake), manifold),
+    }
+    scalars = {f"floor_{name}": value for name, value in floor.items()}
+    scalars["kernel_within"] = kernel_within(x, draw_subsets(num_samples, len(x), seed=seed).y)
+    if "y" in train and "y" in scored and num_classes is not None:
+        known = scored["y"] >= 0  # -1 marks an unlabelled sample
+        right = _classify(x[known], train, num_classes) == scored["y"][known]
+        scalars["classifier_top1"] = float(right.double().mean())
+    return {
+        "mean": gaussian.mean,
+        "root": gaussian.root,
+        **{f"radii_{k}": radii for k, radii in manifold.radii.items()},
+        **{name: torch.tensor(value, dtype=torch.float64) for name, value in scalars.items()},
+    }
 
 
-def _some(x: Tensor, num_samples: int, seed: int) -> Tensor:
-    """Up to ``num_samples`` rows, drawn without replacement: a split may be sorted by class."""
-    generator = torch.Generator().manual_seed(seed)
-    return x[torch.randperm(len(x), generator=generator)[:num_samples].to(x.device)]
-
-
-def _class_shares(
-    train: Tensor, train_y: Tensor, real: Tensor, real_y: Tensor, fake: Tensor, num_classes: int
-) -> dict[str, float]:
-    known = train_y >= 0  # -1 marks an unlabelled sample
+def _classify(x: Tensor, train: dict[str, Tensor], num_classes: int) -> Tensor:
+    known = train["y"] >= 0
     features = FeatureSet(
-        train_x=train[known],
-        train_y=train_y[known],
-        test_x=torch.cat([real[real_y >= 0], fake]),
-        test_y=real_y[real_y >= 0],
+        train_x=train["x"][known],
+        train_y=train["y"][known],
+        test_x=x,
+        test_y=torch.empty(0),
         num_classes=num_classes,
     )
-    real_classes, fake_classes = KNN().predict(features, CLASSIFIER_NEIGHBORS).tensor_split([len(features.test_y)])
-    shares = torch.bincount(fake_classes, minlength=num_classes).double() / len(fake)
-    return {
-        **{f"samples/class_share_{k}": float(share) for k, share in enumerate(shares)},
-        "samples/min_class_share": float(shares.min()),
-        "samples/classifier_top1": float((real_classes == features.test_y).double().mean()),
-    }
+    return KNN().predict(features, CLASSIFIER_NEIGHBORS)
+
+
+def draw(fn: Callable[..., Tensor], num_samples: int, device: torch.device, seed: int) -> Iterator[Tensor]:
+    """Batches of samples as they would be stored: uint8 (B, C, H, W), from one seeded stream."""
+    generator = torch.Generator(device).manual_seed(seed)
+    for start in range(0, num_samples, BATCH):
+        images = fn(min(BATCH, num_samples - start), generator)
+        yield images.clamp(0, 1).mul(255).round().byte()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, final
@@ -176,6 +177,7 @@ class Method(L.LightningModule, ABC):
     def in_eval_mode(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         """``fn`` run with dropout and batch statistics off; each module's mode is restored afterwards."""
 
+        @functools.wraps(fn)
         def run(*args: Any, **kwargs: Any) -> Any:
             modes = {module: module.training for module in self.modules()}
             self.eval()

@@ -119,6 +119,10 @@ class VAE(Method):
         """Mean image of p(x|z), shape (B, C, H, W) in [0, 1]."""
         return torch.sigmoid(self.decoder(z).float())
 
+    def reconstruct(self, batch: Batch) -> Tensor:
+        """Mean images of the posterior means, shape (B, C, H, W) in [0, 1]."""
+        return self.decode(self.represent(batch))
+
     def elbo(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """The bound with one latent sample, its two terms, and nothing weighted; nats per image, each (B,)."""
         mean, log_var = self.posterior(batch)
@@ -132,11 +136,14 @@ class VAE(Method):
         return self.decode(_randn((num_samples, self.decoder.latent_dim), self.device, generator))
 
     def capabilities(self) -> Mapping[str, Callable[..., Any]]:
-        """Features, samples and the bound."""
+        """Features, samples, the bound, reconstructions and both ways between images and latents."""
         return {
             **super().capabilities(),
             "sample": self.in_eval_mode(torch.no_grad()(self.sample)),
             "elbo": self.in_eval_mode(torch.no_grad()(self.elbo)),
+            "encode": self.in_eval_mode(torch.no_grad()(self.represent)),
+            "decode": self.in_eval_mode(torch.no_grad()(self.decode)),
+            "reconstruct": self.in_eval_mode(torch.no_grad()(self.reconstruct)),
         }
 
     @torch.no_grad()

@@ -13,6 +13,7 @@ from typing import Any
 import jinja2
 
 from ssl_lab.report import pictures, tables
+from ssl_lab.report.animation import NAMES, write_animation
 from ssl_lab.report.compare import config_differences, evaluations_by_data, run_labels
 from ssl_lab.report.curves import NUM_COLORS, comparison_panels, run_panels
 from ssl_lab.report.run import Run, read_run
@@ -23,6 +24,8 @@ _MISSING = "–"
 
 def write_report(run_dir: Path) -> Path:
     """Write ``report.html`` into a run directory: results, learning curves, pictures, configuration.
+
+    Pictures of the same tiles at several steps also become ``pictures/<name>/animation.gif``.
 
     The page is one file without scripts or external requests. It can be written at any time: of a run that is still
     going, was interrupted or failed, it shows what is there. The file is replaced as a whole.
@@ -38,6 +41,9 @@ def write_report(run_dir: Path) -> Path:
         ValueError: If the directory is no run.
     """
     run = read_run(run_dir)
+    for name in NAMES:
+        if frames := run.pictures.get(name):
+            write_animation(frames, run_dir / "pictures" / name / "animation.gif")
     page = (
         _environment()
         .get_template("report.html")

@@ -12,12 +12,16 @@ from typing import Any
 
 from PIL import Image
 
+from ssl_lab.report.animation import NAMES, small_gif
+
 NUM_EARLIER = 5
 """How many earlier steps are shown beside the last one, evenly spread."""
 
 _TOTAL_BYTES = 1_100_000  # of all PNGs of a page; base64 adds a third, and the page should stay under 2 MB
 _THUMBNAIL_SIDE = 320
 _LARGEST_SIDE = 1600
+_ANIMATION_SIDE = 640
+_ANIMATION_BYTES = 80_000  # of each, beside the PNGs
 _SMALL_SIDE = 500  # pictures narrower than this are enlarged with sharp pixels
 
 _CLOSING = (".", ",", ";", ":", "!", "?", ")", "]", "}", "%")  # follow the word before them without a space
@@ -28,7 +32,12 @@ _TITLES = {
     "views": ("Views", "What the method sees of each sample: random views that should mean the same."),
     "reconstructions": ("Reconstructions", "Unseen images and what the model makes of them from its features."),
     "samples": ("Samples", "New images drawn from the model."),
-    "interpolations": ("Interpolations", "A walk between two points of the latent space."),
+    "interpolations": ("Interpolations", "Each row is a walk between two points of the latent space."),
+    "traversals": ("Latent dimensions", "Each row turns one latent dimension through the range that images take."),
+    "nearest_neighbours": (
+        "Nearest train images",
+        "Samples, and below each the train images most similar to it. A sample that equals one was learned by heart.",
+    ),
     "projection": ("Map of the features", "Unseen samples placed by their features, coloured by class."),
     "similarities": (
         "Similarities",
@@ -56,12 +65,17 @@ class Shown:
 
 @dataclass(frozen=True, kw_only=True)
 class Gallery:
-    """The pictures of one name: the last one large, some earlier ones small, in the order of training."""
+    """The pictures of one name: the last one large, some earlier ones small, in the order of training.
+
+    Attributes:
+        animation: The ``data:`` address of all of them as an animation; empty if their tiles change or there are too few.
+    """
 
     title: str
     caption: str
     last: Shown
     earlier: tuple[Shown, ...]
+    animation: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +123,7 @@ def galleries(pictures: Mapping[str, Mapping[int, Path]]) -> list[Gallery]:
         *earlier, last = _spread(list(pictures[name]))
         title, caption = _title(name)
         small = budget // 3 // max(1, len(earlier))
+        moving = small_gif(pictures[name], side=_ANIMATION_SIDE, max_bytes=_ANIMATION_BYTES) if name in NAMES else None
         found.append(
             Gallery(
                 title=title,
@@ -117,6 +132,7 @@ def galleries(pictures: Mapping[str, Mapping[int, Path]]) -> list[Gallery]:
                 earlier=tuple(
                     _shown(step, pictures[name][step], side=_THUMBNAIL_SIDE, max_bytes=small) for step in earlier
                 ),
+                animation="" if moving is None else "data:image/gif;base64," + base64.b64encode(moving).decode(),
             )
         )
     return found

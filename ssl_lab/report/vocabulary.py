@@ -92,6 +92,10 @@ def _distance(column: str) -> Metric:
     return Metric(table="samples", column=column, line="samples", better="lower", format=".4g")
 
 
+def _disentangled(column: str) -> Metric:
+    return Metric(table="disentanglement", column=column, better="higher", format=".3f")
+
+
 def _label_free(column: str, better: Better, *, format: str = ".2f") -> Metric:
     return Metric(table="label_free", column=column, better=better, competes=False, format=format)
 
@@ -107,10 +111,12 @@ _MASKED_ACCURACY = _masked("hidden words guessed right, %", "higher", percent=Tr
 _MASKED_LOSS = _masked("cross entropy, nats", "lower", format=".3f")
 _TOKEN_PERPLEXITY = _language("perplexity per token")
 _BITS = Metric(table="likelihood", column="bits per pixel value", better="lower", format=".3f")
+_FID = _distance("FID, {0} samples against {1} train images")
 _FRECHET = _distance("Fréchet distance, {0}")
 _FRECHET_N = _distance("Fréchet distance, {0}, {1} samples")
 _KID = _distance("kernel distance (KID), {0}")
 _KID_N = _distance("kernel distance (KID), {0}, {1} samples")
+_SUPPORT_N = Metric(table="support", column="{0}, {1}, {2} samples, %", line="samples", better="higher", percent=True)
 
 
 def _by_chance(metric: Metric) -> Metric:
@@ -183,6 +189,10 @@ _PATTERNS: tuple[tuple[str, Metric], ...] = (
     (r"elbo/elbo", _nats("ELBO", "higher")),
     (r"elbo/reconstruction", _nats("reconstruction")),
     (r"elbo/kl", _nats("KL")),
+    (r"mig/mig", _disentangled("mutual information gap (MIG)")),
+    (r"mig/factor_(\d+)", Metric(table="", column="MIG of factor {0}", percent=True)),
+    (r"dci/(disentanglement|completeness|informativeness)", _disentangled("{0} (DCI)")),
+    (r"fid/bilinear_n(\d+)_train(\d+)", _FID),
     (r"frechet/(.+)_n(\d+)_real", _floor(_FRECHET_N)),
     (r"frechet/(.+)_n(\d+)", _FRECHET_N),
     (r"frechet/(.+)_real", _floor(_FRECHET)),
@@ -191,6 +201,8 @@ _PATTERNS: tuple[tuple[str, Metric], ...] = (
     (r"kid/(.+)_n(\d+)", _KID_N),
     (r"kid/(.+)_real", _floor(_KID)),
     (r"kid/(.+)", _KID),
+    (r"(precision|recall|density|coverage)/(.+)_n(\d+)_real", _floor(_SUPPORT_N)),
+    (r"(precision|recall|density|coverage)/(.+)_n(\d+)", _SUPPORT_N),
     (r"samples/min_class_share", Metric(table="samples", column="rarest class among samples, %", better="higher",
                                         percent=True)),
     (r"samples/class_share_(\d+)", Metric(table="", column="class {0}", percent=True)),
@@ -249,6 +261,16 @@ TABLES: dict[str, tuple[str, str]] = {
         "Quality of samples",
         "Distances between generated and real images, measured on the named features; the floor is the same distance "
         "between two sets of real images.",
+    ),
+    "support": (
+        "Plausible samples, and all kinds of images",
+        "Precision and density say how often a sample lies among real images, recall and coverage how many real images have "
+        "samples near them, measured on the named features. Density may exceed 100.",
+    ),
+    "disentanglement": (
+        "Latent dimensions and factors",
+        "Images were drawn from known factors. 1 means that each latent dimension stands for one factor (disentanglement), "
+        "each factor is in one dimension (completeness, mutual information gap), and all can be read (informativeness).",
     ),
     "other": ("Other metrics", ""),
     "other_scores": ("Macro F1 and mean recall, %", "Both weigh every class equally, however rare it is."),

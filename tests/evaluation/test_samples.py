@@ -1,90 +1,25 @@
 import pytest
 import torch
 from arrays import ArrayImages
-from scipy.linalg import sqrtm
-from sklearn.metrics.pairwise import polynomial_kernel
 from torch import nn
 
 from ssl_lab.encoders.convnet import ConvNet
+from ssl_lab.evaluation import real_images
+from ssl_lab.evaluation.distances import frechet_distance
 from ssl_lab.evaluation.knn import KNN
 from ssl_lab.evaluation.protocol import extract
 from ssl_lab.evaluation.raw import raw_features
-from ssl_lab.evaluation.samples import SampleQuality, frechet_distance, kernel_distance
+from ssl_lab.evaluation.real_images import content_digest
+from ssl_lab.evaluation.samples import SampleQuality
 from ssl_lab.types import Encoder
 
 CPU = torch.device("cpu")
 
 
-def randn(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def with_moments(mean, std, *, num_samples=50, seed=0):
-    """Samples whose mean and covariance diag(std^2) are exact."""
-    x = randn(num_samples, len(mean), seed=seed)
-    x = x - x.mean(0)
-    white = torch.linalg.qr(x).Q * (num_samples - 1) ** 0.5
-    return white * torch.tensor(std, dtype=torch.float64) + torch.tensor(mean, dtype=torch.float64)
-
-
-def frechet_by_scipy(x, y):
-    cov_x, cov_y = torch.cov(x.T).numpy(), torch.cov(y.T).numpy()
-    root = sqrtm(cov_x @ cov_y).real
-    return float((x.mean(0) - y.mean(0)).square().sum()) + float((cov_x + cov_y - 2 * root).trace())
-
-
-def test_frechet_distance_of_gaussians_with_the_same_axes_has_a_closed_form():
-    mean_x, std_x = [0.0, 1.0, -2.0], [1.0, 2.0, 0.5]
-    mean_y, std_y = [1.0, 1.0, 2.0], [1.0, 0.1, 3.0]
-    expected = sum((a - b) ** 2 for a, b in zip(mean_x + std_x, mean_y + std_y, strict=True))
-    found = frechet_distance(with_moments(mean_x, std_x), with_moments(mean_y, std_y, num_samples=70, seed=1))
-    assert found == pytest.approx(expected, rel=1e-10)
-
-
-@pytest.mark.parametrize("counts", [(40, 60), (9, 60)])
-def test_frechet_distance_equals_the_matrix_root_of_scipy(counts):
-    mix = randn(8, 8, seed=3)
-    x, y = randn(counts[0], 8) @ mix, randn(counts[1], 8, seed=1) + 0.3
-    assert frechet_distance(x, y) == pytest.approx(frechet_by_scipy(x, y), rel=1e-6)
-
-
-def test_frechet_distance_with_fewer_samples_than_features():
-    x, y = randn(10, 30), randn(12, 30, seed=1)
-    cov_x, cov_y = torch.cov(x.T), torch.cov(y.T)
-    trace = torch.linalg.eigvals(cov_x @ cov_y).real.clamp(min=0).sqrt().sort().values[-9:].sum()
-    expected = float((x.mean(0) - y.mean(0)).square().sum() + cov_x.trace() + cov_y.trace() - 2 * trace)
-    assert frechet_distance(x, y) == pytest.approx(expected, rel=1e-6)
-
-
-def test_frechet_distance_is_symmetric_and_zero_to_itself():
-    x, y = randn(40, 8), 2 * randn(50, 8, seed=1)
-    assert frechet_distance(x, y) == pytest.approx(frechet_distance(y, x))
-    assert frechet_distance(x, x) == pytest.approx(0, abs=1e-10)
-
-
-def test_kernel_distance_equals_scikit_learns_kernel_without_the_diagonal():
-    x, y = randn(20, 5), randn(20, 5, seed=1) + 0.5
-    within = 0.0
-    for z in (x, y):
-        k = polynomial_kernel(z, degree=3, gamma=1 / 5, coef0=1)
-        within += (k.sum() - k.trace()) / (20 * 19)
-    expected = within - 2 * polynomial_kernel(x, y, degree=3, gamma=1 / 5, coef0=1).mean()
-    assert kernel_distance(x, y) == pytest.approx(expected, rel=1e-9)  # every subset is the whole
-
-
-def test_kernel_distance_is_unbiased():
-    """Its mean over pairs of sets from one distribution is 0, within three standard errors."""
-    pairs = [(randn(30, 5, seed=k), randn(30, 5, seed=1000 + k)) for k in range(200)]
-    found = torch.tensor([kernel_distance(x, y, num_subsets=1) for x, y in pairs])
-    assert abs(float(found.mean())) < 3 * float(found.std()) / 200**0.5
-    assert found.min() < 0
-
-
-def test_kernel_distance_of_subsets_is_near_that_of_all():
-    x, y = randn(300, 5), randn(300, 5, seed=1) + 0.5
-    whole = kernel_distance(x, y, num_subsets=1)
-    assert kernel_distance(x, y, num_subsets=1000, subset_size=50) == pytest.approx(whole, rel=0.05)
-    assert kernel_distance(x, y, subset_size=50) == kernel_distance(x, y, subset_size=50)
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_LAB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 class FromImages:
@@ -108,11 +43,9 @@ def test_real_images_beat_noise_and_reach_the_floor():
     datamodule = ArrayImages(num_samples=300)
     real = score(datamodule.columns("val")["image"], datamodule=datamodule)
     noise = score(torch.randint(0, 256, (300, 1, 8, 8), dtype=torch.uint8), datamodule=datamodule)
+    kinds = ("frechet", "kid", "precision", "recall", "density", "coverage")
     assert set(real) == {
-        "frechet/pixels_n200",
-        "frechet/pixels_n200_real",
-        "kid/pixels_n200",
-        "kid/pixels_n200_real",
+        *(f"{kind}/pixels_n200{end}" for kind in kinds for end in ("", "_real")),
         "samples/class_share_0",
         "samples/class_share_1",
         "samples/min_class_share",
@@ -178,7 +111,7 @@ def test_samples_are_rounded_to_stored_levels_and_cut_to_the_range():
 def test_unlabelled_data_has_distances_alone():
     datamodule = ArrayImages(labels=False)
     found = score(datamodule.columns("train")["image"], datamodule=datamodule)
-    assert {name.split("/")[0] for name in found} == {"frechet", "kid"}
+    assert {name.split("/")[0] for name in found} == {"frechet", "kid", "precision", "recall", "density", "coverage"}
 
 
 def test_unlabelled_rows_vote_for_nothing():
@@ -230,7 +163,7 @@ def test_runs_with_a_convolutional_encoder():
 
 def test_an_encoder_needs_a_name_of_its_own():
     with pytest.raises(ValueError, match="named 'pixels', but the features are ConvNet"):
-        SampleQuality(encoder=ConvNet(ArrayImages().spec, widths=(8,)))
+        SampleQuality(encoder=ConvNet(ArrayImages().spec, widths=(8,)), encoder_name="pixels")
     with pytest.raises(ValueError, match="named 'resnet', but the features are raw pixels"):
         SampleQuality(encoder_name="resnet")
 
@@ -238,3 +171,76 @@ def test_an_encoder_needs_a_name_of_its_own():
 def test_one_sample_has_no_covariance():
     with pytest.raises(ValueError, match="num_samples=1"):
         SampleQuality(num_samples=1)
+
+
+def test_an_encoder_without_a_name_is_called_by_its_class_and_weights():
+    encoders = [ConvNet(ArrayImages().spec, widths=(8,)) for _ in range(2)]
+    names = [SampleQuality(encoder=encoder).encoder_name for encoder in encoders]
+    assert names[0] == SampleQuality(encoder=encoders[0]).encoder_name != names[1]
+    assert names[0].startswith("convnet_") and SampleQuality().encoder_name == "pixels"
+
+
+class Counting(Encoder):
+    """Pixels, and how many images were asked for."""
+
+    def __init__(self, spec, scale=1.0):
+        super().__init__()
+        self.spec, self.embed_dim, self.count = spec, 64, 0
+        self.scale = nn.Parameter(torch.tensor(scale))
+
+    def embed(self, batch):
+        self.count += len(batch["image"])
+        return self.scale * batch["image"].flatten(1).float() / 255
+
+
+def test_real_images_are_looked_at_once_in_a_process_and_once_on_a_machine(cache):
+    datamodule = ArrayImages(num_samples=100)
+    fakes = FromImages(datamodule.columns("train")["image"])
+
+    def run(encoder, datamodule, protocol=None, split="test", **settings):
+        protocol = protocol or SampleQuality(encoder=encoder, encoder_name="mine", num_samples=30, **settings)
+        before = encoder.count
+        metrics = protocol.run(fakes, datamodule, device=CPU, split=split)
+        return metrics, encoder.count - before, protocol
+
+    encoder = Counting(datamodule.spec)
+    first, looked_at, protocol = run(encoder, datamodule)
+    assert looked_at == 30 + 2 * 100
+    assert run(encoder, datamodule, protocol)[:2] == (first, 30)
+    again, looked_at, _ = run(Counting(datamodule.spec), ArrayImages(num_samples=100))
+    assert (again, looked_at) == (first, 30)  # another encoder with the same weights, as in another process
+    assert run(encoder, datamodule, split="val")[1] == 30 + 100
+    assert run(encoder, datamodule, seed=1)[1] == 30
+    assert run(encoder, ArrayImages(num_samples=101))[1] == 30 + 2 * 101
+    assert run(Counting(datamodule.spec, scale=2.0), datamodule)[1] == 30 + 2 * 100
+    for folder in cache.iterdir():
+        assert folder.name.startswith("real-images-")
+
+
+def test_other_pixels_are_other_images():
+    class Changed(ArrayImages):
+        def columns(self, split):
+            columns = super().columns(split)
+            columns["image"][5, 0, 3, 3] ^= 1
+            return columns
+
+    digests = {content_digest(data, split) for data in (ArrayImages(), Changed()) for split in ("train", "test")}
+    assert len(digests) == 4
+    assert content_digest(ArrayImages(), "train") == content_digest(ArrayImages(), "pretrain")
+    assert content_digest(ArrayImages(labels=False), "train") not in digests
+
+
+def test_large_splits_are_looked_at_in_part(monkeypatch):
+    monkeypatch.setattr(real_images, "MAX_REAL", 40)
+    datamodule = ArrayImages(num_samples=100)
+    found = real_images.real_features(raw_features(datamodule.spec), datamodule, "train", CPU)
+    stored = datamodule.columns("train")
+    rows = (found["x"].unsqueeze(1) == stored["image"].flatten(1) / 255).all(2).int().argmax(1)
+    assert len(found["x"]) == len(rows.unique()) == 40
+    assert torch.equal(found["y"], stored["label"][rows]) and len(found["y"].unique()) == 2
+
+
+def test_an_encoder_of_other_channels_is_refused():
+    encoder = ConvNet(ArrayImages(shape=(3, 8, 8)).spec, widths=(8,))
+    with pytest.raises(ValueError, match="reads images of 3 channels, but the data have 1"):
+        score(ArrayImages().columns("train")["image"], encoder=encoder, encoder_name="colours")

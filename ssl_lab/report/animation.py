@@ -1,0 +1,68 @@
+"""A picture that was saved again and again during training, as one animation."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+NAMES = ("samples", "reconstructions", "interpolations", "traversals")
+"""Pictures whose tiles stay the same from step to step."""
+
+MAX_FRAMES = 60
+_FRAME_MS, _LAST_FRAME_MS = 250, 2000
+
+
+def write_animation(frames: Mapping[int, Path], out: Path) -> Path | None:
+    """Write the pictures of increasing steps as a GIF that loops and rests on the last one.
+
+    At most 60 frames, evenly spread; pictures of another size than the last are left out. The file is replaced as a whole.
+
+    Returns:
+        ``out``, or None if there are fewer than two frames.
+    """
+    images = _read(list(frames.values()))
+    if len(images) < 2:
+        return None
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(as_gif(images))
+        os.replace(temporary, out)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return out
+
+
+def small_gif(frames: Mapping[int, Path], *, side: int, max_bytes: int) -> bytes | None:
+    """The same for a page: smaller, and with fewer frames until it fits; None if there are fewer than two."""
+    images = _read(list(frames.values()))
+    for image in images:
+        image.thumbnail((side, side))
+    while len(images) >= 2:
+        content = as_gif(images)
+        if len(content) <= max_bytes:
+            return content
+        images = images[(len(images) - 1) % 2 :: 2] if len(images) > 2 else []  # the last one stays
+    return None
+
+
+def as_gif(images: Sequence[Image.Image]) -> bytes:
+    """Images of one size as a GIF."""
+    first, *others = [image.quantize(256, method=Image.Quantize.FASTOCTREE) for image in images]
+    file = io.BytesIO()
+    times = [_FRAME_MS] * len(others) + [_LAST_FRAME_MS]
+    first.save(file, "GIF", save_all=True, append_images=others, duration=times, loop=0)
+    return file.getvalue()
+
+
+def _read(paths: Sequence[Path]) -> list[Image.Image]:
+    if len(paths) > MAX_FRAMES:
+        paths = [paths[round(k * (len(paths) - 1) / (MAX_FRAMES - 1))] for k in range(MAX_FRAMES)]
+    images = []
+    for path in paths:
+        with Image.open(path) as file:
+            images.append(file.convert("RGB"))
+    return [image for image in images if image.size == images[-1].size]
