@@ -133,7 +133,7 @@ class GAN(AlternatingMethod):
         both = label.repeat(2) if label is not None else None
         real_logits, fake_logits = self.discriminate(shown, both).chunk(2)
         discriminator_loss = self.loss.discriminator(real_logits, fake_logits)
-        penalties = self.penalties(*shown.chunk(2), label, with_r1=num_steps % self.r1_interval == 0)
+        penalties = self.penalties(shown, label, with_r1=num_steps % self.r1_interval == 0)
         loss = torch.stack([discriminator_loss, *penalties.values()]).sum()
         self.update("discriminator", loss)
         parts = {"discriminator": discriminator_loss, **penalties}
@@ -147,13 +147,13 @@ class GAN(AlternatingMethod):
 
         self.log_losses(loss, **parts, real_logit=real_logits.mean(), fake_logit=fake_logits.mean())
 
-    def penalties(self, real: Tensor, fake: Tensor, label: Tensor | None, *, with_r1: bool) -> dict[str, Tensor]:
-        """The discriminator's weighted penalties by name, at real and generated images (B, C, H, W) in [0, 1]."""
+    def penalties(self, images: Tensor, label: Tensor | None, *, with_r1: bool) -> dict[str, Tensor]:
+        """The discriminator's weighted penalties by name, at B real and then B generated images (2B, C, H, W) in [0, 1]."""
 
         def critic(scaled: Tensor) -> Tensor:
             return self.discriminate((scaled + 1) / 2, label)
 
-        real, fake = 2 * real - 1, 2 * fake - 1
+        real, fake = (2 * images - 1).chunk(2)
         penalties = {}
         if self.gradient_penalty > 0:
             distance = adversarial.gradient_penalty(critic, real, fake, self.shares(len(real)))
