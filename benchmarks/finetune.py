@@ -28,16 +28,16 @@ TASKS = {
         [
             *SHORT_TEXT,
             "data.options={names: [text, label], header: null}",
-            *("optim.lr=1e-4", "trainer.max_steps=648"),
+            *("optim.lr=2e-4", "trainer.max_steps=648"),
         ],
     ),
     "ag_news": (  # topics of news, 4 classes; one epoch
         {"train": "AG_News/train_10k.csv.gz", "test": "AG_News/test.csv.gz"},
-        [*SHORT_TEXT, "data.text_column=text", "optim.lr=1e-4", "trainer.max_steps=312"],
+        [*SHORT_TEXT, "data.text_column=text", "optim.lr=2e-4", "trainer.max_steps=312"],
     ),
     "sts_b": (  # similarity of sentences, 0 to 5; three epochs
         {"train": "STS-B/sts-train.csv", "test": "STS-B/sts-test.csv"},
-        ["task=similarity", "data=sts_b", "data.max_length=48", "optim.lr=1e-4", "trainer.max_steps=540"],
+        ["task=similarity", "data=sts_b", "data.max_length=48", "optim.lr=2e-4", "trainer.max_steps=540"],
     ),
     "conll2000": (  # chunks; most of an epoch
         {"train": "conll2000/train.txt.gz", "test": "conll2000/test.txt.gz"},

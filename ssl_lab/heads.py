@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +55,24 @@ class ProjectedEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Projections (B, D) of images (B, C, H, W)."""
         return self.projector(self.encoder.embed({"image": images}))  # type: ignore[no-any-return]
+
+
+Activation: TypeAlias = Literal["relu", "tanh"]
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
+
+
+def mlp(dims: Sequence[int], activation: Activation) -> nn.Sequential:
+    """Linear layers between the given widths, with an activation between each two.
+
+    Raises:
+        ValueError: If there is no such activation.
+    """
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"There is no activation {activation!r}. Choose from {', '.join(ACTIVATIONS)}.")
+    layers: list[nn.Module] = []
+    for d_in, d_out in pairwise(dims):
+        layers += [nn.Linear(d_in, d_out), ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers[:-1])
 
 
 def num_doublings(spec: DataSpec) -> int:

@@ -7,11 +7,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from ssl_lab.encoders.image import ImageEncoder, require_channels_last
+from ssl_lab.encoders.image import SpatialEncoder, require_channels_last
 from ssl_lab.types import DataSpec
 
 
-class ConvNet(ImageEncoder):
+class ConvNet(SpatialEncoder):
     """Stages of two 3x3 convolutions with batch normalisation; every stage after the first halves the resolution.
 
     Args:
@@ -31,11 +31,13 @@ class ConvNet(ImageEncoder):
             )
         stages = [_stage(spec.shape[0], widths[0], stride=1)]
         stages += [_stage(w_in, w_out, stride=2) for w_in, w_out in pairwise(widths)]
+        height, width = (-(-size // 2 ** (len(widths) - 1)) for size in spec.shape[1:])
+        self.map_size = (height, width)
         self.stages = require_channels_last(nn.Sequential(*stages))
 
-    def encode(self, x: Tensor) -> Tensor:
-        """Average over positions of the last stage."""
-        return self.stages(x.contiguous(memory_format=torch.channels_last)).mean((2, 3))  # type: ignore[no-any-return]
+    def encode_map(self, x: Tensor) -> Tensor:
+        """The last stage."""
+        return self.stages(x.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
 
 
 def _stage(w_in: int, w_out: int, *, stride: int) -> nn.Sequential:

@@ -54,6 +54,33 @@ class ImageEncoder(Encoder):
         return self(batch["image"])  # type: ignore[no-any-return]
 
 
+class SpatialEncoder(ImageEncoder):
+    """An image encoder whose features are the mean over positions of a map.
+
+    Attributes:
+        map_size: Height and width of the map for images of the data's size.
+    """
+
+    map_size: tuple[int, int]
+
+    @abstractmethod
+    def encode_map(self, x: Tensor) -> Tensor:
+        """Maps (B, embed_dim, h, w) of normalised images (B, C, H, W)."""
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Average over positions of the map."""
+        return self.encode_map(x).mean((2, 3))
+
+    def forward(self, images: Tensor, *, as_map: bool = False) -> Tensor:
+        """Features (B, embed_dim) of images (B, C, H, W), uint8 or float in [0, 1]; or the map (B, embed_dim, h, w)."""
+        x = (as_float(images) - self.mean) / self.std
+        return self.encode_map(x) if as_map else self.encode(x)
+
+    def pool(self, output: Tensor, *inputs: Tensor) -> Tensor:
+        """Features, of a map its average over positions."""
+        return output.mean((2, 3)) if output.ndim == 4 else output
+
+
 def require_channels_last(module: nn.Module) -> nn.Module:
     """The module with its kernels in channels-last layout, which convolutions prefer on CPU and GPU."""
     return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

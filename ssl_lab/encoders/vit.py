@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-import timm.layers
 import torch
 import torch.nn.functional as F
+from timm.layers.attention import Attention as FusedAttention
 from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
@@ -130,7 +130,7 @@ def take(x: Tensor, ids: Tensor) -> Tensor:
     return x.gather(1, ids.unsqueeze(2).expand(-1, -1, x.shape[2]))
 
 
-class Attention(timm.layers.Attention):
+class Attention(FusedAttention):
     """Self-attention in the fused kernel, but on a CPU in two matrix products.
 
     There the kernel's backward pass in bf16 takes several times as long on the few tokens of small images, and is no

@@ -1,4 +1,4 @@
-"""The evidence lower bound beside a model without any latent."""
+"""Likelihoods of images: the bound beside a model without latents, importance sampling, and the use of latents."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_lab.data.base import DataModule
-from ssl_lab.evaluation.protocol import Protocol
+from ssl_lab.evaluation.protocol import Protocol, outputs_of
+from ssl_lab.pretext.binarize import Binarization, Binarize
 from ssl_lab.types import Batch
+
+MAX_DIMS = 64
+"""Up to so many latent dimensions have a metric each."""
 
 
 class LikelihoodBound(Protocol):
@@ -23,24 +27,40 @@ class LikelihoodBound(Protocol):
     :math:`\mathrm{ELBO} = -\mathrm{reconstruction} - \mathrm{KL}`.
 
     ``elbo/bits_per_dim`` is :math:`-\mathrm{ELBO} / (D \ln 2)` for D pixels times channels, plus :math:`\log_2 256 = 8`
-    for the Gaussian: a density of pixels in [0, 1] becomes one of pixels in [0, 256), whose levels are 1 apart. For the
-    Bernoulli, grey values count as probabilities and nothing is added; the two likelihoods are not comparable.
+    for the Gaussian: a density of pixels in [0, 1] becomes one of pixels in [0, 256), whose levels are 1 apart. The
+    logistic is a probability of 8-bit pixels as it is. For the Bernoulli, grey values count as probabilities and nothing
+    is added. Likelihoods are not comparable with each other.
 
-    ``elbo/baseline_bits_per_dim`` is the same for a model without latents, fitted by maximum likelihood to the train
-    split: one mean per pixel, which for the Bernoulli stays 1 / (2N) away from 0 and 1, and for the Gaussian one shared
-    variance like the model's.
+    ``elbo/baseline_bits_per_dim`` is the same for a model without latents, fitted to the train split. For the Bernoulli it
+    is one mean per pixel, which stays 1 / (2N) away from 0 and 1; for the Gaussian one mean per pixel and one shared
+    variance like the model's; for the logistic the frequencies of the 256 levels of each pixel, each level counted half
+    an image more.
 
     Args:
-        likelihood: The model's: ``bernoulli`` or ``gaussian``.
+        likelihood: The model's: ``bernoulli``, ``gaussian`` or ``logistic``.
+        binarize: How the model makes pixels black or white, see :class:`~ssl_lab.pretext.binarize.Binarize`; the baseline
+            is fitted to the same pixels.
         seed: Seed of the one latent sample per image.
+
+    Raises:
+        ValueError: If there is no such likelihood or binarisation.
     """
 
     needs: ClassVar[str] = "elbo"
 
-    def __init__(self, *, likelihood: Literal["bernoulli", "gaussian"] = "bernoulli", seed: int = 0) -> None:
-        if likelihood not in ("bernoulli", "gaussian"):
-            raise ValueError(f"There is no likelihood {likelihood!r}. Choose bernoulli or gaussian, as the model does.")
+    def __init__(
+        self,
+        *,
+        likelihood: Literal["bernoulli", "gaussian", "logistic"] = "bernoulli",
+        binarize: Binarization = "none",
+        seed: int = 0,
+    ) -> None:
+        if likelihood not in ("bernoulli", "gaussian", "logistic"):
+            raise ValueError(
+                f"There is no likelihood {likelihood!r}. Choose bernoulli, gaussian or logistic, as the model does."
+            )
         self.likelihood = likelihood
+        self.binarize = Binarize(binarize).eval()
         self.seed = seed
 
     @torch.no_grad()
@@ -61,25 +81,144 @@ class LikelihoodBound(Protocol):
                 sums[name] += float(terms[name].double().sum())
             count += len(batch["index"])
         means = {name: total / count for name, total in sums.items()}
-        baseline = self._baseline(_moments(datamodule, "train"), _moments(datamodule, split))
         return {
             **{f"elbo/{name}": value for name, value in means.items()},
             "elbo/bits_per_dim": self._bits(-means["elbo"], datamodule),
-            "elbo/baseline_bits_per_dim": self._bits(baseline, datamodule),
+            "elbo/baseline_bits_per_dim": self._bits(self._baseline(datamodule, split), datamodule),
         }
 
     def _bits(self, nats: float, datamodule: DataModule) -> float:
         levels = 8.0 if self.likelihood == "gaussian" else 0.0
         return nats / math.prod(datamodule.spec.shape) / math.log(2) + levels
 
-    def _baseline(self, train: _Moments, scored: _Moments) -> float:
-        """Negative log likelihood in nats per image; both likelihoods need no more than the first two moments."""
+    def _baseline(self, datamodule: DataModule, split: str) -> float:
+        """Negative log likelihood in nats per image."""
+        if self.likelihood == "logistic":
+            counts = _level_counts(datamodule, "train") + 0.5
+            log_frequency = (counts / counts.sum(1, keepdim=True)).log()
+            scored_counts = _level_counts(datamodule, split)
+            return -float((scored_counts * log_frequency).sum() / scored_counts[0].sum())
+        train, scored = (_moments(datamodule, name, self.binarize) for name in ("train", split))
         if self.likelihood == "bernoulli":
             p = train.mean.clamp(0.5 / train.num_images, 1 - 0.5 / train.num_images)
             return float(F.binary_cross_entropy(p, scored.mean, reduction="sum"))
         variance = (train.mean_square - train.mean.square()).mean()
         squared_error = scored.mean_square - 2 * scored.mean * train.mean + train.mean.square()
         return float(0.5 * (squared_error / variance + torch.log(2 * math.pi * variance)).sum())
+
+
+class ImportanceNLL(Protocol):
+    r"""Negative log likelihood in nats per image, by importance sampling from the posterior.
+
+    .. math:: -\log p(x) \approx -\log \frac1S \sum_{s=1}^{S} \frac{p(x, z_s)}{q(z_s|x)}, \qquad z_s \sim q(z|x)
+
+    ``nll/nats_k<S>`` is the mean over images: on average an upper bound that falls with S, so compare models at the same
+    S. ``nll/effective_samples_k<S>`` is the mean of :math:`(\sum_s w_s)^2 / \sum_s w_s^2`; where it is near 1, a single
+    sample outweighs all others and the estimate is far from the limit.
+
+    Each image has latents of its own, drawn from seed and index: batch size and number of ranks do not matter, and ranks
+    share the images. Latents are taken ``chunk_size`` at a time, and only running sums are kept.
+
+    Args:
+        num_samples: Latents S per image.
+        num_images: Images of the split, spread over it evenly; None for all.
+        chunk_size: Latents that are decoded at once; another number draws others.
+        seed: Seed of the latents.
+
+    Raises:
+        ValueError: If a number is not positive.
+
+    References:
+        Burda et al., Importance Weighted Autoencoders (2016), section 5. arXiv:1509.00519
+    """
+
+    needs: ClassVar[str] = "log_weights"
+    shared: ClassVar[bool] = True
+
+    def __init__(
+        self, *, num_samples: int = 5000, num_images: int | None = None, chunk_size: int = 1000, seed: int = 0
+    ) -> None:
+        if min(num_samples, chunk_size, 1 if num_images is None else num_images) < 1:
+            raise ValueError(
+                f"Importance sampling needs num_samples, chunk_size and num_images of at least 1, found {num_samples}, "
+                f"{chunk_size} and {num_images}."
+            )
+        self.num_samples = num_samples
+        self.num_images = num_images
+        self.chunk_size = chunk_size
+        self.seed = seed
+
+    def run(
+        self,
+        fn: Callable[[Batch, int, torch.Generator], Tensor],
+        datamodule: DataModule,
+        *,
+        device: torch.device,
+        split: str = "test",
+    ) -> dict[str, float]:
+        """Average over images what ``fn(batch, num_samples, generator) -> (num_samples, B)`` weighs."""
+        num_rows = datamodule.eval_dataloader(split).num_samples
+        num_images = min(self.num_images or num_rows, num_rows)
+        chosen = {k * num_rows // num_images for k in range(num_images)}
+
+        def of_batch(batch: Batch) -> tuple[Tensor]:
+            rows = [row for row, index in enumerate(batch["index"].tolist()) if index in chosen]
+            of_images = [self._of_image(fn, {k: v[row : row + 1] for k, v in batch.items()}, device) for row in rows]
+            return (torch.stack(of_images) if of_images else torch.empty(0, 2, dtype=torch.float64),)
+
+        (found,) = outputs_of(of_batch, datamodule, split, device=device)
+        nll, effective_samples = found.mean(0).tolist()
+        return {
+            f"nll/nats_k{self.num_samples}": nll,
+            f"nll/effective_samples_k{self.num_samples}": effective_samples,
+        }
+
+    def _of_image(self, fn: Callable[..., Tensor], image: Batch, device: torch.device) -> Tensor:
+        """-log p(x) and effective number of samples of a batch of one, fp64 (2,)."""
+        generator = torch.Generator(device).manual_seed(hash((self.seed, int(image["index"]))) % 2**63)
+        log_sum, log_sum_of_squares = torch.full((2,), -math.inf, dtype=torch.float64, device=device)
+        for start in range(0, self.num_samples, self.chunk_size):
+            log_w = fn(image, min(self.chunk_size, self.num_samples - start), generator).double()
+            log_sum = torch.logaddexp(log_sum, log_w.logsumexp((0, 1)))
+            log_sum_of_squares = torch.logaddexp(log_sum_of_squares, (2 * log_w).logsumexp((0, 1)))
+        nll = math.log(self.num_samples) - log_sum
+        return torch.stack([nll, torch.exp(2 * log_sum - log_sum_of_squares)])
+
+
+class LatentUse(Protocol):
+    r"""How many latent dimensions carry information about the image, and how much each.
+
+    ``elbo/active_units`` counts dimensions whose posterior mean varies over the split,
+    :math:`\mathrm{Var}_x(\mathbb{E}[z_j|x]) >` ``threshold``. ``elbo/kl_dim_<j>`` is the mean KL of each dimension from
+    the prior in nats, given if there are at most 64 of them.
+
+    Args:
+        threshold: Variance above which a dimension is active.
+
+    References:
+        Burda et al., Importance Weighted Autoencoders (2016), section 5. arXiv:1509.00519
+    """
+
+    needs: ClassVar[str] = "latents"
+    shared: ClassVar[bool] = True
+
+    def __init__(self, *, threshold: float = 0.01) -> None:
+        self.threshold = threshold
+
+    def run(
+        self,
+        fn: Callable[[Batch], tuple[Tensor, Tensor]],
+        datamodule: DataModule,
+        *,
+        device: torch.device,
+        split: str = "test",
+    ) -> dict[str, float]:
+        """Judge means and KL ``fn(batch)``, each (B, K), of the whole split."""
+        mean, kl = (part.double() for part in outputs_of(fn, datamodule, split, device=device))
+        metrics = {"elbo/active_units": float((mean.var(0) > self.threshold).sum())}
+        if kl.shape[1] <= MAX_DIMS:
+            metrics |= {f"elbo/kl_dim_{j}": value for j, value in enumerate(kl.mean(0).tolist())}
+        return metrics
 
 
 class _Moments(NamedTuple):
@@ -90,13 +229,23 @@ class _Moments(NamedTuple):
     mean_square: Tensor
 
 
-def _moments(datamodule: DataModule, split: str) -> _Moments:
+def _moments(datamodule: DataModule, split: str, binarize: Binarize) -> _Moments:
     count = 0
     total = torch.zeros(math.prod(datamodule.spec.shape), dtype=torch.float64)
     total_square = torch.zeros_like(total)
     for batch in datamodule.eval_dataloader(split):
-        x = batch["image"].flatten(1).double() / 255
+        x = binarize(batch["image"] / 255, batch["index"]).flatten(1).double()
         count += len(x)
         total += x.sum(0)
         total_square += x.square().sum(0)
     return _Moments(count, total / count, total_square / count)
+
+
+def _level_counts(datamodule: DataModule, split: str) -> Tensor:
+    """How many images have each level at each pixel, fp64 (D, 256)."""
+    dim = math.prod(datamodule.spec.shape)
+    counts = torch.zeros(dim * 256, dtype=torch.float64)
+    for batch in datamodule.eval_dataloader(split):
+        levels = batch["image"].flatten(1).long() + 256 * torch.arange(dim)
+        counts += torch.bincount(levels.flatten(), minlength=len(counts))
+    return counts.view(dim, 256)

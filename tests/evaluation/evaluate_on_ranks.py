@@ -16,6 +16,7 @@ from ssl_lab.evaluation.evaluate import evaluate
 from ssl_lab.evaluation.finetuned import TextClasses
 from ssl_lab.evaluation.knn import KNN
 from ssl_lab.evaluation.label_free import FeatureStd, RankMe, Uniformity
+from ssl_lab.evaluation.likelihood import ImportanceNLL, LatentUse
 from ssl_lab.evaluation.linear import FewLabelProbe, LinearProbe
 from ssl_lab.evaluation.samples import SampleQuality
 from ssl_lab.evaluation.views import Alignment, LiDAR
@@ -23,6 +24,7 @@ from ssl_lab.evaluation.views import Alignment, LiDAR
 PROTOCOLS = (
     *(KNN(), LinearProbe(), FewLabelProbe(num_draws=2), SampleQuality(num_samples=20)),
     *(RankMe(), Uniformity(), FeatureStd(), Alignment(), LiDAR(), TextClasses()),
+    *(ImportanceNLL(num_samples=3, num_images=50), LatentUse()),
 )
 num_images = 0
 
@@ -40,12 +42,19 @@ def faint_views(batch, num_views):
     return pixels + 10 * torch.randn(num_views, *pixels.shape)
 
 
+def faint_mean(batch):
+    """The mean of the image, counted by nobody."""
+    return batch["image"].float().mean((2, 3)) / 255
+
+
 def all_metrics():
     datamodule = ArrayImages(eval_batch_size=10)
     capabilities = {
         "features": faint_features,
         "view_features": faint_views,
         "class_logits": lambda batch: batch["image"][:, 0, 3:5, 2].float(),
+        "log_weights": lambda batch, num, generator: torch.randn(num, 1, generator=generator) - faint_mean(batch)[:, 0],
+        "latents": lambda batch: (faint_mean(batch), faint_mean(batch).square()),
         "sample": lambda num_samples, generator: torch.rand(num_samples, 1, 8, 8, generator=generator),
     }
     return evaluate(capabilities, PROTOCOLS, datamodule, device=torch.device("cpu"))
