@@ -5,6 +5,9 @@ from dataclasses import replace
 import torch
 
 from ssl_lab.data.base import DataModule
+from ssl_lab.encoders.convnet import ConvNet
+from ssl_lab.methods.vq_vae import VQVAE
+from ssl_lab.optim import SGD
 from ssl_lab.types import DataSpec
 
 
@@ -103,3 +106,11 @@ class ArrayCaptions(ArrayImages):
     def as_batch(self, rows):
         ids = rows["captions"][:, 0]
         return {**rows, "input_ids": ids, "attention_mask": (ids != 0).long()}
+
+
+def tiny_vq_vae():
+    """A VQ-VAE of the images of ArrayImages with 4 x 4 codes of 6."""
+    encoder = ConvNet(ArrayImages().spec, widths=(8, 8))
+    method = VQVAE(encoder, SGD(), num_codes=6, code_dim=4, decoder_dim=8)
+    method.codebook.codes.normal_()
+    return method

@@ -145,6 +145,11 @@ class VQVAE(Autoencoder):
             encoder.spec, in_channels=code_dim, map_size=encoder.map_size, hidden_dim=decoder_dim
         )
 
+    @property
+    def num_codes(self) -> int:
+        """Number K of codes."""
+        return len(self.codebook.codes)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Encode, round to codes, decode, and stay near the codes."""
         x = self.pixels(batch)

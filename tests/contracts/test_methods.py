@@ -33,6 +33,7 @@ ENCODERS = {
 
 OWN_ENCODERS = {
     "causal_lm": ["encoder=gpt2_mini", "encoder.size=tiny"],
+    "image_gpt": ["encoder=code_gpt_mini", "encoder.codes={_target_:arrays.tiny_vq_vae}", "encoder.embed_dim=16"],
     "mae": ["encoder=vit_mae_mini", "encoder.patch_size=2", "encoder.embed_dim=16", "encoder.depth=2"],
     "span_denoising": ["encoder=t5_mini", "encoder.size=tiny"],
 }

@@ -39,7 +39,7 @@ def test_every_protocol_of_the_evaluation_is_in_some_file():
     labelled = {"KNN", "LinearProbe", "FewLabelProbe"}
     label_free = {"RankMe", "Uniformity", "FeatureStd", "Alignment", "LiDAR"}
     text = {"MaskedPrediction", "PseudoPerplexity", "LanguageModelling", "Denoising"}
-    other = {"LikelihoodBound", "ImportanceNLL", "LatentUse", "SampleQuality", "FID", "MIG", "DCI"}
+    other = {"LikelihoodBound", "ImportanceNLL", "LatentUse", "CodePrediction", "SampleQuality", "FID", "MIG", "DCI"}
     other |= {"STS", "Retrieval", "ZeroShot"}
     assert names == labelled | label_free | text | other
 
