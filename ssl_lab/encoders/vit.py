@@ -137,8 +137,8 @@ class Attention(FusedAttention):
     faster in fp32.
     """
 
-    def forward(self, x: Tensor, attn_mask: None = None, is_causal: bool = False) -> Tensor:
-        """Tokens (B, N, D) from tokens; every one sees all."""
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        """Tokens (B, N, D) from tokens; every one sees all, whatever the other arguments, which the blocks name."""
         q, k, v = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         if x.device.type == "cpu":
             heads = (q * self.scale @ k.mT).softmax(-1) @ v

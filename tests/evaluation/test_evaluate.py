@@ -120,7 +120,8 @@ def test_without_labels_probes_are_left_out_with_one_warning():
     with pytest.warns(UserWarning, match="KNN, LinearProbe need labels and ArrayImages has none") as caught:
         metrics = evaluate(capabilities, protocols, datamodule, device=CPU)
     assert len(caught) == 1
-    distances = {f"{name}/pixels_n20{end}" for name in ("frechet", "kid") for end in ("", "_real")}
+    kinds = ("frechet", "kid", "precision", "recall", "density", "coverage")
+    distances = {f"{name}/pixels_n20{end}" for name in kinds for end in ("", "_real")}
     assert set(metrics) == {"rankme/rank"} | distances
 
 
