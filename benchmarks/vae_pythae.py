@@ -3,9 +3,10 @@
     pip install --target peers --no-deps pythae==0.1.2 imageio
     python benchmarks/vae_pythae.py --peers peers --json benchmarks/results/vae_pythae.json
 
-Networks, batch, optimizer and rate are those of pythae's script for binarised MNIST: 784-400 with ReLU, 40 latents, 400-784,
-Adam at 1e-4, batches of 100. pythae runs its BaseTrainer with its own datasets, loader and settings; ssl_lab runs its training
-path through Lightning, in fp32 and under bf16 autocast. Pixels are random bits: no network is faster for some than for others.
+Networks, batch, optimizer and rate are those of pythae's script for binarised MNIST: 784-400 with ReLU, 40 latents,
+400-784, Adam at 1e-4, batches of 100. pythae runs its BaseTrainer with its own datasets, loader and settings; ssl_lab runs
+its training path through Lightning, in fp32 and under bf16 autocast. Pixels are random bits: no network is faster for some
+than for others.
 
 Whole epochs are timed from the end of the first to the end of the last. Contenders take turns, each run in a process of its
 own, and only pythae's sees the peers' folder; medians over runs and their spread are reported, and beside the wall time that
@@ -91,7 +92,7 @@ def ours(images, args, folder, *, precision):
 
 
 def pythaes(images, args, folder):
-    """pythae's BaseTrainer."""
+    """The documented loop of pythae."""
     import logging
 
     from pythae.data.datasets import BaseDataset
@@ -152,7 +153,14 @@ def in_own_process(name, args):
     """What a contender reaches; pythae alone finds the peers' folder, after everything that is installed."""
     paths = [os.environ.get("PYTHONPATH", "")]
     command = [sys.executable, __file__, "--run", name, "--batch-size", str(args.batch_size)]
-    command += ["--num-epochs", str(args.num_epochs), "--num-images", str(args.num_images), "--threads", str(args.threads)]
+    command += [
+        "--num-epochs",
+        str(args.num_epochs),
+        "--num-images",
+        str(args.num_images),
+        "--threads",
+        str(args.threads),
+    ]
     if name == "pythae" and args.peers:
         paths.append(str(args.peers.resolve()))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
