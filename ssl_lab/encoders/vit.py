@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-import timm.layers
 import torch
 import torch.nn.functional as F
+from timm.layers.attention import Attention as TimmAttention
 from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
@@ -130,14 +130,14 @@ def take(x: Tensor, ids: Tensor) -> Tensor:
     return x.gather(1, ids.unsqueeze(2).expand(-1, -1, x.shape[2]))
 
 
-class Attention(timm.layers.Attention):
+class Attention(TimmAttention):
     """Self-attention in the fused kernel, but on a CPU in two matrix products.
 
     There the kernel's backward pass in bf16 takes several times as long on the few tokens of small images, and is no
     faster in fp32.
     """
 
-    def forward(self, x: Tensor, attn_mask: None = None, is_causal: bool = False) -> Tensor:
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         """Tokens (B, N, D) from tokens; every one sees all."""
         q, k, v = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         if x.device.type == "cpu":
