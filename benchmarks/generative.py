@@ -22,11 +22,11 @@ SAMPLES = [
     "evaluation.samples.num_samples=10000",
 ]
 RUNS = {
-    "vae": ["experiment=vae_fashion_mnist", "trainer.max_epochs=15", *SAMPLES],
-    "vq_vae": ["experiment=vq_vae_fashion_mnist", "trainer.max_epochs=10"],
-    "dcgan_hinge": ["experiment=dcgan_hinge_fashion_mnist", "trainer.max_epochs=15", *SAMPLES],
-    "wgan_gp": ["experiment=wgan_gp_fashion_mnist", "trainer.max_epochs=10", *SAMPLES],
-    "mae": ["experiment=mae_fashion_mnist", "trainer.max_epochs=20"],
+    "vae": ["experiment=vae_fashion_mnist", "trainer.max_epochs=5", *SAMPLES],
+    "vq_vae": ["experiment=vq_vae_fashion_mnist", "trainer.max_epochs=5"],
+    "dcgan_hinge": ["experiment=dcgan_hinge_fashion_mnist", "trainer.max_epochs=8", *SAMPLES],
+    "wgan_gp": ["experiment=wgan_gp_fashion_mnist", "trainer.max_epochs=5", *SAMPLES],
+    "mae": ["experiment=mae_fashion_mnist", "trainer.max_epochs=10", "views@method.crop=none"],
 }
 SAMPLE_METRICS = ("frechet", "precision", "recall", "density", "coverage")
 PROBES = {"linear/top1": "linear probe", "knn/top1": "kNN"}

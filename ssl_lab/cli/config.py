@@ -34,7 +34,7 @@ def build_data(node: DictConfig, *, seed: int) -> DataModule:
 def build_encoder(node: DictConfig, spec: DataSpec) -> Encoder:
     """The encoder for a data set; an argument ``run:DIR`` becomes that run's method."""
     fixed = node.copy()
-    runs = {name: value for name, value in node.items() if isinstance(value, str) and value.startswith("run:")}
+    runs = {str(name): value for name, value in node.items() if isinstance(value, str) and value.startswith("run:")}
     fixed.update(dict.fromkeys(runs))
     methods = {name: load_run(Path(value.removeprefix("run:")))[2] for name, value in runs.items()}
     return instantiate(fixed, _partial_=True, _convert_="all")(spec, **methods)  # type: ignore[no-any-return]

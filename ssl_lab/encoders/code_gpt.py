@@ -95,8 +95,9 @@ class CodeGPT(ImageEncoder):
         """States (2, B, L, D) of the middle and the last layer, each at the code before, for codes (B, L)."""
         begin = torch.full_like(codes[:, :1], self.num_codes)
         before = torch.cat([begin, codes[:, :-1]], 1)
-        outputs = self.gpt.transformer(input_ids=before, use_cache=False, output_hidden_states=True)
-        middle = self.gpt.transformer.h[self.middle].ln_1(outputs.hidden_states[self.middle])
+        transformer: Any = self.gpt.transformer
+        outputs = transformer(input_ids=before, use_cache=False, output_hidden_states=True)
+        middle = transformer.h[self.middle].ln_1(outputs.hidden_states[self.middle])
         return torch.stack([middle, outputs.last_hidden_state])
 
     def logits(self, states: Tensor) -> Tensor:
@@ -121,7 +122,7 @@ class CodeGPT(ImageEncoder):
         begin = torch.full((num_samples, 1), self.num_codes, device=device)
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
-            drawn = self.gpt.generate(
+            drawn = self.gpt.generate(  # type: ignore[operator]
                 begin,
                 attention_mask=torch.ones_like(begin),
                 max_new_tokens=self.map_size[0] * self.map_size[1],

@@ -47,6 +47,7 @@ class MAE(Method):
     """
 
     modality: ClassVar[Modality] = "image"
+    may_collapse: ClassVar[bool] = False  # whole images' mean tokens lie close together at first
     encoder: ViT
 
     def __init__(
