@@ -6,11 +6,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-<<<<<<< HEAD
-from timm.layers.attention import Attention as FusedAttention
-=======
 from timm.layers.attention import Attention as TimmAttention
->>>>>>> cbbf0337802028ee219bc01c42ee2c23c85e8b90
 from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
@@ -134,11 +130,7 @@ def take(x: Tensor, ids: Tensor) -> Tensor:
     return x.gather(1, ids.unsqueeze(2).expand(-1, -1, x.shape[2]))
 
 
-<<<<<<< HEAD
-class Attention(FusedAttention):
-=======
 class Attention(TimmAttention):
->>>>>>> cbbf0337802028ee219bc01c42ee2c23c85e8b90
     """Self-attention in the fused kernel, but on a CPU in two matrix products.
 
     There the kernel's backward pass in bf16 takes several times as long on the few tokens of small images, and is no
@@ -146,11 +138,7 @@ class Attention(TimmAttention):
     """
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-<<<<<<< HEAD
-        """Tokens (B, N, D) from tokens; every one sees all, whatever the other arguments, which the blocks name."""
-=======
         """Tokens (B, N, D) from tokens; every one sees all."""
->>>>>>> cbbf0337802028ee219bc01c42ee2c23c85e8b90
         q, k, v = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         if x.device.type == "cpu":
             heads = (q * self.scale @ k.mT).softmax(-1) @ v
