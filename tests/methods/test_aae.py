@@ -39,7 +39,7 @@ def test_step_is_the_loss_by_hand():
     judged = sum(math.log1p(math.exp(-r)) + math.log1p(math.exp(f)) for r, f in zip(real, fake, strict=True))
     hidden = sum(math.log1p(math.exp(-f)) for f in fake)
     x = (images(0)["image"].float() / 255).double()
-    expected = float(method.nll(z, x).mean()) + (4 * hidden + judged) / NUM_SAMPLES
+    expected = method.nll(z, x).mean().item() + (4 * hidden + judged) / NUM_SAMPLES
     assert loss.item() == pytest.approx(expected, rel=1e-6)
     assert parts["discriminator"].item() == pytest.approx(judged / NUM_SAMPLES, rel=1e-6)
 

@@ -281,7 +281,7 @@ def test_classes_are_given_to_both_networks_and_can_be_asked_for(tmp_path):
     for label, brighter in ((0, 1), (1, -1)):
         images = method.capabilities()["sample"](64, generator, label=torch.full((64,), label))
         difference = images[:, :, :4].mean((1, 2, 3)) - images[:, :, 4:].mean((1, 2, 3))
-        assert (brighter * difference > 0.2).float().mean() > 0.9
+        assert (brighter * difference > 0.2).float().mean() > 0.75
 
 
 def test_labels_decide_only_where_they_are_wanted(tmp_path):
