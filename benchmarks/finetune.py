@@ -32,7 +32,7 @@ TASKS = {
         ],
     ),
     "ag_news": (  # topics of news, 4 classes; one epoch
-        {"train": "AG_News/train_10k.csv.gz", "test": "AG_News/official_test.csv.gz"},
+        {"train": "AG_News/train_10k.csv.gz", "test": "AG_News/test.csv.gz"},
         [*SHORT_TEXT, "data.text_column=text", "optim.lr=5e-4", "trainer.max_steps=312"],
     ),
     "sts_b": (  # similarity of sentences, 0 to 5; three epochs
