@@ -65,8 +65,9 @@ class CodeGPT(ImageEncoder):
         self.codes = codes.requires_grad_(False)
         self.num_codes: int = codes.num_codes
         with torch.no_grad():
-            blank = torch.zeros(1, *spec.shape, dtype=torch.uint8, device=codes.device)
-            self.map_size = tuple(offered["codes"]({"image": blank}).shape[1:])
+            image = torch.zeros(1, *spec.shape, dtype=torch.uint8, device=codes.device)
+            blank = {"image": image, "index": torch.zeros(1, dtype=torch.int64, device=codes.device)}
+            self.map_size = tuple(offered["codes"](blank).shape[1:])
         self.gpt = GPT2LMHeadModel(
             GPT2Config(
                 vocab_size=self.num_codes + 1,  # the last one begins an image

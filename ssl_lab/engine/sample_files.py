@@ -85,9 +85,8 @@ class SampleFiles:
             numbers = range(batch * BATCH, min((batch + 1) * BATCH, self.num_samples))
             if not self._is_there(numbers):
                 generator = torch.Generator(device).manual_seed(_seed(self.seed, batch))
-                images = sample(BATCH, generator)[
-                    : len(numbers)
-                ]  # a whole batch, whose first images are always the same
+                # A whole batch, whose first images are always the same.
+                images = sample(BATCH, generator)[: len(numbers)]
                 self._write(numbers, images.clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy())
             done += len(numbers)
             yield done

@@ -23,6 +23,7 @@ class CodePrediction(Protocol):
     """
 
     needs: ClassVar[str] = "code_losses"
+    shared: ClassVar[bool] = True
 
     def run(
         self, fn: Callable[[Batch], Tensor], datamodule: DataModule, *, device: torch.device, split: str = "test"

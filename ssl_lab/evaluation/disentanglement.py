@@ -39,6 +39,7 @@ class DisentanglementProtocol(Protocol):
 
     needs: ClassVar[str] = "encode"
     needs_columns: ClassVar[tuple[str, ...]] = ("factors",)
+    shared: ClassVar[bool] = True
 
     def __init__(self, *, num_samples: int) -> None:
         if num_samples < 10:

@@ -41,8 +41,9 @@ def evaluate(
             raise ValueError(
                 f"{type(protocol).__name__} needs {protocol.needs!r}, but only {sorted(capabilities)} is offered. Choose "
                 "another evaluation= or a method with this capability: methods with views offer view_features, generative "
-                "methods sample, those with a posterior elbo, encode, log_weights and latents, MLM predict_masked, CausalLM "
-                "token_losses, SpanDenoising denoising_losses, fine-tuned ones what their task= predicts."
+                "methods sample, autoencoders with one code an image encode, those with a posterior elbo, log_weights and "
+                "latents, ImageGPT code_losses, MLM predict_masked, CausalLM token_losses, SpanDenoising denoising_losses, "
+                "fine-tuned ones what their task= predicts."
             )
     left_out = [type(p).__name__ for p in protocols if p.needs_labels and not datamodule.labelled]
     if left_out:

@@ -64,9 +64,8 @@ class FID(Protocol):
         """The network, from a batch of images, uint8 (B, 3, H, W), to a tuple of features (B, 2048)."""
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-        torch.load(
-            self.weights, map_location="cpu", weights_only=True, mmap=True
-        )  # refuses code; the library would run it
+        # Refuses code, which the library would run. Not memory-mapped: the file may be older than torch's zip format.
+        torch.load(self.weights, map_location="cpu", weights_only=True)
         return FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], str(self.weights))
 
     @torch.no_grad()
@@ -92,8 +91,8 @@ class FID(Protocol):
 
 def _find_weights(given: str | None) -> Path:
     advice = (
-        f"Fetch {URL} where there is a network and put it there, or give its place by weights=PATH. Without it, "
-        "evaluation=samples measures the same distance on pixels or on an encoder of yours."
+        f"Fetch {URL} where there is a network and put it there, or give its place by evaluation.fid.weights=PATH. "
+        "Without it, evaluation=samples measures the same distance on pixels or on an encoder of yours."
     )
     path = Path(torch.hub.get_dir(), "checkpoints", WEIGHTS) if given is None else Path(given).expanduser()
     if not path.is_file():

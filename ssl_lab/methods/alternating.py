@@ -24,7 +24,7 @@ class Player:
     Attributes:
         networks: What it updates.
         optim: Optimizer and schedule; the schedule counts this player's own steps.
-        num_batches_per_step: It steps on every so-manieth batch.
+        num_batches_per_step: It steps on every batch whose count is a multiple of this.
     """
 
     networks: tuple[nn.Module, ...]

@@ -86,7 +86,7 @@ class VQVAE(Autoencoder):
     r"""An autoencoder whose code is a grid of entries of a learned codebook.
 
     .. math:: -\log p(x | e) + \beta \sum_{ij} \lVert z_{ij} - \mathrm{sg}[e_{ij}] \rVert^2, \qquad
-        e_{ij} = \mathrm{argmin}_k \lVert z_{ij} - e_k \rVert
+        e_{ij} = \underset{e_k}{\mathrm{argmin}} \lVert z_{ij} - e_k \rVert
 
     in nats per image, summed over pixels and positions. The gradient of the decoder passes to the encoder as if nothing
     had been rounded (straight-through). The codebook follows averages instead of a loss. Features are the

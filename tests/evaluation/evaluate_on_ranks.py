@@ -12,6 +12,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from arrays import ArrayImages
 
 from ssl_lab import distributed
+from ssl_lab.evaluation.codes import CodePrediction
+from ssl_lab.evaluation.disentanglement import DCI, MIG
 from ssl_lab.evaluation.evaluate import evaluate
 from ssl_lab.evaluation.finetuned import TextClasses
 from ssl_lab.evaluation.knn import KNN
@@ -24,9 +26,18 @@ from ssl_lab.evaluation.views import Alignment, LiDAR
 PROTOCOLS = (
     *(KNN(), LinearProbe(), FewLabelProbe(num_draws=2), SampleQuality(num_samples=20)),
     *(RankMe(), Uniformity(), FeatureStd(), Alignment(), LiDAR(), TextClasses()),
-    *(ImportanceNLL(num_samples=3, num_images=50), LatentUse()),
+    *(ImportanceNLL(num_samples=3, num_images=50), LatentUse(), CodePrediction()),
+    *(MIG(num_bins=4), DCI(num_trees=2)),
 )
 num_images = 0
+
+
+class FactorImages(ArrayImages):
+    """Images whose class is the one factor."""
+
+    def columns(self, split):
+        columns = super().columns(split)
+        return {**columns, "factors": columns["label"].float().unsqueeze(1)}
 
 
 def faint_features(batch):
@@ -48,12 +59,14 @@ def faint_mean(batch):
 
 
 def all_metrics():
-    datamodule = ArrayImages(eval_batch_size=10)
+    datamodule = FactorImages(eval_batch_size=10)
     capabilities = {
         "features": faint_features,
         "view_features": faint_views,
         "class_logits": lambda batch: batch["image"][:, 0, 3:5, 2].float(),
         "log_weights": lambda batch, num, generator: torch.randn(num, 1, generator=generator) - faint_mean(batch)[:, 0],
+        "code_losses": lambda batch: faint_mean(batch).expand(-1, 3),
+        "encode": lambda batch: batch["image"][:, 0, 3:5, 2].float(),
         "latents": lambda batch: (faint_mean(batch), faint_mean(batch).square()),
         "sample": lambda num_samples, generator: torch.rand(num_samples, 1, 8, 8, generator=generator),
     }

@@ -90,3 +90,13 @@ def test_without_the_library_the_extra_is_named(reference, monkeypatch):
         FID(weights=str(reference))
     with pytest.raises(ValueError, match="num_samples=1"):
         FID(num_samples=1)
+
+
+def test_weights_in_the_format_before_torch_1_6_are_read(tmp_path, monkeypatch):
+    path = tmp_path / "weights.pth"
+    torch.save({"layer": torch.ones(2)}, path, _use_new_zipfile_serialization=False)
+    monkeypatch.setattr(fid, "DIGEST", hashlib.sha256(path.read_bytes()).hexdigest()[:8])
+    made = []
+    monkeypatch.setattr(inception, "FeatureExtractorInceptionV3", lambda *args: made.append(args))
+    _ = FID(weights=str(path)).inception
+    assert made == [("inception-v3-compat", ["2048"], str(path))]

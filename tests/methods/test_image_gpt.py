@@ -11,6 +11,7 @@ from ssl_lab.encoders.convnet import ConvNet
 from ssl_lab.evaluation.codes import CodePrediction
 from ssl_lab.methods.image_gpt import ImageGPT
 from ssl_lab.methods.vae import VAE
+from ssl_lab.methods.vq_vae import VQVAE
 from ssl_lab.optim import SGD
 from ssl_lab.types import DataSpec
 
@@ -140,3 +141,11 @@ def test_codes_come_from_a_run_and_the_run_of_the_prior_can_be_used(tmp_path, mo
     capsys.readouterr()
     assert main(["pretrain", *gpt, *small, "encoder.codes=run:nowhere", "run_dir=other"]) == 1
     assert "nowhere is no run directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("binarize", ["static", "stochastic"])
+def test_codes_of_binarised_images_are_read_too(binarize):
+    torch.manual_seed(0)
+    vq_vae = VQVAE(ConvNet(SPEC, widths=(4, 8)), SGD(), num_codes=6, code_dim=3, decoder_dim=8, binarize=binarize)
+    batch = {**images(), "index": torch.arange(5)}
+    assert make(vq_vae).encoder.codes_of(batch).shape == (5, 16)
