@@ -59,6 +59,12 @@ def has_validation_split(datamodule: DataModule) -> bool:
     return True
 
 
+def _remedy(trainer: L.Trainer) -> str:
+    """What helps against losses that are not finite; several optimizers that step by turns cannot be clipped."""
+    clip = "clip with trainer.gradient_clip_val=1, " if trainer.lightning_module.automatic_optimization else ""
+    return f"Lower optim.lr, {clip}or use trainer.precision=32-true."
+
+
 class StopOnNonFiniteLoss(Callback):
     """Stops training when the loss is NaN or infinite, before a checkpoint could be overwritten.
 
@@ -99,8 +105,8 @@ class StopOnNonFiniteLoss(Callback):
                 f"The last good checkpoint is {checkpoint}" if checkpoint.is_file() else "No checkpoint was saved yet"
             )
             raise NonFiniteLossError(
-                f"The loss became NaN or infinite at step {step} (epoch {epoch}, batch index {batch_idx}). {kept}. Lower "
-                "optim.lr, clip with trainer.gradient_clip_val=1, or use trainer.precision=32-true."
+                f"The loss became NaN or infinite at step {step} (epoch {epoch}, batch index {batch_idx}). {kept}. "
+                f"{_remedy(trainer)}"
             )
 
 
@@ -186,7 +192,7 @@ class SaveCheckpoint(Callback):
         if distributed.any_rank(not finite, parameters[0].device):
             raise NonFiniteLossError(
                 f"Weights became NaN or infinite by step {steps_done(trainer)}, though the loss was finite; they were not "
-                "saved. Lower optim.lr, clip with trainer.gradient_clip_val=1, or use trainer.precision=32-true."
+                f"saved. {_remedy(trainer)}"
             )
         _write_checkpoint(trainer, self.path)
         self._last_save = time.monotonic()
