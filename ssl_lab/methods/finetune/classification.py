@@ -19,8 +19,7 @@ from ssl_lab.types import Batch
 class Classification(FineTuning):
     """A head on the encoder's pooled states, trained with cross entropy; rows without a label are left out.
 
-    The head is ModernBERT's: a linear layer as wide as the states, GELU, layer normalisation, a linear layer. Pooled states
-    of texts lie close together at first, and the normalised layer tells them apart sooner than a linear head alone.
+    The head is ModernBERT's: a linear layer as wide as the states, GELU, layer normalisation, a linear layer.
 
     Args:
         encoder: Text encoder.
