@@ -105,7 +105,7 @@ def test_gradients_are_clipped_in_any_precision(precision, tmp_path):
     norms = []
     method.on_before_zero_grad = lambda optimizer: norms.append(
         torch.stack([p.grad.norm() for p in method.parameters() if p.grad is not None]).norm()
-        if method.head[1].weight.grad is not None
+        if method.head[-1].weight.grad is not None
         else torch.tensor(0.0)
     )
     fit(method, LabelledText(), tmp_path, gradient_clip_val=1e-3, precision=precision, limit_train_batches=3)
