@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
+
+from ssl_lab.report.files import replace_file
 
 NAMES = ("samples", "reconstructions", "interpolations", "traversals")
 """Pictures whose tiles stay the same from step to step."""
@@ -27,13 +28,7 @@ def write_animation(frames: Mapping[int, Path], out: Path) -> Path | None:
     images = _read(list(frames.values()))
     if len(images) < 2:
         return None
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(as_gif(images))
-        os.replace(temporary, out)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return out
+    return replace_file(out, as_gif(images))
 
 
 def small_gif(frames: Mapping[int, Path], *, side: int, max_bytes: int) -> bytes | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from ssl_lab.report import pictures, tables
 from ssl_lab.report.animation import NAMES, write_animation
 from ssl_lab.report.compare import config_differences, evaluations_by_data, run_labels
 from ssl_lab.report.curves import NUM_COLORS, comparison_panels, run_panels
+from ssl_lab.report.files import replace_file
 from ssl_lab.report.run import Run, read_run
 from ssl_lab.report.vocabulary import describe
 
@@ -61,7 +61,7 @@ def write_report(run_dir: Path) -> Path:
             facts=_facts(run.summary),
         )
     )
-    return _replace(run_dir / "report.html", page)
+    return replace_file(run_dir / "report.html", page.encode())
 
 
 def write_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
@@ -107,7 +107,7 @@ def write_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
         )
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    return _replace(out, page)
+    return replace_file(out, page.encode())
 
 
 def _environment() -> jinja2.Environment:
@@ -122,17 +122,6 @@ def _environment() -> jinja2.Environment:
     environment.filters["head"] = lambda column: column.replace(" ↑", "\u00a0↑").replace(" ↓", "\u00a0↓")
     environment.globals["num_colors"] = NUM_COLORS
     return environment
-
-
-def _replace(path: Path, text: str) -> Path:
-    """Write a file so that a reader finds the old one or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
 
 
 def _tiles(run: Run) -> list[tuple[str, str, str]]:

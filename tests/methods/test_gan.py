@@ -276,12 +276,12 @@ def test_classes_are_given_to_both_networks_and_can_be_asked_for(tmp_path):
     encoder, generator = SNGANEncoder(DATA.spec, widths=(16, 16)), partial(ResNetGenerator, widths=(16, 16))
     method = gan(encoder, optim, loss=hinge(), generator=generator, conditional=True, ema_decay=0.9)
     assert method.uses_labels
-    fit(method, tmp_path, max_epochs=30)
+    fit(method, tmp_path, max_epochs=60)
     generator = torch.Generator().manual_seed(0)
     for label, brighter in ((0, 1), (1, -1)):
         images = method.capabilities()["sample"](64, generator, label=torch.full((64,), label))
         difference = images[:, :, :4].mean((1, 2, 3)) - images[:, :, 4:].mean((1, 2, 3))
-        assert (brighter * difference > 0.2).float().mean() > 0.75
+        assert (brighter * difference > 0.2).float().mean() > 0.9
 
 
 def test_labels_decide_only_where_they_are_wanted(tmp_path):
