@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo install dev test lint typecheck notebooks wheel soak format clean
+.PHONY: demo install dev test fuzz lint typecheck notebooks wheel soak format clean
 
 demo: install  ## pretrain SimCLR on handwritten digits and show what it has learned
 	$(BIN)/ssl-lab pretrain experiment=simclr_digits
@@ -26,6 +26,10 @@ $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 
 test: dev  ## unit, contract and two-process tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+fuzz: dev  ## 10,000 random sets of overrides and 1,000 damaged files; NUM= and SEED= for others
+	PYTHONPATH=tests $(BIN)/python tests/fuzz/damage.py 1000 $(or $(SEED),0)
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/overrides.py $(or $(NUM),10000) $(or $(SEED),0)
 
 lint: dev
 	$(BIN)/ruff check .

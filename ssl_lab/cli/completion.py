@@ -14,6 +14,8 @@ COMP_WORDBREAKS=${COMP_WORDBREAKS//=}
 COMP_WORDBREAKS=$COMP_WORDBREAKS complete -o default -F _ssl_lab ssl-lab
 """
 
+_OF_RUNS = ("best", "--status", "--sort", "--limit", "--json", "--min")
+
 
 def complete(request: str) -> int:
     """Answer ``install=bash`` with a script, ``query=bash`` with the completions of $COMP_LINE."""
@@ -40,6 +42,8 @@ def completions(line: str) -> list[str]:
         from ssl_lab.cli.listing import TITLES
 
         return [name for name in TITLES if name.startswith(words[-1])]
+    if command == "runs":
+        return [word for word in _OF_RUNS if word.startswith(words[-1])] if words[-1] else []
     if command == "report" or command not in COMMANDS:
         return []
     return _overrides(command, " ".join(words[2:]))

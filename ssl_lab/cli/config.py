@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from ssl_lab.cli.checked import instantiate
 from ssl_lab.data.base import DataModule
 from ssl_lab.data.store import write_atomically
 from ssl_lab.data.tokenizer import load_tokenizer, tokenizer_digest

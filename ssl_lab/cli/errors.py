@@ -28,6 +28,8 @@ def explain(error: BaseException) -> str:
         return _unknown_choice(missing[1], missing[2])
     if type(error).__name__ == "MissingMandatoryValue":
         return f"{text.splitlines()[0]}. Give it on the command line as key=value."
+    if isinstance(error, MemoryError) or "not enough memory" in text:
+        return f"The settings ask for more memory than there is ({text or 'MemoryError'}). Lower sizes and widths."
     kind = type(error)
     meant_for_users = isinstance(error, ValueError | OSError | RuntimeError) or kind.__module__.startswith(
         ("hydra", "omegaconf", "lightning")

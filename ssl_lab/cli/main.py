@@ -20,6 +20,7 @@ COMMANDS = {
     "prepare": "tokenise a corpus:  ssl-lab prepare data=text_files data.path=PATH out=DIR [num_workers=N]",
     "bench": "time an experiment: ssl-lab bench experiment=NAME [key=value ...] [num_steps=30]",
     "report": "make report pages:  ssl-lab report DIR [DIR ...] [--out FILE]",
+    "runs": "what has run:       ssl-lab runs [DIR ...] [--status failed]    (best METRIC: a ranking)",
     "list": "what there is:      ssl-lab list [methods|data|encoders|experiments|...]",
 }
 
@@ -87,6 +88,10 @@ def _command(name: str) -> Callable[[list[str]], int]:
         from ssl_lab.cli.listing import list_choices
 
         return list_choices
+    if name == "runs":
+        from ssl_lab.cli.runs import runs
+
+        return runs
     if name == "report":
         from ssl_lab.cli.reporting import report
 

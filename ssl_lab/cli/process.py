@@ -49,6 +49,7 @@ def prepare_process() -> None:
     logging.getLogger("huggingface_hub").setLevel(
         logging.ERROR
     )  # its retries; what fails in the end is an error of ours
+    logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)  # what it logs, its errors say
     warnings.filterwarnings("ignore", module="lightning")
     if not sys.stdout.isatty():
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import tokenize
+import zlib
 from collections.abc import Mapping, Sequence
 from multiprocessing import connection, parent_process
 from pathlib import Path
@@ -16,6 +18,8 @@ from tokenizers import Tokenizer
 
 from ssl_lab.data.store import write_atomically
 
+DAMAGED = (OSError, ValueError, TypeError, EOFError, SyntaxError, tokenize.TokenError)
+"""What ``numpy.load`` raises on damaged files."""
 _TEXTS_AT_ONCE = 256
 _worker: dict[str, Tokenizer] = {}
 
@@ -30,12 +34,23 @@ def lengths_file(folder: Path, name: str) -> Path:
     return folder / f"{name}.lengths.npy"
 
 
+def checksum(file: Path) -> str:
+    """CRC-32 of a file's content, which any flipped bit changes."""
+    total = 0
+    with file.open("rb") as stream:
+        while block := stream.read(2**20):
+            total = zlib.crc32(block, total)
+    return f"{total:08x}"
+
+
 def is_whole(folder: Path, shard: Mapping[str, Any]) -> bool:
-    """Whether both files of a shard are there and fit each other and its number of documents."""
+    """Whether both files of a shard are there and fit each other, its number of documents and, if known, its checksums."""
+    files = {"ids": ids_file(folder, shard["name"]), "lengths": lengths_file(folder, shard["name"])}
     try:
-        ids = np.load(ids_file(folder, shard["name"]), mmap_mode="r")
-        lengths = np.load(lengths_file(folder, shard["name"]))
-    except (OSError, ValueError, EOFError):  # missing, or cut off
+        if any(checksum(files[name]) != known for name, known in shard.get("crc32", {}).items()):
+            return False
+        ids, lengths = np.load(files["ids"], mmap_mode="r"), np.load(files["lengths"])
+    except DAMAGED:  # or missing
         return False
     return len(lengths) == shard["num_documents"] and int(lengths.sum(dtype=np.int64)) == len(ids)
 

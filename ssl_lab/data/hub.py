@@ -11,6 +11,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 from huggingface_hub.errors import HfHubHTTPError
 from numpy.typing import NDArray
 
@@ -24,6 +25,12 @@ _FORMATS = {
     ".jsonl": "json",
     ".txt": "text",
 }
+
+# What the library and its readers raise on damaged files.
+_UNREADABLE = (
+    OSError, ValueError, TypeError, AttributeError, LookupError, pa.ArrowException,
+    datasets.exceptions.DatasetGenerationError,
+)  # fmt: skip
 
 
 def load_splits(
@@ -190,7 +197,7 @@ def _load_from_hub(path: str, arguments: Mapping[str, Any]) -> datasets.DatasetD
 def _load_files(kind: str, arguments: Mapping[str, Any]) -> datasets.DatasetDict:
     try:
         return datasets.load_dataset(kind, **arguments)
-    except (OSError, datasets.exceptions.DatasetGenerationError) as error:
+    except _UNREADABLE as error:
         raise ValueError(
             f"{arguments['data_files']} could not be read as {kind}: {error.__cause__ or error}. "
             "Check the files, or say how to read them in data.options."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import multiprocessing
 import os
 import shutil
@@ -18,8 +17,8 @@ from filelock import FileLock, Timeout
 from transformers import PreTrainedTokenizerFast
 
 from ssl_lab.data import encode
-from ssl_lab.data.shards import MANIFEST, TOKENIZER
-from ssl_lab.data.store import UNFINISHED, write_atomically
+from ssl_lab.data.shards import MANIFEST, TOKENIZER, read_manifest, write_manifest
+from ssl_lab.data.store import UNFINISHED
 from ssl_lab.data.text import TextCounts, TextModule
 from ssl_lab.data.tokenizer import load_tokenizer, plain_backend, tokenizer_digest
 
@@ -33,7 +32,8 @@ def prepare(
 
     ``out`` holds ``manifest.json``, ``tokenizer/``, and for each shard a file of ids (uint16, or uint32 for more than 65,536
     ids) and a file of document lengths. A shard is written beside and renamed, so what is there is whole. Length,
-    framing and packing of rows are not decided here.
+    framing and packing of rows are not decided here. The manifest keeps a checksum of each file; shards whose files have
+    changed are written again.
 
     Args:
         datamodule: The corpus, its splits and its tokenizer; its length, framing and packing of rows do not matter, but
@@ -77,22 +77,25 @@ def _prepare(datamodule: TextModule, out: Path, *, num_workers: int, shard_mib: 
         "splits": splits,
     }
     if (out / MANIFEST).is_file():
-        known = json.loads((out / MANIFEST).read_text())
+        known = read_manifest(out)
         _refuse_other(out, known["facts"], facts)
         manifest = {**known, "finished": False}
     elif any(out.glob("*.npy")):
         raise ValueError(f"{out} holds shards, but no {MANIFEST} that says of what. Remove it, or choose another out=.")
-    _write(out / MANIFEST, manifest)
+    write_manifest(out, manifest)
     tokenizer = _tokenizer(datamodule, out, manifest["tokenizer"])
     manifest["tokenizer"] = {"digest": tokenizer_digest(tokenizer), "vocab_size": len(tokenizer)}
-    _write(out / MANIFEST, manifest)
+    write_manifest(out, manifest)
     _encode(datamodule, tokenizer, manifest["splits"], out, num_workers=num_workers)
     for split in manifest["splits"].values():
         for shard in split["shards"]:
+            if "crc32" not in shard:
+                files = {"ids": encode.ids_file(out, shard["name"]), "lengths": encode.lengths_file(out, shard["name"])}
+                shard["crc32"] = {name: encode.checksum(file) for name, file in files.items()}
             shard["num_tokens"] = len(np.load(encode.ids_file(out, shard["name"]), mmap_mode="r"))
         split["num_tokens"] = sum(shard["num_tokens"] for shard in split["shards"])
     manifest["finished"] = True
-    _write(out / MANIFEST, manifest)
+    write_manifest(out, manifest)
     return manifest
 
 
@@ -181,6 +184,9 @@ def _encode(
             missing = {shard["name"] for shard in facts["shards"] if not encode.is_whole(out, shard)}
             if not missing:
                 continue
+            for shard in facts["shards"]:
+                if shard["name"] in missing:
+                    shard.pop("crc32", None)  # the file that it was of is gone
             for shard, texts in _by_shard(datamodule, split, facts["shards"]):
                 if shard["name"] not in missing:
                     continue
@@ -205,10 +211,3 @@ def _by_shard(
             if len(held) == shard["num_documents"]:
                 yield shard, held
                 shard, held = next(waiting, shard), []
-
-
-def _write(path: Path, value: dict[str, Any]) -> None:
-    def write(temporary: Path) -> None:
-        temporary.write_text(json.dumps(value, indent=2) + "\n")
-
-    write_atomically(path, write)

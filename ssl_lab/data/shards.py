@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
-from ssl_lab.data.encode import ids_file, lengths_file
+from ssl_lab.data.encode import DAMAGED, checksum, ids_file, lengths_file
 from ssl_lab.data.loader import Columns
 from ssl_lab.data.splits import find_split
+from ssl_lab.data.store import fingerprint, write_atomically
 from ssl_lab.data.text import TextCounts, TokenModule
 from ssl_lab.data.token_rows import TokenRows
 from ssl_lab.data.tokenizer import load_tokenizer, tokenizer_digest
@@ -23,11 +24,44 @@ MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer"
 
 
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write what is known about the shards of a folder, with a digest of it, atomically."""
+    text = json.dumps({**manifest, "digest": fingerprint(manifest)}, indent=2) + "\n"
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(text)
+
+    write_atomically(folder / MANIFEST, write)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What :func:`write_manifest` has written.
+
+    Raises:
+        ValueError: If it has been changed or damaged since.
+    """
+    manifest: dict[str, Any] = {}
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        digest = manifest.pop("digest", None)
+        same = digest in (None, fingerprint(manifest))
+        reason = "" if same else "it does not have the digest that it was written with"
+    except (ValueError, TypeError, AttributeError) as error:
+        reason = str(error)
+    if reason:
+        raise ValueError(
+            f"{folder / MANIFEST} was changed or damaged after ssl-lab prepare had written it ({reason}). Restore it, or "
+            f"remove {folder} and prepare the corpus again."
+        )
+    return manifest
+
+
 class TokenShards(TokenModule):
     """A corpus that ``ssl-lab prepare`` has tokenised, read from memory maps.
 
-    Rows are cut when they are asked for, so opening does not read the ids, and length, framing and packing are chosen at
-    training time. Rows are those that the corpus' own data module has with the same settings.
+    Rows are cut when they are asked for, and length, framing and packing are chosen at training time. Rows are those that
+    the corpus' own data module has with the same settings. Opening a split compares its files with their checksums; of one
+    larger than ``verify_gib`` it does not read the ids. ``ssl-lab prepare``, given once more, checks any size.
 
     Args:
         path: Folder that ``ssl-lab prepare`` has written.
@@ -41,10 +75,12 @@ class TokenShards(TokenModule):
         seed: Seed of the order of training samples.
         device_cache_gib: A training split up to this size is kept on the training device as a whole, unless that is the
             CPU.
+        verify_gib: The ids of a split up to this size are compared with their checksums when it is opened.
 
     Raises:
         FileNotFoundError: If the folder holds no shards, or some are missing.
-        ValueError: If the preparation is not finished, or the tokenizer or a shard is not the one that was written.
+        ValueError: If the preparation is not finished, or the manifest, the tokenizer or a shard is not the one that was
+            written.
     """
 
     def __init__(
@@ -59,6 +95,7 @@ class TokenShards(TokenModule):
         eval_batch_size: int = 256,
         seed: int = 0,
         device_cache_gib: float = 4.0,
+        verify_gib: float = 1.0,
     ) -> None:
         super().__init__(
             max_length=max_length,
@@ -70,7 +107,10 @@ class TokenShards(TokenModule):
             device_cache_gib=device_cache_gib,
         )
         self.path = Path(path).expanduser()
+        if verify_gib < 0:
+            raise ValueError(f"verify_gib is a size of 0 or more, found {verify_gib}. Set data.verify_gib.")
         self.tokenizer_name = tokenizer
+        self.verify_gib = verify_gib
         self._rows: dict[str, TokenRows] = {}
 
     @property
@@ -86,7 +126,7 @@ class TokenShards(TokenModule):
                 f"data.path={self.path} was asked for, but holds no {MANIFEST}. Write it with "
                 f"ssl-lab prepare data=text_files data.path=CORPUS out={self.path}."
             )
-        manifest: dict[str, Any] = json.loads(file.read_text())
+        manifest = read_manifest(self.path)
         if not manifest["finished"]:
             raise ValueError(
                 f"The preparation of {self.path} is not finished. Give its ssl-lab prepare command once more; finished "
@@ -142,29 +182,42 @@ class TokenShards(TokenModule):
         splits = self._manifest["splits"]
         stored = find_split(split, splits)
         if stored not in self._rows:
-            shards = [self._open(shard) for shard in splits[stored]["shards"]]
+            num_bytes = splits[stored]["num_tokens"] * (2 if self._manifest["tokenizer"]["vocab_size"] <= 2**16 else 4)
+            verified = num_bytes <= self.verify_gib * 2**30
+            shards = [self._open(shard, verified=verified) for shard in splits[stored]["shards"]]
             self._rows[stored] = self.token_rows([ids for ids, _ in shards], [lengths for _, lengths in shards])
         return self._rows[stored]
 
-    def _open(self, shard: Mapping[str, Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def _open(self, shard: Mapping[str, Any], *, verified: bool) -> tuple[NDArray[Any], NDArray[Any]]:
         """The map of a shard's ids, and the lengths of its documents."""
-        files = ids_file(self.path, shard["name"]), lengths_file(self.path, shard["name"])
-        missing = [str(file) for file in files if not file.is_file()]
+        files = {"ids": ids_file(self.path, shard["name"]), "lengths": lengths_file(self.path, shard["name"])}
+        missing = [str(file) for file in files.values() if not file.is_file()]
         if missing:
             raise FileNotFoundError(
                 f"{', '.join(missing)} was written by ssl-lab prepare, but is gone. Give the command once more; other "
                 "shards are kept."
             )
+        changed = [
+            files[name].name
+            for name, known in shard.get("crc32", {}).items()
+            if (verified or name == "lengths") and checksum(files[name]) != known
+        ]
+        if changed:
+            raise self._damaged(shard, f"{' and '.join(changed)} has another checksum than when it was written")
         try:
-            ids, lengths = np.load(files[0], mmap_mode="r"), np.load(files[1])
-        except (ValueError, EOFError) as error:
-            ids, lengths, reason = np.zeros(0), np.zeros(0, dtype=np.int64), f" ({error})"
-        else:
-            reason = ""
+            ids, lengths = np.load(files["ids"], mmap_mode="r"), np.load(files["lengths"])
+        except DAMAGED as error:
+            raise self._damaged(shard, str(error)) from error
         if len(ids) != shard["num_tokens"] or len(lengths) != shard["num_documents"] or lengths.sum() != len(ids):
-            raise ValueError(
-                f"The shard {shard['name']} in {self.path} is damaged: it has {len(lengths)} documents and {len(ids)} tokens "
-                f"instead of {shard['num_documents']} and {shard['num_tokens']}{reason}. Give its ssl-lab prepare command "
-                "once more, which writes it again."
+            raise self._damaged(
+                shard,
+                f"it has {len(lengths)} documents and {len(ids)} tokens instead of {shard['num_documents']} and "
+                f"{shard['num_tokens']}",
             )
         return ids, lengths
+
+    def _damaged(self, shard: Mapping[str, Any], reason: str) -> ValueError:
+        return ValueError(
+            f"The shard {shard['name']} in {self.path} is damaged: {reason}. Give its ssl-lab prepare command once more, "
+            "which writes it again."
+        )

@@ -307,6 +307,11 @@ def load_tokenizer(name: str, *, framing: str = "encoder") -> PreTrainedTokenize
             f"The tokenizer {name!r} was asked for, but is neither a folder written by save_pretrained nor delivered "
             f"by the Hugging Face hub: {error}. Set data.tokenizer to a local folder, or to null to train one."
         ) from error
+    except Exception as error:  # what the library raises on damaged files has no narrower class
+        raise ValueError(
+            f"The tokenizer {name!r} cannot be read ({type(error).__name__}: {error}). Restore its files, or set "
+            "data.tokenizer to another one."
+        ) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ValueError(
             f"The tokenizer {name!r} is a {type(tokenizer).__name__} without a fast implementation. Choose another, or "

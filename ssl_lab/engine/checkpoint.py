@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import struct
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,12 @@ import torch
 from ssl_lab.engine.run_dir import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
 from ssl_lab.methods.base import Method
 from ssl_lab.types import Encoder
+
+# What zipfile, torch and its unpickler raise on damaged files.
+_DAMAGED = (
+    OSError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, ValueError, TypeError,
+    AttributeError, LookupError, AssertionError, OverflowError, struct.error,
+)  # fmt: skip
 
 
 class DamagedCheckpointError(ValueError):
@@ -63,12 +71,15 @@ def checkpoint_identity(path: Path) -> dict[str, Any]:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The checkpoint's contents on the CPU.
+    """The checkpoint's contents on the CPU, every byte of its tensors checked.
 
     Raises:
-        ValueError: If the file is truncated, is no checkpoint, or holds anything but tensors and plain containers.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is truncated or a bit of it has changed, is no checkpoint, or holds anything but tensors and
+            plain containers.
     """
     try:
+        _check_sums(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols, before the error that says more
             contents = torch.load(path, map_location="cpu", weights_only=True)
@@ -81,15 +92,30 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise (ValueError if code else DamagedCheckpointError)(
             f"{path} holds {reason} and was not loaded ({first_line}). Use a checkpoint that ssl_lab wrote."
         ) from error
-    except (OSError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise DamagedCheckpointError(
-            f"{path} is truncated or damaged ({str(error).splitlines()[0]}). Use another checkpoint, or start the run anew."
+            f"{path} is truncated or damaged ({reason}). Use another checkpoint, or start the run anew."
         ) from error
     if not isinstance(contents, dict) or "state_dict" not in contents:
         raise ValueError(
             f"{path} is not a checkpoint of a run: it has no state_dict. Use checkpoints/last.ckpt of a run."
         )
     return contents
+
+
+def _check_sums(path: Path) -> None:
+    """Compare every part of the archive with the sum that was written with it, which ``torch.load`` does not.
+
+    Raises:
+        zipfile.BadZipFile: If one differs. A file that is no archive at all is left to ``torch.load`` to refuse.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"the checksum of {damaged} in it is wrong")
 
 
 def load_weights(method: Method, path: Path) -> None:

@@ -17,7 +17,7 @@ from ssl_lab.report.compare import config_differences, evaluations_by_data, run_
 from ssl_lab.report.curves import NUM_COLORS, comparison_panels, run_panels
 from ssl_lab.report.files import replace_file
 from ssl_lab.report.run import Run, read_run
-from ssl_lab.report.vocabulary import describe
+from ssl_lab.report.vocabulary import describe, duration
 
 _MISSING = "–"
 
@@ -92,7 +92,7 @@ def write_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
                     "color": k,
                     "run": run,
                     "objective": _objective(run),
-                    "duration": _duration(_training_time(run.summary)),
+                    "duration": duration(_training_time(run.summary)),
                 }
                 for k, (label, run) in enumerate(zip(labels, runs, strict=True))
             ],
@@ -132,7 +132,7 @@ def _tiles(run: Run) -> list[tuple[str, str, str]]:
     steps = f"{_count(summary.get('step'))} steps"
     tiles = [
         (f"Objective: {column}", value, name),
-        ("Training time", _duration(_training_time(summary)), summary.get("hardware") or ""),
+        ("Training time", duration(_training_time(summary)), summary.get("hardware") or ""),
         ("Throughput", _count(rate), "samples per second"),
         ("Trained for", f"{_count(summary.get('epoch'))} epochs", steps),
         ("Parameters", _count(summary.get("num_parameters")), "in the encoder"),
@@ -176,18 +176,6 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _count(value: float | None) -> str:
     """A count with thousands apart."""
     return _MISSING if value is None else f"{value:,.0f}"
-
-
-def _duration(seconds: float | None) -> str:
-    """A wall time in the two units that matter: ``1 h 12 min``, ``4 min 5 s``, ``8.3 s``."""
-    if seconds is None:
-        return _MISSING
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
 
 
 def _time(text: str | None) -> str | None:

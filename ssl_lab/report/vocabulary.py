@@ -297,3 +297,15 @@ def describe(name: str) -> Metric:
                 metric, column=column, panel=metric.panel or column, line=metric.line.format(*groups), order=order
             )
     return Metric(table="other", column=name, panel=name, format=".4g", order=(len(_PATTERNS),))
+
+
+def duration(seconds: float | None) -> str:
+    """A wall time in the two units that matter: ``1 h 12 min``, ``4 min 5 s``, ``8.3 s``."""
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
