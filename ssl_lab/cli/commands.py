@@ -20,7 +20,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from ssl_lab.cli import config
 from ssl_lab.cli.errors import explain
 from ssl_lab.cli.paths import config_dir
-from ssl_lab.cli.process import compose_settings, find_device, prepare_process, print_table, refuse_ranks_in_sweep
+from ssl_lab.cli.process import compose_settings, find_device, prepare_process, print_table
+from ssl_lab.cli.ranks import check_processes, named_run, refuse_ranks_in_sweep
 from ssl_lab.data.base import DataModule
 from ssl_lab.data.prepare import prepare as write_shards
 from ssl_lab.data.store import write_atomically
@@ -63,7 +64,8 @@ def pretrain(args: list[str]) -> int:
     # Hydra wants its flags before the overrides; the commonest may stand anywhere here.
     sys.argv = [command_line[0], *sorted(args, key=lambda arg: arg not in ("-m", "--multirun"))]
     try:
-        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="pretrain")(task)()
+        with named_run(args, sweep="-m" in args or "--multirun" in args):
+            hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="pretrain")(task)()
     except SystemExit as stop:
         if stop.code != 2:
             raise
@@ -86,7 +88,9 @@ def _run(cfg: DictConfig) -> float | None:
     protocols = config.build_protocols(cfg.evaluation)
     engine.check_needs(method, protocols, datamodule)
     trainer = config.build_trainer(cfg, run_dir, progress_bar=sys.stdout.isatty())
-    refuse_ranks_in_sweep(trainer, hydra_cfg.mode)
+    check_processes(trainer)
+    launcher, sweeper = hydra_cfg.launcher._target_, hydra_cfg.sweeper._target_
+    refuse_ranks_in_sweep(trainer, hydra_cfg.mode, launcher=launcher, sweeper=sweeper)
     checkpoint = find_checkpoint(run_dir) if cfg.ckpt == "last" else cfg.ckpt and Path(cfg.ckpt)
 
     if checkpoint is not None:

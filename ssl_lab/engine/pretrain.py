@@ -18,6 +18,7 @@ from PIL import Image
 
 from ssl_lab import distributed
 from ssl_lab.data.base import DataModule
+from ssl_lab.engine.agreement import Agreement
 from ssl_lab.engine.callbacks import (
     ExactPosition,
     InterruptedRunError,
@@ -34,6 +35,7 @@ from ssl_lab.engine.collapse import CollapseAlarm
 from ssl_lab.engine.loggers import MetricsFile, close_loggers
 from ssl_lab.engine.pictures import PicturesDuringTraining, log_image, save_projection
 from ssl_lab.engine.run_dir import BEST_CHECKPOINT, environment, update_summary, write_json
+from ssl_lab.engine.sharded import gathered
 from ssl_lab.evaluation.evaluate import evaluate
 from ssl_lab.evaluation.protocol import FeatureProtocol, Protocol, extract
 from ssl_lab.evaluation.raw import raw_features
@@ -68,7 +70,7 @@ class EvaluateDuringTraining(Callback):
         """Evaluate if it is time; the loss and the random streams of training stay untouched."""
         assert isinstance(pl_module, Method)
         if evaluation_due(trainer, self.every_n_epochs):
-            pl_module.log_dict(self.evaluate(pl_module))
+            pl_module.log_dict(self.evaluate(gathered(trainer, pl_module)))
             self.step = steps_done(trainer)
 
     def evaluate(self, method: Method) -> dict[str, float]:
@@ -129,6 +131,7 @@ def pretrain(
     throughput = Throughput(datamodule)
     guard = StopOnNonFiniteLoss(run_dir)
     trainer.callbacks += [  # type: ignore[attr-defined]
+        Agreement(run_dir, ckpt_path),
         ExactPosition(),
         throughput,
         guard,
@@ -148,7 +151,7 @@ def pretrain(
         trainer.fit(method, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         device = trainer.strategy.root_device
-        method.to(device)
+        method = gathered(trainer, method).to(device)
         metrics |= _made_up_evaluation(trainer, method)
         if keep_best:
             load_weights(method, run_dir / BEST_CHECKPOINT)
