@@ -220,7 +220,6 @@ def shard_like(x: Tensor, like: Tensor) -> Tensor:
 
 def first_proposal(key: str, proposal: str) -> str:
     """What the first process proposed for a key, before there is a process group; asks torchrun's own store."""
-    store = dist.TCPStore(
-        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=timedelta(minutes=5)
-    )
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = dist.TCPStore(address, port, is_master=False, timeout=timedelta(minutes=5))  # type: ignore[attr-defined]
     return store.compare_set(key, "", proposal).decode()  # type: ignore[no-any-return]

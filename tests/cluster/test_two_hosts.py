@@ -2,9 +2,11 @@
 
 import csv
 import os
+import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 from cluster.hosts import ADDRESSES, INTERFACE, two_hosts, why_not
@@ -45,12 +47,15 @@ def start(command, cwd, **env):
 
 
 def finish(*processes):
-    """Wait for all; end the others when one has failed to end."""
+    """Wait for all; if one does not end, end all and what they have started."""
     try:
-        results = [process.communicate(timeout=240) for process in processes]
-    finally:
+        results = [process.communicate(timeout=400) for process in processes]
+    except subprocess.TimeoutExpired:
         for process in processes:
-            process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+        raise
     for process, (_, errors) in zip(processes, results, strict=True):
         assert process.returncode == 0, errors[-3000:]
     return [output for output, _ in results]

@@ -10,7 +10,6 @@ import torch
 HERE = Path(__file__).parent
 CASES = sorted(path.stem for path in (HERE / "cases").glob("*.py"))
 REFUSED = {
-    "aae": "it steps its optimizers itself",
     "gan": "it steps its optimizers itself",
     "clip": "is a single number",
     "image_gpt": "outside of the block's own pass",
