@@ -22,6 +22,7 @@ from ssl_lab.cli.errors import explain
 from ssl_lab.cli.paths import config_dir
 from ssl_lab.cli.process import compose_settings, find_device, prepare_process, print_table
 from ssl_lab.cli.ranks import check_processes, named_run, refuse_ranks_in_sweep
+from ssl_lab.cli.resume import begin, is_first_rank, trial_name, with_saved_overrides, without_resumption
 from ssl_lab.data.base import DataModule
 from ssl_lab.data.prepare import prepare as write_shards
 from ssl_lab.data.store import write_atomically
@@ -29,16 +30,18 @@ from ssl_lab.data.text import TextModule
 from ssl_lab.engine import pretrain as engine
 from ssl_lab.engine.bench import Speed
 from ssl_lab.engine.bench import bench as run_bench
-from ssl_lab.engine.callbacks import InterruptedRunError
-from ssl_lab.engine.checkpoint import find_checkpoint
+from ssl_lab.engine.lock import lock_run
 from ssl_lab.engine.run_dir import environment, read_json, update_summary, write_json
+from ssl_lab.engine.signals import InterruptedRunError, requeue, stop_on_signals
 from ssl_lab.report.compare import run_labels, side_by_side
 from ssl_lab.report.page import write_report
 from ssl_lab.report.run import read_run
 
+OmegaConf.register_new_resolver("trial_name", trial_name, replace=True)
+
 
 def pretrain(args: list[str]) -> int:
-    """``ssl-lab pretrain``: one run, or with ``-m`` a sweep."""
+    """``ssl-lab pretrain``: one run, with ``-m`` a sweep, or with ``run=DIR`` what is left of a run."""
     failures: list[str] = []
     stopped: list[InterruptedRunError] = []
     command_line = list(sys.argv)
@@ -50,6 +53,8 @@ def pretrain(args: list[str]) -> int:
         try:
             return _run(cfg)
         except Exception as error:
+            if isinstance(error, InterruptedRunError):
+                requeue(error)
             in_process = HydraConfig.get().launcher._target_.endswith("BasicLauncher")
             if in_process and isinstance(error, InterruptedRunError):
                 stopped.append(error)
@@ -60,6 +65,7 @@ def pretrain(args: list[str]) -> int:
             print(f"ssl-lab: {failures[-1]}", file=sys.stderr)
             return float("nan")
 
+    args = with_saved_overrides(args)
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions reach us instead of being printed in part
     # Hydra wants its flags before the overrides; the commonest may stand anywhere here.
     sys.argv = [command_line[0], *sorted(args, key=lambda arg: arg not in ("-m", "--multirun"))]
@@ -79,9 +85,25 @@ def pretrain(args: list[str]) -> int:
 
 def _run(cfg: DictConfig) -> float | None:
     prepare_process()
-    hydra_cfg = HydraConfig.get()
-    run_dir = Path(hydra_cfg.runtime.output_dir)
+    stop_on_signals()
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
     cfg.run_dir = str(run_dir)
+    lock = lock_run(run_dir) if is_first_rank() else None
+    try:
+        start = begin(cfg, run_dir)
+        if start.finished:
+            objective = read_json(run_dir / "summary.json").get("objective") or {}
+            found = f" with {objective['name']} {objective['value']:.4f}" if objective.get("value") is not None else ""
+            print(f"{run_dir} has finished before{found} and is not run again.")
+            return objective.get("value")  # type: ignore[no-any-return]
+        return _train(cfg, run_dir, start.checkpoint)
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None) -> float | None:
+    hydra_cfg = HydraConfig.get()
     L.seed_everything(cfg.seed, verbose=False)
     datamodule = config.build_data(cfg.data, seed=cfg.seed)
     method = config.build_method(cfg, datamodule.spec)
@@ -91,12 +113,10 @@ def _run(cfg: DictConfig) -> float | None:
     check_processes(trainer)
     launcher, sweeper = hydra_cfg.launcher._target_, hydra_cfg.sweeper._target_
     refuse_ranks_in_sweep(trainer, hydra_cfg.mode, launcher=launcher, sweeper=sweeper)
-    checkpoint = find_checkpoint(run_dir) if cfg.ckpt == "last" else cfg.ckpt and Path(cfg.ckpt)
-
     if checkpoint is not None:
         config.check_same_tokenizer(datamodule, run_dir)
     if trainer.is_global_zero:
-        config.save_config(cfg, list(hydra_cfg.overrides.task), datamodule, run_dir)
+        config.save_config(cfg, without_resumption(hydra_cfg.overrides.task), datamodule, run_dir)
         for logger in trainer.loggers:
             logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
         update_summary(run_dir, experiment=hydra_cfg.runtime.choices.get("experiment"), seed=cfg.seed)
@@ -105,6 +125,7 @@ def _run(cfg: DictConfig) -> float | None:
             f"{type(method).__name__} on {datamodule.title} {datamodule.spec.shape}: "
             f"{type(method.encoder).__name__}, {size:,} parameters, {trainer.accelerator.__class__.__name__} x "
             f"{trainer.world_size}. Run directory: {run_dir}"
+            + (f", gone on with from {checkpoint.name}" if checkpoint is not None else "")
         )
         print("".join(f"{name} {value:.4f}\n" for name, value in datamodule.metrics().items()), end="")
     try:
@@ -116,6 +137,7 @@ def _run(cfg: DictConfig) -> float | None:
             checkpoint,
             evaluate_every_n_epochs=cfg.evaluate_every_n_epochs,
             save_every_n_minutes=cfg.save_every_n_minutes,
+            save_every_n_steps=cfg.save_every_n_steps,
         )
     except BaseException:
         if trainer.is_global_zero:

@@ -21,9 +21,9 @@ from ssl_lab.cli.ranks import check_processes, refuse_ranks_in_sweep
 from ssl_lab.data.base import DataModule
 from ssl_lab.encoders.text_configs import max_length_of
 from ssl_lab.engine import pretrain as engine
-from ssl_lab.engine.callbacks import InterruptedRunError
 from ssl_lab.engine.checkpoint import checkpoint_identity, find_checkpoint
 from ssl_lab.engine.run_dir import LAST_CHECKPOINT, read_json, update_summary, write_json
+from ssl_lab.engine.signals import InterruptedRunError
 from ssl_lab.methods.base import Method
 from ssl_lab.methods.finetune.base import FineTuning
 from ssl_lab.report.page import write_report
@@ -67,7 +67,7 @@ def finetune(args: list[str]) -> int:
             except InterruptedRunError as error:
                 stopped = str(error).split(" Continue with")[0]
                 raise InterruptedRunError(
-                    f"{stopped} Continue with the same command and run_dir={root} ckpt=last."
+                    f"{stopped} Continue with the same command and run_dir={root} ckpt=last.", error.signal_name
                 ) from error
         results.append({"start": cell.start, "seed": cell.seed, "run_dir": str(cell.run_dir), **kept})
     if distributed.rank() == 0:

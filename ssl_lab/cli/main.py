@@ -6,8 +6,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from ssl_lab.engine.signals import InterruptedRunError, requeue, stop_on_signals
+
 COMMANDS = {
-    "pretrain": "pretrain a method:  ssl-lab pretrain experiment=NAME [key=value ...]   (-m for sweeps)",
+    "pretrain": "pretrain a method:  ssl-lab pretrain experiment=NAME [key=value ...]   (-m for sweeps; run=DIR goes on)",
     "evaluate": "judge runs:         ssl-lab evaluate run=DIR [data=NAME] [evaluation=NAME]   ('run=[DIR1,DIR2]': one table)",
     "finetune": "train on labels:    ssl-lab finetune run=DIR data=NAME [task=NAME] [seeds=[0,1,2]] [baseline=true]",
     "embed": "write features:     ssl-lab embed run=DIR [data=NAME] out=features.parquet",
@@ -60,6 +62,8 @@ def _run(args: list[str]) -> int:
     if args[0] not in COMMANDS:
         print(f"ssl-lab: there is no command {args[0]!r}. Choose from: {', '.join(COMMANDS)}.", file=sys.stderr)
         return 1
+    if args[0] in ("pretrain", "finetune"):
+        stop_on_signals()  # before the seconds that imports take
     try:
         return _command(args[0])(args[1:])
     except KeyboardInterrupt:
@@ -68,6 +72,8 @@ def _run(args: list[str]) -> int:
     except BrokenPipeError:
         raise
     except Exception as error:
+        if isinstance(error, InterruptedRunError):
+            requeue(error)
         if os.environ.get("SSL_LAB_TRACEBACK"):
             raise
         from ssl_lab.cli.errors import explain

@@ -161,13 +161,29 @@ class BatchLoader:
         return rows.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else rows
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch and how many of its batches were handed out."""
-        return {"epoch": self.sampler.epoch, "batches_done": self._batches_done}
+        """The epoch, how many of its batches were handed out, and what these numbers depend on."""
+        return {"epoch": self.sampler.epoch, "batches_done": self._batches_done, **self._scale()}
+
+    def _scale(self) -> dict[str, int]:
+        return {"num_samples": self.num_samples, "samples_per_step": self._global_batch_size}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue at a stored position when its epoch is iterated; other epochs begin at their first batch."""
+        """Continue at a stored position when its epoch is iterated; other epochs begin at their first batch.
+
+        Raises:
+            ValueError: If the data or the batch of all ranks has another size: the position would be another one, and so
+                would the schedules.
+        """
+        now = self._scale()
+        before = {name: state.get(name, value) for name, value in now.items()}
+        if before != now:
+            raise ValueError(
+                f"The run was stopped with {before['samples_per_step']} samples a step of {before['num_samples']}, and "
+                f"would go on with {now['samples_per_step']} of {now['num_samples']}. Keep data.batch_size x ranks and the "
+                "data, or begin a new run."
+            )
         self.sampler.set_epoch(state["epoch"])
-        self._resume_at = dict(state)
+        self._resume_at = {name: state[name] for name in self._resume_at}
 
 
 def _prefetch(batches: Iterator[Batch], depth: int = 2) -> Iterator[Batch]:

@@ -1,13 +1,9 @@
-"""What watches over a training run: checkpoints, signals, non-finite losses, random streams, throughput."""
+"""What watches over a training run: non-finite losses, random streams, throughput."""
 
 from __future__ import annotations
 
-import os
-import signal
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import lightning as L
@@ -16,17 +12,13 @@ from lightning.pytorch.callbacks import Callback
 
 from ssl_lab import distributed
 from ssl_lab.data.base import DataModule
-from ssl_lab.engine.run_dir import BEST_CHECKPOINT, LAST_CHECKPOINT
+from ssl_lab.engine.run_dir import LAST_CHECKPOINT
 from ssl_lab.methods.base import Method
 from ssl_lab.types import Batch
 
 
 class NonFiniteLossError(RuntimeError):
     """The loss became NaN or infinite."""
-
-
-class InterruptedRunError(RuntimeError):
-    """A signal asked the run to stop; its state was saved."""
 
 
 def steps_done(trainer: L.Trainer) -> int:
@@ -59,7 +51,7 @@ def has_validation_split(datamodule: DataModule) -> bool:
     return True
 
 
-def _remedy(trainer: L.Trainer) -> str:
+def remedy(trainer: L.Trainer) -> str:
     """What helps against losses that are not finite; several optimizers that step by turns cannot be clipped."""
     clip = "clip with trainer.gradient_clip_val=1, " if trainer.lightning_module.automatic_optimization else ""
     return f"Lower optim.lr, {clip}or use trainer.precision=32-true."
@@ -106,161 +98,8 @@ class StopOnNonFiniteLoss(Callback):
             )
             raise NonFiniteLossError(
                 f"The loss became NaN or infinite at step {step} (epoch {epoch}, batch index {batch_idx}). {kept}. "
-                f"{_remedy(trainer)}"
+                f"{remedy(trainer)}"
             )
-
-
-class SaveCheckpoint(Callback):
-    """Keeps ``checkpoints/last.ckpt`` up to date: every few minutes, at the end, and when a signal asks to stop.
-
-    SIGINT and SIGTERM only set a flag; all ranks agree at the end of a batch, save together, and stop. A second SIGINT
-    stops at once.
-
-    Args:
-        run_dir: The run directory.
-        guard: Asked before each save, so that a good checkpoint is never overwritten by a bad one.
-        every_n_minutes: Time between periodic saves.
-    """
-
-    def __init__(self, run_dir: Path, guard: StopOnNonFiniteLoss, *, every_n_minutes: float = 10.0) -> None:
-        self.path = run_dir / LAST_CHECKPOINT
-        self.guard = guard
-        self.every_n_minutes = every_n_minutes
-        self._signal: str | None = None
-        self._previous_handlers: dict[int, Any] = {}
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take over the signals, where this thread may; Lightning has set its own handlers before."""
-        self._last_save = time.monotonic()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                self._previous_handlers[number] = signal.signal(number, self._on_signal)
-            except ValueError:  # not the main thread, as in some notebooks: signals stay as they are
-                return
-
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Give the signals back."""
-        self._give_back()
-
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Give the signals back."""
-        self._give_back()
-
-    def _give_back(self) -> None:
-        for number, handler in self._previous_handlers.items():
-            signal.signal(number, handler)
-        self._previous_handlers = {}
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._signal is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self._signal = signal.Signals(number).name
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
-    ) -> None:
-        """Save if a signal came, the time is up or training ends; ranks talk to each other only every so often.
-
-        Never between two batches whose gradients are accumulated: a checkpoint does not hold gradients.
-        """
-        step = steps_done(trainer)
-        if (batch_idx + 1) % trainer.accumulate_grad_batches and not trainer.is_last_batch:
-            return
-        if is_last_epoch(trainer) and (trainer.is_last_batch or trainer.global_step >= trainer.max_steps > 0):
-            self.save(trainer)  # before the last evaluation, which may fail
-        if distributed.world_size() > 1 and step % log_interval(trainer):
-            return
-        stop = distributed.any_rank(self._signal is not None, pl_module.device)
-        due = time.monotonic() - self._last_save > 60 * self.every_n_minutes
-        if stop or distributed.any_rank(due, pl_module.device):
-            self.save(trainer)
-        if stop:
-            raise InterruptedRunError(
-                f"{self._signal or 'A signal'} stopped the run at step {step}; its state is in {self.path}. Continue with "
-                f"the same command and run_dir={self.path.parents[1]} ckpt=last."
-            )
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save the final state."""
-        self.save(trainer)
-
-    def save(self, trainer: L.Trainer) -> None:
-        """Write beside, flush to the disk, and rename; never weights that are not finite."""
-        self.guard.check(trainer)
-        parameters = list(trainer.lightning_module.parameters())
-        finite = bool(torch.stack([torch.isfinite(distributed.own_shard(p)).all() for p in parameters]).all())
-        if distributed.any_rank(not finite, parameters[0].device):
-            raise NonFiniteLossError(
-                f"Weights became NaN or infinite by step {steps_done(trainer)}, though the loss was finite; they were not "
-                f"saved. {_remedy(trainer)}"
-            )
-        _write_checkpoint(trainer, self.path)
-        self._last_save = time.monotonic()
-
-
-class KeepBest(Callback):
-    """Keeps the weights with the highest value of a metric of the validation split in ``checkpoints/best.ckpt``.
-
-    Of equal values the first one counts. Stands after the callback that evaluates.
-
-    Args:
-        run_dir: The run directory.
-        metric: Name of the metric, ``eval/...``.
-    """
-
-    def __init__(self, run_dir: Path, metric: str) -> None:
-        self.path = run_dir / BEST_CHECKPOINT
-        self.metric = metric
-        self.best: float | None = None
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save if the metric has risen.
-
-        Raises:
-            ValueError: If training ends and nothing was measured.
-        """
-        self.look(trainer, {name: float(value) for name, value in trainer.callback_metrics.items()})
-        if self.best is None and is_last_epoch(trainer):
-            raise ValueError(
-                f"The checkpoint with the best {self.metric} was asked for, but nothing was measured on the val split. Give "
-                "data whose val split has labels, or select=last."
-            )
-
-    def look(self, trainer: L.Trainer, metrics: Mapping[str, float]) -> None:
-        """Save if the metric has risen.
-
-        Raises:
-            ValueError: If others of the validation split were measured instead.
-        """
-        measured = sorted(name for name in metrics if name.startswith("eval/"))
-        if measured and self.metric not in metrics:
-            raise ValueError(
-                f"The checkpoint with the best {self.metric} was asked for, but measured were {', '.join(measured)}. Set "
-                "objective to one of them, or select=last."
-            )
-        if measured and (self.best is None or metrics[self.metric] > self.best):
-            self.best = metrics[self.metric]
-            _write_checkpoint(trainer, self.path, weights_only=True)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The best value so far."""
-        return {"best": self.best}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from it."""
-        self.best = state_dict["best"]
-
-
-def _write_checkpoint(trainer: L.Trainer, path: Path, *, weights_only: bool = False) -> None:
-    """Write beside, flush to the disk, and rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".partial")
-    trainer.save_checkpoint(temporary, weights_only=weights_only)
-    if trainer.is_global_zero:
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    distributed.barrier()
 
 
 class ExactPosition(Callback):

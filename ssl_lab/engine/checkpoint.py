@@ -11,24 +11,48 @@ from typing import Any
 
 import torch
 
-from ssl_lab.engine.run_dir import LAST_CHECKPOINT
+from ssl_lab.engine.run_dir import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
 from ssl_lab.methods.base import Method
 from ssl_lab.types import Encoder
 
 
+class DamagedCheckpointError(ValueError):
+    """A checkpoint's file is not as it was written."""
+
+
 def find_checkpoint(run_dir: Path) -> Path:
-    """The run's last checkpoint.
+    """The run's last checkpoint; the one before, where the process died between moving it and moving the new one.
 
     Raises:
         FileNotFoundError: If there is none.
     """
     path = run_dir / LAST_CHECKPOINT
+    if not path.is_file() and (run_dir / PREVIOUS_CHECKPOINT).is_file():
+        return run_dir / PREVIOUS_CHECKPOINT
     if not path.is_file():
         raise FileNotFoundError(
             f"No checkpoint at {path}. Name the directory of a run that has saved one, which holds config.yaml and "
             "checkpoints/: run_dir= to go on with it, run= to judge it."
         )
     return path
+
+
+def sound_checkpoint(path: Path) -> Path:
+    """``path``, or the run's checkpoint before it if that one is damaged; then with a warning.
+
+    Raises:
+        ValueError: If it holds code, or both are damaged.
+    """
+    previous = path.with_name(PREVIOUS_CHECKPOINT.name)
+    try:
+        read_checkpoint(path)
+        return path
+    except DamagedCheckpointError as error:
+        if path.name != LAST_CHECKPOINT.name or not previous.is_file():
+            raise
+        step = read_checkpoint(previous).get("global_step")
+        warnings.warn(f"{error} The run goes on from {previous}, optimizer step {step}.", stacklevel=2)
+        return previous
 
 
 def checkpoint_identity(path: Path) -> dict[str, Any]:
@@ -51,13 +75,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise FileNotFoundError(f"There is no checkpoint {path}. Give ckpt= an existing file, or last.") from error
     except pickle.UnpicklingError as error:
-        reason = "code or objects instead of tensors" if "weights_only" in str(error).lower() else "no valid checkpoint"
+        code = "weights_only" in str(error).lower()
+        reason = "code or objects instead of tensors" if code else "no valid checkpoint"
         first_line = str(error).strip().splitlines()[0]
-        raise ValueError(
+        raise (ValueError if code else DamagedCheckpointError)(
             f"{path} holds {reason} and was not loaded ({first_line}). Use a checkpoint that ssl_lab wrote."
         ) from error
     except (OSError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(
+        raise DamagedCheckpointError(
             f"{path} is truncated or damaged ({str(error).splitlines()[0]}). Use another checkpoint, or start the run anew."
         ) from error
     if not isinstance(contents, dict) or "state_dict" not in contents:

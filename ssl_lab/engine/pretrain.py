@@ -21,20 +21,20 @@ from ssl_lab.data.base import DataModule
 from ssl_lab.engine.agreement import Agreement
 from ssl_lab.engine.callbacks import (
     ExactPosition,
-    InterruptedRunError,
-    KeepBest,
-    SaveCheckpoint,
     StopOnNonFiniteLoss,
     Throughput,
     evaluation_due,
     has_validation_split,
     steps_done,
 )
-from ssl_lab.engine.checkpoint import load_weights, read_checkpoint
+from ssl_lab.engine.checkpoint import load_weights, sound_checkpoint
 from ssl_lab.engine.collapse import CollapseAlarm
+from ssl_lab.engine.heartbeat import Heartbeat
 from ssl_lab.engine.loggers import MetricsFile, close_loggers
 from ssl_lab.engine.pictures import PicturesDuringTraining, log_image, save_projection
 from ssl_lab.engine.run_dir import BEST_CHECKPOINT, environment, update_summary, write_json
+from ssl_lab.engine.saving import KeepBest, SaveCheckpoint
+from ssl_lab.engine.signals import InterruptedRunError
 from ssl_lab.engine.sharded import gathered
 from ssl_lab.evaluation.evaluate import evaluate
 from ssl_lab.evaluation.protocol import FeatureProtocol, Protocol, extract
@@ -96,6 +96,7 @@ def pretrain(
     *,
     evaluate_every_n_epochs: int = 10,
     save_every_n_minutes: float = 10.0,
+    save_every_n_steps: int | None = None,
     keep_best: str | None = None,
 ) -> dict[str, float]:
     """Train ``method`` on raw batches of ``datamodule``, then judge it on the test split beside its baselines.
@@ -108,9 +109,10 @@ def pretrain(
         datamodule: The data.
         trainer: A Lightning trainer; devices, precision and length of training are its own.
         protocols: How the result is judged; None or empty for no evaluation.
-        ckpt_path: A checkpoint of the same run to continue.
+        ckpt_path: A checkpoint of the same run to continue; if it is damaged, the one before is used, with a warning.
         evaluate_every_n_epochs: Epochs between evaluations on the validation split, and between pictures.
         save_every_n_minutes: Time between checkpoints.
+        save_every_n_steps: Batches between checkpoints, if not only time counts.
         keep_best: Metric of the validation split, ``eval/...``, whose highest value chooses the checkpoint that is judged
             on test; None for the last one.
 
@@ -119,7 +121,7 @@ def pretrain(
 
     Raises:
         NonFiniteLossError: If the loss becomes NaN or infinite.
-        InterruptedRunError: If SIGINT or SIGTERM came; the state is saved.
+        InterruptedRunError: If SIGINT, SIGTERM or SIGUSR1 came; the state is saved.
         ValueError: If a protocol needs what the method does not offer, or nothing measures ``keep_best``.
     """
     protocols = list(protocols or [])
@@ -129,20 +131,22 @@ def pretrain(
     run_dir = Path(trainer.default_root_dir)
     initial_encoder = deepcopy(method.encoder)
     throughput = Throughput(datamodule)
+    heartbeat = Heartbeat(run_dir, throughput)
     guard = StopOnNonFiniteLoss(run_dir)
     trainer.callbacks += [  # type: ignore[attr-defined]
         Agreement(run_dir, ckpt_path),
         ExactPosition(),
         throughput,
+        heartbeat,
         guard,
         *([] if isinstance(method, FineTuning) else [CollapseAlarm()]),  # features of a class should be alike
         *_watchers(run_dir, datamodule, protocols, every_n_epochs=evaluate_every_n_epochs),
         *([KeepBest(run_dir, keep_best)] if keep_best else []),
-        SaveCheckpoint(run_dir, guard, every_n_minutes=save_every_n_minutes),
+        SaveCheckpoint(run_dir, guard, every_n_minutes=save_every_n_minutes, every_n_steps=save_every_n_steps),
     ]
     trainer.loggers = [MetricsFile(run_dir), *trainer.loggers]
     if ckpt_path is not None:
-        read_checkpoint(ckpt_path)
+        ckpt_path = sound_checkpoint(ckpt_path)
 
     start = time.perf_counter()
     if trainer.is_global_zero:
@@ -171,9 +175,12 @@ def pretrain(
             error = KeyboardInterrupt()  # Lightning turns a second Ctrl-C into an exit
         close_loggers(trainer, failed=True)
         if trainer.is_global_zero:
-            status = "interrupted" if isinstance(error, InterruptedRunError | KeyboardInterrupt) else "failed"
+            stopped = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            status = error.status if isinstance(error, InterruptedRunError) else stopped
             update_summary(run_dir, status=status, error=str(error) or type(error).__name__, step=steps_done(trainer))
         raise error
+    finally:
+        heartbeat.stop()
     if trainer.is_global_zero:
         update_summary(
             run_dir,

@@ -17,7 +17,9 @@ from ssl_lab.data.store import write_atomically
 from ssl_lab.types import DataSpec
 
 LAST_CHECKPOINT = Path("checkpoints/last.ckpt")
+PREVIOUS_CHECKPOINT = Path("checkpoints/previous.ckpt")
 BEST_CHECKPOINT = Path("checkpoints/best.ckpt")
+HEARTBEAT = Path("heartbeat.json")
 
 
 def write_json(path: Path, value: Any) -> None:

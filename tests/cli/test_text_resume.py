@@ -16,7 +16,13 @@ def test_a_text_that_has_changed_is_no_resume(tmp_path, capsys):
         "data.max_length=8",
         "encoder=bert_tiny",
     ]
-    command += ["data.vocab_size=120", "data.batch_size=8", "evaluation=none", f"run_dir={tmp_path / 'run'}"]
+    command += [
+        "data.vocab_size=120",
+        "data.batch_size=8",
+        "evaluation=none",
+        "force=true",
+        f"run_dir={tmp_path / 'run'}",
+    ]
     assert main([*command, "trainer.max_epochs=1"]) == 0
     before = (tmp_path / "run" / "tokenizer" / "tokenizer.json").read_bytes()
     assert main([*command, "trainer.max_epochs=2", "ckpt=last"]) == 0

@@ -75,7 +75,7 @@ def test_a_killed_and_resumed_run_ends_with_the_same_weights(tmp_path, batches_b
     assert b"SIGTERM stopped the run" in errors
     assert b"Traceback" not in errors
     summary = json.loads((tmp_path / "broken/summary.json").read_text())
-    assert summary["status"] == "interrupted"
+    assert summary["status"] == "preempted"
     assert 0 < summary["step"] < 60 * 18
 
     done = ssl_lab(*SMALL, *length, "run_dir=broken", "ckpt=last", cwd=tmp_path)
@@ -91,7 +91,7 @@ def test_a_killed_and_resumed_run_ends_with_the_same_weights(tmp_path, batches_b
 def test_a_non_finite_loss_names_the_step_and_keeps_the_good_checkpoint(tmp_path):
     assert ssl_lab(*SMALL, "trainer.max_epochs=1", "run_dir=run", cwd=tmp_path).returncode == 0
     good = weights(tmp_path / "run")
-    again = [*SMALL, "trainer.max_epochs=3", "optim.lr=1e30", "run_dir=run", "save_every_n_minutes=0"]
+    again = [*SMALL, "trainer.max_epochs=3", "optim.lr=1e30", "run_dir=run", "save_every_n_minutes=0", "force=true"]
     done = ssl_lab(*again, cwd=tmp_path)
     assert done.returncode == 1
     assert "became NaN or infinite at step" in done.stderr
@@ -152,22 +152,26 @@ def test_a_signal_to_one_rank_saves_on_all_and_the_run_goes_on(tmp_path):
     assert process.returncode == 1
     assert "SIGTERM stopped the run" in errors
     stopped_at = json.loads((tmp_path / "run/summary.json").read_text())
-    assert stopped_at["status"] == "interrupted"
+    assert stopped_at["status"] == "preempted"
     epochs = stopped_at["step"] // 18 + 1
-    done = ssl_lab(*settings, f"trainer.max_epochs={epochs}", "ckpt=last", cwd=tmp_path)
+    done = ssl_lab(*settings, f"trainer.max_epochs={epochs}", "ckpt=last", "force=true", cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads((tmp_path / "run/summary.json").read_text())["step"] == 18 * epochs
 
 
 def test_stopping_a_sweep_stops_all_of_it(tmp_path):
-    settings = [*SMALL, "trainer.max_epochs=200", "-m", "seed=0,1", "hydra.sweep.dir=sweep"]
+    settings = [*SMALL, "trainer.max_epochs=200", "-m", "seed=0,1", "sweep_dir=sweep"]
     process = subprocess.Popen([*SSL_LAB, *settings], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    wait_for(tmp_path / "sweep/0/metrics.csv", process, "\n5,")
+    start = time.monotonic()
+    while not (trials := list(tmp_path.glob("sweep/*/metrics.csv"))):
+        assert process.poll() is None and time.monotonic() - start < 120
+        time.sleep(0.05)
+    wait_for(trials[0], process, "\n5,")
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "SIGTERM stopped the run" in errors
-    assert not (tmp_path / "sweep/1/metrics.csv").exists()
+    assert len(list(tmp_path.glob("sweep/*/metrics.csv"))) == 1
 
 
 def test_training_without_a_validation_split_works(tmp_path):
@@ -187,4 +191,4 @@ def test_a_sweep_goes_on_after_a_failed_trial(tmp_path):
     done = ssl_lab(*settings, cwd=tmp_path)
     assert done.returncode == 1
     assert "temperature must be positive" in done.stderr
-    assert len(list(tmp_path.glob("runs/sweeps/*/1/report.html"))) == 1
+    assert len(list(tmp_path.glob("runs/sweeps/*/*/report.html"))) == 1

@@ -1,0 +1,131 @@
+"""Whether a run directory is begun, gone on with, or finished."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ssl_lab.engine.checkpoint import find_checkpoint
+from ssl_lab.engine.run_dir import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, read_json
+
+# Settings that leave the run what it is: where it lies, when it is saved, how it was started.
+NOT_THE_RUN = (
+    *("run_dir", "sweep_dir", "ckpt", "resume", "force", "trial"),
+    *("save_every_n_minutes", "save_every_n_steps"),
+)
+_LONGEST_NAME = 120
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a run begins: from which checkpoint, if any; ``finished`` if there is nothing left to do."""
+
+    checkpoint: Path | None = None
+    finished: bool = False
+
+
+def begin(cfg: DictConfig, run_dir: Path) -> Start:
+    """Look at the run directory and decide.
+
+    Raises:
+        FileNotFoundError: If ``ckpt=last`` finds no checkpoint.
+        ValueError: If the directory holds a run with another configuration, or any run and ``resume=never``.
+    """
+    if cfg.resume not in ("auto", "never"):
+        raise ValueError(f"resume={cfg.resume} was asked for. Choose auto (go on with what run_dir= holds) or never.")
+    asked = find_checkpoint(run_dir) if cfg.ckpt == "last" else cfg.ckpt and Path(cfg.ckpt)
+    if not (run_dir / "config.yaml").is_file():
+        return Start(asked)
+    if cfg.resume == "never" and asked is None and is_first_rank():  # others may see what the first has just begun
+        raise ValueError(
+            f"{run_dir} holds a run already, and resume=never does not go on with it. Choose another run_dir=."
+        )
+    changed = differences(OmegaConf.load(run_dir / "config.yaml"), cfg)  # type: ignore[arg-type]
+    if changed and not cfg.force:
+        shown = "; ".join(changed[:6]) + (f"; and {len(changed) - 6} more" if len(changed) > 6 else "")
+        raise ValueError(
+            f"{run_dir} holds a run with other settings: {shown}. Choose another run_dir=, restore them, or go on with the "
+            "new ones by force=true."
+        )
+    if asked is not None:
+        return Start(asked)
+    if not cfg.force and read_json(run_dir / "summary.json").get("status") == "finished":
+        return Start(finished=True)
+    saved = any((run_dir / path).is_file() for path in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT))
+    return Start(find_checkpoint(run_dir) if saved else None)
+
+
+def differences(before: DictConfig, now: DictConfig) -> list[str]:
+    """Settings of two configurations that differ, as ``key: old, now new``."""
+    old, new = (_flat(OmegaConf.to_container(cfg, resolve=True)) for cfg in (before, now))
+    keys = [key for key in {**old, **new} if key.split(".")[0] not in NOT_THE_RUN]
+    none = "nothing"
+    return [
+        f"{key}: {old.get(key, none)}, now {new.get(key, none)}"
+        for key in keys
+        if old.get(key, none) != new.get(key, none)
+    ]
+
+
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(node, Mapping) or not node:
+        return {prefix: node}
+    below = ((f"{prefix}.{key}" if prefix else str(key), value) for key, value in node.items())
+    return {key: leaf for name, value in below for key, leaf in _flat(value, name).items()}
+
+
+def with_saved_overrides(args: Sequence[str]) -> list[str]:
+    """The command line with ``run=DIR`` replaced by what that run was started with; later overrides come on top.
+
+    Raises:
+        FileNotFoundError: If the directory is no run.
+        ValueError: If a sweep was asked for.
+    """
+    given = [arg for arg in args if not arg.startswith("run=")]
+    if len(given) == len(args):
+        return given
+    run_dir = Path(next(arg for arg in args if arg.startswith("run=")).removeprefix("run="))
+    if any(arg in ("-m", "--multirun") for arg in given):
+        raise ValueError(
+            f"run={run_dir} goes on with one run, but -m asks for a sweep. Start the same sweep with its sweep_dir=."
+        )
+    if not (run_dir / "overrides.yaml").is_file():
+        raise FileNotFoundError(
+            f"{run_dir} is no run directory: it has no overrides.yaml. Give run= a directory below runs/."
+        )
+    keys = {_key(arg) for arg in given} | {"run_dir"}
+    saved = [str(arg) for arg in OmegaConf.load(run_dir / "overrides.yaml") if _key(str(arg)) not in keys]
+    return [*saved, f"run_dir='{run_dir}'", *given]
+
+
+def without_resumption(overrides: Sequence[str]) -> list[str]:
+    """The overrides that say what a run is, without those that said how to go on with it."""
+    return [override for override in overrides if _key(override) not in ("ckpt", "resume", "force", "trial")]
+
+
+def _key(override: str) -> str:
+    return override.split("=")[0].lstrip("+~")
+
+
+def trial_name(overrides: str) -> str:
+    """Name of a trial's directory from its overrides, ``key=value,key=value``; the same for the same trial of any sweep.
+
+    What would make a long path is cut, and told apart by a digest.
+    """
+    name = re.sub(r"[^\w.,=+@-]+", "_", overrides)
+    if len(name) <= _LONGEST_NAME:
+        return name or "default"
+    return f"{name[: _LONGEST_NAME - 9]}-{hashlib.sha256(overrides.encode()).hexdigest()[:8]}"
+
+
+def is_first_rank() -> bool:
+    """Whether this process is the one that writes, before ranks know each other."""
+    ranks = [os.environ[name] for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ]
+    return not ranks or int(ranks[0]) == 0

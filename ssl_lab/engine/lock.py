@@ -1,0 +1,28 @@
+"""One process at a time trains in a run directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ssl_lab.engine.run_dir import HEARTBEAT, read_json
+
+
+def lock_run(run_dir: Path) -> FileLock:
+    """Hold the run directory until the lock is released or this process ends, however it ends.
+
+    Raises:
+        ValueError: If another process holds it.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(run_dir / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        holder = read_json(run_dir / HEARTBEAT)
+        known = f" (process {holder['pid']} on {holder['host']})" if holder else ""
+        raise ValueError(
+            f"Another process{known} trains in {run_dir}. Wait for it, stop it, or choose another run_dir=."
+        ) from error
+    return lock

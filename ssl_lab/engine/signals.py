@@ -1,0 +1,82 @@
+"""Signals that ask a run to stop, and the scheduler that starts it again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from types import FrameType
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""Ctrl-C; preemption, or the end of a job; some time before a Slurm job's time is over (``--signal=USR1@120``)."""
+
+_WAIT_SEC = 120
+
+
+class InterruptedRunError(RuntimeError):
+    """A signal asked the run to stop; what had to be saved is saved.
+
+    Attributes:
+        signal_name: The signal, such as ``SIGTERM``.
+    """
+
+    def __init__(self, message: str, signal_name: str) -> None:
+        super().__init__(message)
+        self.signal_name = signal_name
+
+    @property
+    def status(self) -> str:
+        """What the run's summary says: ``interrupted`` by hand, or ``preempted``."""
+        return "interrupted" if self.signal_name == "SIGINT" else "preempted"
+
+
+def stop_on_signals() -> None:
+    """From now on SIGTERM and SIGUSR1 raise :class:`InterruptedRunError` in the main thread.
+
+    During training :class:`SaveCheckpoint` takes them over and saves first; this is for the time before and after, in
+    which a job that just died would not be started again.
+    """
+    for number in STOP_SIGNALS[1:]:
+        try:
+            signal.signal(number, _stop)
+        except ValueError:  # not the main thread: signals stay as they are
+            return
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    name = signal.Signals(number).name
+    raise InterruptedRunError(
+        f"{name} stopped the command outside of training; the last checkpoint, if there is one, is as it was. The same "
+        "run directory goes on from there.",
+        name,
+    )
+
+
+def requeue(stopped: InterruptedRunError) -> None:
+    """Have Slurm start this process's batch job again, if it runs in one, and wait for the end.
+
+    Nothing happens outside of Slurm, after Ctrl-C, and in a job that Slurm does not call running any more: it was
+    cancelled, or is over its time. Rank 0 speaks to Slurm; the others wait with it, since a job whose ranks leave early
+    may be taken for failed.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None or stopped.status == "interrupted":
+        return
+    try:
+        state = _slurm("squeue", "--noheader", f"--jobs={job}", "--format=%T")
+        if state.stdout.strip() != "RUNNING":
+            return
+        if os.environ.get("SLURM_PROCID", "0") == "0":
+            print(f"ssl-lab: {stopped.signal_name}; job {job} is queued again.", flush=True)
+            if _slurm("scontrol", "requeue", job).returncode != 0:
+                return  # no batch job, or one that must not be started again
+    except (OSError, subprocess.TimeoutExpired):
+        return
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    time.sleep(_WAIT_SEC)  # until Slurm ends the job
+
+
+def _slurm(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=30)

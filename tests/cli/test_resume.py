@@ -1,0 +1,210 @@
+"""What a run directory that holds a run does to the next command: gone on with, left alone, or refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from ssl_lab.cli.main import main
+from ssl_lab.cli.resume import trial_name
+from ssl_lab.engine.lock import lock_run
+from ssl_lab.engine.signals import InterruptedRunError, stop_on_signals
+
+SMALL = [
+    *("data.batch_size=64", "encoder.widths=[8,16]", "method.hidden_dim=16", "views@method.views=digits"),
+    *("evaluation=none", "trainer=cpu", "trainer.log_every_n_steps=1"),
+]
+LENGTH = ["trainer.max_epochs=-1", "trainer.max_steps=12"]
+COMMAND = [sys.executable, "-m", "ssl_lab.cli.main"]
+
+
+def pretrain(*args):
+    return main(["pretrain", *SMALL, *args])
+
+
+def weights(run_dir, name="last"):
+    return torch.load(run_dir / f"checkpoints/{name}.ckpt", weights_only=True)["state_dict"]
+
+
+def step(run_dir, name="last"):
+    return torch.load(run_dir / f"checkpoints/{name}.ckpt", weights_only=True)["global_step"]
+
+
+def summary(run_dir):
+    return json.loads((run_dir / "summary.json").read_text())
+
+
+def same(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of twelve steps that nothing has interrupted."""
+    run_dir = tmp_path_factory.mktemp("whole") / "run"
+    assert pretrain(*LENGTH, f"run_dir={run_dir}", "save_every_n_steps=5") == 0
+    return run_dir
+
+
+def copy_of(run_dir, tmp_path):
+    subprocess.run(["cp", "-r", run_dir, tmp_path / "run"], check=True)
+    return tmp_path / "run"
+
+
+def test_the_last_two_checkpoints_are_kept(whole):
+    assert (step(whole), step(whole, "previous")) == (12, 10)
+    assert sorted(path.name for path in (whole / "checkpoints").iterdir()) == ["last.ckpt", "previous.ckpt"]
+
+
+def test_a_torn_checkpoint_costs_a_warning_and_the_one_before_is_used(whole, tmp_path):
+    run_dir = copy_of(whole, tmp_path)
+    last = run_dir / "checkpoints/last.ckpt"
+    last.write_bytes(last.read_bytes()[:-1000])
+    with pytest.warns(UserWarning, match="is truncated or damaged.*previous.ckpt, optimizer step 10"):
+        assert main(["pretrain", f"run={run_dir}", "ckpt=last"]) == 0
+    assert step(run_dir) == 12
+    assert same(weights(run_dir), weights(whole))
+
+
+def test_a_run_that_died_between_two_renames_goes_on(whole, tmp_path):
+    run_dir = copy_of(whole, tmp_path)
+    (run_dir / "checkpoints/last.ckpt").unlink()
+    (run_dir / "summary.json").write_text(json.dumps({**summary(run_dir), "status": "running"}))
+    assert main(["pretrain", f"run={run_dir}"]) == 0
+    assert same(weights(run_dir), weights(whole))
+
+
+def test_a_finished_run_is_not_run_again(whole, capsys):
+    before = (whole / "checkpoints/last.ckpt").stat().st_mtime_ns
+    assert main(["pretrain", f"run={whole}"]) == 0
+    assert "has finished before" in capsys.readouterr().out
+    assert pretrain(*LENGTH, f"run_dir={whole}") == 0
+    assert (whole / "checkpoints/last.ckpt").stat().st_mtime_ns == before
+
+
+def test_other_settings_are_refused_with_the_difference_unless_forced(whole, tmp_path, capsys):
+    run_dir = copy_of(whole, tmp_path)
+    assert main(["pretrain", f"run={run_dir}", "trainer.max_steps=15"]) == 1
+    assert "trainer.max_steps: 12, now 15" in capsys.readouterr().err
+    assert step(run_dir) == 12
+    assert main(["pretrain", f"run={run_dir}", "trainer.max_steps=15", "force=true"]) == 0
+    assert step(run_dir) == 15
+    assert "force=true" not in (run_dir / "overrides.yaml").read_text()
+    assert main(["pretrain", f"run={run_dir}"]) == 0  # the new length is the run's own now
+
+
+def test_another_batch_size_is_refused_even_if_forced(whole, tmp_path, capsys):
+    run_dir = copy_of(whole, tmp_path)
+    args = ["trainer.max_steps=15", "data.batch_size=32", "force=true"]
+    assert main(["pretrain", f"run={run_dir}", *args]) == 1
+    assert "stopped with 64 samples a step of" in capsys.readouterr().err
+
+
+def test_a_directory_with_a_run_can_be_refused(whole, capsys):
+    assert pretrain(*LENGTH, f"run_dir={whole}", "resume=never") == 1
+    assert "holds a run already" in capsys.readouterr().err
+
+
+def test_no_run_to_go_on_with(tmp_path, capsys):
+    assert main(["pretrain", f"run={tmp_path}"]) == 1
+    assert "is no run directory" in capsys.readouterr().err
+    assert main(["pretrain", f"run={tmp_path}", "-m"]) == 1
+    assert "sweep_dir=" in capsys.readouterr().err
+
+
+def test_a_sweep_started_again_runs_only_what_is_not_finished(tmp_path, capsys):
+    def sweep(seeds):
+        args = ["-m", f"seed={seeds}", f"sweep_dir={tmp_path}", "trainer=smoke", "objective=train/loss"]
+        assert main(["pretrain", *SMALL[:-2], *args]) == 0
+        return capsys.readouterr().out
+
+    sweep("0,1")
+    trials = sorted(path for path in tmp_path.iterdir() if path.is_dir())
+    assert [trial.name.split("seed=")[1][0] for trial in trials] == ["0", "1"]
+    times = {trial: (trial / "checkpoints/last.ckpt").stat().st_mtime_ns for trial in trials}
+    again = sweep("2,1,0")
+    assert again.count("has finished before with train/loss") == 2
+    assert times == {trial: (trial / "checkpoints/last.ckpt").stat().st_mtime_ns for trial in trials}
+    assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 3
+
+
+def test_names_of_trials_are_short_and_distinct():
+    assert trial_name("method=byol,seed=1") == "method=byol,seed=1"
+    assert "/" not in trial_name("data.path=/a/b,seed=1")
+    long = [trial_name(f"{'encoder.widths=[8,16],' * 10}seed={seed}") for seed in (1, 2)]
+    assert long[0] != long[1] and max(map(len, long)) <= 120
+
+
+def test_a_second_process_is_refused_and_a_killed_one_holds_nothing(tmp_path, capsys):
+    args = [*SMALL, "trainer.max_epochs=1000", f"run_dir={tmp_path / 'run'}"]
+    process = subprocess.Popen([*COMMAND, "pretrain", *args], stdout=subprocess.DEVNULL)
+    try:
+        start = time.monotonic()
+        while not (tmp_path / "run/heartbeat.json").is_file():
+            assert process.poll() is None and time.monotonic() - start < 120
+            time.sleep(0.05)
+        assert main(["pretrain", *args]) == 1
+        assert f"Another process (process {process.pid} on " in capsys.readouterr().err
+    finally:
+        process.kill()
+        process.wait()
+    lock_run(tmp_path / "run").release()
+    assert summary(tmp_path / "run")["status"] == "running"  # nobody was left to say otherwise
+
+
+def test_a_full_disk_costs_a_warning_and_the_last_checkpoint_stays(whole, tmp_path):
+    """The shell's limit on the size of a file makes writing fail as a full disk does."""
+    run_dir = copy_of(whole, tmp_path)
+    size = (run_dir / "checkpoints/last.ckpt").stat().st_size
+    before = weights(run_dir)
+    command = [*COMMAND, "pretrain", f"run={run_dir}", "trainer.max_steps=24", "save_every_n_steps=5", "force=true"]
+    done = subprocess.run(
+        ["bash", "-c", f'ulimit -f {size // 1024 - 20}; exec "$@"', "bash", *command], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "The state of step 17 could not be saved" in done.stderr
+    assert "the checkpoint of step 12 stays" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert summary(run_dir)["status"] == "failed"
+    assert same(weights(run_dir), before)
+    assert not list((run_dir / "checkpoints").glob("*.partial"))
+    assert main(["pretrain", f"run={run_dir}"]) == 0
+    assert step(run_dir) == 24
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, "preempted"), (signal.SIGUSR1, "preempted")])
+def test_signals_outside_of_training_end_the_command_at_once(number, status):
+    before = {known: signal.getsignal(known) for known in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        stop_on_signals()
+        with pytest.raises(InterruptedRunError, match=f"{number.name} stopped the command") as stopped:
+            os.kill(os.getpid(), number)
+            time.sleep(1)
+        assert stopped.value.status == status
+    finally:
+        for known, handler in before.items():
+            signal.signal(known, handler)
+
+
+def test_usr1_saves_and_the_same_command_goes_on(tmp_path, whole):
+    args = [*COMMAND, "pretrain", *SMALL, "trainer.max_epochs=300", "run_dir=run"]
+    process = subprocess.Popen(args, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    metrics = Path(tmp_path / "run/metrics.csv")
+    start = time.monotonic()
+    while not (metrics.is_file() and "\n5," in metrics.read_text()):
+        assert process.poll() is None and time.monotonic() - start < 120
+        time.sleep(0.05)
+    process.send_signal(signal.SIGUSR1)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "SIGUSR1 stopped the run" in errors and "ssl-lab pretrain run=" in errors
+    stopped = summary(tmp_path / "run")
+    assert stopped["status"] == "preempted"
+    stopped_at = step(tmp_path / "run")
+    assert stopped_at == stopped["step"] > 4
