@@ -34,8 +34,8 @@ from ssl_lab.engine.loggers import MetricsFile, close_loggers
 from ssl_lab.engine.pictures import PicturesDuringTraining, log_image, save_projection
 from ssl_lab.engine.run_dir import BEST_CHECKPOINT, environment, update_summary, write_json
 from ssl_lab.engine.saving import KeepBest, SaveCheckpoint
-from ssl_lab.engine.signals import InterruptedRunError
 from ssl_lab.engine.sharded import gathered
+from ssl_lab.engine.signals import InterruptedRunError
 from ssl_lab.evaluation.evaluate import evaluate
 from ssl_lab.evaluation.protocol import FeatureProtocol, Protocol, extract
 from ssl_lab.evaluation.raw import raw_features
@@ -133,6 +133,8 @@ def pretrain(
     throughput = Throughput(datamodule)
     heartbeat = Heartbeat(run_dir, throughput)
     guard = StopOnNonFiniteLoss(run_dir)
+    if ckpt_path is not None:
+        ckpt_path = sound_checkpoint(ckpt_path)
     trainer.callbacks += [  # type: ignore[attr-defined]
         Agreement(run_dir, ckpt_path),
         ExactPosition(),
@@ -145,8 +147,6 @@ def pretrain(
         SaveCheckpoint(run_dir, guard, every_n_minutes=save_every_n_minutes, every_n_steps=save_every_n_steps),
     ]
     trainer.loggers = [MetricsFile(run_dir), *trainer.loggers]
-    if ckpt_path is not None:
-        ckpt_path = sound_checkpoint(ckpt_path)
 
     start = time.perf_counter()
     if trainer.is_global_zero:

@@ -9,6 +9,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from ssl_lab.cli.ranks import RUN_NAME, check_processes, named_run, refuse_ranks_in_sweep, run_name
+from ssl_lab.cli.resume import is_first_rank
 
 pytestmark = pytest.mark.filterwarnings("ignore:The `srun` command is available")
 
@@ -152,3 +153,20 @@ def test_sweeps_of_several_ranks(env):
         refuse_ranks_in_sweep(ranks, RunMode.MULTIRUN, launcher="x.JoblibLauncher", sweeper=grid)
     with pytest.raises(ValueError, match="would ask OptunaSweeper for trials of its own"):
         refuse_ranks_in_sweep(ranks, RunMode.MULTIRUN, launcher=basic, sweeper=other)
+
+
+@pytest.mark.parametrize(
+    ("variables", "first"),
+    [
+        ({}, True),
+        ({**TORCHRUN, "RANK": "2"}, False),
+        ({**PLAIN, "LOCAL_RANK": "0"}, False),
+        ({**PLAIN, "LOCAL_RANK": "0", "NODE_RANK": "0"}, True),
+        ({"NODE_RANK": "1"}, False),
+        ({**SLURM, "SLURM_PROCID": "3"}, False),
+        (SLURM, True),
+    ],
+)
+def test_one_process_of_all_is_the_first(variables, first, env):
+    env(variables)
+    assert is_first_rank() is first
