@@ -33,6 +33,15 @@ class SeparateSGD(SGD):
         return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum)
 
 
+class SaveAfterFirstEpoch(Callback):
+    def __init__(self, path):
+        self.path = path
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        if trainer.current_epoch == 0:
+            trainer.save_checkpoint(self.path)
+
+
 class Losses(Callback):
     """Of the joined batch, after each step."""
 
@@ -84,6 +93,39 @@ def train(case, setting):
     return {"losses": torch.stack(losses.found), "state": state, "own": own}
 
 
+def go_on(case, folder):
+    """Weights and optimizer state after two epochs at once, and after two with a checkpoint and a new trainer between."""
+    rank, world = distributed.rank(), distributed.world_size()
+    share = NUM_SAMPLES // world
+    rows = slice(rank * share, (rank + 1) * share)
+    getattr(case, "before_step", lambda rows: None)(rows)
+    batches = [{name: column[rows] for name, column in case.batch(step).items()} for step in range(NUM_STEPS)]
+    path, found = Path(folder) / "half.ckpt", {}
+    for name, start in (("whole", None), ("resumed", path)):
+        torch.manual_seed(len(found))  # other initial weights: those of the checkpoint count
+        method = case.make()
+        method.optim = AdamW()
+        trainer = L.Trainer(
+            accelerator="cpu",
+            devices=world,
+            strategy=Sharded(),
+            max_epochs=2,
+            callbacks=[SaveAfterFirstEpoch(path)],
+            use_distributed_sampler=False,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        loader = DataLoader(batches, batch_size=None)
+        trainer.fit(method, train_dataloaders=loader, ckpt_path=start, weights_only=True)
+        trainer.save_checkpoint(Path(folder) / f"{name}.ckpt")
+        distributed.barrier()
+        contents = torch.load(Path(folder) / f"{name}.ckpt", weights_only=True)
+        found[name] = [contents["state_dict"], contents["optimizer_states"][0]["state"], contents["global_step"]]
+    return found
+
+
 def main(folder, *asked):
     warnings.filterwarnings("ignore", module="lightning")
     warnings.filterwarnings("ignore", message="You are trying to `self.log")
@@ -92,7 +134,8 @@ def main(folder, *asked):
     for name in asked:
         case, _, setting = name.partition(":")
         try:
-            result = train(importlib.import_module(f"ranks.cases.{case}"), setting)
+            module = importlib.import_module(f"ranks.cases.{case}")
+            result = go_on(module, folder) if setting == "resume" else train(module, setting)
         except ValueError as error:
             result = {"refused": str(error)}
         if distributed.rank() == 0:

@@ -15,6 +15,7 @@ REFUSED = {
     "image_gpt": "outside of the block's own pass",
 }
 SETTINGS = ("mlm:accumulate", "mlm:clip", "mlm:recompute", "mae:adamw", "mae:lars", "mae:recompute")
+RESUMED = ("mlm:resume", "mae:resume")
 HALF = ("mlm:bf16", "mlm:bf16_ddp")
 
 
@@ -24,9 +25,18 @@ def folder(tmp_path_factory):
     for world in (1, 2):
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"]
         script = [str(HERE / "sharded_steps.py"), str(folder), *CASES, *SETTINGS, *HALF]
+        script += RESUMED if world == 2 else []
         done = subprocess.run([*command, *script], capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stderr[-3000:]
     return folder
+
+
+def flat(tree):
+    """Names and tensors of nested dictionaries."""
+    for key, value in tree.items():
+        yield from (
+            ((f"{key}.{name}", leaf) for name, leaf in flat(value)) if isinstance(value, dict) else [(key, value)]
+        )
 
 
 def results(folder, name):
@@ -51,6 +61,16 @@ def test_shards_train_like_the_whole(name, folder):
 def test_half_precision_is_that_of_ddp(folder):
     sharded, ddp = (results(folder, name)[1] for name in HALF)
     check_equal(sharded, ddp)
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_going_on_is_the_same_to_the_last_bit(name, folder):
+    found = torch.load(folder / f"{name}_2.pt", weights_only=True)
+    for whole, resumed in zip(found["whole"][:2], found["resumed"][:2], strict=True):
+        whole, resumed = dict(flat(whole)), dict(flat(resumed))
+        assert whole.keys() == resumed.keys()
+        assert all(torch.equal(resumed[key], value) for key, value in whole.items())
+    assert found["whole"][2] == found["resumed"][2] == 6
 
 
 @pytest.mark.parametrize("name", REFUSED)
