@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo install dev test lint typecheck notebooks wheel format clean
+.PHONY: demo install dev test lint typecheck notebooks wheel soak format clean
 
 demo: install  ## pretrain SimCLR on handwritten digits and show what it has learned
 	$(BIN)/ssl-lab pretrain experiment=simclr_digits
@@ -44,6 +44,9 @@ notebooks: dev  ## execute every notebook
 
 wheel: dev  ## build the wheel and run the demo from it in a fresh environment
 	tests/packaging/check_wheel.sh $(BIN)/python
+
+soak: dev  ## kill runs a hundred times at random moments, and compare every bit of how they end
+	$(BIN)/python tests/soak/kills.py --kills 100 --log docs/reliability.md
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -15,6 +16,7 @@ from torch import Tensor
 from ssl_lab import distributed
 from ssl_lab.types import Batch
 
+_PATIENCE_SEC = 120.0
 _ROWS_AT_ONCE = 4096
 
 
@@ -141,7 +143,8 @@ class BatchLoader:
         order = self.sampler.order().to(resident[0] if all_resident else "cpu")
         batches: Iterator[Batch] = (self._read(order, k) for k in range(start, len(self)))
         if not all_resident:
-            batches = _prefetch(batches)
+            files = [str(column.filename) for column in self.columns.values() if isinstance(column, np.memmap)]
+            batches = _prefetch(batches, source=", ".join(files) or "the training data")
         for done, batch in enumerate(batches, start=start + 1):
             self._batches_done = done
             yield batch
@@ -186,8 +189,11 @@ class BatchLoader:
         self._resume_at = {name: state[name] for name in self._resume_at}
 
 
-def _prefetch(batches: Iterator[Batch], depth: int = 2) -> Iterator[Batch]:
-    """Read ahead in a thread; an error in the thread is raised where the batch would have been used."""
+def _prefetch(batches: Iterator[Batch], *, source: str, depth: int = 2) -> Iterator[Batch]:
+    """Read ahead in a thread; an error in the thread is raised where the batch would have been used.
+
+    A read that hangs, such as on a network file system, is reported every few minutes with the files it reads.
+    """
     ready: queue.Queue[Any] = queue.Queue(maxsize=depth)
     stop = threading.Event()
 
@@ -212,10 +218,23 @@ def _prefetch(batches: Iterator[Batch], depth: int = 2) -> Iterator[Batch]:
     thread = threading.Thread(target=read, daemon=True)
     thread.start()
     try:
-        while (item := ready.get()) is not None:
+        while (item := _get(ready, source)) is not None:
             if isinstance(item, Exception):
                 raise item
             yield item
     finally:
         stop.set()
         thread.join()
+
+
+def _get(ready: queue.Queue[Any], source: str) -> Any:
+    waited = 0.0
+    while True:
+        try:
+            return ready.get(timeout=_PATIENCE_SEC)
+        except queue.Empty:
+            waited += _PATIENCE_SEC
+            warnings.warn(
+                f"No batch for {waited:.0f} s: reading {source} hangs or is very slow. Training goes on as soon as it comes.",
+                stacklevel=2,
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ class MetricsFile(Logger):
         self.path = run_dir / "metrics.csv"
         self._columns: list[str] = []
         self._row: dict[str, Any] = {}
+        self._row_start: int | None = None  # where the row lies in the file, if it is there already
 
     @property
     def name(self) -> str:
@@ -45,7 +47,7 @@ class MetricsFile(Logger):
         """Add metrics to the row of a step."""
         step = step if step is not None else int(self._row.get("step", 0))
         if self._row and self._row["step"] != step:
-            self._write_row()
+            self._finish_row()
         if not self._columns:
             self._open(step)
         self._row = {"step": step, **self._row, **metrics}
@@ -55,33 +57,43 @@ class MetricsFile(Logger):
         """Write what is complete; a row is complete when the next step is logged or the run ends."""
 
     @rank_zero_only
+    def flush(self) -> None:
+        """Write the row of the last step as it is; what is still logged at that step is added to it."""
+        self._write_row()
+
+    @rank_zero_only
     def finalize(self, status: str) -> None:
         """Write the last row."""
-        self._write_row()
+        self._finish_row()
 
     def _open(self, first_step: int) -> None:
         self._columns = ["step", "epoch"]
         rows: list[dict[str, Any]] = []
         if self.path.is_file():
-            with self.path.open(newline="") as file:
-                reader = csv.DictReader(file)
-                rows = [row for row in reader if row.get("step") and int(row["step"]) < first_step]
-                self._columns = list(reader.fieldnames or self._columns)
+            whole, end, _ = self.path.read_text().rpartition("\n")  # a process that was killed may leave half a row
+            reader = csv.DictReader(io.StringIO(whole + end, newline=""))
+            rows = [row for row in reader if row.get("step") and int(row["step"]) < first_step]
+            self._columns = list(reader.fieldnames or self._columns)
         self._rewrite(rows)
+
+    def _finish_row(self) -> None:
+        self._write_row()
+        self._row, self._row_start = {}, None
 
     def _write_row(self) -> None:
         if not self._row:
             return
+        if self._row_start is not None:
+            os.truncate(self.path, self._row_start)
         new = [name for name in self._row if name not in self._columns]
         if new:
             with self.path.open(newline="") as file:
                 rows = list(csv.DictReader(file))
             self._columns += new
-            self._rewrite([*rows, self._row])
-        else:
-            with self.path.open("a", newline="") as file:
-                csv.DictWriter(file, self._columns).writerow(self._row)
-        self._row = {}
+            self._rewrite(rows)
+        self._row_start = self.path.stat().st_size
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, self._columns).writerow(self._row)
 
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
         def write(path: Path) -> None:

@@ -25,6 +25,7 @@ from ssl_lab.engine.callbacks import (
     remedy,
     steps_done,
 )
+from ssl_lab.engine.loggers import MetricsFile
 from ssl_lab.engine.run_dir import BEST_CHECKPOINT, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
 from ssl_lab.engine.signals import STOP_SIGNALS, InterruptedRunError
 from ssl_lab.types import Batch
@@ -101,12 +102,12 @@ class SaveCheckpoint(Callback):
             return
         ends = is_last_epoch(trainer) and (trainer.is_last_batch or trainer.global_step >= trainer.max_steps > 0)
         if ends or (self.every_n_steps and step - self._saved_step >= self.every_n_steps):
-            self.save(trainer)  # at the end before the last evaluation, which may fail
+            self._save_after_step(trainer)  # at the end before the last evaluation, which may fail
         stop, due = self._look(trainer, step)
         if due and not stop:
-            self.save(trainer)
+            self._save_after_step(trainer)
         if stop:
-            self.save(trainer, must=True)
+            self._save_after_step(trainer, must=True)
             raise InterruptedRunError(
                 f"{stop} stopped the run at step {step}; its state is in {self.run_dir / LAST_CHECKPOINT}. Continue with "
                 f"ssl-lab pretrain run={self.run_dir}.",
@@ -132,6 +133,14 @@ class SaveCheckpoint(Callback):
         self._next_look = step + min(max(every, 1), log_interval(trainer))
         came = [name for name, count in zip(names[1:], total[1:-2], strict=True) if count > 0]
         return (came[0] if came else None), total[-2] > 0
+
+    def _save_after_step(self, trainer: L.Trainer, *, must: bool = False) -> None:
+        """Save with the step's metrics in metrics.csv, which Lightning would log a moment later: nobody logs them again."""
+        trainer._logger_connector.update_train_step_metrics()
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsFile):
+                logger.flush()
+        self.save(trainer, must=must)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save the final state."""

@@ -1,7 +1,10 @@
+import threading
+
 import numpy as np
 import pytest
 import torch
 
+import ssl_lab.data.loader as loading
 from ssl_lab import distributed
 from ssl_lab.data.loader import BatchLoader
 
@@ -103,3 +106,23 @@ def test_an_error_while_reading_ahead_is_raised_where_the_batch_is_used():
 def test_fewer_samples_than_a_step_needs_is_an_error():
     with pytest.raises(ValueError, match=r"= 4 samples, but the training split has 3.*data\.batch_size"):
         loader(3)
+
+
+def test_a_read_that_hangs_is_reported_with_its_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "_PATIENCE_SEC", 0.05)
+    pixels = np.memmap(tmp_path / "pixels.bin", dtype=np.uint8, mode="w+", shape=(4, 1))
+    released, warned = threading.Event(), []
+
+    def slow(rows):
+        released.wait(30)
+        return pixels[rows]
+
+    def warn(message, **_):
+        warned.append(message)
+        released.set()
+
+    monkeypatch.setattr(loading.warnings, "warn", warn)
+    columns = {"image": pixels, "ids": loading.LazyColumn(slow, (4, 1), np.dtype(np.uint8))}
+    batches = list(BatchLoader(columns, as_batch=dict, batch_size=4))
+    assert len(batches) == 1
+    assert "pixels.bin hangs" in warned[0]
