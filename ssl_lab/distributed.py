@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 T = TypeVar("T")
 
@@ -182,3 +187,39 @@ def barrier() -> None:
     """Wait for all ranks."""
     if world_size() > 1:
         dist.barrier()
+
+
+def shard(module: nn.Module, blocks: Sequence[nn.Module], mesh: DeviceMesh) -> None:
+    """Spread every parameter of a module over the ranks of a mesh (FSDP2), in place.
+
+    A block's parameters are whole on a rank while the block computes; all others while the module's own forward runs.
+    """
+    for p in module.parameters():
+        p.data = p.data.contiguous()  # kernels of convolutions may lie channels last, which cannot be sharded
+    for block in blocks:
+        fully_shard(block, mesh=mesh)
+    fully_shard(module, mesh=mesh)
+
+
+def own_shard(x: Tensor) -> Tensor:
+    """What this rank holds of a sharded tensor; any other tensor as it is."""
+    return x.to_local() if isinstance(x, DTensor) else x
+
+
+def whole(x: Tensor) -> Tensor:
+    """All of a sharded tensor, on every rank, which all must ask for it; any other tensor as it is."""
+    return x.full_tensor() if isinstance(x, DTensor) else x
+
+
+def shard_like(x: Tensor, like: Tensor) -> Tensor:
+    """A tensor that every rank holds as a whole, sharded as ``like`` is; as it is if that is not sharded."""
+    if not isinstance(like, DTensor):
+        return x
+    return distribute_tensor(x.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+def first_proposal(key: str, proposal: str) -> str:
+    """What the first process proposed for a key, before there is a process group; asks torchrun's own store."""
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = dist.TCPStore(address, port, is_master=False, timeout=timedelta(minutes=5))  # type: ignore[attr-defined]
+    return store.compare_set(key, "", proposal).decode()  # type: ignore[no-any-return]

@@ -21,7 +21,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from ssl_lab.cli import config
 from ssl_lab.cli.errors import explain
 from ssl_lab.cli.paths import config_dir
-from ssl_lab.cli.process import compose_settings, find_device, prepare_process, print_table, refuse_ranks_in_sweep
+from ssl_lab.cli.process import compose_settings, find_device, prepare_process, print_table
+from ssl_lab.cli.ranks import check_processes, named_run, refuse_ranks_in_sweep
 from ssl_lab.cli.resume import begin, is_first_rank, trial_name, with_saved_overrides, without_resumption
 from ssl_lab.cli.study import reporter
 from ssl_lab.cli.sweep import Outcome, StoppedSweep, attempt, register_sweepers
@@ -64,7 +65,8 @@ def pretrain(args: list[str]) -> int:
     # Hydra wants its flags before the overrides; the commonest may stand anywhere here.
     sys.argv = [command_line[0], *sorted(args, key=lambda arg: arg not in ("-m", "--multirun"))]
     try:
-        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="pretrain")(task)()
+        with named_run(args, sweep="-m" in args or "--multirun" in args):
+            hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="pretrain")(task)()
     except StoppedSweep as stop:
         raise stop.error from None
     except SystemExit as stop:
@@ -118,7 +120,9 @@ def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None) -> float | N
     protocols = config.build_protocols(cfg.evaluation)
     engine.check_needs(method, protocols, datamodule)
     trainer = config.build_trainer(cfg, run_dir, progress_bar=sys.stdout.isatty())
-    refuse_ranks_in_sweep(trainer, hydra_cfg.mode)
+    check_processes(trainer)
+    launcher, sweeper = hydra_cfg.launcher._target_, hydra_cfg.sweeper._target_
+    refuse_ranks_in_sweep(trainer, hydra_cfg.mode, launcher=launcher, sweeper=sweeper)
     if checkpoint is not None:
         config.check_same_tokenizer(datamodule, run_dir)
     if trainer.is_global_zero:

@@ -14,6 +14,7 @@ from ssl_lab.cli.checked import instantiate
 from ssl_lab.data.base import DataModule
 from ssl_lab.data.store import write_atomically
 from ssl_lab.data.tokenizer import load_tokenizer, tokenizer_digest
+from ssl_lab.encoders.blocks import recompute_activations
 from ssl_lab.engine.checkpoint import find_checkpoint, load_encoder_weights, load_weights
 from ssl_lab.engine.run_dir import BEST_CHECKPOINT, read_json, read_spec, write_spec
 from ssl_lab.engine.sync_batch_norm import SyncBatchNormLayers
@@ -47,6 +48,13 @@ def build_method(cfg: DictConfig, spec: DataSpec, *, encoder_weights: Path | Non
         load_encoder_weights(encoder, encoder_weights)
     optim = instantiate(cfg.optim, _convert_="all")
     method: Method = instantiate(cfg.method, _partial_=True, _convert_="all")(encoder, optim)
+    if cfg.get("activation_checkpointing"):
+        if cfg.get("compile"):
+            raise ValueError(
+                "activation_checkpointing=true and compile=true do not go together: the compiler decides by itself what to "
+                "compute again. Set one of them to false."
+            )
+        recompute_activations(encoder)
     if cfg.get("compile"):
         for module in (encoder, *method.pretexts()):
             module.compile(dynamic=False)  # in place: names in the state dict stay
@@ -181,6 +189,7 @@ def load_run(run_dir: Path) -> tuple[DictConfig, DataSpec, Method]:
     cfg, spec = read_run(run_dir)
     best = cfg.get("select") == "best" and (run_dir / BEST_CHECKPOINT).is_file()
     checkpoint = run_dir / BEST_CHECKPOINT if best else find_checkpoint(run_dir)
+    cfg.activation_checkpointing = False
     cfg.compile = False  # each new shape, such as each length of a text, would wait for the compiler
     method = build_method(cfg, spec)
     load_weights(method, checkpoint)

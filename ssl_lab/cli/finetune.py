@@ -16,7 +16,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ssl_lab import distributed
 from ssl_lab.cli import config
-from ssl_lab.cli.process import compose_settings, print_table, refuse_ranks_in_sweep
+from ssl_lab.cli.process import compose_settings, print_table
+from ssl_lab.cli.ranks import check_processes, refuse_ranks_in_sweep
 from ssl_lab.data.base import DataModule
 from ssl_lab.encoders.text_configs import max_length_of
 from ssl_lab.engine import pretrain as engine
@@ -214,6 +215,7 @@ def _train(
     protocols = config.build_protocols(cfg.evaluation)
     engine.check_needs(method, protocols, datamodule)
     trainer = config.build_trainer(cfg, run_dir, progress_bar=sys.stdout.isatty())
+    check_processes(trainer)
     refuse_ranks_in_sweep(trainer, RunMode.RUN if alone else RunMode.MULTIRUN)
     checkpoint = run_dir / LAST_CHECKPOINT if resume and (run_dir / LAST_CHECKPOINT).is_file() else None
     if trainer.is_global_zero:

@@ -8,10 +8,8 @@ import sys
 import warnings
 from typing import Any
 
-import lightning as L
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -58,17 +56,3 @@ def prepare_process() -> None:
 def print_table(evaluation: dict[str, Any]) -> None:
     """Show an evaluation on the terminal."""
     Console(width=None if sys.stdout.isatty() else 120).print(results_table(evaluation))
-
-
-def refuse_ranks_in_sweep(trainer: L.Trainer, mode: RunMode | None) -> None:
-    """Refuse to start ranks from within one of several trainings.
-
-    Raises:
-        ValueError: If this is a sweep, and the ranks are not started from outside.
-    """
-    environment = getattr(trainer.strategy, "cluster_environment", None)
-    if mode == RunMode.MULTIRUN and trainer.world_size > 1 and not environment.creates_processes_externally:  # type: ignore[union-attr]
-        raise ValueError(
-            f"A sweep in this process cannot start {trainer.world_size} ranks itself: each rank would start the whole "
-            "sweep again. Use trainer.devices=1, start the sweep with torchrun, or one command per run."
-        )

@@ -18,7 +18,7 @@ from ssl_lab.engine.run_dir import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, read_js
 # Settings that leave the run what it is: where it lies, when it is saved, how it was started.
 NOT_THE_RUN = (
     *("run_dir", "sweep_dir", "ckpt", "resume", "force", "trial"),
-    *("save_every_n_minutes", "save_every_n_steps"),
+    *("save_every_n_minutes", "save_every_n_steps", "activation_checkpointing"),
 )
 _LONGEST_NAME = 120
 
@@ -128,5 +128,8 @@ def trial_name(overrides: str) -> str:
 
 def is_first_rank() -> bool:
     """Whether this process is the one that writes, before ranks know each other."""
-    ranks = [os.environ[name] for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ]
-    return not ranks or int(ranks[0]) == 0
+    env = os.environ
+    if "RANK" in env:
+        return int(env["RANK"]) == 0
+    own = ("LOCAL_RANK", "NODE_RANK") if "LOCAL_RANK" in env or "NODE_RANK" in env else ("SLURM_PROCID",)
+    return all(int(env.get(name, 0)) == 0 for name in own)

@@ -14,6 +14,7 @@ from ssl_lab import distributed
 from ssl_lab.data.base import PRETRAIN
 from ssl_lab.engine.callbacks import evaluation_due, has_validation_split, log_interval, steps_done
 from ssl_lab.engine.encoder_tap import EncoderTap
+from ssl_lab.engine.sharded import gathered
 from ssl_lab.evaluation.knn import KNN
 from ssl_lab.evaluation.linear import logits
 from ssl_lab.evaluation.protocol import FeatureSet, features_of
@@ -112,7 +113,8 @@ class OnlineProbes(Callback):
         assert isinstance(pl_module, Method)
         data = trainer.datamodule  # type: ignore[attr-defined]
         if has_validation_split(data) and evaluation_due(trainer, self.every_n_epochs):
-            embed = pl_module.in_eval_mode(pl_module.encoder.embed)
+            method = gathered(trainer, pl_module)
+            embed = method.in_eval_mode(method.encoder.embed)
             x, y = features_of(embed, data, "val", device=pl_module.device)
             correct = self._scores(x).argmax(1) == y
             pl_module.log("eval/online_linear/top1", correct[y >= 0].float().mean())

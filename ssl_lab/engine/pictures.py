@@ -20,6 +20,7 @@ from ssl_lab.data.store import write_atomically
 from ssl_lab.engine.callbacks import evaluation_due, steps_done
 from ssl_lab.engine.generative_pictures import generative_pictures
 from ssl_lab.engine.run_dir import write_json
+from ssl_lab.engine.sharded import gathered
 from ssl_lab.evaluation.protocol import FeatureSet
 from ssl_lab.methods.base import Method
 from ssl_lab.types import ImageGrid, MaskedText, Picture
@@ -43,11 +44,13 @@ class PicturesDuringTraining(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw if it is time."""
-        if trainer.is_global_zero and evaluation_due(trainer, self.every_n_epochs):
-            self._draw(trainer, pl_module)
+        assert isinstance(pl_module, Method)
+        if evaluation_due(trainer, self.every_n_epochs):
+            method = gathered(trainer, pl_module)
+            if trainer.is_global_zero:
+                self._draw(trainer, method)
 
     def _draw(self, trainer: L.Trainer, method: Any) -> None:
-        assert isinstance(method, Method)
         devices = [method.device] if method.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             torch.manual_seed(0)

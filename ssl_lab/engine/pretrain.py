@@ -18,6 +18,7 @@ from PIL import Image
 
 from ssl_lab import distributed
 from ssl_lab.data.base import DataModule
+from ssl_lab.engine.agreement import Agreement
 from ssl_lab.engine.callbacks import (
     ExactPosition,
     StopOnNonFiniteLoss,
@@ -33,6 +34,7 @@ from ssl_lab.engine.loggers import MetricsFile, close_loggers
 from ssl_lab.engine.pictures import PicturesDuringTraining, log_image, save_projection
 from ssl_lab.engine.run_dir import BEST_CHECKPOINT, environment, update_summary, write_json
 from ssl_lab.engine.saving import KeepBest, SaveCheckpoint
+from ssl_lab.engine.sharded import gathered
 from ssl_lab.engine.signals import InterruptedRunError
 from ssl_lab.engine.trial import PrunedRunError, ReportObjective
 from ssl_lab.evaluation.evaluate import evaluate
@@ -69,7 +71,7 @@ class EvaluateDuringTraining(Callback):
         """Evaluate if it is time; the loss and the random streams of training stay untouched."""
         assert isinstance(pl_module, Method)
         if evaluation_due(trainer, self.every_n_epochs):
-            pl_module.log_dict(self.evaluate(pl_module))
+            pl_module.log_dict(self.evaluate(gathered(trainer, pl_module)))
             self.step = steps_done(trainer)
 
     def evaluate(self, method: Method) -> dict[str, float]:
@@ -135,7 +137,10 @@ def pretrain(
     throughput = Throughput(datamodule)
     heartbeat = Heartbeat(run_dir, throughput)
     guard = StopOnNonFiniteLoss(run_dir)
+    if ckpt_path is not None:
+        ckpt_path = sound_checkpoint(ckpt_path)
     trainer.callbacks += [  # type: ignore[attr-defined]
+        Agreement(run_dir, ckpt_path),
         ExactPosition(),
         throughput,
         heartbeat,
@@ -147,8 +152,6 @@ def pretrain(
         SaveCheckpoint(run_dir, guard, every_n_minutes=save_every_n_minutes, every_n_steps=save_every_n_steps),
     ]
     trainer.loggers = [MetricsFile(run_dir), *trainer.loggers]
-    if ckpt_path is not None:
-        ckpt_path = sound_checkpoint(ckpt_path)
 
     start = time.perf_counter()
     if trainer.is_global_zero:
@@ -157,7 +160,7 @@ def pretrain(
         trainer.fit(method, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         device = trainer.strategy.root_device
-        method.to(device)
+        method = gathered(trainer, method).to(device)
         metrics |= _made_up_evaluation(trainer, method)
         if keep_best:
             load_weights(method, run_dir / BEST_CHECKPOINT)

@@ -155,7 +155,7 @@ class SaveCheckpoint(Callback):
         """
         self.guard.check(trainer)
         parameters = list(trainer.lightning_module.parameters())
-        finite = bool(torch.stack([torch.isfinite(p).all() for p in parameters]).all())
+        finite = bool(torch.stack([torch.isfinite(distributed.own_shard(p)).all() for p in parameters]).all())
         if distributed.any_rank(not finite, parameters[0].device):
             raise NonFiniteLossError(
                 f"Weights became NaN or infinite by step {steps_done(trainer)}, though the loss was finite; they were not "

@@ -39,6 +39,7 @@ class ImageGPT(Method):
 
     modality: ClassVar[Modality] = "image"
     may_collapse: ClassVar[bool] = False
+    whole_by: ClassVar[str] = "its features come from a layer inside of a block, outside of the block's own pass"
     encoder: CodeGPT
 
     def __init__(self, encoder: CodeGPT, optim: Optim) -> None:

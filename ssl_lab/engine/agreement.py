@@ -1,0 +1,43 @@
+"""What all processes of a run must have found alike before they train together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+from ssl_lab import distributed
+
+
+class Agreement(Callback):
+    """Compares over ranks, before any weight is loaded, which run directory and checkpoint each has found.
+
+    Processes that were started from outside look for both by themselves. One host without the checkpoint, because its
+    disk is not shared, would begin anew while the others go on.
+
+    Args:
+        run_dir: The run directory.
+        checkpoint: The checkpoint to go on from; None to begin.
+    """
+
+    def __init__(self, run_dir: Path, checkpoint: Path | None) -> None:
+        self.found = {"run_dir": str(run_dir), "checkpoint": str(checkpoint or "none")}
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Compare.
+
+        Raises:
+            ValueError: Naming what the ranks have found.
+        """
+        for name, values in _by_name(distributed.gather_objects(self.found)).items():
+            if len(set(values)) > 1:
+                shown = ", ".join(f"rank {rank}: {value}" for rank, value in enumerate(values))
+                raise ValueError(
+                    f"The processes of a run have found different things for {name}: {shown}. Start all with the same "
+                    "command and run_dir= on a disk that all hosts share."
+                )
+
+
+def _by_name(found: list[dict[str, str]]) -> dict[str, list[str]]:
+    return {name: [facts[name] for facts in found] for name in found[0]}
