@@ -24,8 +24,9 @@ $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@ $(VENV)/.installed
 
-test: dev  ## unit, contract and two-process tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+test: dev  ## unit, contract and two-process tests; then those on a Slurm of their own, which want the cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --ignore=tests/cluster
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/cluster
 
 lint: dev
 	$(BIN)/ruff check .

@@ -64,6 +64,7 @@ def pretrain(args: list[str]) -> int:
             print(f"ssl-lab: {failures[-1]}", file=sys.stderr)
             return float("nan")
 
+    task.failures = failures  # type: ignore[attr-defined]  # for launchers whose trials run in other processes
     args = with_saved_overrides(args)
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions reach us instead of being printed in part
     # Hydra wants its flags before the overrides; the commonest may stand anywhere here.

@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning as L
 from hydra.utils import instantiate
+from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ssl_lab.data.base import DataModule
@@ -16,6 +17,7 @@ from ssl_lab.data.store import write_atomically
 from ssl_lab.data.tokenizer import load_tokenizer, tokenizer_digest
 from ssl_lab.engine.checkpoint import find_checkpoint, load_encoder_weights, load_weights
 from ssl_lab.engine.run_dir import BEST_CHECKPOINT, read_json, read_spec, write_spec
+from ssl_lab.engine.signals import slurm_job
 from ssl_lab.engine.sync_batch_norm import SyncBatchNormLayers
 from ssl_lab.evaluation.protocol import Protocol
 from ssl_lab.evaluation.real_images import module_digest
@@ -103,6 +105,9 @@ def build_trainer(cfg: DictConfig, run_dir: Path, *, progress_bar: bool) -> L.Tr
     settings = cfg.trainer.copy()
     synchronise = settings.sync_batchnorm
     settings.sync_batchnorm = False
+    plugins: list[Any] = [SyncBatchNormLayers()] if synchronise else []
+    if slurm_job() and SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
+        plugins.append(SLURMEnvironment(auto_requeue=False))  # SaveCheckpoint saves and requeues
     loggers = [instantiate(node, _convert_="all") for node in (cfg.logger or {}).values()]
     return instantiate(settings, _partial_=True, _convert_="all")(  # type: ignore[no-any-return]
         default_root_dir=str(run_dir),
@@ -112,7 +117,7 @@ def build_trainer(cfg: DictConfig, run_dir: Path, *, progress_bar: bool) -> L.Tr
         enable_model_summary=False,
         enable_progress_bar=progress_bar,
         use_distributed_sampler=False,
-        plugins=[SyncBatchNormLayers()] if synchronise else [],
+        plugins=plugins,
     )
 
 

@@ -18,6 +18,10 @@ def explain(error: BaseException) -> str:
         return f"{text!s}. Remove +...{name}= from the command, or see the accepted keys with --cfg job."
     if misspelt := re.search(r"Could not override '([\w.@/]+)'", text):
         return f"There is no setting {misspelt[1]!r}.{_suggest(misspelt[1])} See all settings with --cfg job."
+    if "Unknown plugin class" in text and "ssl_lab_slurm" in text:
+        return (
+            "hydra/launcher=slurm needs hydra-submitit-launcher, which is not installed: pip install 'ssl_lab[slurm]'."
+        )
     if missing := re.search(r"Could not find '(\w+)/([\w/]+)'", text):
         return _unknown_choice(missing[1], missing[2])
     if type(error).__name__ == "MissingMandatoryValue":
