@@ -84,7 +84,7 @@ class Slurm:
         self.env = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_"))},
             "SLURM_CONF": str(folder / "slurm.conf"),
-            "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}",
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}:{os.environ.get('PYTHONPATH', '')}",
             "OMP_NUM_THREADS": "1",
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
@@ -184,8 +184,13 @@ def _cluster(tmp_path_factory):
     cluster.stop()
 
 
+def alone() -> FileLock:
+    """Held by one test on this machine at a time: its jobs should have the cores."""
+    return FileLock(Path(tempfile.gettempdir()) / f"ssl_lab_slurm_{getpass.getuser()}.lock")
+
+
 @pytest.fixture
 def slurm(_cluster):
-    """The cluster, for one test of this machine at a time: its jobs should have the cores."""
-    with FileLock(Path(tempfile.gettempdir()) / f"ssl_lab_slurm_{getpass.getuser()}.lock"):
+    """The cluster, for one test at a time."""
+    with alone():
         yield _cluster

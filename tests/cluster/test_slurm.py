@@ -7,13 +7,13 @@ import time
 
 import pytest
 import torch
-from cluster.slurm import _cluster, slurm  # noqa: F401
+from cluster.slurm import alone
 
 SSL_LAB = [sys.executable, "-m", "ssl_lab.cli.main"]
 SMALL = [
     "experiment=simclr_digits",
     "trainer=ddp_cpu",
-    "trainer.max_epochs=30",
+    "trainer.max_epochs=6",
     "trainer.log_every_n_steps=1",
     "data.batch_size=32",
     "encoder.widths=[8,16]",
@@ -50,28 +50,32 @@ def weights(run_dir):
 
 
 @pytest.fixture(scope="module")
-def trials(_cluster, tmp_path_factory):  # noqa: F811
+def trials(_cluster, tmp_path_factory):
     """Two trials of two ranks each by the launcher, never interrupted: what it printed, and the run directories."""
     folder = tmp_path_factory.mktemp("sweep")
-    done = sweep(_cluster, folder, "seed=1,2")
+    with alone():
+        done = sweep(_cluster, folder, "seed=1,2")
     assert done.returncode == 0, done.stderr[-3000:]
-    return folder, done.stdout, sorted(path.parent for path in folder.glob("sweep/*/summary.json"))
+    run_dirs = [path.parent for path in folder.glob("sweep/*/summary.json")]
+    return folder, done.stdout, sorted(run_dirs, key=lambda run_dir: summary(run_dir)["seed"])
 
 
 @pytest.fixture
-def job(slurm, tmp_path, trials):  # noqa: F811
-    """The first of those trials once more, as a batch job that has begun to train; gone afterwards."""
-    command = " ".join([*SSL_LAB, "pretrain", *(f"'{setting}'" for setting in SMALL), "seed=1", "run_dir=run"])
-    (tmp_path / "job.sh").write_text(SCRIPT.format(command=command))
+def job(slurm, tmp_path, trials):
+    """The first of those trials once more, with slow batches, as a batch job that has begun to train."""
     jobs = []
 
-    def submit(*options):
+    def submit(*options, seconds_per_batch=0.1):
+        slow = f"+callbacks.slow={{_target_: cluster.slow.Slow, seconds: {seconds_per_batch}}}"
+        settings = [*SMALL, slow, "seed=1", "run_dir=run"]
+        command = " ".join([*SSL_LAB, "pretrain", *(f"'{setting}'" for setting in settings)])
+        (tmp_path / "job.sh").write_text(SCRIPT.format(command=command))
         jobs.append(slurm("sbatch", "--parsable", *options, "job.sh", cwd=tmp_path))
-        start = time.monotonic()
-        while not (tmp_path / "run/metrics.csv").is_file() or "\n20," not in (tmp_path / "run/metrics.csv").read_text():
+        metrics, start = tmp_path / "run/metrics.csv", time.monotonic()
+        while not (metrics.is_file() and "\n5," in metrics.read_text()):
             assert jobs[0] in slurm.jobs(), (tmp_path / "log.txt").read_text()
             assert time.monotonic() - start < 500, "training never began"
-            time.sleep(0.1)
+            time.sleep(0.05)
         return jobs[0]
 
     yield submit
@@ -91,7 +95,7 @@ def assert_went_on_to_the_same_end(cluster, job, folder, trials):
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
-def test_a_sweep_is_a_job_array_with_a_rank_for_each_task(slurm, trials):  # noqa: F811
+def test_a_sweep_is_a_job_array_with_a_rank_for_each_task(slurm, trials):
     folder, printed, (first, second) = trials
     assert [summary(trial)["seed"] for trial in (first, second)] == [1, 2]
     for trial in (first, second):
@@ -104,7 +108,7 @@ def test_a_sweep_is_a_job_array_with_a_rank_for_each_task(slurm, trials):  # noq
     assert len(rows) == 2, printed
 
 
-def test_a_failed_trial_is_told_with_its_log_and_a_finished_one_needs_no_job(slurm, tmp_path):  # noqa: F811
+def test_a_failed_trial_is_told_with_its_log_and_a_finished_one_needs_no_job(slurm, tmp_path):
     one = ["trainer=cpu", "trainer.max_epochs=1", "seed=1"]
     done = sweep(slurm, tmp_path, *one, "method.temperature=-1,0.5")
     assert done.returncode == 1
@@ -122,17 +126,13 @@ def test_a_failed_trial_is_told_with_its_log_and_a_finished_one_needs_no_job(slu
     assert slurm.jobs() == {}
 
 
-def test_before_its_time_is_over_a_job_saves_and_goes_on_in_the_queue(slurm, job, tmp_path, trials):  # noqa: F811
+def test_a_job_that_is_requeued_by_hand_goes_on(slurm, job, tmp_path, trials):
     number = job()
-    slurm("scontrol", "update", f"JobId={number}", "TimeLimit=5")  # of which the last 300 s are for saving
-    while slurm.jobs().get(number) == "RUNNING":
-        time.sleep(0.1)
-    slurm("scontrol", "update", f"JobId={number}", "TimeLimit=60")
+    slurm("scontrol", "requeue", number)
     assert_went_on_to_the_same_end(slurm, number, tmp_path, trials)
-    assert f"SIGUSR1; job {number} is queued again" in (tmp_path / "log.txt").read_text()
 
 
-def test_a_job_gives_way_to_one_of_higher_priority_and_goes_on_after_it(slurm, job, tmp_path, trials):  # noqa: F811
+def test_a_job_gives_way_to_one_of_higher_priority_and_goes_on_after_it(slurm, job, tmp_path, trials):
     number = job("--partition=scav")
     other = slurm(
         "sbatch", "--parsable", "--partition=debug", "--nodes=2", "--exclusive", "--wrap=sleep 1", cwd=tmp_path
@@ -143,7 +143,11 @@ def test_a_job_gives_way_to_one_of_higher_priority_and_goes_on_after_it(slurm, j
     assert f"SIGTERM; job {number} is queued again" in (tmp_path / "log.txt").read_text()
 
 
-def test_a_job_that_is_requeued_by_hand_goes_on(slurm, job, tmp_path, trials):  # noqa: F811
-    number = job()
-    slurm("scontrol", "requeue", number)
+def test_before_its_time_is_over_a_job_saves_and_goes_on_in_the_queue(slurm, job, tmp_path, trials):
+    number = job(seconds_per_batch=0.4)  # Slurm looks at time limits twice a minute
+    slurm("scontrol", "update", f"JobId={number}", "TimeLimit=5")  # of which the last 300 s are for saving
+    while slurm.jobs().get(number) == "RUNNING":
+        time.sleep(0.1)
+    slurm("scontrol", "update", f"JobId={number}", "TimeLimit=60")
     assert_went_on_to_the_same_end(slurm, number, tmp_path, trials)
+    assert f"SIGUSR1; job {number} is queued again" in (tmp_path / "log.txt").read_text()
