@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ssl_lab.cli.checked import instantiate
@@ -17,6 +19,7 @@ from ssl_lab.data.tokenizer import load_tokenizer, tokenizer_digest
 from ssl_lab.encoders.blocks import recompute_activations
 from ssl_lab.engine.checkpoint import find_checkpoint, load_encoder_weights, load_weights
 from ssl_lab.engine.run_dir import BEST_CHECKPOINT, read_json, read_spec, write_spec
+from ssl_lab.engine.signals import slurm_job
 from ssl_lab.engine.sync_batch_norm import SyncBatchNormLayers
 from ssl_lab.evaluation.protocol import Protocol
 from ssl_lab.evaluation.real_images import module_digest
@@ -111,6 +114,9 @@ def build_trainer(cfg: DictConfig, run_dir: Path, *, progress_bar: bool) -> L.Tr
     settings = cfg.trainer.copy()
     synchronise = settings.sync_batchnorm
     settings.sync_batchnorm = False
+    plugins: list[Any] = [SyncBatchNormLayers()] if synchronise else []
+    if slurm_job() and SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
+        plugins.append(SLURMEnvironment(auto_requeue=False))  # SaveCheckpoint saves and requeues
     loggers = [instantiate(node, _convert_="all") for node in (cfg.logger or {}).values()]
     return instantiate(settings, _partial_=True, _convert_="all")(  # type: ignore[no-any-return]
         default_root_dir=str(run_dir),
@@ -120,7 +126,7 @@ def build_trainer(cfg: DictConfig, run_dir: Path, *, progress_bar: bool) -> L.Tr
         enable_model_summary=False,
         enable_progress_bar=progress_bar,
         use_distributed_sampler=False,
-        plugins=[SyncBatchNormLayers()] if synchronise else [],
+        plugins=plugins,
     )
 
 

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback
 
 from ssl_lab.engine.callbacks import Throughput, steps_done
 from ssl_lab.engine.run_dir import HEARTBEAT, write_json
+from ssl_lab.engine.signals import slurm_job
 
 
 class Heartbeat(Callback):
@@ -60,5 +61,5 @@ class Heartbeat(Callback):
             "samples_per_sec": speed.num_samples / max(speed.training_time_sec, 1e-9),
             "host": platform.node(),
             "pid": os.getpid(),
-            "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
+            "slurm_job_id": slurm_job(),
         }

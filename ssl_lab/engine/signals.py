@@ -60,12 +60,12 @@ def requeue(stopped: InterruptedRunError) -> None:
     cancelled, or is over its time. Rank 0 speaks to Slurm; the others wait with it, since a job whose ranks leave early
     may be taken for failed.
     """
-    job = os.environ.get("SLURM_JOB_ID")
+    job = slurm_job()
     if job is None or stopped.status == "interrupted":
         return
     try:
         state = _slurm("squeue", "--noheader", f"--jobs={job}", "--format=%T")
-        if state.stdout.strip() != "RUNNING":
+        if state.stdout.strip() not in ("RUNNING", "SIGNALING"):
             return
         if os.environ.get("SLURM_PROCID", "0") == "0":
             print(f"ssl-lab: {stopped.signal_name}; job {job} is queued again.", flush=True)
@@ -76,6 +76,16 @@ def requeue(stopped: InterruptedRunError) -> None:
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     time.sleep(_WAIT_SEC)  # until Slurm ends the job
+
+
+def slurm_job() -> str | None:
+    """The id of the job this process runs in; in an array ``<array>_<task>``.
+
+    The last task to start has the id of the array itself as ``SLURM_JOB_ID``, by which Slurm would requeue all tasks.
+    """
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    return os.environ.get("SLURM_JOB_ID")
 
 
 def _slurm(*command: str) -> subprocess.CompletedProcess[str]:

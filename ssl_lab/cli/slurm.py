@@ -1,0 +1,247 @@
+"""Sweeps on Slurm: which trials need a job, how their jobs have ended, and what a trial leaves when it fails."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus, filter_overrides
+from hydra.types import HydraContext
+from omegaconf import DictConfig, open_dict
+from rich.console import Console
+from rich.table import Table
+
+from ssl_lab.cli.errors import explain
+from ssl_lab.cli.resume import begin, is_first_rank
+from ssl_lab.engine.run_dir import read_json, update_summary
+from ssl_lab.engine.signals import InterruptedRunError
+
+_POLL_SEC = 5.0
+_OF_ALL_EXECUTORS = ("cpus_per_task", "gpus_per_node", "mem_gb", "name", "nodes", "stderr_to_stdout", "tasks_per_node")
+# A signal that comes while Python and its libraries are loading would kill a job that nothing puts back into the queue.
+# Until the trial listens, signals pass it by; a preempted job then is requeued at the end of its grace.
+_PYTHON = f"env --ignore-signal=TERM,USR1 {sys.executable}"
+
+
+@dataclass
+class Trial:
+    """One trial of a sweep, and the job it runs in.
+
+    Attributes:
+        overrides: Its settings.
+        name: Those that are not the same in all trials.
+        index: Its number in the sweep.
+        run_dir: Where it lies.
+        job: Its Slurm job, if it needs one.
+        log: What the job's first task prints.
+        problem: Why it has not finished, if it will not.
+        summary: What its run says of itself.
+    """
+
+    overrides: list[str]
+    name: str
+    index: int
+    run_dir: Path
+    job: str | None = None
+    log: Path | None = None
+    problem: str | None = None
+    summary: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def value(self) -> float:
+        """The objective; NaN if there is none."""
+        value = (self.summary.get("objective") or {}).get("value")
+        return float("nan") if value is None or self.problem else float(value)
+
+    def look(self) -> None:
+        """Read how it has ended."""
+        self.summary = read_json(self.run_dir / "summary.json")
+        status = self.summary.get("status", "missing")
+        if status != "finished":
+            told = self.summary.get("error")
+            self.problem = told or f"Job {self.job} ended ({_state(self.job)}) before the trial did."
+
+
+def plan(
+    config: DictConfig, context: HydraContext, job_overrides: Sequence[Sequence[str]], first_index: int
+) -> list[Trial]:
+    """The trials of a sweep; those whose directory holds another run already know their problem."""
+    before = HydraConfig.instance().cfg
+    common = set[str]().union(*job_overrides).intersection(*job_overrides) if len(job_overrides) > 1 else set()
+    trials = []
+    for index, overrides in enumerate(job_overrides, first_index):
+        cfg = context.config_loader.load_sweep_config(config, list(overrides))
+        with open_dict(cfg.hydra.job):
+            cfg.hydra.job.num, cfg.hydra.job.id = index, str(index)
+        HydraConfig.instance().set_config(cfg)  # names of directories are made of it
+        name = " ".join(override for override in overrides if override not in common)
+        trial = Trial(list(overrides), name, index, Path(cfg.hydra.sweep.dir) / cfg.hydra.sweep.subdir)
+        task_cfg = deepcopy(cfg)
+        with open_dict(task_cfg):
+            del task_cfg["hydra"]
+            task_cfg.run_dir = str(trial.run_dir)
+        try:
+            if begin(task_cfg, trial.run_dir).finished:
+                trial.look()
+        except (ValueError, OSError) as error:
+            trial.problem = str(error)
+        trials.append(trial)
+    HydraConfig.instance().cfg = before
+    return trials
+
+
+def needs_job(trial: Trial) -> bool:
+    """Whether there is anything to do."""
+    return trial.problem is None and not trial.summary
+
+
+def submit(call: Callable[..., Any], trials: Sequence[Trial], params: Mapping[str, Any], state: Any) -> None:
+    """Queue the trials as one job array.
+
+    Raises:
+        ValueError: If this is no machine of a Slurm cluster.
+        RuntimeError: If Slurm refuses, with its own words.
+    """
+    import submitit
+
+    options = dict(params)
+    folder = options.pop("submitit_folder")
+    timeout_min = options.pop("timeout_min")
+    try:
+        executor = submitit.AutoExecutor(folder, cluster="slurm", slurm_python=_PYTHON)
+    except RuntimeError as error:
+        raise ValueError(
+            "hydra/launcher=slurm submits jobs with sbatch and srun, but there is no srun here. Start the sweep on a "
+            "machine of the cluster, or leave hydra/launcher= out."
+        ) from error
+    executor.update_parameters(
+        timeout_min=timeout_min,
+        # Ranks do not wait for one that has died; a log keeps the earlier lives of its job.
+        slurm_srun_args=["--kill-on-bad-exit=1", "--open-mode=append"],
+        **{name if name in _OF_ALL_EXECUTORS else f"slurm_{name}": value for name, value in options.items()},
+    )
+    arguments = [(trial.overrides, "hydra.sweep.dir", trial.index, str(trial.index), state) for trial in trials]
+    for trial, job in zip(trials, executor.map_array(call, *zip(*arguments, strict=True)), strict=True):
+        trial.job = job.job_id
+        trial.log = job.paths.folder / f"{job.job_id}_0_log.out"
+
+
+def resources(trainer: DictConfig, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Tasks and GPUs of a node as numbers: a task for each device.
+
+    Raises:
+        ValueError: If the trainer takes all GPUs there are, and nothing says how many.
+    """
+    devices, gpus = params["tasks_per_node"], params["gpus_per_node"]
+    on_gpus = trainer.accelerator in ("gpu", "cuda")
+    if devices in ("auto", -1, "-1"):
+        if on_gpus and gpus is None:
+            raise ValueError(
+                "trainer.devices=auto takes all GPUs of a job, but not how many it should get. Set "
+                "hydra.launcher.gpus_per_node."
+            )
+        tasks = gpus or 1
+    else:
+        tasks = len(devices) if isinstance(devices, list) else int(devices)
+    return {"tasks_per_node": tasks, "gpus_per_node": tasks if on_gpus and gpus is None else gpus}
+
+
+def wait_for(trials: Sequence[Trial]) -> None:
+    """Return when the jobs of all trials have ended, and say so one by one.
+
+    Raises:
+        InterruptedRunError: At Ctrl-C; the jobs go on.
+    """
+    waiting = {trial.job: trial for trial in trials if trial.job}
+    jobs = sorted({job.partition("_")[0] for job in waiting})
+    total = len(waiting)
+    try:
+        while waiting:
+            for job in waiting.keys() - _in_queue(default=waiting.keys()):
+                trial = waiting.pop(job)
+                trial.look()
+                done = f"failed: {trial.problem}" if trial.problem else "finished"
+                print(f"{total - len(waiting)} of {total} trials: {trial.name} {done}", flush=True)
+            if waiting:
+                time.sleep(_POLL_SEC)
+    except KeyboardInterrupt as error:
+        raise InterruptedRunError(
+            f"No longer waiting; the jobs go on. They are ended by: scancel {' '.join(jobs)}.", "SIGINT"
+        ) from error
+
+
+def _in_queue(*, default: Any) -> set[str]:
+    """Jobs of this user that wait, run or end; ``default`` if Slurm does not answer."""
+    try:
+        done = subprocess.run(
+            ["squeue", "--noheader", "--me", "--array", "--format=%i"], capture_output=True, text=True, timeout=60
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return set(default)
+    return set(done.stdout.split()) if done.returncode == 0 else set(default)
+
+
+def _state(job: str | None) -> str:
+    """The state in which Slurm has seen a job last, such as ``OUT_OF_MEMORY``; ``unknown`` some minutes later."""
+    try:
+        done = subprocess.run(["scontrol", "show", "job", str(job)], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return next((word[9:] for word in done.stdout.split() if word.startswith("JobState=")), "unknown")
+
+
+def tell(trials: Sequence[Trial]) -> list[str]:
+    """Print a table of the trials, and return what has failed, with the logs."""
+    objective = next((trial.summary["objective"]["name"] for trial in trials if trial.summary.get("objective")), None)
+    table = Table("trial", "status", "training", *([objective] if objective else []), "job")
+    for trial in trials:
+        seconds = trial.summary.get("training_time_sec")
+        table.add_row(
+            trial.name,
+            "failed" if trial.problem else trial.summary.get("status", "queued"),
+            "" if seconds is None else f"{seconds:.0f} s",
+            *([f"{trial.value:.4f}"] if objective else []),
+            trial.job or "none needed",
+        )
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    failures = [f"{t.name}: {t.problem}" + (f" Log: {t.log}" if t.log else "") for t in trials if t.problem]
+    for failure in failures:
+        print(f"ssl-lab: {failure}", file=sys.stderr)
+    return failures
+
+
+def returns(trials: Sequence[Trial]) -> list[JobReturn]:
+    """What a sweeper wants to know."""
+    results = []
+    for trial in trials:
+        result = JobReturn(overrides=filter_overrides(trial.overrides), status=JobStatus.COMPLETED)
+        result.return_value = trial.value
+        results.append(result)
+    return results
+
+
+def conclude(returned: JobReturn) -> None:
+    """Inside a job: note a failure in the run's summary, and end this task as failed.
+
+    Raises:
+        SystemExit: If a signal stopped the trial and the job was not queued again.
+        Exception: What the trial has raised.
+    """
+    run_dir = Path(returned.hydra_cfg.hydra.runtime.output_dir)  # type: ignore[union-attr]
+    try:
+        _ = returned.return_value
+    except InterruptedRunError as error:
+        print(f"ssl-lab: {error}", file=sys.stderr)
+        # As a success of the others, since the first that fails ends all, and rank 0 may not have written everything.
+        sys.exit(int(is_first_rank()))
+    except Exception as error:
+        if is_first_rank():
+            update_summary(run_dir, status="failed", error=explain(error))
+        raise
