@@ -15,6 +15,7 @@ import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ssl_lab.cli import config
@@ -22,6 +23,8 @@ from ssl_lab.cli.errors import explain
 from ssl_lab.cli.paths import config_dir
 from ssl_lab.cli.process import compose_settings, find_device, prepare_process, print_table, refuse_ranks_in_sweep
 from ssl_lab.cli.resume import begin, is_first_rank, trial_name, with_saved_overrides, without_resumption
+from ssl_lab.cli.study import reporter
+from ssl_lab.cli.sweep import Outcome, StoppedSweep, attempt, register_sweepers
 from ssl_lab.data.base import DataModule
 from ssl_lab.data.prepare import prepare as write_shards
 from ssl_lab.data.store import write_atomically
@@ -31,7 +34,8 @@ from ssl_lab.engine.bench import Speed
 from ssl_lab.engine.bench import bench as run_bench
 from ssl_lab.engine.lock import lock_run
 from ssl_lab.engine.run_dir import environment, read_json, update_summary, write_json
-from ssl_lab.engine.signals import InterruptedRunError, requeue, stop_on_signals
+from ssl_lab.engine.signals import InterruptedRunError, stop_on_signals
+from ssl_lab.engine.trial import PrunedRunError, ReportObjective
 from ssl_lab.report.compare import run_labels, side_by_side
 from ssl_lab.report.page import write_report
 from ssl_lab.report.run import read_run
@@ -41,45 +45,37 @@ OmegaConf.register_new_resolver("trial_name", trial_name, replace=True)
 
 def pretrain(args: list[str]) -> int:
     """``ssl-lab pretrain``: one run, with ``-m`` a sweep, or with ``run=DIR`` what is left of a run."""
-    failures: list[str] = []
-    stopped: list[InterruptedRunError] = []
     command_line = list(sys.argv)
+    ended: list[Exception] = []
 
-    def task(cfg: DictConfig) -> float | None:
-        if stopped:
-            return None  # what was stopped is the sweep, not one of its trials
+    def task(cfg: DictConfig) -> float | None | Outcome:
         sys.argv = command_line  # Lightning starts further DDP ranks from it
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            return attempt(lambda: _run(cfg))
         try:
             return _run(cfg)
         except Exception as error:
-            if isinstance(error, InterruptedRunError):
-                requeue(error)
-            in_process = HydraConfig.get().launcher._target_.endswith("BasicLauncher")
-            if in_process and isinstance(error, InterruptedRunError):
-                stopped.append(error)
-                return None
-            if os.environ.get("SSL_LAB_TRACEBACK") or not in_process:
-                raise
-            failures.append(explain(error))
-            print(f"ssl-lab: {failures[-1]}", file=sys.stderr)
-            return float("nan")
+            ended.append(error)  # not for Hydra, which would print more than the message
+            return None
 
-    task.failures = failures  # type: ignore[attr-defined]  # for launchers whose trials run in other processes
     args = with_saved_overrides(args)
+    register_sweepers()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions reach us instead of being printed in part
     # Hydra wants its flags before the overrides; the commonest may stand anywhere here.
     sys.argv = [command_line[0], *sorted(args, key=lambda arg: arg not in ("-m", "--multirun"))]
     try:
         hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="pretrain")(task)()
+    except StoppedSweep as stop:
+        raise stop.error from None
     except SystemExit as stop:
         if stop.code != 2:
             raise
         return 1  # Hydra's own parser has said why
     finally:
         sys.argv = command_line
-    if stopped:
-        raise stopped[0]
-    return 1 if failures else 0
+    if ended:
+        raise ended[0]
+    return 0
 
 
 def _run(cfg: DictConfig) -> float | None:
@@ -87,18 +83,31 @@ def _run(cfg: DictConfig) -> float | None:
     stop_on_signals()
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     cfg.run_dir = str(run_dir)
-    lock = lock_run(run_dir) if is_first_rank() else None
+    lock = lock_run(run_dir, wait=cfg.trial is not None) if is_first_rank() else None
     try:
         start = begin(cfg, run_dir)
         if start.finished:
-            objective = read_json(run_dir / "summary.json").get("objective") or {}
-            found = f" with {objective['name']} {objective['value']:.4f}" if objective.get("value") is not None else ""
-            print(f"{run_dir} has finished before{found} and is not run again.")
-            return objective.get("value")  # type: ignore[no-any-return]
-        return _train(cfg, run_dir, start.checkpoint)
+            return _found(cfg, run_dir)
+        try:
+            return _train(cfg, run_dir, start.checkpoint)
+        except Exception as error:
+            if is_first_rank() and not isinstance(error, InterruptedRunError | PrunedRunError):
+                update_summary(run_dir, status="failed", error=explain(error))
+            raise
     finally:
         if lock is not None:
             lock.release()
+
+
+def _found(cfg: DictConfig, run_dir: Path) -> float | None:
+    """The objective of a run that has ended before."""
+    summary = read_json(run_dir / "summary.json")
+    if summary["status"] == PrunedRunError.status:
+        raise PrunedRunError(summary["error"])
+    value: float | None = summary["metrics"].get(cfg.objective)
+    found = f" with {cfg.objective} {value:.4f}" if value is not None else ""
+    print(f"{run_dir} has finished before{found} and is not run again.")
+    return value
 
 
 def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None) -> float | None:
@@ -135,6 +144,7 @@ def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None) -> float | N
             evaluate_every_n_epochs=cfg.evaluate_every_n_epochs,
             save_every_n_minutes=cfg.save_every_n_minutes,
             save_every_n_steps=cfg.save_every_n_steps,
+            trial=_trial(cfg),
         )
     except BaseException:
         if trainer.is_global_zero:
@@ -149,6 +159,15 @@ def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None) -> float | N
             f"The objective {cfg.objective!r} was not measured. Choose from: {', '.join(sorted(metrics))}."
         )
     return value
+
+
+def _trial(cfg: DictConfig) -> ReportObjective | None:
+    """What reports to the study that the run is a trial of, if it is."""
+    if cfg.trial is None:
+        return None
+    study = HydraConfig.get().sweeper
+    report = reporter(study.storage, study.study_name, instantiate(study.pruner), cfg.trial)
+    return ReportObjective(cfg.objective, report, every_n_epochs=cfg.evaluate_every_n_epochs)
 
 
 def _conclude(run_dir: Path) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 import re
 
+_PLUGINS = {"joblib": "hydra-joblib-launcher: pip install 'ssl_lab[sweep]'"}
+"""What brings a launcher or sweeper that is not part of Hydra."""
+
 
 def explain(error: BaseException) -> str:
     """The message of the error that a user can act on, without the layers that wrapped it."""
@@ -22,6 +25,9 @@ def explain(error: BaseException) -> str:
         return (
             "hydra/launcher=slurm needs hydra-submitit-launcher, which is not installed: pip install 'ssl_lab[slurm]'."
         )
+    if plugin := re.search(r"Could not find 'hydra/(launcher|sweeper)/(\w+)'", text):
+        package = _PLUGINS.get(plugin[2], f"the Hydra plugin that brings the {plugin[1]} {plugin[2]!r}")
+        return f"hydra/{plugin[1]}={plugin[2]} was asked for, but is not installed. Install {package}."
     if missing := re.search(r"Could not find '(\w+)/([\w/]+)'", text):
         return _unknown_choice(missing[1], missing[2])
     if type(error).__name__ == "MissingMandatoryValue":
@@ -41,8 +47,8 @@ def _suggest(key: str) -> str:
 
     known: set[str] = set()
     for path in config_dir().rglob("*.yaml"):
-        group = path.relative_to(config_dir()).parts[0]
-        prefix = "" if path.parent == config_dir() or group == "experiment" else f"{group}."
+        group = ".".join(path.parent.relative_to(config_dir()).parts)
+        prefix = "" if group in ("", "experiment", "sweep") else f"{group}."
         node = OmegaConf.load(path)
         known |= {f"{prefix}{name!s}" for name in node if name not in ("defaults", "_target_", "hydra")}
     close = difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.7)

@@ -9,6 +9,7 @@ TITLES = {
     "data": "data",
     "encoders": "encoder",
     "experiments": "experiment",
+    "sweeps": "sweep",
     "tasks": "task",
     "generators": "generator",
     "views": "views",

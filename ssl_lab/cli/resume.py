@@ -56,7 +56,8 @@ def begin(cfg: DictConfig, run_dir: Path) -> Start:
         )
     if asked is not None:
         return Start(asked)
-    if not cfg.force and read_json(run_dir / "summary.json").get("status") == "finished":
+    ended = ("finished",) if cfg.trial is None else ("finished", "pruned")
+    if not cfg.force and read_json(run_dir / "summary.json").get("status") in ended:
         return Start(finished=True)
     saved = any((run_dir / path).is_file() for path in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT))
     return Start(find_checkpoint(run_dir) if saved else None)

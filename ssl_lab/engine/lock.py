@@ -9,16 +9,16 @@ from filelock import FileLock, Timeout
 from ssl_lab.engine.run_dir import HEARTBEAT, read_json
 
 
-def lock_run(run_dir: Path) -> FileLock:
+def lock_run(run_dir: Path, *, wait: bool = False) -> FileLock:
     """Hold the run directory until the lock is released or this process ends, however it ends.
 
     Raises:
-        ValueError: If another process holds it.
+        ValueError: If another process holds it, and this one is not to ``wait`` for it.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     lock = FileLock(run_dir / ".lock")
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=-1 if wait else 0)
     except Timeout as error:
         holder = read_json(run_dir / HEARTBEAT)
         known = f" (process {holder['pid']} on {holder['host']})" if holder else ""

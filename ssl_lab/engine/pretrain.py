@@ -34,6 +34,7 @@ from ssl_lab.engine.pictures import PicturesDuringTraining, log_image, save_proj
 from ssl_lab.engine.run_dir import BEST_CHECKPOINT, environment, update_summary, write_json
 from ssl_lab.engine.saving import KeepBest, SaveCheckpoint
 from ssl_lab.engine.signals import InterruptedRunError
+from ssl_lab.engine.trial import PrunedRunError, ReportObjective
 from ssl_lab.evaluation.evaluate import evaluate
 from ssl_lab.evaluation.protocol import FeatureProtocol, Protocol, extract
 from ssl_lab.evaluation.raw import raw_features
@@ -96,6 +97,7 @@ def pretrain(
     save_every_n_minutes: float = 10.0,
     save_every_n_steps: int | None = None,
     keep_best: str | None = None,
+    trial: ReportObjective | None = None,
 ) -> dict[str, float]:
     """Train ``method`` on raw batches of ``datamodule``, then judge it on the test split beside its baselines.
 
@@ -113,6 +115,7 @@ def pretrain(
         save_every_n_steps: Batches between checkpoints, if not only time counts.
         keep_best: Metric of the validation split, ``eval/...``, whose highest value chooses the checkpoint that is judged
             on test; None for the last one.
+        trial: Tells a study of many runs how this one does, and may end it.
 
     Returns:
         The last logged metrics, ``eval/...`` on the validation and ``test/...`` on the test split.
@@ -120,6 +123,7 @@ def pretrain(
     Raises:
         NonFiniteLossError: If the loss becomes NaN or infinite.
         InterruptedRunError: If SIGINT, SIGTERM or SIGUSR1 came; the state is saved.
+        PrunedRunError: If the study ended the run.
         ValueError: If a protocol needs what the method does not offer, or nothing measures ``keep_best``.
     """
     protocols = list(protocols or [])
@@ -139,6 +143,7 @@ def pretrain(
         *([] if isinstance(method, FineTuning) else [CollapseAlarm()]),  # features of a class should be alike
         *_watchers(run_dir, datamodule, protocols, every_n_epochs=evaluate_every_n_epochs),
         *([KeepBest(run_dir, keep_best)] if keep_best else []),
+        *([trial] if trial else []),
         SaveCheckpoint(run_dir, guard, every_n_minutes=save_every_n_minutes, every_n_steps=save_every_n_steps),
     ]
     trainer.loggers = [MetricsFile(run_dir), *trainer.loggers]
@@ -173,7 +178,7 @@ def pretrain(
         close_loggers(trainer, failed=True)
         if trainer.is_global_zero:
             stopped = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            status = error.status if isinstance(error, InterruptedRunError) else stopped
+            status = error.status if isinstance(error, InterruptedRunError | PrunedRunError) else stopped
             update_summary(run_dir, status=status, error=str(error) or type(error).__name__, step=steps_done(trainer))
         raise error
     finally:

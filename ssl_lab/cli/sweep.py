@@ -1,0 +1,161 @@
+"""Several runs from one command: what becomes of each, and the table at the end."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.plugins.plugin import Plugin
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ssl_lab.cli.errors import explain
+from ssl_lab.engine.signals import InterruptedRunError, requeue
+from ssl_lab.engine.trial import PrunedRunError
+
+
+class FailedTrialsError(RuntimeError):
+    """Some trials of a sweep failed; the others are done."""
+
+
+class StoppedSweep(BaseException):  # noqa: N818 - not an error of a trial, at which Hydra would go on with the next
+    """A signal stopped the sweep within a trial that runs in this process."""
+
+    def __init__(self, error: InterruptedRunError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What has become of a trial; travels between processes.
+
+    Attributes:
+        overrides: What distinguishes the trial, as ``key=value``.
+        run_dir: Where it lies.
+        status: ``finished``, ``pruned``, ``failed``, ``interrupted`` or ``preempted``.
+        value: The objective, if it was measured.
+        error: Why it did not finish.
+    """
+
+    overrides: tuple[str, ...]
+    run_dir: str
+    status: str
+    value: float | None = None
+    error: str | None = None
+
+
+def attempt(run: Callable[[], float | None]) -> Outcome:
+    """Run a trial; an error ends it, but not the sweep.
+
+    Raises:
+        StoppedSweep: If a signal stopped the run and the sweep is in this process too.
+    """
+    hydra_cfg = HydraConfig.get()
+    overrides, run_dir = tuple(hydra_cfg.overrides.task), str(hydra_cfg.runtime.output_dir)
+    try:
+        return Outcome(overrides, run_dir, "finished", run())
+    except InterruptedRunError as error:
+        requeue(error)
+        if hydra_cfg.launcher._target_.endswith("BasicLauncher"):
+            raise StoppedSweep(error) from error
+        return Outcome(overrides, run_dir, error.status, error=str(error))
+    except PrunedRunError as error:
+        print(error)
+        return Outcome(overrides, run_dir, error.status, error=str(error))
+    except Exception as error:
+        if os.environ.get("SSL_LAB_TRACEBACK"):
+            traceback.print_exc()
+        message = explain(error)
+        print(f"ssl-lab: {message}", file=sys.stderr)
+        return Outcome(overrides, run_dir, "failed", error=message)
+
+
+class GridSweeper(Sweeper):
+    """Hydra's own sweeper, with a table at the end.
+
+    Args:
+        max_batch_size: Trials given to the launcher at once; None for all.
+        params: Values to try by setting, beside those of the command line.
+    """
+
+    def __init__(self, *, max_batch_size: int | None, params: dict[str, str] | None) -> None:
+        basic = Plugins.instance().class_name_to_class["hydra._internal.core_plugins.basic_sweeper.BasicSweeper"]
+        self.basic = basic(max_batch_size=max_batch_size, params=params)  # type: ignore[call-arg]
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take what Hydra gives to a sweeper."""
+        self.config = config
+        self.basic.setup(hydra_context=hydra_context, task_function=task_function, config=config)
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run all combinations.
+
+        Raises:
+            FailedTrialsError: If some failed.
+            InterruptedRunError: If some were stopped by a signal.
+        """
+        returns = self.basic.sweep(arguments)
+        outcomes = [job.return_value for jobs in returns for job in jobs]
+        labels = _distinguish([outcome.overrides for outcome in outcomes])
+        rows = ((label, o.status, o.value) for label, o in zip(labels, outcomes, strict=True))
+        print_trials(rows, objective=self.config.objective)
+        refuse_failures(list(zip(labels, outcomes, strict=True)))
+        return returns
+
+
+def print_trials(rows: Iterable[tuple[str, str, float | None]], *, objective: str | None) -> None:
+    """A table of trials: what distinguishes each, its status, its objective."""
+    table = Table("trial", "status", box=None, header_style="bold", pad_edge=False)
+    table.add_column(objective or "objective", justify="right")
+    for label, status, value in rows:
+        table.add_row(escape(label), status, "" if value is None else f"{value:.4f}")
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def refuse_failures(trials: Sequence[tuple[str, Outcome]]) -> None:
+    """End with an error if not all is well.
+
+    Raises:
+        FailedTrialsError: Naming the trials that failed, and why.
+        InterruptedRunError: If there were trials that a signal stopped.
+    """
+    stopped = [outcome for _, outcome in trials if outcome.status in ("interrupted", "preempted")]
+    if stopped:
+        raise InterruptedRunError(
+            f"{len(stopped)} of {len(trials)} trials were stopped by a signal. The same command with the same sweep_dir= "
+            "goes on with them.",
+            "SIGINT" if stopped[0].status == "interrupted" else "SIGTERM",
+        )
+    failed = [f"\n  {label}: {outcome.error}" for label, outcome in trials if outcome.status == "failed"]
+    if failed:
+        raise FailedTrialsError(f"{len(failed)} of {len(trials)} trials failed:{''.join(failed)}")
+
+
+def _distinguish(overrides: Sequence[Sequence[str]]) -> list[str]:
+    """Those overrides of each trial that not all trials share."""
+    shared = set.intersection(*map(set, overrides)) if len(overrides) > 1 else set()
+    return [" ".join(one for one in trial if one not in shared) or "same as the others" for trial in overrides]
+
+
+def register_sweepers() -> None:
+    """Make our sweepers known to Hydra.
+
+    It instantiates plugins below the name ``hydra_plugins`` alone, and looks for them in a package of that name. Ours are
+    part of this package, which other Hydra applications need not import; they are entered under such a name instead.
+    """
+    from ssl_lab.cli.optuna_sweeper import OptunaSweeper
+
+    sweepers: tuple[type[Plugin], ...] = (GridSweeper, OptunaSweeper)
+    for sweeper in sweepers:
+        Plugins.instance().class_name_to_class[f"hydra_plugins.ssl_lab.{sweeper.__name__}"] = sweeper
