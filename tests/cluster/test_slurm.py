@@ -60,39 +60,24 @@ def trials(_cluster, tmp_path_factory):
     return folder, done.stdout, sorted(run_dirs, key=lambda run_dir: summary(run_dir)["seed"])
 
 
-@pytest.fixture
-def job(slurm, tmp_path, trials):
-    """The first of those trials once more, with slow batches, as a batch job that has begun to train."""
-    jobs = []
-
-    def submit(*options, seconds_per_batch=0.1):
-        slow = f"+callbacks.slow={{_target_: cluster.slow.Slow, seconds: {seconds_per_batch}}}"
-        settings = [*SMALL, slow, "seed=1", "run_dir=run"]
-        command = " ".join([*SSL_LAB, "pretrain", *(f"'{setting}'" for setting in settings)])
-        (tmp_path / "job.sh").write_text(SCRIPT.format(command=command))
-        jobs.append(slurm("sbatch", "--parsable", *options, "job.sh", cwd=tmp_path))
-        metrics, start = tmp_path / "run/metrics.csv", time.monotonic()
-        while not (metrics.is_file() and "\n5," in metrics.read_text()):
-            assert jobs[0] in slurm.jobs(), (tmp_path / "log.txt").read_text()
-            assert time.monotonic() - start < 500, "training never began"
-            time.sleep(0.05)
-        return jobs[0]
-
-    yield submit
-    slurm("scancel", *jobs, check=False)
+def last_step(folder):
+    metrics = folder / "run/metrics.csv"
+    rows = metrics.read_text().splitlines()[1:] if metrics.is_file() else []
+    return int(rows[-1].partition(",")[0]) if rows else 0
 
 
-def assert_went_on_to_the_same_end(cluster, job, folder, trials):
-    """Queued again once, gone on with from its checkpoint, and now as if nothing had been."""
-    assert cluster.wait(job, 600) == "COMPLETED", (folder / "log.txt").read_text()
-    assert cluster.fact(job, "Restarts") == "1"
-    log = (folder / "log.txt").read_text()
-    assert "gone on with from last.ckpt" in log
-    _, _, (whole, _) = trials
-    assert summary(folder / "run")["status"] == "finished"
-    assert summary(folder / "run")["step"] == summary(whole)["step"]
-    expected, found = weights(whole), weights(folder / "run")
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
+def train_to(step, cluster, job, folder):
+    start = time.monotonic()
+    while last_step(folder) < step or cluster.jobs()[job] != "RUNNING":
+        assert time.monotonic() - start < 500, (folder / "log.txt").read_text()
+        time.sleep(0.1)
+
+
+def wait_until_queued(cluster, job):
+    start = time.monotonic()
+    while cluster.jobs()[job] in ("RUNNING", "COMPLETING"):
+        assert time.monotonic() - start < 120, cluster("scontrol", "show", "job", job)
+        time.sleep(0.1)
 
 
 def test_a_sweep_is_a_job_array_with_a_rank_for_each_task(slurm, trials):
@@ -104,7 +89,7 @@ def test_a_sweep_is_a_job_array_with_a_rank_for_each_task(slurm, trials):
         assert "CPUAccelerator x 2" in log.read_text()
     assert weights(first).keys() == weights(second).keys()
     assert "2 of 2 trials" in printed
-    rows = [line for line in printed.splitlines() if "seed=" in line and "finished" in line and "│" in line]
+    rows = [line for line in printed.splitlines() if "seed=" in line and "finished" in line and " trials: " not in line]
     assert len(rows) == 2, printed
 
 
@@ -120,34 +105,45 @@ def test_a_failed_trial_is_told_with_its_log_and_a_finished_one_needs_no_job(slu
     status = {path.parent.name: summary(path.parent)["status"] for path in tmp_path.glob("sweep/*/summary.json")}
     assert sorted(status.values()) == ["failed", "finished"]
 
+    jobs = sorted(tmp_path.glob("sweep/slurm/*"))
     again = sweep(slurm, tmp_path, *one, "method.temperature=0.5")
     assert again.returncode == 0, again.stderr
-    assert "none needed" in again.stdout
-    assert slurm.jobs() == {}
+    assert "finished" in again.stdout
+    assert sorted(tmp_path.glob("sweep/slurm/*")) == jobs, "nothing was submitted"
 
 
-def test_a_job_that_is_requeued_by_hand_goes_on(slurm, job, tmp_path, trials):
-    number = job()
-    slurm("scontrol", "requeue", number)
-    assert_went_on_to_the_same_end(slurm, number, tmp_path, trials)
+def test_a_job_that_is_stopped_in_every_way_ends_with_the_same_weights(slurm, tmp_path, trials):
+    """Put back by hand, preempted by a job of higher priority, and out of time; with slow batches, to be met by each."""
+    slow = "+callbacks.slow={_target_: cluster.slow.Slow, seconds: 0.5}"
+    command = [*SSL_LAB, "pretrain", *(f"'{setting}'" for setting in (*SMALL, slow)), "seed=1", "run_dir=run"]
+    (tmp_path / "job.sh").write_text(SCRIPT.format(command=" ".join(command)))
+    log = tmp_path / "log.txt"
+    job = slurm("sbatch", "--parsable", "--partition=scav", "job.sh", cwd=tmp_path)
 
+    train_to(5, slurm, job, tmp_path)
+    slurm("scontrol", "requeue", job)
+    wait_until_queued(slurm, job)
+    stopped_at = summary(tmp_path / "run")["step"]
+    assert summary(tmp_path / "run")["status"] == "preempted"
 
-def test_a_job_gives_way_to_one_of_higher_priority_and_goes_on_after_it(slurm, job, tmp_path, trials):
-    number = job("--partition=scav")
-    other = slurm(
-        "sbatch", "--parsable", "--partition=debug", "--nodes=2", "--exclusive", "--wrap=sleep 1", cwd=tmp_path
-    )
-    assert slurm.wait(other) == "COMPLETED"
-    assert number in slurm.jobs()
-    assert_went_on_to_the_same_end(slurm, number, tmp_path, trials)
-    assert f"SIGTERM; job {number} is queued again" in (tmp_path / "log.txt").read_text()
+    train_to(stopped_at + 5, slurm, job, tmp_path)
+    assert log.read_text().count("gone on with from last.ckpt") == 1
+    urgent = slurm("sbatch", "--parsable", "--nodes=2", "--exclusive", "--wrap=sleep 1", cwd=tmp_path)
+    assert slurm.wait(urgent) == "COMPLETED"
+    assert f"SIGTERM; job {job} is queued again" in log.read_text()
+    stopped_at = summary(tmp_path / "run")["step"]
 
+    train_to(stopped_at + 5, slurm, job, tmp_path)
+    slurm("scontrol", "update", f"JobId={job}", "TimeLimit=5")  # all of which is for saving; Slurm looks twice a minute
+    wait_until_queued(slurm, job)
+    slurm("scontrol", "update", f"JobId={job}", "TimeLimit=60")
+    assert f"SIGUSR1; job {job} is queued again" in log.read_text()
 
-def test_before_its_time_is_over_a_job_saves_and_goes_on_in_the_queue(slurm, job, tmp_path, trials):
-    number = job(seconds_per_batch=0.4)  # Slurm looks at time limits twice a minute
-    slurm("scontrol", "update", f"JobId={number}", "TimeLimit=5")  # of which the last 300 s are for saving
-    while slurm.jobs().get(number) == "RUNNING":
-        time.sleep(0.1)
-    slurm("scontrol", "update", f"JobId={number}", "TimeLimit=60")
-    assert_went_on_to_the_same_end(slurm, number, tmp_path, trials)
-    assert f"SIGUSR1; job {number} is queued again" in (tmp_path / "log.txt").read_text()
+    assert slurm.wait(job, 500) == "COMPLETED", log.read_text()
+    assert slurm.fact(job, "Restarts") == "3"
+    assert log.read_text().count("gone on with from last.ckpt") == 3
+    _, _, (whole, _) = trials
+    assert summary(tmp_path / "run")["status"] == "finished"
+    assert summary(tmp_path / "run")["step"] == summary(whole)["step"]
+    expected, found = weights(whole), weights(tmp_path / "run")
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
