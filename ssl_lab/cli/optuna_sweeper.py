@@ -79,8 +79,8 @@ class OptunaSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra gives to a sweeper."""
-        self.config = config
-        self.hydra_context = hydra_context
+        self.settings = config
+        self.loader = hydra_context.config_loader
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -95,7 +95,7 @@ class OptunaSweeper(Sweeper):
         """
         fixed, space = self._read(arguments)
         self._check(fixed, space)
-        sweep_dir = Path(self.config.hydra.sweep.dir)
+        sweep_dir = Path(self.settings.hydra.sweep.dir)
         sweep_dir.mkdir(parents=True, exist_ok=True)
         study = SharedStudy(
             lambda: self._open(fixed),
@@ -122,7 +122,7 @@ class OptunaSweeper(Sweeper):
                 break
         found = study.trials()
         rows = ((f"{number}  {' '.join(o.overrides)}", o.status, o.value) for number, o in enumerate(found))
-        print_trials(rows, objective=self.config.objective)
+        print_trials(rows, objective=self.settings.objective)
         best = study.best()
         if best is not None:
             print(f"Best: trial {best}, {found[best].run_dir}")
@@ -130,7 +130,7 @@ class OptunaSweeper(Sweeper):
 
     def _read(self, arguments: list[str]) -> tuple[list[str], dict[str, tuple[Suggest, str]]]:
         """Overrides that all trials share, and by setting how to draw it and an override that might come of it."""
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        parser = OverridesParser.create(config_loader=self.loader)
         params = [f"{key}={value}" for key, value in self.params.items()]
         overrides = {override.get_key_element(): override for override in parser.parse_overrides([*params, *arguments])}
         space = {key: suggestion(one) for key, one in overrides.items() if one.is_sweep_override()}
@@ -142,7 +142,7 @@ class OptunaSweeper(Sweeper):
                 "hydra/sweeper=optuna was started on several ranks, each of which would draw trials of its own. Start one "
                 "process; a launcher such as submitit_slurm starts the ranks of each trial."
             )
-        if self.config.objective is None:
+        if self.settings.objective is None:
             raise ValueError(
                 "hydra/sweeper=optuna needs to know what to optimise, but objective is null. Give a metric of the validation "
                 "split, such as objective=eval/linear/top1, or a search space that sets one: sweep=NAME."
@@ -153,7 +153,7 @@ class OptunaSweeper(Sweeper):
                 "'optim.lr=tag(log,interval(1e-4,1e-2))', or a search space: sweep=NAME."
             )
         example = [override for _, override in space.values()]
-        self.hydra_context.config_loader.load_sweep_config(self.config, [*fixed, *example])
+        self.loader.load_sweep_config(self.settings, [*fixed, *example])
 
     def _open(self, fixed: list[str]) -> optuna.Study:
         study = import_optuna().create_study(
@@ -181,7 +181,7 @@ class OptunaSweeper(Sweeper):
             drawn = [f"{key}={value}" for key, value in trial.params.items()]
             overrides = [*fixed, *drawn, f"trial={trial.number}"]
             try:
-                self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+                self.loader.load_sweep_config(self.settings, overrides)
                 jobs[trial.number] = overrides
             except Exception as error:
                 outcomes[trial.number] = Outcome(tuple(drawn), "", "failed", error=explain(error))

@@ -90,12 +90,12 @@ class GridSweeper(Sweeper):
     """
 
     def __init__(self, *, max_batch_size: int | None, params: dict[str, str] | None) -> None:
-        basic = Plugins.instance().class_name_to_class["hydra._internal.core_plugins.basic_sweeper.BasicSweeper"]
-        self.basic = basic(max_batch_size=max_batch_size, params=params)  # type: ignore[call-arg]
+        basic: Any = Plugins.instance().class_name_to_class["hydra._internal.core_plugins.basic_sweeper.BasicSweeper"]
+        self.basic = basic(max_batch_size=max_batch_size, params=params)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra gives to a sweeper."""
-        self.config = config
+        self.objective: str | None = config.objective
         self.basic.setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def sweep(self, arguments: list[str]) -> Any:
@@ -109,7 +109,7 @@ class GridSweeper(Sweeper):
         outcomes = [job.return_value for jobs in returns for job in jobs]
         labels = _distinguish([outcome.overrides for outcome in outcomes])
         rows = ((label, o.status, o.value) for label, o in zip(labels, outcomes, strict=True))
-        print_trials(rows, objective=self.config.objective)
+        print_trials(rows, objective=self.objective)
         refuse_failures(list(zip(labels, outcomes, strict=True)))
         return returns
 

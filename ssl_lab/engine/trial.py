@@ -40,10 +40,10 @@ class ReportObjective(Callback):
         Raises:
             PrunedRunError: If the answer was to stop.
         """
-        value = trainer.callback_metrics.get(self.objective)
-        if value is None or not evaluation_due(trainer, self.every_n_epochs):
+        measured = trainer.callback_metrics.get(self.objective)
+        if measured is None or not evaluation_due(trainer, self.every_n_epochs):
             return
-        epoch, value = trainer.current_epoch + 1, float(value)
+        epoch, value = trainer.current_epoch + 1, float(measured)
         stop = distributed.broadcast_object(self.report(epoch, value) if trainer.is_global_zero else False)
         if stop and not is_last_epoch(trainer):
             raise PrunedRunError(

@@ -28,4 +28,8 @@ one_label = {name: metrics["few_label/top1_n1"] for name, metrics in rows.items(
 assert one_label["SimCLR encoder"] > max(0.8, one_label["raw pixels"] + 0.1), one_label
 END
 test -s run/report.html
+"$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check "$(echo "$work"/ssl_lab-*.whl)[sweep]"
+"$work/venv/bin/ssl-lab" pretrain -m experiment=simclr_digits trainer=smoke evaluation=label_free sweep=simclr \
+    objective=eval/rankme/rank hydra.sweeper.n_trials=2 sweep_dir=sweep | tee sweep.txt
+grep -q "Best: trial" sweep.txt
 echo "the wheel works in a fresh environment"
