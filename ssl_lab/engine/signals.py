@@ -65,7 +65,7 @@ def requeue(stopped: InterruptedRunError) -> None:
         return
     try:
         state = _slurm("squeue", "--noheader", f"--jobs={job}", "--format=%T")
-        if state.stdout.strip() != "RUNNING":
+        if state.stdout.strip() not in ("RUNNING", "SIGNALING"):
             return
         if os.environ.get("SLURM_PROCID", "0") == "0":
             print(f"ssl-lab: {stopped.signal_name}; job {job} is queued again.", flush=True)

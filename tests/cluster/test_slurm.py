@@ -75,7 +75,7 @@ def train_to(step, cluster, job, folder):
 
 def wait_until_queued(cluster, job):
     start = time.monotonic()
-    while cluster.jobs()[job] in ("RUNNING", "COMPLETING"):
+    while cluster.jobs()[job] != "PENDING":
         assert time.monotonic() - start < 120, cluster("scontrol", "show", "job", job)
         time.sleep(0.1)
 
