@@ -30,7 +30,7 @@ if find_spec("hydra_plugins.hydra_submitit_launcher"):
             self.wait = wait
 
         def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-            """Run the trials that have not finished yet, and return the objectives of all; NaN for those without."""
+            """Run the trials that have not finished yet, and return what has become of all."""
             from ssl_lab.cli import slurm
 
             trials = slurm.plan(self.config, self.hydra_context, job_overrides, initial_job_idx)
@@ -40,7 +40,6 @@ if find_spec("hydra_plugins.hydra_submitit_launcher"):
                 slurm.submit(self, todo, params, Singleton.get_state())
             if self.wait:
                 slurm.wait_for(todo)
-            self.task_function.failures.extend(slurm.tell(trials))
             return slurm.returns(trials)
 
         def __call__(self, *args: Any) -> JobReturn:

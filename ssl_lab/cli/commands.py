@@ -59,7 +59,6 @@ def pretrain(args: list[str]) -> int:
             ended.append(error)  # not for Hydra, which would print more than the message
             return None
 
-    task.failures = failures  # type: ignore[attr-defined]  # for launchers whose trials run in other processes
     args = with_saved_overrides(args)
     register_sweepers()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions reach us instead of being printed in part

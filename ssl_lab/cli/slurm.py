@@ -12,18 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn, JobStatus, filter_overrides
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
-from rich.console import Console
-from rich.table import Table
 
-from ssl_lab.cli.errors import explain
 from ssl_lab.cli.resume import begin, is_first_rank
-from ssl_lab.engine.run_dir import read_json, update_summary
+from ssl_lab.cli.sweep import Outcome
+from ssl_lab.engine.run_dir import read_json
 from ssl_lab.engine.signals import InterruptedRunError
 
 _POLL_SEC = 5.0
+_ENDED = ("finished", "pruned", "failed", "interrupted", "preempted")
 _OF_ALL_EXECUTORS = ("cpus_per_task", "gpus_per_node", "mem_gb", "name", "nodes", "stderr_to_stdout", "tasks_per_node")
 # A signal that comes while Python and its libraries are loading would kill a job that nothing puts back into the queue.
 # Until the trial listens, signals pass it by; a preempted job then is requeued at the end of its grace.
@@ -55,16 +54,20 @@ class Trial:
     summary: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def value(self) -> float:
-        """The objective; NaN if there is none."""
+    def outcome(self) -> Outcome:
+        """What has become of it."""
+        status = str(self.summary.get("status", "queued"))
         value = (self.summary.get("objective") or {}).get("value")
-        return float("nan") if value is None or self.problem else float(value)
+        overrides, run_dir = tuple(self.overrides), str(self.run_dir)
+        if self.problem is None:
+            return Outcome(overrides, run_dir, status, value)
+        told = self.problem + (f" Log: {self.log}" if self.log else "")
+        return Outcome(overrides, run_dir, status if status in _ENDED else "failed", value, told)
 
     def look(self) -> None:
         """Read how it has ended."""
         self.summary = read_json(self.run_dir / "summary.json")
-        status = self.summary.get("status", "missing")
-        if status != "finished":
+        if self.summary.get("status") not in ("finished", "pruned"):
             told = self.summary.get("error")
             self.problem = told or f"Job {self.job} ended ({_state(self.job)}) before the trial did."
 
@@ -197,51 +200,25 @@ def _state(job: str | None) -> str:
     return next((word[9:] for word in done.stdout.split() if word.startswith("JobState=")), "unknown")
 
 
-def tell(trials: Sequence[Trial]) -> list[str]:
-    """Print a table of the trials, and return what has failed, with the logs."""
-    objective = next((trial.summary["objective"]["name"] for trial in trials if trial.summary.get("objective")), None)
-    table = Table("trial", "status", "training", *([objective] if objective else []), "job")
-    for trial in trials:
-        seconds = trial.summary.get("training_time_sec")
-        table.add_row(
-            trial.name,
-            "failed" if trial.problem else trial.summary.get("status", "queued"),
-            "" if seconds is None else f"{seconds:.0f} s",
-            *([f"{trial.value:.4f}"] if objective else []),
-            trial.job or "none needed",
-        )
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
-    failures = [f"{t.name}: {t.problem}" + (f" Log: {t.log}" if t.log else "") for t in trials if t.problem]
-    for failure in failures:
-        print(f"ssl-lab: {failure}", file=sys.stderr)
-    return failures
-
-
 def returns(trials: Sequence[Trial]) -> list[JobReturn]:
     """What a sweeper wants to know."""
     results = []
     for trial in trials:
-        result = JobReturn(overrides=filter_overrides(trial.overrides), status=JobStatus.COMPLETED)
-        result.return_value = trial.value
+        result = JobReturn(overrides=trial.overrides, status=JobStatus.COMPLETED)
+        result.return_value = trial.outcome
         results.append(result)
     return results
 
 
 def conclude(returned: JobReturn) -> None:
-    """Inside a job: note a failure in the run's summary, and end this task as failed.
+    """Inside a job: end this task as failed if the trial has failed, or was stopped and not queued again.
 
     Raises:
-        SystemExit: If a signal stopped the trial and the job was not queued again.
-        Exception: What the trial has raised.
+        SystemExit: Then. As a success of ranks other than the first if a signal stopped the trial: the first task that
+            fails ends all, and rank 0 may not have written everything.
     """
-    run_dir = Path(returned.hydra_cfg.hydra.runtime.output_dir)  # type: ignore[union-attr]
-    try:
-        _ = returned.return_value
-    except InterruptedRunError as error:
-        print(f"ssl-lab: {error}", file=sys.stderr)
-        # As a success of the others, since the first that fails ends all, and rank 0 may not have written everything.
-        sys.exit(int(is_first_rank()))
-    except Exception as error:
-        if is_first_rank():
-            update_summary(run_dir, status="failed", error=explain(error))
-        raise
+    status = returned.return_value.status
+    if status == "failed" or (status in ("interrupted", "preempted") and is_first_rank()):
+        sys.exit(1)
+    if status in ("interrupted", "preempted"):
+        sys.exit(0)
