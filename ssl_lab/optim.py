@@ -117,8 +117,13 @@ class SGD(Optim):
     momentum: float = 0.9
 
     def make_optimizer(self, groups: Groups) -> Optimizer:
-        """Fused SGD."""
-        return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, fused=True)
+        """Fused SGD. Its momenta begin at 0, which changes nothing, but it cannot step while some parameters have none yet."""
+        optimizer = torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, fused=True)
+        if self.momentum:
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return optimizer
 
 
 @dataclass(frozen=True, kw_only=True)

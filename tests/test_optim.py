@@ -111,3 +111,19 @@ def test_refuses_senseless_values():
         AdamW(warmup_fraction=1.5)
     with pytest.raises(ValueError, match="no decay 'square'"):
         AdamW(decay="square")
+
+
+def test_sgd_steps_while_a_part_has_no_gradient_yet_and_is_torchs_otherwise():
+    mine, torchs = (nn.ParameterList([nn.Parameter(torch.ones(3)) for _ in range(2)]) for _ in range(2))
+    optimizer, _ = SGD(lr=0.1).build(mine, total_steps=10)
+    reference = torch.optim.SGD(torchs.parameters(), lr=0.1, momentum=0.9, weight_decay=0.0, foreach=False)
+    for group in optimizer.param_groups:
+        group["weight_decay"], group["lr"] = 0.0, 0.1
+    for step in range(4):
+        for parameters in (mine, torchs):
+            for number, parameter in enumerate(parameters):
+                parameter.grad = torch.full((3,), 1.0 + step) if step > 0 or number == 0 else None
+        optimizer.step()
+        reference.step()
+    for ours, theirs in zip(mine, torchs, strict=True):
+        assert torch.allclose(ours, theirs)
