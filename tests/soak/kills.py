@@ -60,13 +60,20 @@ def start(name, run_dir):
 
 
 def finish(name, run_dir):
-    """Run to the end; seconds from the start of the process to the first sign of training, and to the end."""
-    heartbeat, began = run_dir / "heartbeat.json", time.time()
+    """Run to the end; seconds from the start of the process to the end."""
+    began = time.time()
     process = start(name, run_dir)
     output, _ = process.communicate(timeout=1800)
     if process.returncode != 0:
         raise AssertionError(f"{name} ended with {process.returncode} in {run_dir}:\n{output[-3000:]}")
-    return json.loads(heartbeat.read_text())["time"] - began, time.time() - began
+    return time.time() - began
+
+
+def in_peace(name, run_dir):
+    """Train without interruption; seconds from the start to the first sign of training, and to the end."""
+    began = time.time()
+    end = finish(name, run_dir)
+    return json.loads((run_dir / "heartbeat.json").read_text())["time"] - began, end
 
 
 def kill_once(name, run_dir, moments, draw):
@@ -128,7 +135,7 @@ def soak(folder, *, kills, seed, kills_per_run, methods, say=print):
             if len(rows) >= kills:
                 break
             if name not in peace:
-                peace[name] = finish(name, folder / f"{name}_peace")
+                peace[name] = in_peace(name, folder / f"{name}_peace")
                 say(f"{name} in peace: training from {peace[name][0]:.1f} s on, end after {peace[name][1]:.1f} s")
             run_dir = folder / f"{name}_{runs}"
             runs += 1
