@@ -117,7 +117,7 @@ class SGD(Optim):
     momentum: float = 0.9
 
     def make_optimizer(self, groups: Groups) -> Optimizer:
-        """Fused SGD. Its momenta begin at 0, which changes nothing, but it cannot step while some parameters have none yet."""
+        """Fused SGD. Its momenta begin at 0, as they do anyway: it cannot step while some parameters have none."""
         optimizer = torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, fused=True)
         if self.momentum:
             for group in optimizer.param_groups:

@@ -63,7 +63,11 @@ def _hints(target: Any) -> dict[str, Any]:
     try:
         found = pydoc.locate(target) if isinstance(target, str) else None
         return typing.get_type_hints(found.__init__ if inspect.isclass(found) else found)
-    except (TypeError, NameError, AttributeError, pydoc.ErrorDuringImport):
+    except pydoc.ErrorDuringImport as error:  # which wraps signals too
+        if isinstance(error.value, BaseException) and not isinstance(error.value, Exception):
+            raise error.value from None
+        return {}
+    except (TypeError, NameError, AttributeError):
         return {}  # no such path, which Hydra reports, or annotations that cannot be evaluated
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,9 @@ from ssl_lab.cli.errors import explain
 from ssl_lab.cli.paths import config_dir
 from ssl_lab.cli.process import compose_settings, find_device, prepare_process, print_table
 from ssl_lab.cli.ranks import check_processes, named_run, refuse_ranks_in_sweep
-from ssl_lab.cli.resume import begin, is_first_rank, trial_name, with_saved_overrides, without_resumption
+from ssl_lab.cli.resume import begin, trial_name, with_saved_overrides, without_resumption
 from ssl_lab.cli.study import reporter
-from ssl_lab.cli.sweep import Outcome, StoppedSweep, attempt, register_sweepers
+from ssl_lab.cli.sweep import Outcome, attempt, register_sweepers
 from ssl_lab.data.base import DataModule
 from ssl_lab.data.prepare import prepare as write_shards
 from ssl_lab.data.store import write_atomically
@@ -35,7 +36,7 @@ from ssl_lab.engine.bench import Speed
 from ssl_lab.engine.bench import bench as run_bench
 from ssl_lab.engine.lock import lock_run
 from ssl_lab.engine.run_dir import environment, read_json, update_summary, write_json
-from ssl_lab.engine.signals import InterruptedRunError, stop_on_signals
+from ssl_lab.engine.signals import InterruptedRunError, is_first_rank, stop_on_signals
 from ssl_lab.engine.trial import PrunedRunError, ReportObjective
 from ssl_lab.report.compare import run_labels, side_by_side
 from ssl_lab.report.page import write_report
@@ -47,7 +48,7 @@ OmegaConf.register_new_resolver("trial_name", trial_name, replace=True)
 def pretrain(args: list[str]) -> int:
     """``ssl-lab pretrain``: one run, with ``-m`` a sweep, or with ``run=DIR`` what is left of a run."""
     command_line = list(sys.argv)
-    ended: list[Exception] = []
+    ended: list[BaseException] = []
 
     def task(cfg: DictConfig) -> float | None | Outcome:
         sys.argv = command_line  # Lightning starts further DDP ranks from it
@@ -55,7 +56,7 @@ def pretrain(args: list[str]) -> int:
             return attempt(lambda: _run(cfg))
         try:
             return _run(cfg)
-        except Exception as error:
+        except (Exception, InterruptedRunError) as error:
             ended.append(error)  # not for Hydra, which would print more than the message
             return None
 
@@ -67,8 +68,6 @@ def pretrain(args: list[str]) -> int:
     try:
         with named_run(args, sweep="-m" in args or "--multirun" in args):
             hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="pretrain")(task)()
-    except StoppedSweep as stop:
-        raise stop.error from None
     except SystemExit as stop:
         if stop.code != 2:
             raise
@@ -93,7 +92,7 @@ def _run(cfg: DictConfig) -> float | None:
         try:
             return _train(cfg, run_dir, start.checkpoint)
         except Exception as error:
-            if is_first_rank() and not isinstance(error, InterruptedRunError | PrunedRunError):
+            if is_first_rank() and not isinstance(error, PrunedRunError):
                 update_summary(run_dir, status="failed", error=explain(error))
             raise
     finally:
@@ -150,9 +149,10 @@ def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None) -> float | N
             save_every_n_steps=cfg.save_every_n_steps,
             trial=_trial(cfg),
         )
-    except BaseException:
-        if trainer.is_global_zero:
-            write_report(run_dir)
+    except BaseException as error:
+        if trainer.is_global_zero and getattr(error, "status", None) != "preempted":  # then there may be seconds left
+            with suppress(Exception):  # the error is what has to be told
+                write_report(run_dir)
         raise
     value = metrics.get(cfg.objective) if cfg.objective else None
     if trainer.is_global_zero:

@@ -28,9 +28,6 @@ def explain(error: BaseException) -> str:
         return (
             "hydra/launcher=slurm needs hydra-submitit-launcher, which is not installed: pip install 'ssl_lab[slurm]'."
         )
-    if plugin := re.search(r"Could not find 'hydra/(launcher|sweeper)/(\w+)'", text):
-        package = _PLUGINS.get(plugin[2], f"the Hydra plugin that brings the {plugin[1]} {plugin[2]!r}")
-        return f"hydra/{plugin[1]}={plugin[2]} was asked for, but is not installed. Install {package}."
     if missing := re.search(r"Could not find '(\w+)/([\w/]+)'", text):
         return _unknown_choice(missing[1], missing[2])
     if type(error).__name__ == "MissingMandatoryValue":

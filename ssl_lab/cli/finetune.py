@@ -21,8 +21,8 @@ from ssl_lab.cli.ranks import check_processes, refuse_ranks_in_sweep
 from ssl_lab.data.base import DataModule
 from ssl_lab.encoders.text_configs import max_length_of
 from ssl_lab.engine import pretrain as engine
-from ssl_lab.engine.checkpoint import checkpoint_identity, find_checkpoint
-from ssl_lab.engine.run_dir import LAST_CHECKPOINT, read_json, update_summary, write_json
+from ssl_lab.engine.checkpoint import checkpoint_identity, find_checkpoint, has_checkpoint
+from ssl_lab.engine.run_dir import read_json, update_summary, write_json
 from ssl_lab.engine.signals import InterruptedRunError
 from ssl_lab.methods.base import Method
 from ssl_lab.methods.finetune.base import FineTuning
@@ -67,7 +67,7 @@ def finetune(args: list[str]) -> int:
             except InterruptedRunError as error:
                 stopped = str(error).split(" Continue with")[0]
                 raise InterruptedRunError(
-                    f"{stopped} Continue with the same command and run_dir={root} ckpt=last.", error.signal_name
+                    f"{stopped} Continue with the same command and run_dir={root}.", error.signal_name
                 ) from error
         results.append({"start": cell.start, "seed": cell.seed, "run_dir": str(cell.run_dir), **kept})
     if distributed.rank() == 0:
@@ -217,7 +217,7 @@ def _train(
     trainer = config.build_trainer(cfg, run_dir, progress_bar=sys.stdout.isatty())
     check_processes(trainer)
     refuse_ranks_in_sweep(trainer, RunMode.RUN if alone else RunMode.MULTIRUN)
-    checkpoint = run_dir / LAST_CHECKPOINT if resume and (run_dir / LAST_CHECKPOINT).is_file() else None
+    checkpoint = find_checkpoint(run_dir) if resume and has_checkpoint(run_dir) else None
     if trainer.is_global_zero:
         config.save_config(cfg, list(args), datamodule, run_dir, spec=spec)
         update_summary(run_dir, seed=cell.seed, start=cell.start, checkpoint=cfg.select)

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from ssl_lab.engine.signals import InterruptedRunError, requeue, stop_on_signals
+from ssl_lab.engine.signals import InterruptedRunError, is_first_rank, requeue, stop_on_signals
 
 COMMANDS = {
     "pretrain": "pretrain a method:  ssl-lab pretrain experiment=NAME [key=value ...]   (-m for sweeps; run=DIR goes on)",
@@ -68,13 +68,18 @@ def _run(args: list[str]) -> int:
     try:
         return _command(args[0])(args[1:])
     except KeyboardInterrupt:
-        print("ssl-lab: stopped at once by a second Ctrl-C; the last checkpoint is as it was.", file=sys.stderr)
+        print(
+            "ssl-lab: stopped at once by Ctrl-C; the last checkpoint, if there is one, is as it was.", file=sys.stderr
+        )
         return 130
     except BrokenPipeError:
         raise
-    except Exception as error:
-        if isinstance(error, InterruptedRunError):
+    except InterruptedRunError as error:
+        if args[0] != "finetune" or any(arg.startswith("run_dir=") for arg in args):  # else it would begin anew
             requeue(error)
+        print(f"ssl-lab: {error}", file=sys.stderr)
+        return int(is_first_rank())  # the first rank that fails ends all, and rank 0 may still be writing
+    except Exception as error:
         if os.environ.get("SSL_LAB_TRACEBACK"):
             raise
         from ssl_lab.cli.errors import explain

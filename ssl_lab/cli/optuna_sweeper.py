@@ -140,7 +140,12 @@ class OptunaSweeper(Sweeper):
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ValueError(
                 "hydra/sweeper=optuna was started on several ranks, each of which would draw trials of its own. Start one "
-                "process; a launcher such as submitit_slurm starts the ranks of each trial."
+                "process; hydra/launcher=slurm starts the ranks of each trial."
+            )
+        if self.settings.hydra.launcher.get("wait") is False:
+            raise ValueError(
+                "hydra/sweeper=optuna draws trials by what others have reached, but hydra.launcher.wait=false does not wait "
+                "for them. Set hydra.launcher.wait=true."
             )
         if self.settings.objective is None:
             raise ValueError(

@@ -149,15 +149,15 @@ def refuse_ranks_in_sweep(trainer: L.Trainer, mode: RunMode | None, *, launcher:
             f"A sweep in this process cannot start {ranks} ranks itself: each rank would start the whole sweep again. Use "
             "trainer.devices=1, start the sweep with torchrun, or one command per run."
         )
-    if "Submitit" in launcher:
+    if launcher.endswith("SlurmLauncher"):  # which starts the ranks of each trial
         return
     if not launcher.endswith("BasicLauncher") and launcher:
         raise ValueError(
-            f"Each of {ranks} ranks would start all trials by {launcher.rsplit('.', 1)[-1]}. Use hydra/launcher=basic or a "
-            "submitit launcher with as many tasks per node as trainer.devices."
+            f"Each of {ranks} ranks would start all trials by {launcher.rsplit('.', 1)[-1]}. Use hydra/launcher=basic, "
+            "or hydra/launcher=slurm."
         )
-    if not sweeper.endswith("BasicSweeper") and sweeper:
+    if sweeper and not sweeper.endswith("GridSweeper"):
         raise ValueError(
-            f"Each of {ranks} ranks would ask {sweeper.rsplit('.', 1)[-1]} for trials of its own. Use a submitit launcher "
-            "with as many tasks per node as trainer.devices, or trainer.devices=1."
+            f"Each of {ranks} ranks would ask {sweeper.rsplit('.', 1)[-1]} for trials of its own. Use "
+            "hydra/launcher=slurm, or trainer.devices=1."
         )

@@ -12,13 +12,21 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ssl_lab.engine.checkpoint import find_checkpoint
-from ssl_lab.engine.run_dir import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, read_json
+from ssl_lab.engine.checkpoint import find_checkpoint, has_checkpoint
+from ssl_lab.engine.run_dir import read_json
+from ssl_lab.engine.signals import is_first_rank
 
 # Settings that leave the run what it is: where it lies, when it is saved, how it was started.
 NOT_THE_RUN = (
     *("run_dir", "sweep_dir", "ckpt", "resume", "force", "trial"),
-    *("save_every_n_minutes", "save_every_n_steps", "activation_checkpointing"),
+    *(
+        "logger",
+        "data.verify_gib",
+        "data.device_cache_gib",
+        "save_every_n_minutes",
+        "save_every_n_steps",
+        "activation_checkpointing",
+    ),
 )
 _LONGEST_NAME = 120
 
@@ -43,7 +51,8 @@ def begin(cfg: DictConfig, run_dir: Path) -> Start:
     asked = find_checkpoint(run_dir) if cfg.ckpt == "last" else cfg.ckpt and Path(cfg.ckpt)
     if not (run_dir / "config.yaml").is_file():
         return Start(asked)
-    if cfg.resume == "never" and asked is None and is_first_rank():  # others may see what the first has just begun
+    second_life = int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0
+    if cfg.resume == "never" and asked is None and is_first_rank() and not second_life:  # others see what it has begun
         raise ValueError(
             f"{run_dir} holds a run already, and resume=never does not go on with it. Choose another run_dir=."
         )
@@ -54,19 +63,18 @@ def begin(cfg: DictConfig, run_dir: Path) -> Start:
             f"{run_dir} holds a run with other settings: {shown}. Choose another run_dir=, restore them, or go on with the "
             "new ones by force=true."
         )
-    if asked is not None:
+    if asked is not None and (cfg.ckpt == "last" or asked.resolve().is_relative_to(run_dir.resolve())):
         return Start(asked)
     ended = ("finished",) if cfg.trial is None else ("finished", "pruned")
     if not cfg.force and read_json(run_dir / "summary.json").get("status") in ended:
         return Start(finished=True)
-    saved = any((run_dir / path).is_file() for path in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT))
-    return Start(find_checkpoint(run_dir) if saved else None)
+    return Start(find_checkpoint(run_dir) if has_checkpoint(run_dir) else asked)  # what it began from is behind it
 
 
 def differences(before: DictConfig, now: DictConfig) -> list[str]:
     """Settings of two configurations that differ, as ``key: old, now new``."""
     old, new = (_flat(OmegaConf.to_container(cfg, resolve=True)) for cfg in (before, now))
-    keys = [key for key in {**old, **new} if key.split(".")[0] not in NOT_THE_RUN]
+    keys = [key for key in {**old, **new} if not {key, key.split(".")[0]} & set(NOT_THE_RUN)]
     none = "nothing"
     return [
         f"{key}: {old.get(key, none)}, now {new.get(key, none)}"
@@ -120,16 +128,7 @@ def trial_name(overrides: str) -> str:
 
     What would make a long path is cut, and told apart by a digest.
     """
-    name = re.sub(r"[^\w.,=+@-]+", "_", overrides)
-    if len(name) <= _LONGEST_NAME:
+    name = re.sub(r"[^\w.,=+@\[\]-]+", "_", overrides)
+    if len(name) <= _LONGEST_NAME - 9 and name == overrides:
         return name or "default"
     return f"{name[: _LONGEST_NAME - 9]}-{hashlib.sha256(overrides.encode()).hexdigest()[:8]}"
-
-
-def is_first_rank() -> bool:
-    """Whether this process is the one that writes, before ranks know each other."""
-    env = os.environ
-    if "RANK" in env:
-        return int(env["RANK"]) == 0
-    own = ("LOCAL_RANK", "NODE_RANK") if "LOCAL_RANK" in env or "NODE_RANK" in env else ("SLURM_PROCID",)
-    return all(int(env.get(name, 0)) == 0 for name in own)

@@ -16,10 +16,10 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
-from ssl_lab.cli.resume import begin, is_first_rank
+from ssl_lab.cli.resume import begin
 from ssl_lab.cli.sweep import Outcome
 from ssl_lab.engine.run_dir import read_json
-from ssl_lab.engine.signals import InterruptedRunError
+from ssl_lab.engine.signals import InterruptedRunError, is_first_rank
 
 _POLL_SEC = 5.0
 _ENDED = ("finished", "pruned", "failed", "interrupted", "preempted")

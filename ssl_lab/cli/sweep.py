@@ -28,14 +28,6 @@ class FailedTrialsError(RuntimeError):
     """Some trials of a sweep failed; the others are done."""
 
 
-class StoppedSweep(BaseException):  # noqa: N818 - not an error of a trial, at which Hydra would go on with the next
-    """A signal stopped the sweep within a trial that runs in this process."""
-
-    def __init__(self, error: InterruptedRunError) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
 @dataclass(frozen=True)
 class Outcome:
     """What has become of a trial; travels between processes.
@@ -59,7 +51,7 @@ def attempt(run: Callable[[], float | None]) -> Outcome:
     """Run a trial; an error ends it, but not the sweep.
 
     Raises:
-        StoppedSweep: If a signal stopped the run and the sweep is in this process too.
+        InterruptedRunError: If a signal stopped the run and the sweep is in this process too.
     """
     hydra_cfg = HydraConfig.get()
     overrides, run_dir = tuple(hydra_cfg.overrides.task), str(hydra_cfg.runtime.output_dir)
@@ -68,7 +60,7 @@ def attempt(run: Callable[[], float | None]) -> Outcome:
     except InterruptedRunError as error:
         requeue(error)
         if hydra_cfg.launcher._target_.endswith("BasicLauncher"):
-            raise StoppedSweep(error) from error
+            raise
         return Outcome(overrides, run_dir, error.status, error=str(error))
     except PrunedRunError as error:
         print(error)

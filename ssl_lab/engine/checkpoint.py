@@ -45,6 +45,11 @@ def find_checkpoint(run_dir: Path) -> Path:
     return path
 
 
+def has_checkpoint(run_dir: Path) -> bool:
+    """Whether there is anything to go on from."""
+    return any((run_dir / path).is_file() for path in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT))
+
+
 def sound_checkpoint(path: Path) -> Path:
     """``path``, or the run's checkpoint before it if that one is damaged; then with a warning.
 

@@ -137,8 +137,7 @@ def pretrain(
     throughput = Throughput(datamodule)
     heartbeat = Heartbeat(run_dir, throughput)
     guard = StopOnNonFiniteLoss(run_dir)
-    if ckpt_path is not None:
-        ckpt_path = sound_checkpoint(ckpt_path)
+    asked_path, ckpt_path = ckpt_path, ckpt_path and sound_checkpoint(ckpt_path)
     trainer.callbacks += [  # type: ignore[attr-defined]
         Agreement(run_dir, ckpt_path),
         ExactPosition(),
@@ -149,7 +148,13 @@ def pretrain(
         *_watchers(run_dir, datamodule, protocols, every_n_epochs=evaluate_every_n_epochs),
         *([KeepBest(run_dir, keep_best)] if keep_best else []),
         *([trial] if trial else []),
-        SaveCheckpoint(run_dir, guard, every_n_minutes=save_every_n_minutes, every_n_steps=save_every_n_steps),
+        SaveCheckpoint(
+            run_dir,
+            guard,
+            every_n_minutes=save_every_n_minutes,
+            every_n_steps=save_every_n_steps,
+            last_is_damaged=ckpt_path != asked_path,
+        ),
     ]
     trainer.loggers = [MetricsFile(run_dir), *trainer.loggers]
 

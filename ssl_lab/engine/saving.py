@@ -45,6 +45,7 @@ class SaveCheckpoint(Callback):
         guard: Asked before each save, so that a good checkpoint is never overwritten by a bad one.
         every_n_minutes: Time between periodic saves.
         every_n_steps: Batches between periodic saves; None for time alone.
+        last_is_damaged: Whether the run goes on from ``previous.ckpt``, which the damaged one then must not replace.
     """
 
     def __init__(
@@ -54,7 +55,9 @@ class SaveCheckpoint(Callback):
         *,
         every_n_minutes: float = 10.0,
         every_n_steps: int | None = None,
+        last_is_damaged: bool = False,
     ) -> None:
+        self.last_is_damaged = last_is_damaged
         self.run_dir = run_dir
         self.guard = guard
         self.every_n_minutes = every_n_minutes
@@ -107,10 +110,11 @@ class SaveCheckpoint(Callback):
         if due and not stop:
             self._save_after_step(trainer)
         if stop:
-            self._save_after_step(trainer, must=True)
+            saved = self._save_after_step(trainer)
+            state = f"in {self.run_dir / LAST_CHECKPOINT}" if saved else "lost, the checkpoint before stays"
             raise InterruptedRunError(
-                f"{stop} stopped the run at step {step}; its state is in {self.run_dir / LAST_CHECKPOINT}. Continue with "
-                f"ssl-lab pretrain run={self.run_dir}.",
+                f"{stop} stopped the run at step {step}; its state is {state}. Continue with ssl-lab pretrain "
+                f"run={self.run_dir}.",
                 stop,
             )
 
@@ -134,20 +138,27 @@ class SaveCheckpoint(Callback):
         came = [name for name, count in zip(names[1:], total[1:-2], strict=True) if count > 0]
         return (came[0] if came else None), total[-2] > 0
 
-    def _save_after_step(self, trainer: L.Trainer, *, must: bool = False) -> None:
-        """Save with the step's metrics in metrics.csv, which Lightning would log a moment later: nobody logs them again."""
+    def _save_after_step(self, trainer: L.Trainer) -> bool:
+        """Save, with the step's metrics in metrics.csv, which Lightning would log a moment later; whether it went well."""
         trainer._logger_connector.update_train_step_metrics()
         for logger in trainer.loggers:
             if isinstance(logger, MetricsFile):
                 logger.flush()
-        self.save(trainer, must=must)
+        return self.save(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save the final state."""
+        """Save the final state, and stop before the evaluation if a signal came during the last one."""
         self.save(trainer, must=True)
+        came = [name for name in distributed.gather_objects(self._signal) if name is not None]
+        if came:
+            raise InterruptedRunError(
+                f"{came[0]} stopped the run at its end, before it was judged. Continue with ssl-lab pretrain "
+                f"run={self.run_dir}.",
+                came[0],
+            )
 
-    def save(self, trainer: L.Trainer, *, must: bool = False) -> None:
-        """Write beside, flush to the disk, and rename; never weights that are not finite.
+    def save(self, trainer: L.Trainer, *, must: bool = False) -> bool:
+        """Whether it went well: write beside, flush to the disk, and rename; never weights that are not finite.
 
         Raises:
             NonFiniteLossError: If they are not; the last checkpoint stays.
@@ -162,12 +173,13 @@ class SaveCheckpoint(Callback):
                 f"saved. {remedy(trainer)}"
             )
         step = steps_done(trainer)
-        previous = self.run_dir / PREVIOUS_CHECKPOINT if step != self._saved_step else None
+        keep = step != self._saved_step and not self.last_is_damaged
+        previous = self.run_dir / PREVIOUS_CHECKPOINT if keep else None
         reason = _write_checkpoint(trainer, self.run_dir / LAST_CHECKPOINT, previous=previous)
         self._saved_at = time.monotonic()
         if reason is None:
-            self._saved_step = step
-            return
+            self._saved_step, self.last_is_damaged = step, False
+            return True
         message = (
             f"The state of step {step} could not be saved ({reason}); the checkpoint of step {self._saved_step} stays. Make "
             f"room in {self.run_dir}."
@@ -175,6 +187,7 @@ class SaveCheckpoint(Callback):
         if must:
             raise OSError(f"{message} Then continue with ssl-lab pretrain run={self.run_dir}.")
         warnings.warn(message, stacklevel=2)
+        return False
 
 
 class KeepBest(Callback):

@@ -14,8 +14,10 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _WAIT_SEC = 120
 
 
-class InterruptedRunError(RuntimeError):
+class InterruptedRunError(BaseException):
     """A signal asked the run to stop; what had to be saved is saved.
+
+    No ``Exception``, since it may come anywhere, and nothing that expects errors may take it for one of them.
 
     Attributes:
         signal_name: The signal, such as ``SIGTERM``.
@@ -67,15 +69,24 @@ def requeue(stopped: InterruptedRunError) -> None:
         state = _slurm("squeue", "--noheader", f"--jobs={job}", "--format=%T")
         if state.stdout.strip() not in ("RUNNING", "SIGNALING"):
             return
-        if os.environ.get("SLURM_PROCID", "0") == "0":
-            print(f"ssl-lab: {stopped.signal_name}; job {job} is queued again.", flush=True)
+        if is_first_rank():
             if _slurm("scontrol", "requeue", job).returncode != 0:
                 return  # no batch job, or one that must not be started again
+            print(f"ssl-lab: {stopped.signal_name}; job {job} is queued again.", flush=True)
     except (OSError, subprocess.TimeoutExpired):
         return
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     time.sleep(_WAIT_SEC)  # until Slurm ends the job
+
+
+def is_first_rank() -> bool:
+    """Whether this process is the one that writes, before ranks know each other."""
+    env = os.environ
+    if "RANK" in env:
+        return int(env["RANK"]) == 0
+    own = ("LOCAL_RANK", "NODE_RANK") if "LOCAL_RANK" in env or "NODE_RANK" in env else ("SLURM_PROCID",)
+    return all(int(env.get(name, 0)) == 0 for name in own)
 
 
 def slurm_job() -> str | None:

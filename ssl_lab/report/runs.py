@@ -26,7 +26,7 @@ STATUSES = ("running", "finished", "failed", "interrupted", "preempted", "pruned
 STALE_AFTER_SEC = 300.0
 """A run writes its heartbeat about every 30 seconds."""
 _OF_A_RUN = {"checkpoints", "pictures", "tokenizer", "target_tokenizer", "wandb", "tensorboard"}
-_OF_A_SWEEP = ("multirun.yaml", "optimization_results.yaml")
+_OF_A_SWEEP = ("multirun.yaml", "study.lock")
 _NOT_REPEATED = ("run_dir", "sweep_dir", "resume", "force", "ckpt")
 
 

@@ -8,6 +8,7 @@ import torch.distributed as dist
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from ssl_lab.cli.paths import config_dir
 from ssl_lab.cli.ranks import RUN_NAME, check_processes, named_run, refuse_ranks_in_sweep, run_name
 from ssl_lab.cli.resume import is_first_rank
 
@@ -136,9 +137,13 @@ def test_the_name_stands_for_the_time_of_day_in_the_configuration(env):
     assert cfg.run_dir == "runs/noon"
 
 
+def target(choice):
+    return OmegaConf.load(config_dir() / f"hydra/{choice}.yaml")._target_
+
+
 def test_sweeps_of_several_ranks(env):
-    basic, submitit = "hydra._internal.core_plugins.basic_launcher.BasicLauncher", "x.SubmititLauncher"
-    grid, other = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper", "x.OptunaSweeper"
+    basic, slurm = "hydra._internal.core_plugins.basic_launcher.BasicLauncher", target("launcher/slurm")
+    grid, other = target("sweeper/grid"), target("sweeper/optuna")
     ranks = trainer(2, 1)
     refuse_ranks_in_sweep(ranks, RunMode.RUN, launcher=basic, sweeper=grid)
     refuse_ranks_in_sweep(trainer(1, 1), RunMode.MULTIRUN, launcher=basic, sweeper=other)
@@ -148,7 +153,7 @@ def test_sweeps_of_several_ranks(env):
     ranks = trainer(2, 1)
     refuse_ranks_in_sweep(ranks, RunMode.MULTIRUN)
     refuse_ranks_in_sweep(ranks, RunMode.MULTIRUN, launcher=basic, sweeper=grid)
-    refuse_ranks_in_sweep(ranks, RunMode.MULTIRUN, launcher=submitit, sweeper=other)
+    refuse_ranks_in_sweep(ranks, RunMode.MULTIRUN, launcher=slurm, sweeper=other)
     with pytest.raises(ValueError, match="would start all trials by JoblibLauncher"):
         refuse_ranks_in_sweep(ranks, RunMode.MULTIRUN, launcher="x.JoblibLauncher", sweeper=grid)
     with pytest.raises(ValueError, match="would ask OptunaSweeper for trials of its own"):

@@ -208,3 +208,44 @@ def test_usr1_saves_and_the_same_command_goes_on(tmp_path, whole):
     assert stopped["status"] == "preempted"
     stopped_at = step(tmp_path / "run")
     assert stopped_at == stopped["step"] > 4
+
+
+def test_what_a_run_began_from_is_behind_it(whole, tmp_path, capsys):
+    """The same command with ``ckpt=PATH`` goes on with what its directory holds, however often a scheduler starts it."""
+    start = whole / "checkpoints/previous.ckpt"
+    args = [*LENGTH, f"ckpt={start}", f"run_dir={tmp_path / 'run'}"]
+    assert pretrain(*args) == 0
+    assert same(weights(tmp_path / "run"), weights(whole))
+    assert pretrain(*args) == 0
+    assert "has finished before" in capsys.readouterr().out
+
+
+def test_a_damaged_checkpoint_never_replaces_the_good_one(whole, tmp_path):
+    run_dir = copy_of(whole, tmp_path)
+    (run_dir / "checkpoints/last.ckpt").write_bytes(b"torn")
+    args = ["pretrain", f"run={run_dir}", "ckpt=last", "save_every_n_steps=1"]
+    good = weights(run_dir, "previous")
+    with pytest.warns(UserWarning, match="optimizer step 10"):
+        assert main([*args, "trainer.max_steps=11", "force=true"]) == 0
+    assert (step(run_dir), step(run_dir, "previous")) == (11, 10)
+    assert same(weights(run_dir, "previous"), good)
+
+
+def test_a_signal_during_the_last_evaluation_is_not_forgotten(tmp_path, monkeypatch):
+    """It stops the run before the baselines; the same command judges it."""
+    from ssl_lab.engine.pretrain import EvaluateDuringTraining
+
+    evaluate = EvaluateDuringTraining.evaluate
+
+    def slow(self, method):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return evaluate(self, method)
+
+    args = [*SMALL[:4], "evaluation=features", "trainer=smoke", f"run_dir={tmp_path / 'run'}"]
+    monkeypatch.setattr(EvaluateDuringTraining, "evaluate", slow)
+    assert main(["pretrain", *args]) == 1
+    assert summary(tmp_path / "run")["status"] == "preempted"
+    assert not (tmp_path / "run/evaluation.json").exists()
+    monkeypatch.undo()
+    assert main(["pretrain", *args]) == 0
+    assert summary(tmp_path / "run")["status"] == "finished"
