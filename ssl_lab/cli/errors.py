@@ -35,9 +35,9 @@ def explain(error: BaseException) -> str:
     if isinstance(error, MemoryError) or "not enough memory" in text:
         return f"The settings ask for more memory than there is ({text or 'MemoryError'}). Lower sizes and widths."
     kind = type(error)
-    meant_for_users = isinstance(error, ValueError | OSError | RuntimeError) or kind.__module__.startswith(
-        ("hydra", "omegaconf", "lightning")
-    )
+    meant_for_users = isinstance(
+        error, ValueError | OSError | RuntimeError | ImportError
+    ) or kind.__module__.startswith(("hydra", "omegaconf", "lightning"))
     hint = "" if meant_for_users else "\nThis looks like a fault of ours. SSL_LAB_TRACEBACK=1 shows where it happened."
     return (text if meant_for_users else f"{kind.__name__}: {text}") + hint
 

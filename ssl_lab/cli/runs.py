@@ -61,7 +61,7 @@ def _list(args: list[str]) -> int:
     parser.add_argument("--sort", choices=_BY, default="time", help="newest, highest or longest first (default: time)")
     parser.add_argument("--limit", type=int, default=None, metavar="N", help="at most N runs; 0 for all (default: 50)")
     parser.add_argument("--json", action="store_true", help="one JSON array with all that is known, for programs")
-    parsed = parser.parse_args(args)
+    parsed = parser.parse_intermixed_args(args)
     everything = read_runs(parsed.folders or [Path("runs")])
     wanted = [run for run in everything if not parsed.status or run.status in parsed.status]
     wanted.sort(key=_BY[parsed.sort])
@@ -90,7 +90,7 @@ def _best(args: list[str]) -> int:
     parser.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="where to look (default: runs)")
     parser.add_argument("--min", action="store_true", help="the lowest is the best (known for perplexities and such)")
     parser.add_argument("--limit", type=int, default=10, metavar="N", help="at most N runs; 0 for all (default: 10)")
-    parsed = parser.parse_args(args)
+    parsed = parser.parse_intermixed_args(args)
     everything = read_runs(parsed.folders or [Path("runs")])
     lowest = parsed.min or describe(re.sub("^(eval|test|train)/", "", parsed.metric)).better == "lower"
     ranked = rank(everything, parsed.metric, lowest=lowest)

@@ -8,7 +8,8 @@ from typing import Any
 
 from ssl_lab.report.run import Run
 
-_NOT_CHOICES = ("run_dir", "logger")  # differ between any two runs and change nothing
+# Differ between runs and change nothing.
+_NOT_CHOICES = ("run_dir", "sweep_dir", "logger", "ckpt", "resume", "force", "trial", "save_every_n_steps")
 
 
 def run_labels(runs: Sequence[Run]) -> list[str]:

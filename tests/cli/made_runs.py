@@ -28,7 +28,7 @@ def make_run(path, *, status="finished", value=0.9, age=3600.0, beat=None, host=
     started = datetime.fromtimestamp(time.time() - age, UTC).isoformat(timespec="seconds")
     update_summary(path, **{**known, "status": status, "started": started, "step": 200, "epoch": 20, **facts})
     if status == "finished":
-        final = {OBJECTIVE: value, "test/linear/top1": value - 0.01, "test/lm/perplexity": 100 * value}
+        final = {OBJECTIVE: value, "test/linear/top1": value - 0.01, "test/masked/perplexity": 100 * value}
         objective = {"name": OBJECTIVE, "value": value}
         update_summary(path, metrics=final, samples_per_sec=1234.5, wall_time_sec=age / 2, objective=objective)
     if beat is not None:

@@ -140,7 +140,7 @@ def test_values_of_the_wrong_kind_are_no_values(tmp_path, capsys):
 
 
 def test_trials_of_a_sweep_stand_together(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "400")
     for k, place in enumerate(["sweeps/s/lr=1", "x", "sweeps/s/lr=2", "mine/lr=3"]):
         make_run(tmp_path / place, age=100 * (k + 1))
     (tmp_path / "mine/multirun.yaml").touch()
@@ -186,7 +186,7 @@ def test_best(tmp_path, capsys):
     assert main(["runs", "best", "test/linear/top1", str(tmp_path), "--limit", "1"]) == 0
     out = capsys.readouterr().out
     assert "The best one again: ssl-lab pretrain experiment=simclr_digits optim.lr=0.1 'data.root=a b' seed=7\n" in out
-    for args in (["test/linear/top1", "--min"], ["test/lm/perplexity"]):
+    for args in (["test/linear/top1", "--min"], ["test/masked/perplexity"]):
         assert main(["runs", "best", *args, str(tmp_path)]) == 0
         out = capsys.readouterr().out
         assert "lowest first" in out and "again: ssl-lab finetune experiment=simclr_digits seed=3\n" in out

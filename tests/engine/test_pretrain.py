@@ -91,7 +91,14 @@ def test_a_killed_and_resumed_run_ends_with_the_same_weights(tmp_path, batches_b
 def test_a_non_finite_loss_names_the_step_and_keeps_the_good_checkpoint(tmp_path):
     assert ssl_lab(*SMALL, "trainer.max_epochs=1", "run_dir=run", cwd=tmp_path).returncode == 0
     good = weights(tmp_path / "run")
-    again = [*SMALL, "trainer.max_epochs=3", "optim.lr=1e30", "run_dir=run", "save_every_n_minutes=0", "force=true"]
+    again = [
+        *SMALL,
+        "trainer.max_epochs=3",
+        "method.temperature=1e-40",
+        "run_dir=run",
+        "save_every_n_minutes=0",
+        "force=true",
+    ]
     done = ssl_lab(*again, cwd=tmp_path)
     assert done.returncode == 1
     assert "became NaN or infinite at step" in done.stderr

@@ -88,8 +88,7 @@ def kill_once(name, run_dir, moments, draw):
     while not anywhere and process.poll() is None and not heartbeat.is_file():
         time.sleep(0.02)
     try:
-        process.wait(timeout=wait)
-        output = process.stdout.read()
+        output, _ = process.communicate(timeout=wait)
         if process.returncode != 0:
             raise AssertionError(f"{name} failed by itself:\n{output[-3000:]}")
         return None
@@ -100,6 +99,11 @@ def kill_once(name, run_dir, moments, draw):
         raise AssertionError(f"{number.name} left a traceback of {name}:\n{output[-3000:]}")
     moment = f"{wait:.2f} s after {'its start' if anywhere else 'its first batch'}"
     return {"signal": number.name, "moment": moment, "returncode": process.returncode}
+
+
+def has_finished(run_dir):
+    summary = run_dir / "summary.json"
+    return summary.is_file() and json.loads(summary.read_text())["status"] == "finished"
 
 
 def differences(run_dir, peace):
@@ -140,7 +144,7 @@ def soak(folder, *, kills, seed, kills_per_run, methods, say=print):
             run_dir = folder / f"{name}_{runs}"
             runs += 1
             wanted = min(kills_per_run, kills - len(rows))
-            while wanted:
+            while wanted and not has_finished(run_dir):
                 killed = kill_once(name, run_dir, peace[name], draw)
                 if killed is None:
                     break  # it had come to its end; the next run takes the kills that are left
