@@ -126,6 +126,13 @@ class ExactPosition(Callback):
         if "cuda" in states[rank] and torch.cuda.is_available():
             torch.cuda.set_rng_state(states[rank]["cuda"])
 
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        """Give the step that loggers write its number, which Lightning loses by 1 when a run goes on twice."""
+        done = trainer.global_step if pl_module.automatic_optimization else steps_done(trainer) - 1
+        trainer.fit_loop.epoch_loop._batches_that_stepped = done
+
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Store the streams of all ranks and the position."""
         state = {"cpu": torch.get_rng_state()}
