@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from ssl_lab.engine.signals import InterruptedRunError, is_first_rank, requeue, stop_on_signals
+from ssl_lab.engine.signals import InterruptedRunError, is_first_rank, requeue, stop_listening, stop_on_signals
 
 COMMANDS = {
     "pretrain": "pretrain a method:  ssl-lab pretrain experiment=NAME [key=value ...]   (-m for sweeps; run=DIR goes on)",
@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; errors become one message and exit code 1."""
     try:
         code = _run(list(sys.argv[1:] if argv is None else argv))
+        stop_listening()
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # whoever read the output, such as head, has closed it: there is no one to tell

@@ -12,6 +12,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """Ctrl-C; preemption, or the end of a job; some time before a Slurm job's time is over (``--signal=USR1@120``)."""
 
 _WAIT_SEC = 120
+_listening = False
 
 
 class InterruptedRunError(BaseException):
@@ -39,6 +40,8 @@ def stop_on_signals() -> None:
     During training :class:`SaveCheckpoint` takes them over and saves first; this is for the time before and after, in
     which a job that just died would not be started again.
     """
+    global _listening
+    _listening = True
     for number in STOP_SIGNALS[1:]:
         try:
             signal.signal(number, _stop)
@@ -46,7 +49,15 @@ def stop_on_signals() -> None:
             return
 
 
+def stop_listening() -> None:
+    """The work is done: a signal that comes while the process ends has nothing to stop."""
+    global _listening
+    _listening = False
+
+
 def _stop(number: int, frame: FrameType | None) -> None:
+    if not _listening:
+        return
     name = signal.Signals(number).name
     raise InterruptedRunError(
         f"{name} stopped the command outside of training; the last checkpoint, if there is one, is as it was. The same "
