@@ -116,9 +116,9 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(folder, capsys, mon
 
     monkeypatch.setattr(Classification, "training_step", interrupted)
     assert main([*command, "run_dir=parts"]) == 1
-    assert "the same command and run_dir=parts ckpt=last" in capsys.readouterr().err
+    assert "Continue with the same command and run_dir=parts.\n" in capsys.readouterr().err
     monkeypatch.setattr(Classification, "training_step", step)
-    assert main([*command, "run_dir=parts", "ckpt=last"]) == 0
+    assert main([*command, "run_dir=parts"]) == 0
     for seed in (0, 1):
         whole, parts = (
             read_checkpoint(folder / name / f"pretrained/seed_{seed}/checkpoints/last.ckpt")["state_dict"]
