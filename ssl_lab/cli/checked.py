@@ -36,7 +36,7 @@ def check_types(node: Any) -> None:
     """Compare the settings of all objects below a node with the annotations of their constructors.
 
     Raises:
-        ValueError: If one is of another type.
+        ValueError: If one is of another type, or has no value.
     """
     if isinstance(node, ListConfig):
         for place in range(len(node)):
@@ -46,13 +46,13 @@ def check_types(node: Any) -> None:
         return
     hints = _hints(node.get("_target_")) if not OmegaConf.is_missing(node, "_target_") else {}
     for name in node:
+        key = node._get_full_key(name)
         if OmegaConf.is_missing(node, name):
-            continue  # Hydra says so
+            raise ValueError(f"Missing mandatory value: {key}. Give it on the command line as {key}=VALUE.")
         value = node[name]
         check_types(value)
         plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
         if name in hints and not _accepts(hints[name], plain):
-            key = node._get_full_key(name)
             raise ValueError(
                 f"{key} should be {_describe(hints[name])}, found {plain!r}. Set {key} to another value, or leave it out."
             )

@@ -70,7 +70,7 @@ def build_protocols(node: DictConfig | None) -> list[Protocol]:
     Where ``encoder_name`` is not given, it is made of the run's method, its data and a digest of the encoder's weights.
     """
     protocols = []
-    for settings in (node or {}).values():
+    for settings in _parts(node):
         fixed = settings.copy()
         source = fixed.get("encoder")
         if isinstance(source, str):
@@ -117,17 +117,36 @@ def build_trainer(cfg: DictConfig, run_dir: Path, *, progress_bar: bool) -> L.Tr
     plugins: list[Any] = [SyncBatchNormLayers()] if synchronise else []
     if slurm_job() and SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
         plugins.append(SLURMEnvironment(auto_requeue=False))  # SaveCheckpoint saves and requeues
-    loggers = [instantiate(node, _convert_="all") for node in (cfg.logger or {}).values()]
-    return instantiate(settings, _partial_=True, _convert_="all")(  # type: ignore[no-any-return]
-        default_root_dir=str(run_dir),
-        callbacks=[instantiate(node, _convert_="all") for node in (cfg.callbacks or {}).values()],
-        logger=loggers or False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=progress_bar,
-        use_distributed_sampler=False,
-        plugins=plugins,
-    )
+    loggers = [instantiate(node, _convert_="all") for node in _parts(cfg.logger)]
+    callbacks = [instantiate(node, _convert_="all") for node in _parts(cfg.callbacks)]
+    try:
+        return instantiate(settings, _partial_=True, _convert_="all")(  # type: ignore[no-any-return]
+            default_root_dir=str(run_dir),
+            callbacks=callbacks,
+            logger=loggers or False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=progress_bar,
+            use_distributed_sampler=False,
+            plugins=plugins,
+        )
+    except TypeError as error:  # Lightning's word for a value that it does not take
+        raise ValueError(f"Lightning's trainer refuses its settings: {error} Change trainer.*, see --cfg job.") from error
+
+
+def _parts(node: DictConfig | None) -> list[DictConfig]:
+    """The objects that a group of several names; one that was set to null is left out.
+
+    Raises:
+        ValueError: If one is neither.
+    """
+    for name, settings in (node or {}).items():
+        if settings is not None and not isinstance(settings, DictConfig):
+            raise ValueError(
+                f"{node._get_full_key(name)}={settings!r} was asked for, but an object with _target_ belongs there. "  # type: ignore[union-attr]
+                "Set single settings of it, or null to leave it out."
+            )
+    return [settings for settings in (node or {}).values() if settings is not None]
 
 
 def save_config(

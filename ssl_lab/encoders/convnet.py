@@ -19,10 +19,12 @@ class ConvNet(SpatialEncoder):
         widths: Channels of each stage; the last is the embedding's width.
 
     Raises:
-        ValueError: If the image is too small for the number of stages.
+        ValueError: If the image is too small for the number of stages, or there is none.
     """
 
     def __init__(self, spec: DataSpec, *, widths: tuple[int, ...] = (64, 128, 256)) -> None:
+        if not widths:
+            raise ValueError("encoder.widths=[] was asked for. Give the channels of at least one stage.")
         super().__init__(spec, embed_dim=widths[-1])
         if min(spec.shape[1:]) < 2 ** (len(widths) - 1):
             raise ValueError(

@@ -129,9 +129,15 @@ class ExactPosition(Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        """Give the step that loggers write its number, which Lightning loses by 1 when a run goes on twice."""
+        """Mend two counters that Lightning loses by 1 when a run goes on twice, first from the end of an epoch.
+
+        The step that loggers write; and the epochs begun, without which the batches of this one are counted anew, and
+        windows of accumulated gradients with them.
+        """
         done = trainer.global_step if pl_module.automatic_optimization else steps_done(trainer) - 1
         trainer.fit_loop.epoch_loop._batches_that_stepped = done
+        for epochs in (trainer.fit_loop.epoch_progress.total, trainer.fit_loop.epoch_progress.current):
+            epochs.ready = epochs.started = epochs.processed + 1
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Store the streams of all ranks and the position."""
