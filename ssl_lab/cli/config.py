@@ -131,7 +131,9 @@ def build_trainer(cfg: DictConfig, run_dir: Path, *, progress_bar: bool) -> L.Tr
             plugins=plugins,
         )
     except TypeError as error:  # Lightning's word for a value that it does not take
-        raise ValueError(f"Lightning's trainer refuses its settings: {error} Change trainer.*, see --cfg job.") from error
+        raise ValueError(
+            f"Lightning's trainer refuses its settings: {error} Change trainer.*, see --cfg job."
+        ) from error
 
 
 def _parts(node: DictConfig | None) -> list[DictConfig]:

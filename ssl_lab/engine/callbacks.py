@@ -118,6 +118,7 @@ class ExactPosition(Callback):
         """Restore the position in the data; seed or restore the streams."""
         if self._position is not None:
             trainer.train_dataloader.load_state_dict(self._position)  # type: ignore[union-attr]
+        self._number_step(trainer, steps_done(trainer))
         states, rank = self._restored, distributed.rank()
         if states is None or rank >= len(states):
             torch.manual_seed((torch.initial_seed() + rank) % 2**63)
@@ -129,18 +130,23 @@ class ExactPosition(Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        """Mend two counters that Lightning loses by 1 when a run goes on twice, first from the end of an epoch.
+        """Give the step that loggers write its number, which Lightning loses by 1 when a run goes on twice."""
+        self._number_step(trainer, steps_done(trainer) - 1)
 
-        The step that loggers write; and the epochs begun, without which the batches of this one are counted anew, and
-        windows of accumulated gradients with them.
-        """
-        done = trainer.global_step if pl_module.automatic_optimization else steps_done(trainer) - 1
-        trainer.fit_loop.epoch_loop._batches_that_stepped = done
-        for epochs in (trainer.fit_loop.epoch_progress.total, trainer.fit_loop.epoch_progress.current):
-            epochs.ready = epochs.started = epochs.processed + 1
+    @staticmethod
+    def _number_step(trainer: L.Trainer, num_batches: int) -> None:
+        automatic = trainer.lightning_module.automatic_optimization
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step if automatic else num_batches
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Store the streams of all ranks and the position."""
+        """Store the streams of all ranks and the position.
+
+        The batch is over: Lightning counts it later than it saves, and would leave out the end of an epoch, with what is
+        measured there, where the run goes on from its last batch.
+        """
+        for progress in checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"].values():
+            if isinstance(progress, dict):
+                progress["completed"] = progress["processed"]
         state = {"cpu": torch.get_rng_state()}
         if pl_module.device.type == "cuda":
             state["cuda"] = torch.cuda.get_rng_state()

@@ -18,8 +18,8 @@ from ssl_lab.data.store import write_atomically
 class MetricsFile(Logger):
     """One row per logged step in ``run_dir/metrics.csv``, a column per metric, empty where nothing was logged.
 
-    Rows are appended as steps are completed. When a run is resumed, rows from the first step logged again on are
-    replaced.
+    Rows are appended as steps are completed. When a run is resumed, rows after the first step logged again are
+    replaced, and the row of that step is gone on with.
     """
 
     def __init__(self, run_dir: Path) -> None:
@@ -50,7 +50,7 @@ class MetricsFile(Logger):
             self._finish_row()
         if not self._columns:
             self._open(step)
-        self._row = {"step": step, **self._row, **metrics}
+        self._row = {**self._row, "step": step, **metrics}
 
     @rank_zero_only
     def save(self) -> None:
@@ -72,8 +72,10 @@ class MetricsFile(Logger):
         if self.path.is_file():
             whole, end, _ = self.path.read_text().rpartition("\n")  # a process that was killed may leave half a row
             reader = csv.DictReader(io.StringIO(whole + end, newline=""))
-            rows = [row for row in reader if row.get("step") and int(row["step"]) < first_step]
+            rows = [row for row in reader if row.get("step") and int(row["step"]) <= first_step]
             self._columns = list(reader.fieldnames or self._columns)
+            if rows and int(rows[-1]["step"]) == first_step:
+                self._row = {name: value for name, value in rows.pop().items() if value}
         self._rewrite(rows)
 
     def _finish_row(self) -> None:

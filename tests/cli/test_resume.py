@@ -1,5 +1,6 @@
 """What a run directory that holds a run does to the next command: gone on with, left alone, or refused."""
 
+import csv
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from ssl_lab.cli.main import main
 from ssl_lab.cli.resume import trial_name
 from ssl_lab.engine.lock import lock_run
 from ssl_lab.engine.signals import InterruptedRunError, stop_on_signals
+from ssl_lab.methods.vae import VAE
 
 SMALL = [
     *("data.batch_size=64", "encoder.widths=[8,16]", "method.hidden_dim=16", "views@method.views=digits"),
@@ -38,6 +40,12 @@ def step(run_dir, name="last"):
 
 def summary(run_dir):
     return json.loads((run_dir / "summary.json").read_text())
+
+
+def rows(run_dir):
+    """metrics.csv without speeds."""
+    with (run_dir / "metrics.csv").open(newline="") as file:
+        return [{name: row[name] for name in row if not name.startswith("perf/")} for row in csv.DictReader(file)]
 
 
 def same(a, b):
@@ -208,6 +216,32 @@ def test_usr1_saves_and_the_same_command_goes_on(tmp_path, whole):
     assert stopped["status"] == "preempted"
     stopped_at = step(tmp_path / "run")
     assert stopped_at == stopped["step"] > 4
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_a_run_that_stops_at_the_end_of_an_epoch_and_again_loses_nothing(accumulate, tmp_path, monkeypatch):
+    """The epoch's evaluation is made up, and windows of accumulated gradients begin where they would have."""
+    step = VAE.training_step
+    args = [*SMALL[:2], "method=vae", "method.latent_dim=8", "evaluation=label_free", "trainer=cpu"]
+    args += ["callbacks=online_probes", "evaluate_every_n_epochs=1", "trainer.log_every_n_steps=1"]
+    args += [f"trainer.accumulate_grad_batches={accumulate}", "trainer.max_epochs=3"]
+
+    def run(name, stop_at=None):
+        def stopped(self, batch, batch_idx):
+            if stop_at is not None and self.trainer.fit_loop.total_batch_idx + 1 >= stop_at:
+                os.kill(os.getpid(), signal.SIGUSR1)
+            return step(self, batch, batch_idx)
+
+        monkeypatch.setattr(VAE, "training_step", stopped)
+        return main(["pretrain", *args, f"run_dir={tmp_path / name}"])
+
+    assert run("whole") == 0
+    per_epoch = summary(tmp_path / "whole")["step"] // 3
+    for stop_at in (per_epoch, per_epoch + 1, per_epoch + 5, 2 * per_epoch, 3 * per_epoch):
+        assert run("parts", stop_at) == 1
+    assert run("parts") == 0
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    assert rows(tmp_path / "whole") == rows(tmp_path / "parts")
 
 
 def test_what_a_run_began_from_is_behind_it(whole, tmp_path, capsys):
