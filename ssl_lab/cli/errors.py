@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import traceback
 
 _PLUGINS = {"joblib": "hydra-joblib-launcher: pip install 'ssl_lab[sweep]'"}
 """What brings a launcher or sweeper that is not part of Hydra."""
@@ -28,6 +29,8 @@ def explain(error: BaseException) -> str:
         return (
             "hydra/launcher=slurm needs hydra-submitit-launcher, which is not installed: pip install 'ssl_lab[slurm]'."
         )
+    if isinstance(error, AssertionError) and not text and _raised_in(error).startswith("hydra."):
+        return "Hydra cannot read a setting of the command line. Settings have the form key=value, see --cfg job."
     if missing := re.search(r"Could not find '(\w+)/([\w/]+)'", text):
         return _unknown_choice(missing[1], missing[2])
     if type(error).__name__ == "MissingMandatoryValue":
@@ -40,6 +43,12 @@ def explain(error: BaseException) -> str:
     ) or kind.__module__.startswith(("hydra", "omegaconf", "lightning"))
     hint = "" if meant_for_users else "\nThis looks like a fault of ours. SSL_LAB_TRACEBACK=1 shows where it happened."
     return (text if meant_for_users else f"{kind.__name__}: {text}") + hint
+
+
+def _raised_in(error: BaseException) -> str:
+    """The module in which it was raised."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return str(frames[-1][0].f_globals.get("__name__", "")) if frames else ""
 
 
 def _suggest(key: str) -> str:

@@ -79,6 +79,7 @@ def test_tab_completes(line, expected):
         (["pretrain", "trainer.devices=abc"], "Lightning's trainer refuses its settings: `devices`"),
         (["pretrain", "evaluation=features", "evaluation.knn=abc"], "an object with _target_ belongs there"),
         (["pretrain", "encoder.widths=[]"], "at least one stage"),
+        (["pretrain", "+="], "have the form key=value"),
         (["pretrain", "ckpt=last"], "No checkpoint at"),
         (["evaluate", "run=nowhere"], "is no run directory"),
         (["evaluate"], "needs run"),

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import torch
 
-COMMAND = [sys.executable, "-m", "ssl_lab.cli.main", "pretrain", "trainer=cpu", "evaluate_every_n_epochs=20"]
+COMMAND = [sys.executable, "-m", "ssl_lab.cli.main", "pretrain", "trainer=cpu", "evaluate_every_n_epochs=3"]
 COMMAND += ["save_every_n_steps=7", "trainer.log_every_n_steps=1"]
 SMALL_IMAGES = ["data=digits", "encoder=convnet", "encoder.widths=[8,16]", "data.batch_size=64"]
 VIEWS = [*SMALL_IMAGES, "views@method.views=digits", "evaluation=none", "method.hidden_dim=32"]
@@ -41,7 +41,12 @@ METHODS = {
         ),
         *("trainer.max_epochs=-1", "trainer.max_steps=150"),
     ],
-    "vae": ["method=vae", *SMALL_IMAGES, "method.latent_dim=8", "evaluation=none", "trainer.max_epochs=15"],
+    "vae": [
+        "method=vae",
+        *SMALL_IMAGES,
+        "method.latent_dim=8",
+        *("evaluation=none", "trainer.max_epochs=15", "trainer.accumulate_grad_batches=4"),
+    ],
     "gan": ["experiment=gan_digits", "data.batch_size=64", "evaluation=none", "trainer.max_epochs=8"],
 }
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
