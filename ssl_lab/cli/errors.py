@@ -6,7 +6,10 @@ import difflib
 import re
 import traceback
 
-_PLUGINS = {"joblib": "hydra-joblib-launcher: pip install 'ssl_lab[sweep]'"}
+_PLUGINS = {
+    "joblib": "hydra-joblib-launcher: pip install 'ssl_lab[sweep]'",
+    "ray": "hydra-ray-launcher: pip install 'ssl_lab[ray]'",
+}
 """What brings a launcher or sweeper that is not part of Hydra."""
 
 

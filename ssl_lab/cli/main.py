@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; errors become one message and exit code 1."""
     try:
         code = _run(list(sys.argv[1:] if argv is None else argv))
-        stop_listening()
+        stop_listening(process_ends=argv is None)
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # whoever read the output, such as head, has closed it: there is no one to tell

@@ -49,9 +49,16 @@ def stop_on_signals() -> None:
             return
 
 
-def stop_listening() -> None:
-    """The work is done: a signal that comes while the process ends has nothing to stop."""
+def stop_listening(*, process_ends: bool) -> None:
+    """The work is done: a signal that comes now has nothing to stop.
+
+    Args:
+        process_ends: Ignore them from now on, as Python gives up its handlers before the process is gone.
+    """
     global _listening
+    if _listening and process_ends:
+        for number in STOP_SIGNALS[1:]:
+            signal.signal(number, signal.SIG_IGN)
     _listening = False
 
 
