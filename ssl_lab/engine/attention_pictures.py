@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -36,29 +37,34 @@ def image_attention(encoder: Encoder, batch: Batch) -> ImageGrid | None:
 
 
 def _overlay(x: Tensor, weights: Tensor) -> Tensor:
-    """Grey images (B, 3, H, W) in the colours of weights (B, h, w), each scaled to its own largest."""
+    """Grey images (B, 3, H, W) in the colours of weights (B, h, w), each from its own smallest to its own largest."""
     weights = F.interpolate(weights[:, None], x.shape[2:], mode="bilinear")[:, 0]
-    colours = colormaps["inferno"]((weights / weights.amax((1, 2), keepdim=True)).numpy())[..., :3]
-    return 0.35 * x + 0.65 * torch.from_numpy(colours).permute(0, 3, 1, 2).float()
+    least, most = weights.amin((1, 2), keepdim=True), weights.amax((1, 2), keepdim=True)
+    colours = colormaps["inferno"](((weights - least) / (most - least).clamp(min=1e-12)).numpy())[..., :3]
+    return 0.25 * x + 0.75 * torch.from_numpy(colours).permute(0, 3, 1, 2).float()
 
 
-def text_attention(encoder: Encoder, batch: Batch, tokens: list[str | None]) -> np.ndarray[Any, Any] | None:
-    """Who looks at whom in the first text of a batch, a map for each of a few heads; None without a text transformer.
+def text_attention(
+    encoder: Encoder, batch: Batch, pieces: Callable[[list[int]], list[str | None]]
+) -> np.ndarray[Any, Any] | None:
+    """Who looks at whom at the beginning of a text, a map for each of a few heads; None without a text transformer.
 
     Args:
         encoder: The encoder.
-        batch: Texts.
-        tokens: Those of the first text; the first few are shown.
+        batch: Texts, of which the one with the most different tokens there is shown.
+        pieces: Tokens of ids.
     """
-    weights = token_attention(encoder, {name: column[:1] for name, column in batch.items()})
+    ids, mask = batch["input_ids"][:, :NUM_TOKENS], batch["attention_mask"]
+    row = max(range(len(ids)), key=lambda k: len(set(ids[k].tolist())))
+    weights = token_attention(encoder, {name: column[row : row + 1] for name, column in batch.items()})
     if weights is None:
         return None
-    tokens = tokens[: min(NUM_TOKENS, int(batch["attention_mask"][0].sum()))]
+    tokens = pieces(ids[row, : int(mask[row].sum())].tolist())
     size, num_heads = len(tokens), min(4, weights.shape[1])
     figure = Figure(figsize=(11, 5.8 * -(-num_heads // 2)), layout="constrained")
     for head in range(num_heads):
         axes = figure.add_subplot(-(-num_heads // 2), 2, head + 1)
-        shown = axes.imshow(weights[0, head, :size, :size].cpu(), cmap="viridis", vmin=0)
+        shown = axes.imshow(weights[0, head, :size, :size].cpu(), cmap="viridis")
         axes.set_title(f"last block, head {head + 1}", fontsize=11)
         axes.set_xticks(range(size), [str(token) for token in tokens], rotation=90, fontsize=9)
         axes.set_yticks(range(size), [str(token) for token in tokens], fontsize=9)

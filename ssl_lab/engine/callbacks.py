@@ -168,7 +168,9 @@ class Throughput(Callback):
 
     ``perf/mfu`` is the share of the device's peak that the operations of an interval's steps take, counted by torch in the
     first step. ``perf/memory_gib`` is the most main memory that the process has held so far, ``perf/gpu_memory_gib`` the
-    most that tensors have held on its GPU. For text also ``perf/tokens_per_sec`` without padding, counted on the device and read at the end of an interval. Beside
+    most that tensors have held on its GPU.
+
+    For text also ``perf/tokens_per_sec`` without padding, counted on the device and read at the end of an interval. Beside
     them stand the data module's own figures, such as ``data/padding_share``.
     Time between epochs, which evaluation and pictures take, counts neither as training nor as waiting.
     """
@@ -237,7 +239,8 @@ class Throughput(Callback):
                 pl_module.log("perf/mfu", num_operations / elapsed / self._peak_flops)
             pl_module.log_dict({**_memory(pl_module.device), **self._data_metrics})
             pl_module.log("optim/lr", trainer.optimizers[0].param_groups[0]["lr"])
-            self._window_start, self._window_samples, self._window_elements, self._waited = now, 0, 0, 0.0
+            self._window_start, self._waited = now, 0.0
+            self._window_samples = self._window_elements = 0
 
 
 def _memory(device: torch.device) -> dict[str, float]:

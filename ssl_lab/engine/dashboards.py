@@ -16,7 +16,7 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 from torch import Tensor
@@ -25,8 +25,7 @@ from ssl_lab.data.store import write_atomically
 from ssl_lab.engine.run_dir import LAST_CHECKPOINT
 from ssl_lab.types import Encoder
 
-_INIT_TIMEOUT_SEC = 30.0
-_FINISH_TIMEOUT_SEC = 60.0
+_TIMEOUT_SEC = 30.0  # for W&B to begin, and to upload the rest at the end
 
 
 class Dashboard(Logger):
@@ -101,20 +100,21 @@ class Dashboard(Logger):
     def finish(self, *, failed: bool) -> None:
         """Write out what the logger still holds, and end the W&B run, so that a sweep's next trial gets its own."""
         if isinstance(self.logger, WandbLogger):
-            self._try(_finish_wandb, failed)
+            self._try(_finish_wandb, failed, at_last=True)
         else:
-            self._try(self.logger.finalize, "failed" if failed else "success")
+            self._try(self.logger.finalize, "failed" if failed else "success", at_last=True)
 
-    def _try(self, action: Callable[..., Any], *args: Any) -> None:
-        if self._failed:
+    def _try(self, action: Callable[..., Any], *args: Any, at_last: bool = False) -> None:
+        if self._failed and not at_last:
             return
         try:
             action(*args)
         except Exception as error:
+            if self._failed:
+                return
             self._failed = True
-            reason = str(error).strip() or type(error).__name__
             warnings.warn(
-                f"{type(self.logger).__name__} failed ({reason}) and gets nothing more. The run goes on; metrics.csv and "
+                f"{type(self.logger).__name__} failed ({_reason(error)}) and gets nothing more. The run goes on; metrics.csv and "
                 "pictures/ in the run directory stay complete.",
                 stacklevel=1,
             )
@@ -133,8 +133,9 @@ def dashboards(trainer: L.Trainer) -> list[Dashboard]:
 class WeightsAndBiases(WandbLogger):
     """Weights & Biases in the run directory: online if a key is known and the service answers, else offline.
 
-    It never asks a question, and waits for the service no longer than half a minute at the start and a minute at the end;
-    what is not uploaded by then stays in the run directory for ``wandb sync``. A run that is gone on with keeps its id.
+    It never asks a question, and waits for the service no longer than half a minute at the start and at the end
+    (``SSL_LAB_WANDB_TIMEOUT_SEC``); what is not uploaded by then stays in the run directory for ``wandb sync``. A run that is
+    gone on with keeps its id.
 
     Args:
         run_dir: The run directory.
@@ -155,6 +156,7 @@ class WeightsAndBiases(WandbLogger):
     ) -> None:
         import wandb
 
+        timeout = float(os.environ.get("SSL_LAB_WANDB_TIMEOUT_SEC", _TIMEOUT_SEC))
         self.run_dir = Path(run_dir)
         self.artifacts = artifacts
         super().__init__(
@@ -165,7 +167,7 @@ class WeightsAndBiases(WandbLogger):
             group=group,
             tags=tags or [],
             settings=wandb.Settings(
-                silent=True, init_timeout=_INIT_TIMEOUT_SEC, finish_timeout=_FINISH_TIMEOUT_SEC, console="off"
+                silent=True, init_timeout=timeout, finish_timeout=timeout, finish_timeout_raises=True, console="off"
             ),
         )
         self._wandb_init.pop("anonymous", None)  # of which W&B says that it has no effect
@@ -174,27 +176,36 @@ class WeightsAndBiases(WandbLogger):
 
     @property
     def _sync(self) -> str:
-        return f"wandb sync {self.run_dir}/wandb/*run-*"
+        return f"wandb sync {self.run_dir}/wandb/offline-run-*"
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
         """The W&B run; started offline if the service cannot be reached."""
         if self._experiment is None:
-            if "WANDB_RUN_ID" not in os.environ:  # which a sweep's agent sets
-                self._wandb_init["id"] = _run_id(self.run_dir / "wandb" / "id.txt")
+            self._take_id()
             if not self._offline:
                 try:
                     return super().experiment
                 except Exception as error:
-                    reason = str(error).strip() or type(error).__name__
                     warnings.warn(
-                        f"W&B cannot be reached ({reason}) and goes offline. Upload later with: {self._sync}",
+                        f"W&B cannot be reached ({_reason(error)}) and goes offline. Upload later with: {self._sync}",
                         stacklevel=1,
                     )
                     self._offline = True
                     self._wandb_init["mode"] = "offline"
+                    self._take_id(new=True)  # the other one is taken until the process ends
         return super().experiment
+
+    def _take_id(self, *, new: bool = False) -> None:
+        """The id that ``wandb/id.txt`` holds, and on request or at first a new one; an agent's, if there is one."""
+        if "WANDB_RUN_ID" in os.environ:
+            return
+        path = self.run_dir / "wandb" / "id.txt"
+        if new or not path.is_file():
+            proposed = secrets.token_hex(4).encode()
+            write_atomically(path, lambda temporary: temporary.write_bytes(proposed) and None)
+        self._wandb_init["id"] = path.read_text()
 
     def upload(self, run_dir: Path, encoder: Encoder) -> None:
         """The last checkpoint and the encoder's weights, as artifacts of type ``model``."""
@@ -214,7 +225,11 @@ def _finish_wandb(failed: bool) -> None:
     import wandb
 
     if wandb.run is not None:
-        wandb.finish(exit_code=int(failed))
+        folder = Path(wandb.run.dir).parent
+        try:
+            wandb.finish(exit_code=int(failed))
+        except TimeoutError:
+            raise TimeoutError(f"not all is uploaded; do it later with: wandb sync {folder}") from None
 
 
 def _has_key() -> bool:
@@ -225,9 +240,5 @@ def _has_key() -> bool:
     return path.is_file() and host in path.read_text()
 
 
-def _run_id(path: Path) -> str:
-    """The id in a file, which is written at first."""
-    if not path.is_file():
-        new = secrets.token_hex(4)
-        write_atomically(path, lambda temporary: temporary.write_text(new))
-    return path.read_text()
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

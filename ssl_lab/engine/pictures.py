@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,8 @@ class PicturesDuringTraining(Callback):
         if "image" in batch:
             found["attention"] = method.in_eval_mode(image_attention)(method.encoder, batch)
         elif "input_ids" in batch:
-            tokens = _pieces(batch["input_ids"][0].tolist(), self.datamodule)
-            found["attention"] = method.in_eval_mode(text_attention)(method.encoder, batch, tokens)
+            pieces = partial(_pieces, datamodule=self.datamodule)
+            found["attention"] = method.in_eval_mode(text_attention)(method.encoder, batch, pieces)
         return {name: picture for name, picture in found.items() if picture is not None}
 
     def _show(self, trainer: L.Trainer, name: str, picture: Any) -> None:

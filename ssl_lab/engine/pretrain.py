@@ -79,7 +79,8 @@ class EvaluateDuringTraining(Callback):
             metrics = self.evaluate(gathered(trainer, pl_module))
             pl_module.log_dict(metrics)
             self.step = steps_done(trainer)
-            LOG.info("step %d: %s", self.step, ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+            found = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+            LOG.info("step %d: %s", self.step, found or "not evaluated")
 
     def evaluate(self, method: Method) -> dict[str, float]:
         """Metrics of the validation split by name, ``eval/<protocol>/<metric>``."""
