@@ -17,7 +17,9 @@ SWEEP = Path(__file__).parents[2] / "docs/examples/wandb_sweep.yaml"
 def test_an_agents_command_composes(monkeypatch):
     sweep = yaml.safe_load(SWEEP.read_text())
     assert sweep["method"] in ("grid", "random", "bayes") and sweep["metric"]["goal"] == "maximize"
-    drawn = {name: {"value": (space.get("values") or [space.get("min")])[0]} for name, space in sweep["parameters"].items()}
+    drawn = {
+        name: {"value": (space.get("values") or [space.get("min")])[0]} for name, space in sweep["parameters"].items()
+    }
     macros = create_sweep_command_args({"args": drawn})
     command = []
     for part in create_sweep_command(list(sweep["command"])):  # as the agent does it
