@@ -2,8 +2,8 @@
 
     python benchmarks/observing.py --json benchmarks/results/observing.json
 
-SimCLR on digits with a round of pictures every 25 epochs (100 steps), as the experiment has it: 204 steps with two rounds, W&B
-offline. Evaluation is left out.
+SimCLR on digits with a round of pictures every 25 epochs (100 steps), as the experiment has it: 204 steps with two
+rounds, W&B offline. Evaluation is left out.
 """
 
 import argparse

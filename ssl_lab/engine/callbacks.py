@@ -217,8 +217,8 @@ class Throughput(Callback):
     ) -> None:
         """Log at the end of each interval."""
         count = len(batch["index"]) * distributed.world_size()
-        if num_operations := self._flops.stop():
-            self._flops_per_element = num_operations / num_elements(batch)
+        if counted := self._flops.stop():
+            self._flops_per_element = counted / num_elements(batch)
         self._window_elements += num_elements(batch)
         self.num_samples += count
         self._window_samples += count

@@ -21,7 +21,6 @@ from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 from torch import Tensor
 
-from ssl_lab.data.store import write_atomically
 from ssl_lab.engine.run_dir import LAST_CHECKPOINT
 from ssl_lab.types import Encoder
 
@@ -114,8 +113,8 @@ class Dashboard(Logger):
                 return
             self._failed = True
             warnings.warn(
-                f"{type(self.logger).__name__} failed ({_reason(error)}) and gets nothing more. The run goes on; metrics.csv and "
-                "pictures/ in the run directory stay complete.",
+                f"{type(self.logger).__name__} failed ({_reason(error)}) and gets nothing more. The run goes on; "
+                "metrics.csv and pictures/ in the run directory stay complete.",
                 stacklevel=1,
             )
 
@@ -203,8 +202,8 @@ class WeightsAndBiases(WandbLogger):
             return
         path = self.run_dir / "wandb" / "id.txt"
         if new or not path.is_file():
-            proposed = secrets.token_hex(4).encode()
-            write_atomically(path, lambda temporary: temporary.write_bytes(proposed) and None)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(secrets.token_hex(4))
         self._wandb_init["id"] = path.read_text()
 
     def upload(self, run_dir: Path, encoder: Encoder) -> None:

@@ -191,6 +191,9 @@ def test_wandb_keeps_the_id_of_a_run_that_is_gone_on_with(tmp_path, monkeypatch)
     assert found == {((tmp_path / "wandb/id.txt").read_text(), "sweep", "simclr")}
 
 
+WEBGL = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
+
+
 @pytest.mark.slow
 def test_tensorboard_shows_scalars_pictures_and_the_projector_in_a_browser(both):
     sync_api = pytest.importorskip("playwright.sync_api")
@@ -205,7 +208,7 @@ def test_tensorboard_shows_scalars_pictures_and_the_projector_in_a_browser(both)
     try:
         wait_for(port)
         with sync_api.sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
+            browser = playwright.chromium.launch(executable_path=browser_path, args=WEBGL)
             page = browser.new_page(viewport={"width": 1400, "height": 2000})
             page.set_default_timeout(60_000)
             for tab, shown in {"timeseries": "eval/knn", "images": "pictures/attention", "projector": "449"}.items():
