@@ -4,8 +4,8 @@
 
 Each method is trained once in peace. Then the same command runs in a new directory and is killed again and again, a third of
 the times at any moment from its start on, otherwise at a moment of its training; after a given number of kills it is left
-to finish. Weights, optimizers, random streams, position in the data and all that was logged but speeds must equal those of the
-run in peace, bit by bit. Signals, moments and seeds are printed.
+to finish. Weights, optimizers, random streams, position in the data and all that was logged but speeds must equal those
+of the run in peace, bit by bit. Signals, moments and seeds are printed.
 """
 
 import argparse
