@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,9 @@ class MetricsFile(Logger):
         self.path = run_dir / "metrics.csv"
         self._columns: list[str] = []
         self._row: dict[str, Any] = {}
+        self._row_start: int | None = None  # where the row lies in the file, if it is there already
         self._waiting: list[dict[str, Any]] = []  # finished rows that could not be written
-        self._size = 0  # bytes of finished rows in the file
-        self._told = False
+        self._told = False  # that they could not
 
     @property
     def name(self) -> str:
@@ -68,8 +67,7 @@ class MetricsFile(Logger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Write the last row."""
-        if self._row:
-            self._finish_row()
+        self._finish_row()
 
     def _open(self, first_step: int) -> None:
         self._columns = ["step", "epoch"]
@@ -79,53 +77,58 @@ class MetricsFile(Logger):
             reader = csv.DictReader(io.StringIO(whole + end, newline=""))
             rows = [row for row in reader if row.get("step") and int(row["step"]) <= first_step]
             self._columns = list(reader.fieldnames or self._columns)
-            if rows and int(rows[-1]["step"]) == first_step:
-                self._row = {name: value for name, value in rows.pop().items() if value}
         self._rewrite(rows)
+        if rows and int(rows[-1]["step"]) == first_step:
+            self._row = {name: value for name, value in rows[-1].items() if value}
+            self._row_start = self.path.stat().st_size - len(self._line(rows[-1]))
 
     def _finish_row(self) -> None:
-        if not self._write_row():
+        if self._row and not self._write_row():
             self._waiting.append(self._row)
         else:
-            self._size = self.path.stat().st_size
+            self._row_start = None
         self._row = {}
 
     def _write_row(self) -> bool:
-        """Write the row behind those that are finished, and whether that went well."""
+        """Write the row at the end of the file, behind those that wait, and whether that went well.
+
+        In one go over what was there of it: a kill may come at any moment.
+        """
         try:
-            self._add_columns()
-            self._cut()
-            with self.path.open("a", newline="") as file:
-                writer = csv.DictWriter(file, self._columns)
-                writer.writerows(self._waiting)
-                file.flush()
-                size = file.tell()
-                writer.writerow(self._row)
+            self._write()
         except OSError as error:
             if not self._told:
-                self._told = True
                 warnings.warn(f"{self.path} cannot be written ({error}); its rows wait for room there.", stacklevel=1)
+            self._told = True
             return False
-        self._size, self._waiting, self._told = size, [], False
+        self._waiting, self._told = [], False
         return True
 
-    def _cut(self) -> None:
-        """Take away what was written of a row that is not finished."""
-        if self.path.stat().st_size != self._size:
-            os.truncate(self.path, self._size)
-
-    def _add_columns(self) -> None:
-        before = self._columns
-        self._columns = list(dict.fromkeys([*before, *(name for row in (*self._waiting, self._row) for name in row)]))
+    def _write(self) -> None:
+        if self._row_start is None:
+            self._row_start = self.path.stat().st_size
+        before, rows = self._columns, [*self._waiting, self._row]
+        self._columns = list(dict.fromkeys([*before, *(name for row in rows for name in row)]))
         if self._columns != before:
             try:
-                self._cut()
-                with self.path.open(newline="") as file:
-                    rows = list(csv.DictReader(file))
-                self._rewrite(rows)
+                finished = self.path.read_bytes()[: self._row_start].decode()
+                self._rewrite([*csv.DictReader(io.StringIO(finished, newline="")), *rows])
             except OSError:
                 self._columns = before
                 raise
+            self._row_start = self.path.stat().st_size - len(self._line(self._row))
+            return
+        waiting = b"".join(map(self._line, self._waiting))
+        with self.path.open("r+b") as file:
+            file.seek(self._row_start)
+            file.write(waiting + self._line(self._row))
+            file.truncate()
+        self._row_start += len(waiting)
+
+    def _line(self, row: dict[str, Any]) -> bytes:
+        line = io.StringIO()
+        csv.DictWriter(line, self._columns).writerow(row)
+        return line.getvalue().encode()
 
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
         def write(path: Path) -> None:
@@ -135,4 +138,3 @@ class MetricsFile(Logger):
                 writer.writerows(rows)
 
         write_atomically(self.path, write)
-        self._size = self.path.stat().st_size
