@@ -10,7 +10,7 @@ from typing import Any
 
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from ssl_lab.encoders.resnet import SMALL_IMAGE, ResNet
@@ -78,7 +78,8 @@ def write_for_timm(encoder: Encoder, folder: Path) -> None:
         ValueError: If timm has no such architecture, or its model gives other features.
     """
     model, spec = for_timm(encoder), encoder.spec
-    save_file({name: tensor.cpu().contiguous() for name, tensor in model.weights.items()}, folder / "model.safetensors")
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.weights.items()}
+    (folder / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
     config = {
         "architecture": model.architecture,
         "num_classes": 0,
