@@ -26,7 +26,7 @@ from ssl_lab.engine.export import (
     write_image_processor,
     write_tokenizer,
 )
-from ssl_lab.engine.export_graph import features_of, write_graph
+from ssl_lab.engine.export_graph import export_program, features_of, require_onnx, write_graph
 from ssl_lab.engine.export_timm import write_for_timm
 from ssl_lab.methods.base import Method
 from ssl_lab.report.model_card import Exported, model_card
@@ -49,7 +49,9 @@ def export(args: list[str]) -> int:
     if cfg.format not in FORMATS:
         raise ValueError(f"There is no format {cfg.format!r}. Choose format= from {', '.join(FORMATS)}.")
     if cfg.private and cfg.push_to_hub is None:
-        raise ValueError("private=true is said of a repository on the hub. Give push_to_hub=USER/NAME, or leave it out.")
+        raise ValueError(
+            "private=true is said of a repository on the hub. Give push_to_hub=USER/NAME, or leave it out."
+        )
     if cfg.push_to_hub is not None:
         hub.check_hub(cfg.push_to_hub)
     run_dir, out = Path(cfg.run), Path(cfg.out)
@@ -119,10 +121,13 @@ def _writer(method: Method, spec: DataSpec, run_dir: Path, format: str) -> tuple
         return lambda folder: write_for_timm(part, folder), Exported(
             architecture=type(part).__name__, loader="timm.create_model", num_parameters=num_parameters, **facts
         )
+    if format == "onnx":
+        require_onnx()
     features = features_of(method)
+    program = export_program(features, spec)
 
     def write_as_graph(folder: Path) -> None:
-        write_graph(features, spec, folder, kind=format)
+        write_graph(program, features, spec, folder, kind=format)
         write_texts(folder)
         (folder / "config.json").write_text(json.dumps(_inputs(spec, format), indent=2) + "\n", encoding="utf-8")
 

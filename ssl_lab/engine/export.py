@@ -12,7 +12,14 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerFast, T5EncoderModel, ViTConfig, ViTImageProcessor, ViTModel
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    T5EncoderModel,
+    ViTConfig,
+    ViTImageProcessor,
+    ViTModel,
+)
 from transformers.models.t5.modeling_t5 import T5Stack
 
 from ssl_lab.encoders.text_transformer import TextTransformer
@@ -62,7 +69,9 @@ def is_whole(method: Method) -> bool:
 
 
 @torch.no_grad()
-def check_features(load: Callable[[], Callable[[Batch], Tensor]], wanted: Callable[[Batch], Tensor], spec: DataSpec) -> None:
+def check_features(
+    load: Callable[[], Callable[[Batch], Tensor]], wanted: Callable[[Batch], Tensor], spec: DataSpec
+) -> None:
     """Load what was written, and compare its features of random inputs with the run's, in batches of several sizes.
 
     Raises:

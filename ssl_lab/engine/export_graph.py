@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrize
+from torch.onnx.errors import OnnxExporterError
 
+from ssl_lab.encoders.dual import DualEncoder
 from ssl_lab.engine.export import check_features, is_whole, sample_batch
 from ssl_lab.methods.base import Method
 from ssl_lab.types import Batch, DataSpec
@@ -49,11 +51,11 @@ def features_of(method: Method) -> Features:
         if parametrize.is_parametrized(layer):  # spectral normalisation: the weight itself is enough
             for name in list(layer.parametrizations):  # type: ignore[arg-type]
                 parametrize.remove_parametrizations(layer, name)
-    if is_whole(method):
-        part = encoder.image if spec.modality == "image_text" else encoder  # what a DualEncoder's features come from
-        assert isinstance(part, nn.Module)
-        return Features(part, encoder.embed, names)
-    return Features(method, method.represent, names)
+    method.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # which torch.export saves whole
+    if not is_whole(method):
+        return Features(method, method.represent, names)
+    part = encoder.image if isinstance(encoder, DualEncoder) else encoder
+    return Features(part, encoder.embed, names)
 
 
 def export_program(features: Features, spec: DataSpec) -> ExportedProgram:
@@ -63,37 +65,51 @@ def export_program(features: Features, spec: DataSpec) -> ExportedProgram:
         ValueError: If the network cannot be written as one graph.
     """
     inputs = tuple(sample_batch(spec)[name] for name in features.names)
-    batch = Dim("batch", min=1)
-    sizes: dict[int, Any] = {0: batch}
+    sizes: dict[int, Any] = {0: Dim("batch", min=1)}
     if spec.modality == "text":
         sizes[1] = Dim("length", min=2, max=spec.shape[0])
+    shapes = (tuple(sizes for _ in inputs),)
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the tracer, about itself
-            program = torch.export.export(features, inputs, dynamic_shapes=(tuple(sizes for _ in inputs),), strict=False)
+            program = torch.export.export(features, inputs, dynamic_shapes=shapes, strict=False)
+            if _drop_unused(features, program):
+                program = torch.export.export(features, inputs, dynamic_shapes=shapes, strict=False)
     except Exception as error:  # whatever the tracer meets in a network
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ValueError(
-            f"The {type(features.module).__name__} could not be written as one graph ({reason[:200]}). Write it as "
+            f"The {type(features.module).__name__} could not be written as one graph ({_reason(error)}). Write it as "
             "format=timm or format=hf where these know the architecture, or its features with ssl-lab embed."
         ) from error
-    nodes = [node for node in program.graph.nodes if node.op == "placeholder"]
-    for facts, node in zip(program.graph_signature.input_specs, nodes, strict=True):
-        if facts.target in program.state_dict and not node.users:  # such as a decoder's
-            program.state_dict[facts.target] = torch.empty(0)
     return program
 
 
-def write_graph(features: Features, spec: DataSpec, folder: Path, *, kind: str) -> None:
+def _drop_unused(features: Features, program: ExportedProgram) -> bool:
+    """Empty the weights that no feature depends on, such as a decoder's, in the module; whether there were any."""
+    nodes = [node for node in program.graph.nodes if node.op == "placeholder"]
+    unused = [
+        str(facts.target)
+        for facts, node in zip(program.graph_signature.input_specs, nodes, strict=True)
+        if facts.target in program.state_dict and not node.users
+    ]
+    for target in unused:
+        place, _, name = target.rpartition(".")
+        owner, nothing = features.get_submodule(place), torch.empty(0)
+        setattr(owner, name, nn.Parameter(nothing) if name in owner._parameters else nothing)
+    return bool(unused)
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).split("Exception summary")[-1].splitlines()
+    told = [line.strip() for line in lines if line.strip() and not line.startswith("<class")]
+    return told[0][:200] if told else type(error).__name__
+
+
+def write_graph(program: ExportedProgram, features: Features, spec: DataSpec, folder: Path, *, kind: str) -> None:
     """Write ``model.onnx`` or ``model.pt2`` and compare what it computes with the run's features.
 
     Raises:
-        ImportError: If a package of ONNX is missing.
-        ValueError: If the network cannot be written, or computes something else once it is.
+        ValueError: If what was written computes something else.
     """
-    if kind == "onnx":
-        _require_onnx()
-    program = export_program(features, spec)
     path = folder / FILES[kind]
     if kind == "onnx":
         _write_onnx(program, features.names, path)
@@ -103,7 +119,8 @@ def write_graph(features: Features, spec: DataSpec, folder: Path, *, kind: str) 
         check_features(lambda: _load_program(path), features.represent, spec)
 
 
-def _require_onnx() -> None:
+def require_onnx() -> None:
+    """Raise an ``ImportError`` that says what to install if a package of ONNX is missing."""
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
     if missing:
         raise ImportError(
@@ -116,9 +133,14 @@ def _write_onnx(program: ExportedProgram, names: tuple[str, ...], path: Path) ->
     # The fused kernels' layouts are not those that the graph was traced with; ONNX has none of these kernels anyway.
     with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the translator, about itself
-        onnx_program = torch.onnx.export(
-            program, input_names=list(names), output_names=["features"], dynamo=True, verbose=False
-        )
+        try:
+            onnx_program = torch.onnx.export(
+                program, input_names=list(names), output_names=["features"], dynamo=True, verbose=False
+            )
+        except OnnxExporterError as error:
+            raise ValueError(
+                f"The graph could not be written in the operators of ONNX ({_reason(error)}). Choose format=torch_export."
+            ) from error
     assert onnx_program is not None
     onnx_program.save(path, external_data=size > _ONE_FILE_BYTES)
 

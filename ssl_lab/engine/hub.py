@@ -20,7 +20,9 @@ def check_hub(repo: str) -> None:
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
-        raise ValueError(f"{asked} it is no name of a repository ({error}). Give it as push_to_hub=USER/NAME.") from error
+        raise ValueError(
+            f"{asked} it is no name of a repository ({error}). Give it as push_to_hub=USER/NAME."
+        ) from error
     if repo.count("/") != 1:
         raise ValueError(f"{asked} it names no owner. Give it as push_to_hub=USER/NAME.")
     try:
@@ -34,11 +36,15 @@ def check_hub(repo: str) -> None:
         ) from error
     except HfHubHTTPError as error:
         status = error.response.status_code
-        raise ValueError(f"{asked} the hub refuses the token (status {status}). Give HF_TOKEN one that is valid.") from error
+        raise ValueError(
+            f"{asked} the hub refuses the token (status {status}). Give HF_TOKEN one that is valid."
+        ) from error
     except OSError as error:
         raise _unreachable(asked, error) from error
     except Exception as error:
-        if type(error).__module__.partition(".")[0] not in ("httpx", "httpcore"):
+        if not type(error).__module__.startswith(
+            "httpx"
+        ):  # the client's, whose package depends on huggingface_hub's version
             raise
         raise _unreachable(asked, error) from error
 

@@ -150,7 +150,9 @@ def leaderboard(
     titles = {str(result.facts.data) for result in results}
     wanted = [r for r in results if not data or any(word.lower() in str(r.facts.data).lower() for word in data)]
     if not wanted:
-        raise ValueError(f"No run was judged on data called {' or '.join(data)}. Choose from: {', '.join(sorted(titles))}.")
+        raise ValueError(
+            f"No run was judged on data called {' or '.join(data)}. Choose from: {', '.join(sorted(titles))}."
+        )
     asked = [metric.removeprefix("test/").removeprefix("eval/") for metric in metrics]
     _check_known(asked, protocols, {name for result in wanted for name in result.metrics})
     groups = _by_key(wanted, lambda result: (str(result.facts.data), result.split, *_of(result, "data", _LOADING)))
@@ -267,7 +269,7 @@ def _boards(
         if asked and (metric.table or name in metrics) and not name.endswith("_std") and not metric.reference:
             shown.setdefault(metric.table or "other", []).append(name)
     boards = []
-    for key in [key for key in TABLES if metrics or protocols or key != "other_scores"]:
+    for key in [key for key in TABLES if metrics or key != "other_scores"]:
         names = sorted(shown.get(key, []), key=lambda name: describe(name).order)
         if metrics:
             names.sort(key=lambda name: metrics.index(name) if name in metrics else len(metrics))

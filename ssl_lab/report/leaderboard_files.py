@@ -15,7 +15,9 @@ from ssl_lab.report.page import environment
 from ssl_lab.report.vocabulary import describe, duration
 
 NAMES = ("leaderboard.md", "leaderboard.csv", "leaderboard.html")
-_BLOCK = re.compile(r"(?P<begin><!-- leaderboard:(?P<options>[^\n]*?)-->\n)(?P<body>.*?)(?P<end><!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(
+    r"(?P<begin><!-- leaderboard:(?P<options>[^\n]*?)-->\n)(?P<body>.*?)(?P<end><!-- end -->)", re.DOTALL
+)
 _BEGIN = re.compile(r"<!-- leaderboard:")
 
 
@@ -35,9 +37,14 @@ def as_markdown(found: Leaderboard, *, headings: bool = True) -> str:
         heads = ["", "seeds", *board.table.columns, "time"]
         lines += [_row(heads), _row([":--", *["--:"] * (len(heads) - 1)])]
         for entry in board.entries:
-            cells = [f"**{cell.text}** {cell.deviation}".rstrip() if cell.best else str(cell) for cell in entry.row.cells]
+            cells = [
+                f"**{cell.text}** {cell.deviation}".rstrip() if cell.best else str(cell) for cell in entry.row.cells
+            ]
             lines.append(_row([entry.row.name, _seeds(entry), *cells, duration(entry.wall_time_sec)]))
-        lines += ["", f"{_upper(board.split)} split. {' '.join(board.notes)}" if not headings else " ".join(board.notes)]
+        lines += [
+            "",
+            f"{_upper(board.split)} split. {' '.join(board.notes)}" if not headings else " ".join(board.notes),
+        ]
         commands = [(entry.row.name, entry.command) for entry in board.entries if entry.command]
         lines += ["", *[f"- {_escaped(name)}: `{command}`" for name, command in commands]]
         parts.append("\n".join(lines))

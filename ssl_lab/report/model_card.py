@@ -147,7 +147,9 @@ def _trained(run: Run, made: Exported, fine_tuned: bool) -> str:
 def _measured(run: Run, made: Exported) -> str:
     if not run.evaluation or not any(row["metrics"] for row in run.evaluation["rows"]):
         return "Nothing was measured.\n"
-    checkpoint = "best checkpoint on the validation split" if run.summary.get("checkpoint") == "best" else "last checkpoint"
+    checkpoint = (
+        "best checkpoint on the validation split" if run.summary.get("checkpoint") == "best" else "last checkpoint"
+    )
     before_head = (
         ""
         if made.whole
@@ -211,7 +213,7 @@ def _limits(run: Run, made: Exported, source: str | None) -> str:
         )
     return (
         f"The model has learned from {learned_from} and nothing else: on images of other things, sizes or cameras its\n"
-        "features mean less. The figures above are of the test split of the same data; on other images expect worse. It gives\n"
+        "features mean less. The figures above are of the test split of the same data; on other images expect worse.\nIt gives "
         "features, no classes."
     )
 

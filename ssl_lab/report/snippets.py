@@ -74,7 +74,9 @@ model = {auto_class}.from_pretrained(folder)
 
 def for_vit(shape: tuple[int, ...], mean: tuple[float, ...], std: tuple[float, ...], *, pooling: str) -> str:
     """A ViT of transformers."""
-    pooled = "hidden[:, 1:].mean(1)  # of the patches' tokens" if pooling == "mean" else "hidden[:, 0]  # the class token"
+    pooled = (
+        "hidden[:, 1:].mean(1)  # of the patches' tokens" if pooling == "mean" else "hidden[:, 0]  # the class token"
+    )
     return f"""\
 import torch
 from transformers import ViTModel

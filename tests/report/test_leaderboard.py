@@ -22,7 +22,9 @@ def quick_disk(monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
-def judged(path, knn, *, seed, temperature=0.5, data="Digits", split_seed=0, neighbours=20, batch_size=8, metrics=None, **facts):
+def judged(
+    path, knn, *, seed, temperature=0.5, data="Digits", split_seed=0, neighbours=20, batch_size=8, metrics=None, **facts
+):
     """A finished run with an evaluation; its random encoder depends on the seed, raw pixels on nothing."""
     overrides = ["experiment=simclr_digits", f"method.temperature={temperature}", f"seed={seed}"]
     make_run(path, seed=seed, data=data, overrides=facts.pop("overrides", overrides), hardware="2 CPU threads", **facts)
@@ -91,7 +93,10 @@ def test_what_is_not_comparable_is_left_out_or_stands_apart(tmp_path, capsys):
     broken = judged(tmp_path / "broken", 0.9, seed=9)
     (broken / "evaluation.json").write_text('{"rows": [')
     found = leaderboard([tmp_path])
-    own = {board.title: [(e.row.name, e.means["knn/top1"]) for e in board.entries if not e.is_baseline] for board in found.boards}
+    own = {
+        board.title: [(e.row.name, e.means["knn/top1"]) for e in board.entries if not e.is_baseline]
+        for board in found.boards
+    }
     assert own == {
         "Digits (split_seed=0, knn.num_neighbors=20), test split": [("SimCLR", 0.99)],
         "Digits (split_seed=0, knn.num_neighbors=5), test split": [("SimCLR", 0.93)],
@@ -109,7 +114,16 @@ def test_finetuned_rows_say_their_weights_and_checkpoint(tmp_path):
         for seed in (0, 1):
             metrics = {"finetune/accuracy": (0.9 if start == "pretrained" else 0.7) + seed / 100}
             place = tmp_path / start / f"seed_{seed}"
-            judged(place, 0, seed=seed, start=start, checkpoint="best", metrics=metrics, method="Classification", overrides=command)
+            judged(
+                place,
+                0,
+                seed=seed,
+                start=start,
+                checkpoint="best",
+                metrics=metrics,
+                method="Classification",
+                overrides=command,
+            )
     (board,) = leaderboard([tmp_path], metrics=["finetune/accuracy"]).boards
     found = entries(board)
     assert [(name, e.num_runs) for name, e in found.items() if not e.is_baseline] == [
@@ -124,7 +138,13 @@ def test_finetuned_rows_say_their_weights_and_checkpoint(tmp_path):
 
 def test_metric_and_protocol_choose_and_sort(tmp_path, capsys):
     judged(tmp_path / "a", 0, seed=0, metrics={"knn/top1": 0.9, "linear/top1": 0.7, "masked/perplexity": 30.0})
-    judged(tmp_path / "b", 0, seed=0, temperature=0.1, metrics={"knn/top1": 0.8, "linear/top1": 0.75, "masked/perplexity": 20.0})
+    judged(
+        tmp_path / "b",
+        0,
+        seed=0,
+        temperature=0.1,
+        metrics={"knn/top1": 0.8, "linear/top1": 0.75, "masked/perplexity": 20.0},
+    )
 
     def order(*args):
         rows = [line.split(" | ")[0] for line in lines(capsys, tmp_path, *args) if line.startswith("| SimCLR")]
@@ -179,7 +199,10 @@ def test_a_block_of_a_markdown_file_is_renewed_and_nothing_else(tmp_path, capsys
     assert first == f"{page}: 1 table made anew." and second.startswith(f"{page}:6 stays as it is: No run was judged")
     text = page.read_text()
     assert text.startswith(f"# Title\n{begin}\n|  | seeds | kNN ↑ | time |\n") and "old" not in text
-    assert text.endswith(f"{end}\nBetween <!-- a note -->\n{absent}After\n") and "| SimCLR | 1 | **95.0** | 30 min 0 s |" in text
+    assert (
+        text.endswith(f"{end}\nBetween <!-- a note -->\n{absent}After\n")
+        and "| SimCLR | 1 | **95.0** | 30 min 0 s |" in text
+    )
     lines(capsys, tmp_path / "runs", "--update", page)
     assert page.read_text() == text
     for content, message in (
@@ -194,4 +217,6 @@ def test_a_block_of_a_markdown_file_is_renewed_and_nothing_else(tmp_path, capsys
 
 
 def test_tab_completes_options():
-    assert completions("ssl-lab leader") == ["leaderboard"] and "--metric" in completions("ssl-lab leaderboard runs --me")
+    assert completions("ssl-lab leader") == ["leaderboard"] and "--metric" in completions(
+        "ssl-lab leaderboard runs --me"
+    )
