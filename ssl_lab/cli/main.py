@@ -16,7 +16,7 @@ COMMANDS = {
     "sample": "draw samples:       ssl-lab sample run=DIR [num_samples=80 out=FILE.png] [text='A [MASK]' | prompt='The']",
     "reconstruct": "encode and decode:  ssl-lab reconstruct run=DIR [data=NAME] [num_images=16] [out=FILE.png]",
     "interpolate": "walk in latents:    ssl-lab interpolate run=DIR [first=0 second=1 | seed=0] [steps=10] [out=FILE.png]",
-    "export": "for other tools:    ssl-lab export run=DIR format=hf|timm|onnx|torch_export out=FOLDER [push_to_hub=USER/NAME]",
+    "export": "for other tools:    ssl-lab export run=DIR format=hf|timm|onnx|torch_export out=DIR [push_to_hub=USER/NAME]",
     "prepare": "tokenise a corpus:  ssl-lab prepare data=text_files data.path=PATH out=DIR [num_workers=N]",
     "bench": "time an experiment: ssl-lab bench experiment=NAME [key=value ...] [num_steps=30]",
     "report": "make report pages:  ssl-lab report DIR [DIR ...] [--out FILE]",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils._validators import validate_repo_id
 
 
 def check_hub(repo: str) -> None:
@@ -62,8 +62,8 @@ def push(folder: Path, repo: str, *, private: bool, message: str) -> str:
     except HfHubHTTPError as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
-            f"{folder} was written, but the hub took no upload to {repo} ({reason}). See that the token may write there, then "
-            f"hf upload {repo} {folder}"
+            f"{folder} was written, but the hub took no upload to {repo} ({reason}). See that the token may write there, "
+            f"then hf upload {repo} {folder}"
         ) from error
     return f"{api.endpoint}/{repo}"
 

@@ -131,7 +131,8 @@ def leaderboard(
 
     Args:
         folders: Where to look.
-        metrics: Show these metrics alone, such as ``linear/top1``; the first one sorts. Empty for all but macro F1 and recall.
+        metrics: Show these metrics alone, such as ``linear/top1``; the first one sorts. Empty for all but macro F1 and
+            recall.
         protocols: Show the metrics of these protocols alone, such as ``knn``. Empty for all.
         data: Show data sets alone whose title holds one of these. Empty for all.
 

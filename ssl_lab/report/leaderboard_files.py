@@ -140,7 +140,9 @@ def update_blocks(path: Path, make: Callable[[list[str]], Leaderboard]) -> tuple
             kept.append(f"{path}:{text.count(chr(10), 0, block.start()) + 1} stays as it is: {error}")
             return block[0]
         several = len({board.title for board in found.boards}) > 1 or len(found.boards) > 1
-        return f"{block['begin']}{as_markdown(found, headings=several)}{block['end']}"
+        return (
+            f"{block['begin']}\n{as_markdown(found, headings=several)}\n{block['end']}"  # some readers want the lines
+        )
 
     new = _BLOCK.sub(fill, text)
     if len(kept) == len(blocks):

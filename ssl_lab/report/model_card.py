@@ -184,8 +184,8 @@ def _inputs(made: Exported) -> str:
         )
         if made.loader in _TASKS:
             inputs = (
-                "`AutoModel` loads the encoder without its head; features of a text are its last hidden states, averaged over "
-                "the\ntokens that `attention_mask` marks."
+                "`AutoModel` loads the encoder without its head; features of a text are its last hidden states, averaged "
+                "over the\ntokens that `attention_mask` marks."
             )
         return f"{inputs}\n"
     channels, height, width = made.shape
@@ -213,8 +213,8 @@ def _limits(run: Run, made: Exported, source: str | None) -> str:
         )
     return (
         f"The model has learned from {learned_from} and nothing else: on images of other things, sizes or cameras its\n"
-        "features mean less. The figures above are of the test split of the same data; on other images expect worse.\nIt gives "
-        "features, no classes."
+        "features mean less. The figures above are of the test split of the same data; on other images expect worse.\n"
+        "It gives features, no classes."
     )
 
 

@@ -27,8 +27,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def mae(folder):
-    sizes = ["encoder.embed_dim=32", "encoder.depth=2", "encoder.num_heads=2", "method.decoder_dim=16", "method.decoder_depth=1",
-             "method.decoder_num_heads=2"]  # fmt: skip
+    sizes = ["encoder.embed_dim=32", "encoder.depth=2", "encoder.num_heads=2", "method.decoder_dim=16",
+             "method.decoder_depth=1", "method.decoder_num_heads=2"]  # fmt: skip
     command = ["pretrain", "method=mae", "encoder=vit_mae_mini", *sizes, *QUICK, "evaluation=label_free"]
     assert main([*command, f"run_dir={folder / 'mae'}"]) == 0
     return folder / "mae"
@@ -164,7 +164,8 @@ def test_the_folder_is_uploaded_with_the_users_token(mae, tmp_path):
         assert set(hub.files) == {"README.md", "config.json", "model.onnx"} and hub.messages == ["MAE on Digits"]
         assert hub.files["model.onnx"] in hub.large.values()
 
-        push = f"from pathlib import Path; from ssl_lab.engine.hub import push; push(Path({str(out)!r}), 'other/x', private=False, message='')"
+        push = "import pathlib, sys; from ssl_lab.engine.hub import push; "
+        push += f"push(pathlib.Path({str(out)!r}), 'other/x', private=False, message='')"
         check = ["-c", "from ssl_lab.engine.hub import check_hub; check_hub('me/x')"]
         for words, settings, message in (
             (["-c", push], {}, "out was written, but the hub took no upload to other/x (403"),

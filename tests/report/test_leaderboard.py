@@ -198,7 +198,7 @@ def test_a_block_of_a_markdown_file_is_renewed_and_nothing_else(tmp_path, capsys
     first, second = lines(capsys, tmp_path / "runs", "--update", page)
     assert first == f"{page}: 1 table made anew." and second.startswith(f"{page}:6 stays as it is: No run was judged")
     text = page.read_text()
-    assert text.startswith(f"# Title\n{begin}\n|  | seeds | kNN ↑ | time |\n") and "old" not in text
+    assert text.startswith(f"# Title\n{begin}\n\n|  | seeds | kNN ↑ | time |\n") and "old" not in text
     assert (
         text.endswith(f"{end}\nBetween <!-- a note -->\n{absent}After\n")
         and "| SimCLR | 1 | **95.0** | 30 min 0 s |" in text
