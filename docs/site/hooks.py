@@ -49,7 +49,9 @@ def page(title, folder, *, deep=True):
         public = [n for n in ast.parse(path.read_text()).body if isinstance(n, ast.ClassDef | ast.FunctionDef)]
         if path.name != "__init__.py" and any(not node.name.startswith("_") for node in public):
             module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-            parts.append(f"## {path.stem}\n\n::: {module}\n    options: {{show_root_heading: false, show_root_toc_entry: false}}")
+            parts.append(
+                f"## {path.stem}\n\n::: {module}\n    options: {{show_root_heading: false, show_root_toc_entry: false}}"
+            )
     return "\n\n".join(parts)
 
 

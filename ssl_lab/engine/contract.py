@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import logging
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -123,20 +124,26 @@ def train(method: Method, datamodule: DataModule, *, num_steps: int = 4, **setti
         num_steps: Number of batches, at most an epoch.
         settings: Further settings of Lightning's trainer.
     """
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
-        trainer = L.Trainer(
-            accelerator="cpu",
-            max_epochs=1,
-            limit_train_batches=num_steps,
-            default_root_dir=folder,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            **settings,
-        )
-        trainer.fit(method, datamodule=datamodule)
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)  # without tips and notices
+    try:
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            trainer = L.Trainer(
+                accelerator="cpu",
+                max_epochs=1,
+                limit_train_batches=num_steps,
+                default_root_dir=folder,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                **settings,
+            )
+            trainer.fit(method, datamodule=datamodule)
+    finally:
+        logger.setLevel(level)
 
 
 def _built(build: Callable[[], Method]) -> Method:
