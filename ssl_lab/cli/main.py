@@ -65,6 +65,8 @@ def _run(args: list[str]) -> int:
     if args[0] not in COMMANDS:
         print(f"ssl-lab: there is no command {args[0]!r}. Choose from: {', '.join(COMMANDS)}.", file=sys.stderr)
         return 1
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # for a _target_ in a file of one's own; python -m does so by itself
     if args[0] in ("pretrain", "finetune"):
         stop_on_signals()  # before the seconds that imports take
     try:
