@@ -15,12 +15,12 @@ from typing import Any
 import yaml
 
 from ssl_lab.report.compare import NOT_CHOICES, flatten
+from ssl_lab.report.run import YAML_LOADER
 from ssl_lab.report.runs import RunFacts, find_runs, read_facts
 from ssl_lab.report.vocabulary import describe
 
 _WATCHED = ("summary.json", "heartbeat.json", "metrics.csv", "evaluation.json", "report.html", "overrides.yaml")
 _MAX_ERROR = 200  # characters of an error in the table; all of it is on the run's page
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where libyaml is there
 _Stamp = tuple[int, int] | None
 
 
@@ -164,7 +164,7 @@ def _stamp(path: Path) -> _Stamp:
 
 def _read_settings(path: Path, problems: list[str]) -> dict[str, str]:
     try:
-        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a safe loader
+        config = yaml.load(path.read_text(encoding="utf-8"), Loader=YAML_LOADER)
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError, ValueError) as error:

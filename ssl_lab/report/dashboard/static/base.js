@@ -176,8 +176,7 @@ function arrange(index) {
   index.runs.forEach((run, k) => { run.at = k; });
   index.byId = new Map(index.runs.map((run) => [run.id, run]));
   lab.index = index;
-  const sweeps = new Map();
-  for (const run of index.runs) if (run.sweep) sweeps.set(run.sweep.id, [...(sweeps.get(run.sweep.id) ?? []), run]);
+  const sweeps = Map.groupBy(index.runs.filter((run) => run.sweep), (run) => run.sweep.id);
   index.varied = new Map([...sweeps].map(([id, runs]) => [id, independent(runs)]));
 }
 
@@ -226,21 +225,20 @@ const short = (key) => key.split(".").at(-1) === "_target_" ? key.split(".").at(
 // The class of a class path, else the text.
 const brief = (text) => (/^[\w.]+\.[A-Z]\w*$/.test(text) ? text.split(".").at(-1) : text);
 
-// A name for each run: what it is and whatever tells it from the others.
+// A name for each run: what it is, and whatever tells it from others of that name.
 function labels(runs, { seeds = true } = {}) {
-  if (!runs.length) return [];
-  const names = new Set(runs.map((run) => run.name)).size > 1;
-  const keys = independent(runs);
+  const byName = Map.groupBy(runs, (run) => run.name);
+  const varied = new Map([...byName].map(([name, group]) => [name, independent(group)]));
   const seedsDiffer = seeds && new Set(runs.map((run) => run.seed)).size > 1;
   const texts = runs.map((run) => {
-    const parts = names || !keys.length || keys.length > 3 ? [run.name] : [];
-    if (keys.length <= 3) parts.push(...keys.filter((key) => setting(run, key) !== null).map((key) => `${short(key)} ${brief(setting(run, key))}`));
+    const keys = varied.get(run.name).filter((key) => setting(run, key) !== null);
+    const parts = byName.size > 1 || !keys.length || keys.length > 3 ? [run.name] : [];
+    if (keys.length <= 3) parts.push(...keys.map((key) => `${short(key)} ${brief(setting(run, key))}`));
     if (seedsDiffer) parts.push(`seed ${run.seed ?? DASH}`);
     return parts.join(" · ");
   });
-  const times = new Map();
-  for (const text of texts) times.set(text, (times.get(text) ?? 0) + 1);
-  return texts.map((text, k) => (times.get(text) > 1 && seeds ? `${text} · ${runs[k].folder}` : text));
+  const same = Map.groupBy(texts, (text) => text);
+  return texts.map((text, k) => (same.get(text).length > 1 ? `${text} · ${runs[k].folder}` : text));
 }
 
 // What a trial is within its sweep: its values of what varies there.

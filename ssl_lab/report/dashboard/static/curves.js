@@ -85,12 +85,14 @@ function series(items, mean) {
     const names = labels(items.map((item) => item.run));
     return items.map((item, k) => ({ label: names[k], items: [item], place: k }));
   }
-  const groups = new Map();
-  for (const item of items) groups.set(item.run.group, [...(groups.get(item.run.group) ?? []), item]);
-  const all = [...groups.values()];
-  const names = labels(all.map((group) => group[0].run), { seeds: false });
-  return all.map((group, k) => ({ label: `${names[k]} (${group.length} seed${group.length > 1 ? "s" : ""})`, items: group }))
-    .sort((a, b) => compare(a.label, b.label)).map((one, place) => ({ ...one, place }));
+  const groups = [...Map.groupBy(items, (item) => item.run.group).values()];
+  const firsts = groups.map((group) => group[0].run);
+  const keys = independent(firsts);
+  const order = firsts.map((run) => [run.name, ...keys.map((key) => valueOf(setting(run, key)))]);
+  const names = labels(firsts, { seeds: false });
+  return groups.map((group, k) => ({ label: `${names[k]} (${group.length} seed${group.length > 1 ? "s" : ""})`, items: group, order: order[k] }))
+    .sort((a, b) => a.order.map((value, k) => compare(value, b.order[k])).find((sign) => sign) ?? 0)
+    .map((one, place) => ({ ...one, place }));
 }
 
 function tracesOf(one, name, { x, smooth }) {

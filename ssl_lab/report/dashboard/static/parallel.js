@@ -26,7 +26,7 @@ const keptBy = (axes, ranges) => axes[0].at.map((_, k) =>
 
 // Draws into an element. Axes: {key, label, at, ticks}; shades: 0 (poor) to 1 (good) for each run.
 function parallel(element, { axes, shades, names, ranges, onrange, onpick, told }) {
-  const width = Math.max(element.parentElement.clientWidth, 104 * axes.length + 100);
+  const width = Math.max(element.parentElement.clientWidth, 128 * axes.length + 60);
   const x = (k) => INSET.left + k * (width - INSET.left - INSET.right) / Math.max(1, axes.length - 1);
   const y = (at) => INSET.top + (1 - at) * (TALL - INSET.top - INSET.bottom);
   const many = shades.length > 150;

@@ -64,7 +64,7 @@ lab.views.run = {
   head(run, item) {
     const on = lab.state.sel.includes(run.id);
     return h("header", {},
-      h("p", { class: "crumbs" }, link({ view: "runs", run: "" }, {}, "Runs"), " / ", run.sweep && [link({ view: "sweep", scope: run.sweep.id, run: "" }, {}, `sweep ${run.sweep.name}`), " / "], run.folder),
+      h("p", { class: "crumbs" }, link({ view: "runs", run: "" }, {}, "Runs"), " / ", run.sweep && [link({ view: "sweep", scope: run.sweep.id, run: "" }, {}, `sweep ${run.sweep.name}`), " / "], run.sweep ? trial(run) : run.folder),
       h("h1", {}, run.name, " ", pill(run.status)),
       h("p", { class: "note" }, [run.method, run.data, run.encoder].filter(Boolean).join(" · "), run.seed !== null && ` · seed ${run.seed}`,
         run.step !== null && ` · step ${count(run.step)}`, run.epoch !== null && ` · epoch ${count(run.epoch)}`, ` · ${duration(run.wall)} · ${when(run.started)}`),

@@ -52,7 +52,7 @@ lab.views.sweep = {
     this.asked = "";
     this.pick = h("div");
     this.first = h("figure", { class: "panel wide" }, h("figcaption", {}, h("b", {}, "Parallel coordinates"),
-      h("span", {}, "A line is a run, the darker the better. Drag along an axis to keep a range."), this.pointed),
+      h("span", {}, "A line is a run, the bluer the better. Drag along an axis to keep a range."), this.pointed),
       h("div", { class: "scroll" }, this.parallel), this.ranges);
     this.second = h("figure", { class: "panel" }, h("figcaption", {}, h("b", {}, "One setting"), h("span", {}, "A point is a run; choose it to open its page.")), this.pick, this.scatter);
     this.third = h("figure", { class: "panel" }, h("figcaption", {}, h("b", {}, "What mattered")), this.importance);
@@ -90,7 +90,7 @@ lab.views.sweep = {
   },
   drawParallel(runs, keys, target) {
     const values = runs.map((run) => metric(run, target));
-    const end = { key: "metric", label: target, ...spread(values) };
+    const end = { key: "metric", label: target.split("/").slice(-2).join("/"), ...spread(values) };
     const axes = [...keys.map((key) => { const { values: at, ticks } = axisOf(runs, key); return { key, label: short(key), ...spread(at, ticks) }; }), end];
     const lower = lab.index.described[target]?.better === "lower" || target.endsWith("/loss");
     const ranges = new Map(lab.state.keep.map((text) => text.split("~")).map(([key, low, high]) => [key, [Number(low), Number(high)]]));
