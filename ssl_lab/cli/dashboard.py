@@ -16,7 +16,9 @@ def dashboard(args: list[str]) -> int:
     parser.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="where to look (default: runs)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write a static site there instead of serving")
     parser.add_argument("--port", type=int, default=8787, help="port to serve at; 0 for a free one (default: 8787)")
-    parser.add_argument("--host", default="127.0.0.1", help="address to serve at (default: 127.0.0.1, this machine alone)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to serve at (default: 127.0.0.1, this machine alone)"
+    )
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
     parsed = parser.parse_intermixed_args(args)
     from ssl_lab.report.dashboard.index import RunIndex

@@ -25,7 +25,7 @@ def read_details(entry: Entry) -> dict[str, Any]:
     """What is in a run directory, ready for the page; whatever is damaged is left out and named in ``problems``."""
     problems: list[str] = []
     path = entry.facts.path
-    run = _attempt(lambda: read_run(path), None, "The run directory", problems)
+    run = _attempt(lambda: read_run(path), "The run directory", problems)
     details: dict[str, Any] = {
         "id": entry.id,
         "version": entry.version,
@@ -49,10 +49,10 @@ def read_details(entry: Entry) -> dict[str, Any]:
             "pictures": _pictures(run),
             "config": run.config_text,
             "samples_per_step": _samples_per_step(entry.settings, run.summary.get("hardware")),
-            "readings": _attempt(lambda: _readings(run), [], "The sentences", problems),
-            "results": _attempt(lambda: _results(run), [], "evaluation.json", problems),
-            "tiles": _attempt(lambda: tiles(run), [], "summary.json", problems),
-            "facts": _attempt(lambda: facts(run.summary), [], "summary.json", problems),
+            "readings": _attempt(lambda: _readings(run), "The sentences", problems) or [],
+            "results": _attempt(lambda: _results(run), "evaluation.json", problems) or [],
+            "tiles": _attempt(lambda: tiles(run), "summary.json", problems) or [],
+            "facts": _attempt(lambda: facts(run.summary), "summary.json", problems) or [],
         }
         problems += run.problems
     details["problems"] = list(dict.fromkeys([*entry.problems, *problems]))
@@ -66,13 +66,13 @@ def picture_file(run_dir: Path, name: str, file: str) -> Path | None:
     return path if inside and path.is_file() else None
 
 
-def _attempt(read: Callable[[], _T], otherwise: _T, what: str, problems: list[str]) -> _T:
+def _attempt(read: Callable[[], _T], what: str, problems: list[str]) -> _T | None:
     """What a damaged file holds can be anything, and must not take the rest of the run with it."""
     try:
         return read()
     except Exception as error:
         problems.append(f"{what} cannot be shown ({type(error).__name__}: {error}).")
-        return otherwise
+        return None
 
 
 def _points(curve: Curve) -> dict[str, list[Any]]:

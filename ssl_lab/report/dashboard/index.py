@@ -260,5 +260,3 @@ def _names(groups: Iterable[Iterable[str]]) -> list[str]:
 def _rounded(value: float | None) -> float | None:
     """Seven digits are more than a picture shows, and half as long in the file."""
     return None if value is None or not math.isfinite(value) else float(f"{value:.7g}")
-
-

@@ -117,7 +117,9 @@ class Dashboard(ThreadingHTTPServer):
                 path = entry.facts.path / "report.html"
                 inside = path.resolve().parent == entry.facts.path.resolve()
                 return path if inside and path.is_file() else None
-            case ["pictures", name, file] if re.fullmatch(r"step_\d+\.png", file) and not re.search(r"[/\\\0]|^\.", name):
+            case ["pictures", name, file] if re.fullmatch(r"step_\d+\.png", file) and not re.search(
+                r"[/\\\0]|^\.", name
+            ):
                 return picture_file(entry.facts.path, name, file)
         return None
 
@@ -142,7 +144,9 @@ class _Handler(BaseHTTPRequestHandler):
         content, suffix, policy = found
         tag = f'"{hashlib.blake2s(content, digest_size=12).hexdigest()}"'
         if self.headers.get("If-None-Match") == tag:
-            self._send(HTTPStatus.NOT_MODIFIED, b"", kind=_TYPES[suffix], policy=policy, tag=tag)  # a browser takes these over
+            self._send(
+                HTTPStatus.NOT_MODIFIED, b"", kind=_TYPES[suffix], policy=policy, tag=tag
+            )  # a browser takes these over
             return
         self._send(HTTPStatus.OK, content, kind=_TYPES[suffix], policy=policy, tag=tag)
 

@@ -169,7 +169,9 @@ def tour(watched, url, index):
     page.mouse.up()
     until(page, "document.querySelectorAll('svg.parallel path.out').length > 5")
     kept = page.locator("svg.parallel .lines path:not(.out)").count()
-    assert f"{kept} of {len(chosen)} runs are in range" in page.locator(".panel.wide").inner_text() and 0 < kept < len(chosen)
+    assert f"{kept} of {len(chosen)} runs are in range" in page.locator(".panel.wide").inner_text() and 0 < kept < len(
+        chosen
+    )
     page.get_by_role("button", name="Select them").click()
     assert f"{kept} selected" in page.locator("#chosen").inner_text()
 
@@ -211,7 +213,14 @@ def test_served(lab, browser):
             page.goto(f"{server.url}#q=live_run")
             step = page.locator("tbody td.c-step")
             assert step.inner_text().split()[-1] == "210"
-            pulse = {"time": time.time(), "step": 4321, "epoch": 22, "samples_per_sec": 99.0, "host": "elsewhere", "pid": 1}
+            pulse = {
+                "time": time.time(),
+                "step": 4321,
+                "epoch": 22,
+                "samples_per_sec": 99.0,
+                "host": "elsewhere",
+                "pid": 1,
+            }
             write_json(lab / "live" / "heartbeat.json", pulse)
             until(page, "document.querySelector('tbody td.c-step').innerText.includes('4,321')")
             page.goto(f"{server.url}#view=run&run=none")

@@ -79,7 +79,9 @@ def test_details_of_a_finished_run(tmp_path):
     path = write_run(tmp_path / "run", sentences=True)
     details = read_details(RunIndex([tmp_path]).entries[0])
     assert details["command"] == "ssl-lab pretrain method=simclr trainer.max_epochs=100"
-    assert details["settings"]["method.temperature"] == "0.2" and details["config"] == (path / "config.yaml").read_text()
+    assert (
+        details["settings"]["method.temperature"] == "0.2" and details["config"] == (path / "config.yaml").read_text()
+    )
     assert details["curves"]["train/loss"]["step"][-1] == 600 and details["samples_per_step"] == 256
     assert [picture["name"] for picture in details["pictures"]] == ["views", "projection"]
     assert details["pictures"][0]["files"][600] == "step_00000600.png"

@@ -196,8 +196,8 @@ lab.views.curves = {
         oninput: (event) => change({ smooth: Number(event.target.value) }) }), this.shownSmooth)),
       h("div", { class: "toggles" },
         keyed("mean", toggle("Mean over seeds", mean, (on) => change({ mean: on }))),
-        keyed("log", toggle("Log values", log, (on) => change({ log: on }))),
-        keyed("logx", toggle("Log steps", logx, (on) => change({ logx: on })))));
+        keyed("log", toggle("Log y", log, (on) => change({ log: on }))),
+        keyed("logx", toggle("Log x", logx, (on) => change({ logx: on })))));
     if (id) this.controls.querySelector(`[data-key="${id}"]`)?.focus();
   },
 };

@@ -28,7 +28,7 @@ lab.views.differences = {
     this.box.replaceChildren(h("table", { class: "differences" },
       h("thead", {}, h("tr", {}, h("td", {}), runs.map((run, k) => h("th", { scope: "col" }, link({ view: "run", run: run.id }, {}, names[k]))))),
       h("tbody", {}, h("tr", { class: "part" }, h("th", { scope: "rowgroup", colspan: runs.length + 1 }, `Settings${keys.length ? "" : ": none differ"}`)),
-        keys.map((key) => row(key, runs.map((run) => h("td", { class: "mono", title: setting(run, key) ?? "" }, setting(run, key) ?? DASH)), lab.state.all && different.has(key)))),
+        keys.map((key) => row(key, runs.map((run) => h("td", { class: `mono ${setting(run, key) === setting(runs[0], key) ? "" : "other"}`, title: setting(run, key) ?? "" }, setting(run, key) ?? DASH)), lab.state.all && different.has(key)))),
       measured.length > 0 && h("tbody", {}, h("tr", { class: "part" }, h("th", { scope: "rowgroup", colspan: runs.length + 1 }, "Metrics, the last values")),
         measured.map((name) => {
           const values = runs.map((run) => metric(run, name));

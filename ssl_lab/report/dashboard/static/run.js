@@ -46,7 +46,7 @@ lab.views.run = {
       this.head(run, item),
       item.problems.length > 0 && h("div", { class: "alert" }, h("h2", {}, "Some files could not be read"), item.problems.map((text) => h("p", {}, text))),
       item.tiles.length > 0 && h("dl", { class: "tiles" }, item.tiles.map(([label, value, note]) => h("div", {}, h("dt", {}, label), h("dd", {}, value, note && h("small", {}, note))))),
-      section("Results", item.results.length ? results(item.results) : h("p", { class: "note" }, "There is no final evaluation yet.")),
+      section("Results", item.results.length ? results(item.results) : h("p", { class: "note" }, run.status === "running" ? "There is no final evaluation yet." : "There is no final evaluation.")),
       section("Curves", panels.length ? h("div", { class: "panels" }, panels.map((made) => made.box)) : h("p", { class: "note" }, "Nothing has been logged yet.")),
       (item.pictures.length > 0 || item.readings.length > 0) && section("Pictures",
         h("div", { class: "pictures" }, item.pictures.map((shown) => {
