@@ -36,6 +36,8 @@ class Entry:
         metrics: Final values, or the last logged ones before the end.
         logged: Names of the columns of ``metrics.csv``.
         version: Changes whenever one of its files does.
+        config_problems: What was wrong with ``config.yaml``, as sentences.
+        stamps: Time and size of each of its files.
     """
 
     id: str
@@ -45,8 +47,13 @@ class Entry:
     metrics: Mapping[str, float]
     logged: Sequence[str]
     version: str
-    problems: Sequence[str]
+    config_problems: Sequence[str]
     stamps: Mapping[str, _Stamp] = field(repr=False)
+
+    @property
+    def problems(self) -> list[str]:
+        """Files that could not be read, as sentences."""
+        return [*self.facts.problems, *self.config_problems]
 
 
 class RunIndex:
@@ -123,11 +130,10 @@ def choices_of(settings: Mapping[str, str]) -> dict[str, str]:
 
 def _read_entry(path: Path, sweep: Path | None, root: Path, stamps: Mapping[str, _Stamp], known: Entry | None) -> Entry:
     facts = read_facts(path, sweep)
-    problems = list(facts.problems)
     if known is not None and known.stamps["config.yaml"] == stamps["config.yaml"]:
-        settings = known.settings
+        settings, problems = known.settings, known.config_problems
     else:
-        settings = _read_settings(path / "config.yaml", problems)
+        settings, problems = _read_settings(path / "config.yaml")
     logged, last = _last_values(path / "metrics.csv", values=facts.status != "finished")
     place = os.path.relpath(path.resolve(), root)
     digest = hashlib.blake2s(repr(sorted(stamps.items())).encode(), digest_size=5).hexdigest()
@@ -136,10 +142,10 @@ def _read_entry(path: Path, sweep: Path | None, root: Path, stamps: Mapping[str,
         facts=facts,
         place=place,
         settings=settings,
-        metrics=last | facts.metrics,
+        metrics={**last, **facts.metrics},
         logged=logged,
         version=f"{digest}{facts.status[0]}",
-        problems=problems,
+        config_problems=problems,
         stamps=stamps,
     )
 
@@ -162,15 +168,17 @@ def _stamp(path: Path) -> _Stamp:
     return found.st_mtime_ns, found.st_size
 
 
-def _read_settings(path: Path, problems: list[str]) -> dict[str, str]:
+def _read_settings(path: Path) -> tuple[dict[str, str], list[str]]:
+    """The configuration as dotted keys and texts, and what is wrong with it."""
     try:
         config = yaml.load(path.read_text(encoding="utf-8"), Loader=YAML_LOADER)
     except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError, ValueError) as error:
-        problems.append(f"{path.name} cannot be read ({str(error).splitlines()[0]}).")
-        return {}
-    return flatten(config) if isinstance(config, Mapping) else {}
+        return {}, []
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:  # no UTF-8, or a date that there is not
+        return {}, [f"{path.name} cannot be read ({str(error).splitlines()[0]})."]
+    if not isinstance(config, Mapping):
+        return {}, [f"{path.name} should hold a dict, but holds a {type(config).__name__}."]
+    return flatten(config), []
 
 
 def _last_values(path: Path, *, values: bool) -> tuple[list[str], dict[str, float]]:

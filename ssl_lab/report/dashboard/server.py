@@ -86,8 +86,7 @@ class Dashboard(ThreadingHTTPServer):
             case ["assets", name] if name in self.assets:
                 return self.assets[name].read_bytes(), self.assets[name].suffix, _OF_THE_PAGE
             case ["data", *rest]:
-                with self._lock:
-                    value = self._data("/".join(rest), query)
+                value = self._data("/".join(rest), query)
                 return None if value is None else (to_json(value), ".json", _OF_A_RUN)
             case ["runs", id, *rest]:
                 file = self._file(id, rest)
@@ -96,9 +95,10 @@ class Dashboard(ThreadingHTTPServer):
 
     def _data(self, name: str, query: dict[str, list[str]]) -> dict[str, Any] | None:
         if name == "index.json":
-            if time.monotonic() - self._refreshed > _REFRESH_SEC:
-                self.index.refresh()
-                self._refreshed = time.monotonic()
+            with self._lock:
+                if time.monotonic() - self._refreshed > _REFRESH_SEC:
+                    self.index.refresh()
+                    self._refreshed = time.monotonic()
             return self.index.as_json()
         if match := re.fullmatch(r"run/(\w+)\.json", name):
             entry = self.index.find(match[1])

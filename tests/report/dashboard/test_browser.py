@@ -223,6 +223,14 @@ def test_served(lab, browser):
             }
             write_json(lab / "live" / "heartbeat.json", pulse)
             until(page, "document.querySelector('tbody td.c-step').innerText.includes('4,321')")
+            id = next(entry.id for entry in index.entries if entry.place == "live")
+            page.goto(f"{server.url}#view=curves&sel={id}&show=train/loss")
+            page.wait_for_selector(".panel .scatterlayer .trace")
+            page.evaluate("window.drawn = document.querySelector('.plot')")
+            with (lab / "live" / "metrics.csv").open("a") as file:
+                file.write("777,,0.5\n")
+            until(page, "document.querySelector('.plot').data[0].x.at(-1) === 777")
+            assert page.evaluate("window.drawn === document.querySelector('.plot')")  # changed in place
             page.goto(f"{server.url}#view=run&run=none")
             page.wait_for_selector(".empty")
             page.context.close()

@@ -74,8 +74,13 @@ function tell(text, kind = "") {
   live.className = `live ${kind}`;
 }
 
-function busy() {  // an open menu or a list that is being chosen from must not be redrawn under the reader's hand
-  return document.activeElement?.tagName === "SELECT" || document.querySelector("details.menu[open]");
+// An open menu or list must not be redrawn under the reader's hand.
+let choosing = false;
+addEventListener("pointerdown", (event) => { choosing = event.target.tagName === "SELECT"; });
+for (const end of ["change", "focusout"]) addEventListener(end, () => { choosing = false; });
+
+function busy() {
+  return choosing || document.querySelector("details.menu[open]");
 }
 
 async function look() {

@@ -127,17 +127,20 @@ function usualMetrics(items) {
   return [...new Set(names)].slice(0, 3);
 }
 
-function panel(name, items, options) {
-  const target = h("div", { class: "plot" });
+// A figure of one metric. Where it is drawn already, it stays and changes in place, with its zoom.
+function panel(name, items, options, root) {
   const described = lab.index.described[name];
   const shown = series(items, options.mean);
   const traces = shown.flatMap((one) => tracesOf(one, name, options));
-  const box = h("figure", { class: "panel", "data-metric": name },
-    h("figcaption", {}, h("b", {}, name), described && described.label !== name && h("span", {}, described.label)), target);
-  if (!traces.length) target.replaceWith(h("p", { class: "note" }, "Not known for these runs along this axis."));
+  const old = [...root.querySelectorAll(".panel")].find((one) => one.dataset.metric === name && one.querySelector(".plot"));
+  const target = old?.querySelector(".plot") ?? h("div", { class: "plot" });
+  const box = (traces.length && old) || h("figure", { class: "panel", "data-metric": name },
+    h("figcaption", {}, h("b", {}, name), described && described.label !== name && h("span", {}, described.label)),
+    traces.length ? target : h("p", { class: "note" }, "Not known for these runs along this axis."));
   const title = X_AXES.find(([key]) => key === options.x)[1];
   return { box, draw: () => traces.length && plot(target, traces,
-    layout({ xaxis: { title, type: options.logx ? "log" : "linear" }, yaxis: { type: options.log ? "log" : "linear" } }),
+    layout({ uirevision: `${options.x} ${options.log} ${options.logx}`,
+      xaxis: { title, type: options.logx ? "log" : "linear" }, yaxis: { type: options.log ? "log" : "linear" } }),
     { label: `${name} of ${shown.length} ${options.mean ? "configurations" : "runs"} over ${title}` }) };
 }
 
@@ -155,7 +158,6 @@ lab.views.curves = {
     this.chips = h("div", { class: "chips", role: "group", "aria-label": "Metrics drawn" });
     this.grid = h("div", { class: "panels" });
     root.append(h("h1", {}, "Curves"), this.about, this.controls, this.chips, this.grid);
-    this.made = "";
   },
   async draw() {
     const shown = shownRuns();
@@ -167,13 +169,9 @@ lab.views.curves = {
     const names = show.length ? show : usualMetrics(items);
     this.drawControls(known, names);
     this.about.replaceChildren(...[aboutShown(shown), items.length > 0 && legend(items, mean)].filter(Boolean));
-    const panels = names.map((name) => panel(name, items, { x, log, logx, mean, smooth }));
-    if (this.made === names.join()) {  // draw again in place, so that the page does not jump
-      for (const [k, made] of panels.entries()) this.grid.children[k].replaceWith(made.box);
-    } else {
-      this.grid.replaceChildren(...panels.map((made) => made.box));
-      this.made = names.join();
-    }
+    const panels = names.map((name) => panel(name, items, { x, log, logx, mean, smooth }, this.grid));
+    const boxes = panels.map((made) => made.box);
+    if (boxes.some((box, k) => this.grid.children[k] !== box) || this.grid.childElementCount !== boxes.length) this.grid.replaceChildren(...boxes);
     if (!names.length) this.grid.replaceChildren(h("p", { class: "empty" }, items.length ? "These runs have logged nothing yet." : "There is no run to draw."));
     for (const made of panels) await made.draw();
   },

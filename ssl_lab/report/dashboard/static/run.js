@@ -33,6 +33,7 @@ lab.views.run = {
     const ask = this.ask = Symbol("newest");
     const [item] = await details([run]);
     if (ask !== this.ask || !this.root.isConnected) return;
+    const same = this.drawn?.startsWith(run.id);
     this.drawn = `${run.id} ${run.version} ${run.step} ${run.status} ${lab.themed()}`;
     const opened = new Set([...this.root.querySelectorAll("details[open]")].map((one) => one.dataset.name));
     if (!item) {
@@ -41,7 +42,7 @@ lab.views.run = {
     }
     const names = usualMetrics([item]);
     const others = Object.keys(item.curves).filter((name) => !names.includes(name) && /^(train|optim|perf)\//.test(name)).slice(0, 8);
-    const panels = [...names, ...others].map((name) => panel(name, [item], { x: "step", log: false, logx: false, mean: false, smooth: 0 }));
+    const panels = [...names, ...others].map((name) => panel(name, [item], { x: "step", log: false, logx: false, mean: false, smooth: 0 }, same ? this.root : h("div")));
     this.root.replaceChildren(...[
       this.head(run, item),
       item.problems.length > 0 && h("div", { class: "alert" }, h("h2", {}, "Some files could not be read"), item.problems.map((text) => h("p", {}, text))),
