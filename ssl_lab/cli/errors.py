@@ -32,7 +32,7 @@ def explain(error: BaseException) -> str:
         return (
             "hydra/launcher=slurm needs hydra-submitit-launcher, which is not installed: pip install 'ssl_lab[slurm]'."
         )
-    if isinstance(error, AssertionError) and not text and _raised_in(error).startswith("hydra."):
+    if isinstance(error, AssertionError) and _raised_in(error).startswith("hydra."):
         return "Hydra cannot read a setting of the command line. Settings have the form key=value, see --cfg job."
     if missing := re.search(r"Could not find '(\w+)/([\w/]+)'", text):
         return _unknown_choice(missing[1], missing[2])

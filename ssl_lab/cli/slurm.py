@@ -17,7 +17,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
 from ssl_lab.cli.resume import begin
-from ssl_lab.cli.sweep import Outcome
+from ssl_lab.cli.sweep import Outcome, distinguish
 from ssl_lab.engine.run_dir import read_json
 from ssl_lab.engine.signals import InterruptedRunError, is_first_rank
 
@@ -42,6 +42,7 @@ class Trial:
         log: What the job's first task prints.
         problem: Why it has not finished, if it will not.
         summary: What its run says of itself.
+        before: What it said before the job.
     """
 
     overrides: list[str]
@@ -52,6 +53,7 @@ class Trial:
     log: Path | None = None
     problem: str | None = None
     summary: dict[str, Any] = field(default_factory=dict)
+    before: dict[str, Any] = field(default_factory=dict)
 
     @property
     def outcome(self) -> Outcome:
@@ -68,7 +70,7 @@ class Trial:
         """Read how it has ended."""
         self.summary = read_json(self.run_dir / "summary.json")
         if self.summary.get("status") not in ("finished", "pruned"):
-            told = self.summary.get("error")
+            told = None if self.summary == self.before else self.summary.get("error")
             self.problem = told or f"Job {self.job} ended ({_state(self.job)}) before the trial did."
 
 
@@ -77,14 +79,12 @@ def plan(
 ) -> list[Trial]:
     """The trials of a sweep; those whose directory holds another run already know their problem."""
     before = HydraConfig.instance().cfg
-    common = set[str]().union(*job_overrides).intersection(*job_overrides) if len(job_overrides) > 1 else set()
     trials = []
-    for index, overrides in enumerate(job_overrides, first_index):
+    for index, (overrides, name) in enumerate(zip(job_overrides, distinguish(job_overrides), strict=True), first_index):
         cfg = context.config_loader.load_sweep_config(config, list(overrides))
         with open_dict(cfg.hydra.job):
             cfg.hydra.job.num, cfg.hydra.job.id = index, str(index)
         HydraConfig.instance().set_config(cfg)  # names of directories are made of it
-        name = " ".join(override for override in overrides if override not in common)
         trial = Trial(list(overrides), name, index, Path(cfg.hydra.sweep.dir) / cfg.hydra.sweep.subdir)
         task_cfg = deepcopy(cfg)
         with open_dict(task_cfg):
@@ -132,7 +132,7 @@ def submit(call: Callable[..., Any], trials: Sequence[Trial], params: Mapping[st
     )
     arguments = [(trial.overrides, "hydra.sweep.dir", trial.index, str(trial.index), state) for trial in trials]
     for trial, job in zip(trials, executor.map_array(call, *zip(*arguments, strict=True)), strict=True):
-        trial.job = job.job_id
+        trial.job, trial.before = job.job_id, read_json(trial.run_dir / "summary.json")
         trial.log = job.paths.folder / f"{job.job_id}_0_log.out"
 
 

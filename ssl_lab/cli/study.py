@@ -207,9 +207,16 @@ def reporter(url: str, study_name: str, pruner: Any, number: int) -> Callable[[i
         return found.trial.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
 
     def report(epoch: int, value: float) -> bool:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a run that was gone on with repeats what it has reported
-            opened().report(value, epoch)
-        return bool(opened().should_prune())
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # a run that was gone on with repeats what it has reported
+                opened().report(value, epoch)
+            return bool(opened().should_prune())
+        except import_optuna().exceptions.StorageInternalError as error:
+            reason = str(error.__cause__ or error).splitlines()[0]
+            warnings.warn(
+                f"The study in {url} does not answer ({reason}). The trial goes on without pruning.", stacklevel=2
+            )
+            return False
 
     return report

@@ -99,7 +99,7 @@ class GridSweeper(Sweeper):
         """
         returns = self.basic.sweep(arguments)
         outcomes = [job.return_value for jobs in returns for job in jobs]
-        labels = _distinguish([outcome.overrides for outcome in outcomes])
+        labels = distinguish([outcome.overrides for outcome in outcomes])
         rows = ((label, o.status, o.value) for label, o in zip(labels, outcomes, strict=True))
         print_trials(rows, objective=self.objective)
         refuse_failures(list(zip(labels, outcomes, strict=True)))
@@ -134,7 +134,7 @@ def refuse_failures(trials: Sequence[tuple[str, Outcome]]) -> None:
         raise FailedTrialsError(f"{len(failed)} of {len(trials)} trials failed:{''.join(failed)}")
 
 
-def _distinguish(overrides: Sequence[Sequence[str]]) -> list[str]:
+def distinguish(overrides: Sequence[Sequence[str]]) -> list[str]:
     """Those overrides of each trial that not all trials share."""
     shared = set.intersection(*map(set, overrides)) if len(overrides) > 1 else set()
     return [" ".join(one for one in trial if one not in shared) or "same as the others" for trial in overrides]

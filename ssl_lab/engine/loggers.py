@@ -74,28 +74,38 @@ class MetricsFile(Logger):
             reader = csv.DictReader(io.StringIO(whole + end, newline=""))
             rows = [row for row in reader if row.get("step") and int(row["step"]) <= first_step]
             self._columns = list(reader.fieldnames or self._columns)
-            if rows and int(rows[-1]["step"]) == first_step:
-                self._row = {name: value for name, value in rows.pop().items() if value}
         self._rewrite(rows)
+        if rows and int(rows[-1]["step"]) == first_step:
+            self._row = {name: value for name, value in rows[-1].items() if value}
+            self._row_start = self.path.stat().st_size - len(self._line(rows[-1]))
 
     def _finish_row(self) -> None:
         self._write_row()
         self._row, self._row_start = {}, None
 
     def _write_row(self) -> None:
+        """Write the row at the end of the file, in one go over what was there of it: a kill may come at any moment."""
         if not self._row:
             return
-        if self._row_start is not None:
-            os.truncate(self.path, self._row_start)
         new = [name for name in self._row if name not in self._columns]
         if new:
             with self.path.open(newline="") as file:
                 rows = list(csv.DictReader(file))
             self._columns += new
-            self._rewrite(rows)
-        self._row_start = self.path.stat().st_size
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, self._columns).writerow(self._row)
+            self._rewrite([*(rows if self._row_start is None else rows[:-1]), self._row])
+            self._row_start = self.path.stat().st_size - len(self._line(self._row))
+            return
+        if self._row_start is None:
+            self._row_start = self.path.stat().st_size
+        with self.path.open("r+b") as file:
+            file.seek(self._row_start)
+            file.write(self._line(self._row))
+            file.truncate()
+
+    def _line(self, row: dict[str, Any]) -> bytes:
+        line = io.StringIO()
+        csv.DictWriter(line, self._columns).writerow(row)
+        return line.getvalue().encode()
 
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
         def write(path: Path) -> None:

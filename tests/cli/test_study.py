@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from ssl_lab.cli.main import main
 from ssl_lab.cli.optuna_sweeper import suggestion
-from ssl_lab.cli.study import SharedStudy, open_storage
+from ssl_lab.cli.study import SharedStudy, open_storage, reporter
 from ssl_lab.cli.sweep import Outcome
 from ssl_lab.engine.run_dir import read_json
 
@@ -159,6 +159,16 @@ def test_a_pruned_run_ends_early_and_is_not_run_again(tmp_path, monkeypatch, cap
     assert sweep("hydra.sweeper.n_trials=3", *pruner) == 0
     assert states(tmp_path) == ["PRUNED"] * 3
     assert {path: (path / "metrics.csv").stat().st_mtime_ns for path in directories(tmp_path)} == written
+
+
+def test_a_database_that_does_not_answer_costs_a_trial_its_pruning_alone(tmp_path):
+    first = worker(tmp_path)
+    (trial,) = first.claim(1)
+    report = reporter(f"sqlite:///{tmp_path}/study.db", "s", optuna.pruners.MedianPruner(), trial.number)
+    assert report(1, 0.5) is False
+    (tmp_path / "study.db").write_bytes(b"no database any more")
+    with pytest.warns(UserWarning, match="does not answer .*goes on without pruning"):
+        assert report(2, 0.5) is False
 
 
 def test_a_failed_trial_is_recorded_and_the_study_goes_on(tmp_path, monkeypatch, capsys):

@@ -1,5 +1,6 @@
 """What a run leaves for TensorBoard and for Weights & Biases, read back with their own readers."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from ssl_lab.engine.loggers import MetricsFile
 
 SETTINGS = [
     "data.batch_size=64",
@@ -38,6 +41,34 @@ def test_tensorboard_gets_scalars_pictures_and_the_configuration(tmp_path):
     last = events.Scalars("test/linear/top1")[-1].value
     assert last == pytest.approx(evaluation["rows"][-1]["metrics"]["linear/top1"], abs=1e-6)
     assert (tmp_path / "run/tensorboard/hparams.yaml").read_text().count("temperature: 0.5") == 1
+
+
+def test_no_row_is_lost_whenever_a_run_is_killed(tmp_path):
+    """What is in the file after each call is what a kill would leave."""
+
+    def rows():
+        with (tmp_path / "metrics.csv").open(newline="") as file:
+            return [(row["step"], row["train/loss"], row.get("eval/knn/top1")) for row in csv.DictReader(file)]
+
+    first = MetricsFile(tmp_path)
+    for step in range(3):
+        first.log_metrics({"train/loss": step / 2}, step)
+    first.flush()
+    before = rows()
+    assert before == [("0", "0.0", None), ("1", "0.5", None), ("2", "1.0", None)]
+    second = MetricsFile(tmp_path)
+    second.log_metrics({"eval/knn/top1": 0.9}, 2)
+    assert rows() == before
+    third = MetricsFile(tmp_path)
+    third.log_metrics({"eval/knn/top1": 0.8}, 2)
+    third.log_metrics({"train/loss": 3.0}, 3)
+    assert [row[:2] for row in rows()] == [row[:2] for row in before] and rows()[-1][2] == "0.8"
+    third.finalize("success")
+    assert rows()[-2:] == [("2", "1.0", "0.8"), ("3", "3.0", "")]
+    fourth = MetricsFile(tmp_path)
+    fourth.log_metrics({"train/loss": 7.0}, 1)
+    fourth.flush()
+    assert rows() == [("0", "0.0", ""), ("1", "7.0", "")], "those after the step are of a life that is replaced"
 
 
 def wandb_run(folder):
