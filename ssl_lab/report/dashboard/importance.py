@@ -10,7 +10,10 @@ from ssl_lab.report.dashboard.index import Entry, choices_of
 
 MIN_RUNS = 6
 """With fewer runs, importances are chance."""
-_NUM_TREES, _NUM_REPEATS = 200, 10
+_NUM_TREES, _NUM_REPEATS = 100, 5
+_MAX_SETTINGS = (
+    20  # that are shuffled: those of the largest impurity importance, where methods with many settings differ
+)
 
 
 def importances(entries: Sequence[Entry], metric: str) -> dict[str, Any]:
@@ -38,9 +41,16 @@ def importances(entries: Sequence[Entry], metric: str) -> dict[str, Any]:
     from sklearn.inspection import permutation_importance
 
     coded = {key: _coded(texts) for key, texts in columns.items()}
+    forest = RandomForestRegressor(
+        _NUM_TREES, oob_score=len(known) >= 2 * MIN_RUNS, min_samples_leaf=2, max_features=0.5, random_state=0
+    )
     x = np.array([numbers for numbers, _ in coded.values()]).T
-    forest = RandomForestRegressor(_NUM_TREES, oob_score=len(known) >= 2 * MIN_RUNS, min_samples_leaf=2, random_state=0)
     forest.fit(x, values)
+    if len(coded) > _MAX_SETTINGS:
+        kept = set(np.argsort(-forest.feature_importances_)[:_MAX_SETTINGS])
+        coded = {key: column for k, (key, column) in enumerate(coded.items()) if k in kept}
+        x = x[:, sorted(kept)]
+        forest.fit(x, values)
     found = permutation_importance(forest, x, values, n_repeats=_NUM_REPEATS, random_state=0).importances_mean
     found = np.maximum(found, 0.0)
     rows = []
@@ -56,12 +66,14 @@ def _differing(entries: Sequence[Entry]) -> dict[str, list[str]]:
     """Settings with two values or more; of those that always change together, as one that follows another, the first."""
     chosen = [choices_of(entry.settings) for entry in entries]
     columns: dict[str, list[str]] = {}
-    seen: set[tuple[int, ...]] = set()
+    seen: set[tuple[object, ...]] = set()
     for key in dict.fromkeys(key for settings in chosen for key in settings):
         texts = [settings.get(key, "–") for settings in chosen]
-        first = {text: texts.index(text) for text in set(texts)}
-        pattern = tuple(first[text] for text in texts)
-        if len(first) > 1 and pattern not in seen:
+        place = {text: k for k, text in enumerate(dict.fromkeys(texts))}
+        # Where most values are drawn at random they change in every run, which does not make two settings one.
+        repeats = 2 * len(place) <= len(texts)
+        pattern = tuple(place[text] if repeats else text for text in texts)
+        if len(place) > 1 and pattern not in seen:
             seen.add(pattern)
             columns[key] = texts
     return columns

@@ -27,9 +27,8 @@ def make_lab(root, num):
         if (path / "config.yaml").is_file():
             seed = int(path.name.rpartition("=")[2].rpartition("_")[2])
             temperature = (0.1, 0.2, 0.5)[seed // 2 % 3]
-            configure(
-                path, seed=seed % 5, method__temperature=temperature, optim__lr=round(10 ** rng.uniform(-4, -2), 6)
-            )
+            drawn = {"optim__lr": round(10 ** rng.uniform(-4, -2), 6), "method__weight": round(rng.random(), 6)}
+            configure(path, seed=seed % 5, method__temperature=temperature, **drawn)
     for k, path in enumerate(sorted(root.glob("simclr_digits/run_*"))[:3]):
         for step in (100, 200):
             write_picture(path / "pictures" / "samples" / f"step_{step:08d}.png", seed=step + k)

@@ -161,7 +161,9 @@ def tour(watched, url, index):
     # The sweep as a whole.
     turn_to(page, "Sweep")
     until(page, f"document.querySelectorAll('svg.parallel .lines path').length === {len(chosen)}")
-    page.wait_for_selector(".importance table, .importance .note:has-text('Needs')")
+    axes = page.locator("svg.parallel .axis .title").all_text_contents()
+    assert sorted(axes) == ["linear/top1", "lr", "temperature", "weight"], axes
+    page.wait_for_selector(".importance table")
     axis = page.locator("svg.parallel .grip").last.bounding_box()
     page.mouse.move(axis["x"] + 8, axis["y"] + 12)
     page.mouse.down()

@@ -158,6 +158,16 @@ def test_the_setting_that_matters_has_the_largest_share(tmp_path):
     assert next(row for row in rest if row["key"] == "optim.decay")["rho"] is None
 
 
+def test_of_many_settings_those_that_matter_are_kept(tmp_path):
+    rng = random.Random(0)
+    for k in range(30):
+        lr = rng.uniform(0.1, 1)
+        noise = {f"method__a{i}": rng.random() for i in range(40)}
+        configure(make_run(tmp_path / f"run_{k}", value=1 - lr), **noise, optim__lr=lr)
+    found = importances(RunIndex([tmp_path]).entries, OBJECTIVE)["settings"]
+    assert len(found) == 20 and found[0]["key"] == "optim.lr" and found[0]["rho"] == pytest.approx(-1)
+
+
 def test_importances_need_some_runs_that_differ(tmp_path):
     for k in range(8):
         configure(make_run(tmp_path / f"run_{k}", value=0.5), seed=k, optim__lr=k if k < 5 else 5)

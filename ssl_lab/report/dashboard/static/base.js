@@ -206,16 +206,14 @@ function differing(runs, { seeds = false } = {}) {
   });
 }
 
-// Of settings that always change together, as those that follow another one, the first.
+// Of settings that always change together, as those that follow another one, the first. Where most values are drawn at
+// random they change in every run, which does not make two settings one.
 function independent(runs) {
   const seen = new Set();
   return runs.length ? differing(runs).filter((key) => {
-    const order = new Map();
-    const pattern = runs.map((run) => {
-      const value = setting(run, key);
-      if (!order.has(value)) order.set(value, order.size);
-      return order.get(value);
-    }).join();
+    const texts = runs.map((run) => setting(run, key));
+    const places = new Map([...new Set(texts)].map((text, k) => [text, k]));
+    const pattern = (2 * places.size <= texts.length ? texts.map((text) => places.get(text)) : texts).join("\n");
     return !seen.has(pattern) && seen.add(pattern);
   }) : [];
 }

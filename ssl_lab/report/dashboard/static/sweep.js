@@ -139,7 +139,7 @@ lab.views.sweep = {
           h("th", { scope: "row", title: row.key }, row.key),
           h("td", {}, h("span", { class: "track" }, h("i", { style: `width: ${(100 * row.share).toFixed(1)}%` })), h("b", {}, `${Math.round(100 * row.share)} %`)),
           h("td", { class: "num" }, row.rho === null ? DASH : row.rho.toFixed(2)))))),
-      h("p", { class: "note" }, `Permutation importance in a random forest (scikit-learn, 200 trees) of ${found.num_runs} runs: how much worse it predicts ${target} `
+      h("p", { class: "note" }, `Permutation importance in a random forest (scikit-learn, 100 trees) of ${found.num_runs} runs: how much worse it predicts ${target} `
         + "when one setting is shuffled between runs, as a share of the sum. "
         + (found.r2 === null ? "There are too few runs to say how well the forest predicts." : `On runs that a tree has not seen it explains R² = ${found.r2.toFixed(2)}${found.r2 < 0.3 ? ": too little to trust the shares" : ""}.`)));
   },
