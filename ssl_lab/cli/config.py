@@ -224,6 +224,17 @@ def load_run(run_dir: Path) -> tuple[DictConfig, DataSpec, Method]:
     return cfg, spec, method.eval()
 
 
+def open_run(run_dir: Path | str) -> tuple[Method, DataModule]:
+    """The trained method of a run, in eval mode, and the run's own data: to go on with in Python.
+
+    Raises:
+        FileNotFoundError: If the directory is no run or has no checkpoint.
+        ValueError: If the checkpoint is damaged or holds code.
+    """
+    cfg, spec, method = load_run(Path(run_dir))
+    return method, data_for_run(cfg, Path(run_dir), spec, None)
+
+
 def check_same_data(run_dirs: Sequence[Path], cfgs: Sequence[DictConfig]) -> None:
     """Refuse to put runs side by side that were trained on different data.
 

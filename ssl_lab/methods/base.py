@@ -151,9 +151,14 @@ class Method(L.LightningModule, ABC):
         """Features that protocols score, shape (B, D): ``represent`` in eval mode, deterministic."""
         return self.in_eval_mode(self.represent)(batch)
 
+    @property
+    def feature_encoder(self) -> Encoder:
+        """The encoder whose features are the method's representation; the trained one, or a teacher's."""
+        return self.encoder
+
     def represent(self, batch: Batch) -> Tensor:
-        """The method's representation of a batch; the encoder's features unless the method says otherwise."""
-        return self.encoder.embed(batch)
+        """The method's representation of a batch; its encoder's features unless the method says otherwise."""
+        return self.feature_encoder.embed(batch)
 
     def capabilities(self) -> Mapping[str, Callable[..., Any]]:
         """What protocols may call, by the name in ``Protocol.needs``; generative methods add ``sample``."""
