@@ -14,8 +14,11 @@ COMP_WORDBREAKS=${COMP_WORDBREAKS//=}
 COMP_WORDBREAKS=$COMP_WORDBREAKS complete -o default -F _ssl_lab ssl-lab
 """
 
-_OF_RUNS = ("best", "--status", "--sort", "--limit", "--json", "--min")
-_OF_LEADERBOARD = ("--metric", "--protocol", "--data", "--out", "--update")
+_OPTIONS = {
+    "runs": ("best", "--status", "--sort", "--limit", "--json", "--min"),
+    "leaderboard": ("--metric", "--protocol", "--data", "--out", "--update"),
+    "dashboard": ("--out", "--port", "--host", "--open"),
+}
 
 
 def complete(request: str) -> int:
@@ -43,9 +46,8 @@ def completions(line: str) -> list[str]:
         from ssl_lab.cli.listing import TITLES
 
         return [name for name in TITLES if name.startswith(words[-1])]
-    if command in ("runs", "leaderboard"):
-        known = _OF_RUNS if command == "runs" else _OF_LEADERBOARD
-        return [word for word in known if word.startswith(words[-1])] if words[-1] else []
+    if command in _OPTIONS:
+        return [word for word in _OPTIONS[command] if word.startswith(words[-1])] if words[-1] else []
     if command == "report" or command not in COMMANDS:
         return []
     return _overrides(command, " ".join(words[2:]))

@@ -22,6 +22,7 @@ COMMANDS = {
     "report": "make report pages:  ssl-lab report DIR [DIR ...] [--out FILE]",
     "runs": "what has run:       ssl-lab runs [DIR ...] [--status failed]    (best METRIC: a ranking)",
     "leaderboard": "results in tables:  ssl-lab leaderboard DIR [DIR ...] [--out FOLDER] [--update FILE.md]",
+    "dashboard": "watch and compare:  ssl-lab dashboard [DIR ...] [--open] [--port 8787]   (--out FOLDER: static files)",
     "list": "what there is:      ssl-lab list [methods|data|encoders|experiments|...]",
 }
 
@@ -101,6 +102,10 @@ def _command(name: str) -> Callable[[list[str]], int]:
         from ssl_lab.cli.runs import runs
 
         return runs
+    if name == "dashboard":
+        from ssl_lab.cli.dashboard import dashboard
+
+        return dashboard
     if name == "report":
         from ssl_lab.cli.reporting import report
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from ssl_lab.report.run import Run
 
-# Differ between runs and change nothing.
-_NOT_CHOICES = ("run_dir", "sweep_dir", "logger", "ckpt", "resume", "force", "trial", "save_every_n_steps")
+NOT_CHOICES = ("run_dir", "sweep_dir", "logger", "ckpt", "resume", "force", "trial", "save_every_n_steps")
+"""Settings that differ between runs and change nothing."""
 
 
 def run_labels(runs: Sequence[Run]) -> list[str]:
@@ -37,12 +37,12 @@ def run_labels(runs: Sequence[Run]) -> list[str]:
 
 def config_differences(runs: Sequence[Run]) -> dict[str, list[str]]:
     """Settings that are not the same in all runs: dotted key to each run's value, a dash where it has none."""
-    flat = [_flatten(run.config) for run in runs if run.config]
+    flat = [flatten(run.config) for run in runs if run.config]
     keys = dict.fromkeys(key for settings in flat for key in settings)
     found = {}
     for key in keys:
-        texts = [_flatten(run.config).get(key, "–") for run in runs]
-        if key.split(".")[0] not in _NOT_CHOICES and len(set(texts)) > 1:
+        texts = [flatten(run.config).get(key, "–") for run in runs]
+        if key.split(".")[0] not in NOT_CHOICES and len(set(texts)) > 1:
             found[key] = texts
     return found
 
@@ -98,11 +98,12 @@ def _agree(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
     return all(a[name] == b[name] for name in a.keys() & b.keys())
 
 
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """A configuration as dotted keys and texts."""
     flat: dict[str, str] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = "null" if value is None else str(value)
     return flat

@@ -170,7 +170,7 @@ def _panel(title: str, lines: Sequence[Line], *, percent: bool) -> Panel:
 def _draw(axes: Axes, line: Line) -> None:
     color = _COLORS[line.color % NUM_COLORS]
     dash = (0, (4, 3)) if line.reference else _DASHES[line.color // NUM_COLORS % len(_DASHES)]
-    curve = _thinned(line.curve)
+    curve = thinned(line.curve, _MAX_POINTS)
     if len(line.curve.steps) < _SMOOTH_FROM:
         dots = "o" if len(line.curve.steps) <= 25 and not line.reference else ""
         axes.plot(curve.steps, curve.values, color=color, linestyle=dash, linewidth=1.6, marker=dots, markersize=3)
@@ -183,9 +183,9 @@ def _draw(axes: Axes, line: Line) -> None:
         axes.plot(curve.steps, _running_mean(curve.values), color=color, linestyle=dash, linewidth=1.6)
 
 
-def _thinned(curve: Curve) -> Curve:
-    """At most ``_MAX_POINTS`` points: the mean of each run of neighbours, so that no stretch is left out."""
-    size = -(-len(curve.steps) // _MAX_POINTS)
+def thinned(curve: Curve, max_points: int) -> Curve:
+    """At most ``max_points`` points: the mean of each run of neighbours, so that no stretch is left out."""
+    size = -(-len(curve.steps) // max_points)
     starts = range(0, len(curve.steps), size)
     return Curve(
         steps=tuple(curve.steps[min(start + size, len(curve.steps)) - 1] for start in starts),

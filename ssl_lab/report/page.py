@@ -50,7 +50,7 @@ def write_report(run_dir: Path) -> Path:
         .render(
             run=run,
             summary=run.summary,
-            tiles=_tiles(run),
+            tiles=tiles(run),
             results=tables.tables(run.evaluation) if run.evaluation else [],
             shares=tables.class_shares(run.evaluation) if run.evaluation else [],
             split=(run.evaluation or {}).get("split"),
@@ -58,7 +58,7 @@ def write_report(run_dir: Path) -> Path:
             galleries=pictures.galleries(run.pictures),
             readings=pictures.readings(run.sentences),
             command=shlex.join(["ssl-lab", "pretrain", *map(str, run.overrides)]) if run.overrides else "",
-            facts=_facts(run.summary),
+            facts=facts(run.summary),
         )
     )
     return replace_file(run_dir / "report.html", page.encode())
@@ -125,13 +125,13 @@ def environment() -> jinja2.Environment:
     return environment
 
 
-def _tiles(run: Run) -> list[tuple[str, str, str]]:
+def tiles(run: Run) -> list[tuple[str, str, str]]:
     """The figures at the top of a report: (label, value, note), those that are known."""
     summary = run.summary
     value, name, column = _objective(run)
     rate = summary.get("samples_per_sec")
     steps = f"{_count(summary.get('step'))} steps"
-    tiles = [
+    figures = [
         (f"Objective: {column}", value, name),
         ("Training time", duration(_training_time(summary)), summary.get("hardware") or ""),
         ("Throughput", _count(rate), "samples per second"),
@@ -139,7 +139,7 @@ def _tiles(run: Run) -> list[tuple[str, str, str]]:
         ("Parameters", _count(summary.get("num_parameters")), "in the encoder"),
         ("Training samples", _count(summary.get("num_train_samples")), "without labels"),
     ]
-    return [tile for tile in tiles if not tile[1].startswith(_MISSING)]
+    return [tile for tile in figures if not tile[1].startswith(_MISSING)]
 
 
 def _training_time(summary: Mapping[str, Any]) -> float | None:
@@ -161,17 +161,17 @@ def _objective(run: Run) -> tuple[str, str, str]:
     return metric.show(objective["value"]) + unit, objective["name"] + split, metric.column.removesuffix(", %")
 
 
-def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+def facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Where a run comes from, for whoever wants to repeat it."""
     versions = summary.get("versions") or {}
-    facts = [
+    known = [
         ("Started", _time(summary.get("started"))),
         ("Hardware", summary.get("hardware")),
         ("Seed", summary.get("seed")),
         ("Commit", summary.get("commit")),
         *((f"{name} version", version) for name, version in versions.items()),
     ]
-    return [(name, str(value)) for name, value in facts if value is not None]
+    return [(name, str(value)) for name, value in known if value is not None]
 
 
 def _count(value: float | None) -> str:

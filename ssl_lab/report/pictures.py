@@ -128,9 +128,9 @@ def galleries(pictures: Mapping[str, Mapping[int, Path]]) -> list[Gallery]:
     """The pictures of each name; known names first, sizes such that the page stays under 2 MB."""
     found = []
     budget = _TOTAL_BYTES // max(1, len(pictures))
-    for name in _in_order(pictures):
+    for name in in_order(pictures):
         *earlier, last = _spread(list(pictures[name]))
-        title, caption = _title(name)
+        title, caption = title_of(name)
         small = budget // 3 // max(1, len(earlier))
         moving = small_gif(pictures[name], side=_ANIMATION_SIDE, max_bytes=_ANIMATION_BYTES) if name in NAMES else None
         found.append(
@@ -150,18 +150,20 @@ def galleries(pictures: Mapping[str, Mapping[int, Path]]) -> list[Gallery]:
 def readings(sentences: Mapping[str, Mapping[int, Sequence[Sequence[Mapping[str, Any]]]]]) -> list[Reading]:
     """The masked sentences of each name as prose."""
     found = []
-    for name in _in_order(sentences):
+    for name in in_order(sentences):
         *earlier, last = [_prose(step, sentences[name][step]) for step in _spread(list(sentences[name]))]
-        title, caption = _title(name)
+        title, caption = title_of(name)
         found.append(Reading(title=title, caption=caption, last=last, earlier=tuple(earlier)))
     return found
 
 
-def _title(name: str) -> tuple[str, str]:
+def title_of(name: str) -> tuple[str, str]:
+    """Title and caption of the pictures of a name."""
     return _TITLES.get(name, (name.replace("_", " ").capitalize(), ""))
 
 
-def _in_order(names: Mapping[str, object]) -> list[str]:
+def in_order(names: Mapping[str, object]) -> list[str]:
+    """Names of pictures, those that matter most first."""
     known = list(_TITLES)
     return sorted(names, key=lambda name: (known.index(name) if name in known else len(known), name))
 

@@ -14,6 +14,8 @@ import yaml
 
 RUN_FILES = ("config.yaml", "summary.json", "metrics.csv")
 """What makes a directory a run: one of these."""
+YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""Safe, and ten times as fast where libyaml is there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +119,7 @@ def _read_text(path: Path, problems: list[str]) -> str:
 def _parsed(text: str, path: Path, kind: type, problems: list[str]) -> Any:
     """Contents of a YAML or JSON text; None, and a problem noted, if it is cut off or of another kind."""
     try:
-        value = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        value = json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader=YAML_LOADER)
     except (json.JSONDecodeError, yaml.YAMLError) as error:
         problems.append(f"{path.name} cannot be read, perhaps it is half written ({str(error).splitlines()[0]}).")
         return None

@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from ssl_lab.report.run import RUN_FILES
+from ssl_lab.report.run import RUN_FILES, YAML_LOADER
 
 STATUSES = ("running", "finished", "failed", "interrupted", "preempted", "pruned", "stale", "unknown")
 """``stale`` says it is running, but gives no sign of life; ``unknown`` has left no summary that can be read."""
@@ -235,7 +235,7 @@ def rank(runs: Sequence[RunFacts], metric: str, *, lowest: bool) -> list[tuple[R
 def command_of(run: RunFacts) -> list[str]:
     """The command that does a run again, in a directory of its own; empty if its overrides cannot be read."""
     try:
-        overrides = yaml.safe_load((run.path / "overrides.yaml").read_text(encoding="utf-8"))
+        overrides = yaml.load((run.path / "overrides.yaml").read_text(encoding="utf-8"), Loader=YAML_LOADER)
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return []
     if not isinstance(overrides, list):

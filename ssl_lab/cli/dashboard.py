@@ -1,0 +1,54 @@
+"""``ssl-lab dashboard``."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+
+def dashboard(args: list[str]) -> int:
+    """Serve all runs below some folders as a page, or write the page as files."""
+    parser = argparse.ArgumentParser(
+        prog="ssl-lab dashboard",
+        description="Watch and compare runs in a browser. Nothing leaves this machine.",
+    )
+    parser.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="where to look (default: runs)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write a static site there instead of serving")
+    parser.add_argument("--port", type=int, default=8787, help="port to serve at; 0 for a free one (default: 8787)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to serve at (default: 127.0.0.1, this machine alone)"
+    )
+    parser.add_argument("--open", action="store_true", help="open the page in a browser")
+    parsed = parser.parse_intermixed_args(args)
+    from ssl_lab.report.dashboard.index import RunIndex
+    from ssl_lab.report.dashboard.server import Dashboard
+    from ssl_lab.report.dashboard.site import assets, write_site
+
+    assets()  # what is missing is told before runs are read
+    start = time.perf_counter()
+    index = RunIndex(parsed.folders or [Path("runs")])
+    num = len(index.entries)
+    print(f"{num:,} run{'s' * (num != 1)} read in {time.perf_counter() - start:.1f} s.", flush=True)
+    if parsed.out is not None:
+        written = write_site(index, parsed.out)
+        print(f"Written to {written}. It opens in a browser as it is, or from any web host.")
+        _open(written.resolve().as_uri(), parsed.open)
+        return 0
+    with Dashboard(index, parsed.host, parsed.port) as server:
+        if parsed.host not in ("127.0.0.1", "localhost", "::1"):
+            print("Everyone who can reach this machine can read these runs: there is no login.")
+        print(f"Dashboard: {server.url} (Ctrl-C ends it)", flush=True)
+        _open(server.url, parsed.open)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print()
+    return 0
+
+
+def _open(url: str, wanted: bool) -> None:
+    if wanted:
+        import webbrowser
+
+        webbrowser.open(url)

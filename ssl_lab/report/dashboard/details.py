@@ -1,0 +1,107 @@
+"""All that the dashboard shows of one run once it is chosen: curves, pictures, results, configuration."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ssl_lab.report import pictures, tables
+from ssl_lab.report.curves import thinned
+from ssl_lab.report.dashboard.index import Entry
+from ssl_lab.report.page import facts, tiles
+from ssl_lab.report.run import Curve, Run, read_run
+from ssl_lab.report.runs import command_of
+
+_MAX_POINTS = 1000  # of a curve
+_T = TypeVar("_T")
+
+
+def read_details(entry: Entry) -> dict[str, Any]:
+    """What is in a run directory, ready for the page; whatever is damaged is left out and named in ``problems``."""
+    problems: list[str] = []
+    path = entry.facts.path
+    run = _attempt(lambda: read_run(path), "The run directory", problems)
+    details: dict[str, Any] = {
+        "id": entry.id,
+        "version": entry.version,
+        "path": str(path),
+        "error": entry.facts.error,
+        "command": shlex.join(command_of(entry.facts)),
+        "settings": dict(entry.settings),
+        "curves": {},
+        "pictures": [],
+        "readings": [],
+        "results": [],
+        "tiles": [],
+        "facts": [],
+        "config": "",
+        "report": (path / "report.html").is_file(),
+        "samples_per_step": None,
+    }
+    if run is not None:
+        details |= {
+            "curves": {name: _points(curve) for name, curve in run.curves.items()},
+            "pictures": _pictures(run),
+            "config": run.config_text,
+            "samples_per_step": _samples_per_step(entry.settings, run.summary.get("hardware")),
+            "readings": _attempt(lambda: _readings(run), "The sentences", problems) or [],
+            "results": _attempt(lambda: _results(run), "evaluation.json", problems) or [],
+            "tiles": _attempt(lambda: tiles(run), "summary.json", problems) or [],
+            "facts": _attempt(lambda: facts(run.summary), "summary.json", problems) or [],
+        }
+        problems += run.problems
+    details["problems"] = list(dict.fromkeys([*entry.problems, *problems]))
+    return details
+
+
+def picture_file(run_dir: Path, name: str, file: str) -> Path | None:
+    """A picture that lies in a run directory itself; None if there is none, or a link leads out of it."""
+    path = run_dir / "pictures" / name / file
+    inside = path.resolve().is_relative_to(run_dir.resolve())
+    return path if inside and path.is_file() else None
+
+
+def _attempt(read: Callable[[], _T], what: str, problems: list[str]) -> _T | None:
+    """What a damaged file holds can be anything, and must not take the rest of the run with it."""
+    try:
+        return read()
+    except Exception as error:
+        problems.append(f"{what} cannot be shown ({type(error).__name__}: {error}).")
+        return None
+
+
+def _points(curve: Curve) -> dict[str, list[Any]]:
+    curve = thinned(curve, _MAX_POINTS)
+    values = [float(f"{value:.6g}") if math.isfinite(value) else None for value in curve.values]
+    return {"step": list(curve.steps), "value": values}
+
+
+def _pictures(run: Run) -> list[dict[str, Any]]:
+    shown = []
+    for name in pictures.in_order(run.pictures):
+        title, caption = pictures.title_of(name)
+        files = {step: path.name for step, path in run.pictures[name].items()}
+        shown.append({"name": name, "title": title, "caption": caption, "files": files})
+    return shown
+
+
+def _readings(run: Run) -> list[dict[str, Any]]:
+    return [asdict(reading) for reading in pictures.readings(run.sentences)]
+
+
+def _results(run: Run) -> list[dict[str, Any]]:
+    return [asdict(table) for table in tables.tables(run.evaluation)] if run.evaluation else []
+
+
+def _samples_per_step(settings: Mapping[str, str], hardware: object) -> int | None:
+    """Samples of one optimizer step on all devices; None where the configuration does not say it in numbers."""
+    factors = [settings.get("data.batch_size", "")]
+    factors += [settings.get(f"trainer.{key}", "1") for key in ("accumulate_grad_batches", "devices", "num_nodes")]
+    gpus = re.match(r"(\d+) x ", str(hardware))  # what "auto" was
+    factors = [(gpus[1] if gpus else "1") if factor == "auto" else factor for factor in factors]
+    return math.prod(map(int, factors)) if all(factor.isdecimal() for factor in factors) else None

@@ -1,0 +1,270 @@
+"""What the dashboard knows of all runs: facts, final metrics and settings, read again only where files have changed."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ssl_lab.report.compare import NOT_CHOICES, flatten
+from ssl_lab.report.run import YAML_LOADER
+from ssl_lab.report.runs import RunFacts, find_runs, read_facts
+from ssl_lab.report.vocabulary import describe
+
+_WATCHED = ("summary.json", "heartbeat.json", "metrics.csv", "evaluation.json", "report.html", "overrides.yaml")
+_MAX_ERROR = 200  # characters of an error in the table; all of it is on the run's page
+_Stamp = tuple[int, int] | None
+
+
+@dataclass(kw_only=True)
+class Entry:
+    """One run as the index holds it.
+
+    Attributes:
+        id: Short digest of its place, the same wherever its folder lies.
+        facts: What ``ssl-lab runs`` knows of it.
+        place: Its directory below the folder that was asked for.
+        settings: Its configuration as dotted keys and texts.
+        metrics: Final values, or the last logged ones before the end.
+        logged: Names of the columns of ``metrics.csv``.
+        version: Changes whenever one of its files does.
+        config_problems: What was wrong with ``config.yaml``, as sentences.
+        stamps: Time and size of each of its files.
+    """
+
+    id: str
+    facts: RunFacts
+    place: str
+    settings: Mapping[str, str]
+    metrics: Mapping[str, float]
+    logged: Sequence[str]
+    version: str
+    config_problems: Sequence[str]
+    stamps: Mapping[str, _Stamp] = field(repr=False)
+
+    @property
+    def problems(self) -> list[str]:
+        """Files that could not be read, as sentences."""
+        return [*self.facts.problems, *self.config_problems]
+
+
+class RunIndex:
+    """All runs at or below some folders; :meth:`refresh` reads those again whose files have changed.
+
+    Args:
+        folders: Where to look.
+
+    Raises:
+        FileNotFoundError: If a folder does not exist.
+    """
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self.folders = list(folders)
+        self._by_path: dict[Path, Entry] = {}
+        self.refresh()
+
+    def refresh(self) -> int:
+        """Bring the index up to date; returns how many runs were read."""
+        root = Path(os.path.commonpath([folder.resolve() for folder in self.folders]))
+        found: dict[Path, Entry] = {}
+        num_read = 0
+        for path, sweep in find_runs(self.folders):
+            known = self._by_path.get(path)
+            stamps = _stamps(path)
+            if known is None or known.stamps != stamps or known.facts.status == "running":
+                known = _read_entry(path, sweep, root, stamps, known)
+                num_read += 1
+            found[path] = known
+        self._by_path = found
+        return num_read
+
+    @property
+    def entries(self) -> list[Entry]:
+        """All runs, the newest first."""
+        return sorted(self._by_path.values(), key=lambda entry: (-entry.facts.newest, str(entry.facts.path)))
+
+    def find(self, id: str) -> Entry | None:
+        """The run of an id."""
+        return next((entry for entry in self._by_path.values() if entry.id == id), None)
+
+    def as_json(self) -> dict[str, Any]:
+        """All that the table, the filters and the sweep views need, in columns that name each value once."""
+        entries = self.entries
+        metrics = _names(entry.metrics for entry in entries)
+        logged = _names(entry.logged for entry in entries)
+        return {
+            "folders": [str(folder) for folder in self.folders],
+            "runs": [_row(entry) for entry in entries],
+            "metrics": {name: [_rounded(entry.metrics.get(name)) for entry in entries] for name in metrics},
+            "logged": {name: sum(name in entry.logged for entry in entries) for name in logged},
+            "settings": _columns(entries),
+            "not_choices": NOT_CHOICES,
+            "described": {name: _described(name) for name in dict.fromkeys([*metrics, *logged])},
+        }
+
+    def scopes(self) -> dict[str, list[Entry]]:
+        """Runs that may be analysed together, by the id of their sweep; ``all`` are all."""
+        scopes: dict[str, list[Entry]] = {"all": self.entries}
+        for entry in self.entries:
+            if entry.facts.sweep is not None:
+                scopes.setdefault(_sweep_id(entry), []).append(entry)
+        return scopes
+
+
+def choices_of(settings: Mapping[str, str]) -> dict[str, str]:
+    """The settings that make a run what it is: neither its place nor its seed, which a group of runs differs in."""
+    return {
+        key: text
+        for key, text in settings.items()
+        if key.split(".")[0] not in NOT_CHOICES and key.rsplit(".", 1)[-1] != "seed"
+    }
+
+
+def _read_entry(path: Path, sweep: Path | None, root: Path, stamps: Mapping[str, _Stamp], known: Entry | None) -> Entry:
+    facts = read_facts(path, sweep)
+    if known is not None and known.stamps["config.yaml"] == stamps["config.yaml"]:
+        settings, problems = known.settings, known.config_problems
+    else:
+        settings, problems = _read_settings(path / "config.yaml")
+    logged, last = _last_values(path / "metrics.csv", values=facts.status != "finished")
+    place = os.path.relpath(path.resolve(), root)
+    digest = hashlib.blake2s(repr(sorted(stamps.items())).encode(), digest_size=5).hexdigest()
+    return Entry(
+        id=_digest(place),
+        facts=facts,
+        place=place,
+        settings=settings,
+        metrics={**last, **facts.metrics},
+        logged=logged,
+        version=f"{digest}{facts.status[0]}",
+        config_problems=problems,
+        stamps=stamps,
+    )
+
+
+def _stamps(path: Path) -> dict[str, _Stamp]:
+    """Time and size of each file that is shown, and of the folders of pictures, whose times tell of new ones."""
+    stamps = {name: _stamp(path / name) for name in ("config.yaml", *_WATCHED)}
+    try:
+        stamps |= {f.name: _stamp(Path(f.path)) for f in os.scandir(path / "pictures") if f.is_dir()}
+    except OSError:  # none yet
+        pass
+    return stamps
+
+
+def _stamp(path: Path) -> _Stamp:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+def _read_settings(path: Path) -> tuple[dict[str, str], list[str]]:
+    """The configuration as dotted keys and texts, and what is wrong with it."""
+    try:
+        config = yaml.load(path.read_text(encoding="utf-8"), Loader=YAML_LOADER)
+    except FileNotFoundError:
+        return {}, []
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:  # no UTF-8, or a date that there is not
+        return {}, [f"{path.name} cannot be read ({str(error).splitlines()[0]})."]
+    if not isinstance(config, Mapping):
+        return {}, [f"{path.name} should hold a dict, but holds a {type(config).__name__}."]
+    return flatten(config), []
+
+
+def _last_values(path: Path, *, values: bool) -> tuple[list[str], dict[str, float]]:
+    """Columns of ``metrics.csv`` and, where they are asked for, the last value of each."""
+    last: dict[str, float] = {}
+    names: list[str] = []
+    try:
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            reader = csv.reader(line.replace("\0", "") for line in file)
+            head = next(reader, [])
+            names = [name for name in head if name not in ("", "step", "epoch")]
+            for row in reader if values else ():
+                for name, cell in zip(head, row, strict=False):
+                    if cell and name in names:
+                        last[name] = _number(cell, last.get(name, math.nan))
+    except (OSError, csv.Error):
+        pass
+    return names, {name: value for name, value in last.items() if math.isfinite(value)}
+
+
+def _number(cell: str, otherwise: float) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        return otherwise
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    facts = entry.facts
+    error = (facts.error or "").splitlines()
+    return {
+        "id": entry.id,
+        "name": facts.name,
+        "place": entry.place,
+        "folder": facts.path.name,
+        "sweep": None if facts.sweep is None else {"id": _sweep_id(entry), "name": facts.sweep.name},
+        "status": facts.status,
+        "method": facts.method,
+        "data": facts.data,
+        "encoder": facts.encoder,
+        "seed": facts.seed,
+        "step": facts.step,
+        "epoch": facts.epoch,
+        "speed": _rounded(facts.samples_per_sec),
+        "objective": facts.objective,
+        "value": _rounded(facts.value),
+        "started": facts.started,
+        "wall": _rounded(facts.wall_time_sec),
+        "error": error[0][:_MAX_ERROR] if error and facts.status != "finished" else None,
+        "damaged": len(entry.problems),
+        "group": _digest(repr(sorted(choices_of(entry.settings).items()))) if entry.settings else entry.id,
+        "version": entry.version,
+    }
+
+
+def _columns(entries: Sequence[Entry]) -> dict[str, dict[str, Any]]:
+    """Settings by key: the values there are, and which of them each run has; -1 where it has none."""
+    columns = {}
+    for key in _names(entry.settings for entry in entries):
+        texts = [entry.settings.get(key) for entry in entries]
+        values = list(dict.fromkeys(text for text in texts if text is not None))
+        place = {text: k for k, text in enumerate(values)}
+        column: dict[str, Any] = {"values": values}
+        if len(values) > 1 or None in texts:
+            column["of"] = [-1 if text is None else place[text] for text in texts]
+        columns[key] = column
+    return columns
+
+
+def _described(name: str) -> dict[str, Any]:
+    metric = describe(re.sub("^(eval|test)/", "", name))
+    return {"label": metric.column, "better": metric.better, "percent": metric.percent}
+
+
+def _sweep_id(entry: Entry) -> str:
+    return _digest(os.path.dirname(entry.place))
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2s(text.encode(errors="replace"), digest_size=5).hexdigest()
+
+
+def _names(groups: Iterable[Iterable[str]]) -> list[str]:
+    return list(dict.fromkeys(name for group in groups for name in group))
+
+
+def _rounded(value: float | None) -> float | None:
+    """Seven digits are more than a picture shows, and half as long in the file."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.7g}")

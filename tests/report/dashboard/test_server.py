@@ -1,0 +1,213 @@
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+from cli.made_runs import OBJECTIVE, make_run
+from report.dashboard.many_runs import HOSTILE
+from report.fake_runs import write_picture, write_run
+
+import ssl_lab.report.dashboard.site as site
+from ssl_lab.cli.completion import completions
+from ssl_lab.cli.main import main
+from ssl_lab.report.dashboard.index import RunIndex
+from ssl_lab.report.dashboard.server import Dashboard
+
+
+@pytest.fixture(autouse=True)
+def quick_disk(monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+@pytest.fixture
+def served(tmp_path):
+    run = write_run(tmp_path / "runs" / "a")
+    (run / "report.html").write_text("<script>alert(1)</script>")
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / "last.ckpt").write_text("weights")
+    (tmp_path / "secret.txt").write_text("secret")
+    (tmp_path / "secrets").mkdir()
+    write_picture(tmp_path / "secrets" / "step_00000007.png")
+    (run / "pictures" / "linked").symlink_to(tmp_path / "secrets")
+    with Dashboard(RunIndex([tmp_path / "runs"]), "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def ask(server, path, method="GET", **headers):
+    """Status, headers and content of an answer; the path is sent as it is."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=20)
+    connection.putrequest(method, path, skip_host="Host" in headers)
+    for name, value in headers.items():
+        connection.putheader(name.replace("_", "-"), value)
+    connection.endheaders()
+    answer = connection.getresponse()
+    content = answer.read()
+    connection.close()
+    return answer.status, answer.headers, content
+
+
+def test_the_page_its_data_and_the_files_of_runs(served):
+    status, headers, content = ask(served, "/")
+    assert status == 200 and b'data-mode="served"' in content and b"://" not in content
+    assert "script-src 'self';" in headers["Content-Security-Policy"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    id = json.loads(ask(served, "/data/index.json")[2])["runs"][0]["id"]
+    details = json.loads(ask(served, f"/data/run/{id}.json")[2])
+    assert details["report"] and details["curves"]["train/loss"]["value"]
+    assert ask(served, f"/runs/{id}/pictures/views/step_00000600.png")[2].startswith(b"\x89PNG")
+    status, headers, _ = ask(served, f"/runs/{id}/report.html")
+    assert status == 200 and headers["Content-Security-Policy"].startswith("sandbox;")  # its scripts do not run
+    status, headers, content = ask(served, "/assets/plotly.min.js", method="HEAD")
+    assert status == 200 and int(headers["Content-Length"]) > 1e6 and not content
+    found = json.loads(ask(served, f"/data/importance/all.json?metric={OBJECTIVE}")[2])
+    assert found[OBJECTIVE]["settings"] == []
+
+
+def test_what_has_not_changed_is_not_sent_again(served):
+    for path in ("/", "/data/index.json", "/assets/style.css"):
+        _, first, _ = ask(served, path)
+        status, again, content = ask(served, path, If_None_Match=first["ETag"])
+        assert status == 304 and not content
+        assert again["Content-Security-Policy"] == first["Content-Security-Policy"]
+
+
+def test_nothing_but_the_files_of_runs_is_served(served):
+    id = served.index.entries[0].id
+    for path in (
+        "/../secret.txt",
+        "/assets/../../secret.txt",
+        "/assets/..%2f..%2fsecret.txt",
+        "/data/../secret.txt",
+        "/data/run/..%2f..%2fsecret.json",
+        "/data/run/none.json",
+        "/data/importance/all.json",
+        "/data/importance/none.json?metric=x",
+        "/runs/none/report.html",
+        f"/runs/{id}/",
+        f"/runs/{id}/summary.json",
+        f"/runs/{id}/checkpoints/last.ckpt",
+        f"/runs/{id}/../../secret.txt",
+        f"/runs/{id}/pictures/views/..%2f..%2f..%2f..%2fsecret.txt",
+        f"/runs/{id}/pictures/..%2f..%2f..%2fsecrets/step_00000007.png",
+        f"/runs/{id}/pictures/../pictures/step_00000600.png",
+        f"/runs/{id}/pictures/linked/step_00000007.png",
+        f"/runs/{id}/pictures/views%00/step_00000600.png",
+        f"/runs/{id}/pictures/views/step_00000001.png",
+        "//etc/passwd",
+        "/%",
+        "/index.php",
+    ):
+        status, _, content = ask(served, path)
+        assert (status, content) == (404, b"There is no such thing here.\n"), path
+
+
+def test_a_report_that_is_a_link_out_of_the_run_is_not_served(served, tmp_path):
+    entry = served.index.entries[0]
+    (entry.facts.path / "report.html").unlink()
+    (entry.facts.path / "report.html").symlink_to(tmp_path / "secret.txt")
+    assert ask(served, f"/runs/{entry.id}/report.html")[0] == 404
+
+
+def test_requests_only_read_and_name_this_server(served):
+    for method in ("POST", "PUT", "DELETE", "OPTIONS"):
+        assert ask(served, "/", method=method)[0] == 501
+    for host in ("evil.example", "evil.example:8787", "127.0.0.1.evil.example", "localhost.evil.example", ""):
+        assert ask(served, "/", Host=host)[0] == 403, host
+    for host in ("localhost", "LOCALHOST:9000", "127.0.0.1:1", "[::1]:80", "192.168.0.7:8787"):
+        assert ask(served, "/", Host=host)[0] == 200, host
+
+
+def test_new_steps_are_served(served, monkeypatch):
+    monkeypatch.setattr("ssl_lab.report.dashboard.server._REFRESH_SEC", 0.0)
+    make_run(served.index.folders[0] / "b", status="running", beat=1, experiment=HOSTILE)
+    (run,) = [run for run in json.loads(ask(served, "/data/index.json")[2])["runs"] if run["folder"] == "b"]
+    assert (run["step"], run["name"], run["status"]) == (210, HOSTILE, "running")
+
+
+def test_a_folder_that_has_gone_is_told(served, tmp_path, monkeypatch):
+    monkeypatch.setattr("ssl_lab.report.dashboard.server._REFRESH_SEC", 0.0)
+    (tmp_path / "runs").rename(tmp_path / "gone")
+    status, _, content = ask(served, "/data/index.json")
+    assert status == 500 and b"there is no such folder" in content
+
+
+def test_static_files_hold_the_same(tmp_path, capsys):
+    run = write_run(tmp_path / "runs" / "a")
+    (run / "report.html").write_text("report")
+    make_run(tmp_path / "runs" / "b", experiment=HOSTILE)
+    out = tmp_path / "site"
+    for _ in range(2):  # again over the first
+        assert main(["dashboard", str(tmp_path / "runs"), "--out", str(out)]) == 0
+    assert "2 runs" in capsys.readouterr().out
+    assert b'data-mode="static"' in (out / "index.html").read_bytes()
+    held = {}
+    for path in (out / "data").rglob("*.js"):
+        text = path.read_text(encoding="ascii")
+        assert text.startswith("receive(") and text.endswith(")")
+        name, value = json.loads(f"[{text[8:-1]}]")
+        assert name == str(path.relative_to(out / "data"))[:-3]
+        held[name] = value
+    index = RunIndex([tmp_path / "runs"])
+    assert held["index"] == json.loads(site.to_json(index.as_json()))
+    (id,) = [entry.id for entry in index.entries if entry.place == "a"]
+    assert held[f"run/{id}"]["report"] and OBJECTIVE in held["importance/all"]
+    assert (out / "runs" / id / "report.html").read_text() == "report"
+    assert (out / "runs" / id / "pictures" / "views" / "step_00000600.png").is_file()
+    page = (out / "index.html").read_text()
+    assert all((out / name).is_file() for name in page.split('"') if name.startswith("assets/"))
+
+
+def test_a_folder_of_other_files_is_not_written_over(tmp_path, capsys):
+    make_run(tmp_path / "runs" / "a")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "index.html").write_text("mine")
+    assert main(["dashboard", str(tmp_path / "runs"), "--out", str(tmp_path / "mine")]) == 1
+    assert "holds other files" in capsys.readouterr().err
+    assert (tmp_path / "mine" / "index.html").read_text() == "mine"
+
+
+def test_errors_are_told(tmp_path, capsys, monkeypatch):
+    assert main(["dashboard", str(tmp_path / "none")]) == 1
+    assert "there is no such folder" in capsys.readouterr().err
+    with Dashboard(RunIndex([tmp_path]), "127.0.0.1", 0) as taken:
+        assert main(["dashboard", str(tmp_path), "--port", str(taken.server_address[1])]) == 1
+        assert "Choose another port with --port" in capsys.readouterr().err
+    monkeypatch.setattr(site, "find_spec", lambda name: None)
+    assert main(["dashboard", str(tmp_path)]) == 1
+    assert "pip install 'ssl_lab[dashboard]'" in capsys.readouterr().err
+
+
+def test_an_empty_folder_is_no_error(tmp_path):
+    index = RunIndex([tmp_path])
+    told = index.as_json()
+    assert told["runs"] == [] and told["folders"] == [str(tmp_path)]
+    site.write_site(index, tmp_path / "site")
+    assert (tmp_path / "site" / "data" / "index.js").is_file()
+
+
+def test_the_command_serves_until_it_is_interrupted(tmp_path):
+    make_run(tmp_path / "a")
+    command = [sys.executable, "-m", "ssl_lab.cli.main", "dashboard", str(tmp_path), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline().startswith("1 run read in")
+        address = process.stdout.readline().split()[1]
+        connection = http.client.HTTPConnection(address.split("/")[2], timeout=20)
+        connection.request("GET", "/data/index.json")
+        assert json.loads(connection.getresponse().read())["runs"][0]["folder"] == "a"
+        connection.close()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+        assert not process.stderr.read()
+
+
+def test_completion():
+    assert completions("ssl-lab dash") == ["dashboard"]
+    assert completions("ssl-lab dashboard --p") == ["--port"]
