@@ -20,7 +20,7 @@ from ssl_lab.engine.contract import train
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
-NOT_COMPOSED = ("list", "runs", "report")
+NOT_COMPOSED = ("list", "runs", "report", "leaderboard", "dashboard")
 BLOCK = r"((?:[^\n]+\n)+)\n```(python|yaml)\n(.*?)```"  # below a paragraph
 TEXTS = ("text=", "prompt=")  # which the command quotes by itself
 FLAGS = ("-m", "--multirun", "--cfg", "job", "--package")
