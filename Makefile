@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo install dev test fuzz lint typecheck notebooks wheel soak format clean
+.PHONY: demo install dev test fuzz lint typecheck notebooks docs docs-serve wheel soak format clean
 
 demo: install  ## pretrain SimCLR on handwritten digits and show what it has learned
 	$(BIN)/ssl-lab pretrain experiment=simclr_digits
@@ -44,8 +44,14 @@ format: dev
 typecheck: dev
 	$(BIN)/mypy
 
-notebooks: dev  ## execute every notebook
-	$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 -n 0 notebooks
+notebooks: dev  ## execute every notebook, two at a time
+	PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=600 -n 2 notebooks
+
+docs: dev  ## build the documentation into site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+docs-serve: dev  ## show the documentation at 127.0.0.1:8000 while it is written
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve --dev-addr 127.0.0.1:8000
 
 wheel: dev  ## build the wheel and run the demo from it in a fresh environment
 	tests/packaging/check_wheel.sh $(BIN)/python

@@ -165,6 +165,11 @@ def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
         grad.copy_(mean.view_as(grad))
 
 
+def gradient_norm(parameters: Iterable[torch.nn.Parameter]) -> Tensor:
+    """Euclidean norm of all gradients together, on their device; of sharded ones over all ranks, which all must ask."""
+    return whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+
+
 def broadcast_object(value: T) -> T:
     """Rank 0's picklable value, on every rank."""
     if world_size() == 1:

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import tempfile
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from ssl_lab.engine.bench import bench as run_bench
 from ssl_lab.engine.lock import lock_run
 from ssl_lab.engine.run_dir import environment, read_json, update_summary, write_json
 from ssl_lab.engine.signals import InterruptedRunError, is_first_rank, stop_on_signals
+from ssl_lab.engine.text_log import text_log
 from ssl_lab.engine.trial import PrunedRunError, ReportObjective
 from ssl_lab.report.compare import run_labels, side_by_side
 from ssl_lab.report.page import write_report
@@ -90,7 +91,8 @@ def _run(cfg: DictConfig) -> float | None:
         if start.finished:
             return _found(cfg, run_dir)
         try:
-            return _train(cfg, run_dir, start.checkpoint)
+            with text_log(run_dir) if is_first_rank() else nullcontext():
+                return _train(cfg, run_dir, start.checkpoint)
         except Exception as error:
             if is_first_rank() and not isinstance(error, PrunedRunError):
                 update_summary(run_dir, status="failed", error=explain(error))
@@ -118,6 +120,7 @@ def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None) -> float | N
     method = config.build_method(cfg, datamodule.spec)
     protocols = config.build_protocols(cfg.evaluation)
     engine.check_needs(method, protocols, datamodule)
+    _label_for_wandb(cfg)
     trainer = config.build_trainer(cfg, run_dir, progress_bar=sys.stdout.isatty())
     check_processes(trainer)
     launcher, sweeper = hydra_cfg.launcher._target_, hydra_cfg.sweeper._target_
@@ -145,6 +148,7 @@ def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None) -> float | N
             protocols,
             checkpoint,
             evaluate_every_n_epochs=cfg.evaluate_every_n_epochs,
+            pictures_every_n_epochs=cfg.pictures_every_n_epochs,
             save_every_n_minutes=cfg.save_every_n_minutes,
             save_every_n_steps=cfg.save_every_n_steps,
             trial=_trial(cfg),
@@ -163,6 +167,21 @@ def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None) -> float | N
             f"The objective {cfg.objective!r} was not measured. Choose from: {', '.join(sorted(metrics))}."
         )
     return value
+
+
+def _label_for_wandb(cfg: DictConfig) -> None:
+    """The sweep as W&B's group and the chosen configuration groups as tags, where nothing else was asked for."""
+    node = (cfg.logger or {}).get("wandb")
+    if node is None:
+        return
+    hydra_cfg = HydraConfig.get()
+    if node.get("group") is None and hydra_cfg.mode == RunMode.MULTIRUN:
+        node.group = Path(hydra_cfg.sweep.dir).name
+    if node.get("tags") is None:
+        choices = hydra_cfg.runtime.choices
+        given = [override.split("=")[0] for override in hydra_cfg.overrides.task]
+        names = dict.fromkeys(["experiment", "method", "data", "encoder", *(key for key in given if key in choices)])
+        node.tags = list(dict.fromkeys(choices[name] for name in names if isinstance(choices.get(name), str)))
 
 
 def _trial(cfg: DictConfig) -> ReportObjective | None:

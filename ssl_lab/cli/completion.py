@@ -17,6 +17,7 @@ COMP_WORDBREAKS=$COMP_WORDBREAKS complete -o default -F _ssl_lab ssl-lab
 _OPTIONS = {
     "runs": ("best", "--status", "--sort", "--limit", "--json", "--min"),
     "dashboard": ("--out", "--port", "--host", "--open"),
+    "leaderboard": ("--metric", "--protocol", "--data", "--out", "--update"),
 }
 
 

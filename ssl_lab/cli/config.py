@@ -18,6 +18,7 @@ from ssl_lab.data.store import write_atomically
 from ssl_lab.data.tokenizer import load_tokenizer, tokenizer_digest
 from ssl_lab.encoders.blocks import recompute_activations
 from ssl_lab.engine.checkpoint import find_checkpoint, load_encoder_weights, load_weights
+from ssl_lab.engine.dashboards import guarded
 from ssl_lab.engine.run_dir import BEST_CHECKPOINT, read_json, read_spec, write_spec
 from ssl_lab.engine.signals import slurm_job
 from ssl_lab.engine.sync_batch_norm import SyncBatchNormLayers
@@ -123,7 +124,7 @@ def build_trainer(cfg: DictConfig, run_dir: Path, *, progress_bar: bool) -> L.Tr
         return instantiate(settings, _partial_=True, _convert_="all")(  # type: ignore[no-any-return]
             default_root_dir=str(run_dir),
             callbacks=callbacks,
-            logger=loggers or False,
+            logger=guarded(loggers) or False,
             enable_checkpointing=False,
             enable_model_summary=False,
             enable_progress_bar=progress_bar,
@@ -221,6 +222,17 @@ def load_run(run_dir: Path) -> tuple[DictConfig, DataSpec, Method]:
     method = build_method(cfg, spec)
     load_weights(method, checkpoint)
     return cfg, spec, method.eval()
+
+
+def open_run(run_dir: Path | str) -> tuple[Method, DataModule]:
+    """The trained method of a run, in eval mode, and the run's own data: to go on with in Python.
+
+    Raises:
+        FileNotFoundError: If the directory is no run or has no checkpoint.
+        ValueError: If the checkpoint is damaged or holds code.
+    """
+    cfg, spec, method = load_run(Path(run_dir))
+    return method, data_for_run(cfg, Path(run_dir), spec, None)
 
 
 def check_same_data(run_dirs: Sequence[Path], cfgs: Sequence[DictConfig]) -> None:

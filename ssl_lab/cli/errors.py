@@ -23,6 +23,11 @@ def explain(error: BaseException) -> str:
     if isinstance(error, TypeError) and "unexpected keyword argument" in text:
         name = text.split("'")[-2]
         return f"{text!s}. Remove +...{name}= from the command, or see the accepted keys with --cfg job."
+    if missing_module := re.search(r"Error loading '([\w.]+)':\s+ModuleNotFoundError\(\"No module named '(\w+)", text):
+        path, module = missing_module.groups()
+        own = f"Start the command in the folder that holds {module}.py, or install it."
+        remedy = own if path.startswith(f"{module}.") else f"Install {module}."
+        return f"{path} was asked for, but there is no module {module!r}. {remedy}"
     if misspelt := re.search(r"Could not override '([\w.@/]+)'", text):
         return f"There is no setting {misspelt[1]!r}.{_suggest(misspelt[1])} See all settings with --cfg job."
     if plugin := re.search(r"Could not find 'hydra/(launcher|sweeper)/(\w+)'", text):

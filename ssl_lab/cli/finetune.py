@@ -6,6 +6,7 @@ import os
 import statistics
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from ssl_lab.engine import pretrain as engine
 from ssl_lab.engine.checkpoint import checkpoint_identity, find_checkpoint, has_checkpoint
 from ssl_lab.engine.run_dir import read_json, update_summary, write_json
 from ssl_lab.engine.signals import InterruptedRunError
+from ssl_lab.engine.text_log import text_log
 from ssl_lab.methods.base import Method
 from ssl_lab.methods.finetune.base import FineTuning
 from ssl_lab.report.page import write_report
@@ -220,22 +222,26 @@ def _train(
     checkpoint = find_checkpoint(run_dir) if resume and has_checkpoint(run_dir) else None
     if trainer.is_global_zero:
         config.save_config(cfg, list(args), datamodule, run_dir, spec=spec)
+        for logger in trainer.loggers:
+            logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
         update_summary(run_dir, seed=cell.seed, start=cell.start, checkpoint=cfg.select)
         print(
             f"{type(method).__name__} on {datamodule.title}, {cell.start} weights, seed {cell.seed}: {run_dir}",
             flush=True,
         )
     try:
-        engine.pretrain(
-            method,
-            datamodule,
-            trainer,
-            protocols,
-            checkpoint,
-            evaluate_every_n_epochs=cfg.evaluate_every_n_epochs,
-            save_every_n_minutes=cfg.save_every_n_minutes,
-            keep_best=cfg.objective if cfg.select == "best" else None,
-        )
+        with text_log(run_dir) if trainer.is_global_zero else nullcontext():
+            engine.pretrain(
+                method,
+                datamodule,
+                trainer,
+                protocols,
+                checkpoint,
+                evaluate_every_n_epochs=cfg.evaluate_every_n_epochs,
+                pictures_every_n_epochs=None,
+                save_every_n_minutes=cfg.save_every_n_minutes,
+                keep_best=cfg.objective if cfg.select == "best" else None,
+            )
     finally:
         if trainer.is_global_zero and (run_dir / "summary.json").is_file():
             write_report(run_dir)

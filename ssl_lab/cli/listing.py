@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ssl_lab.cli.paths import choices, config_dir
+from ssl_lab.cli.paths import choices, config_dir, own_config_dir
 
 TITLES = {
     "methods": "method",
@@ -35,5 +35,6 @@ def list_choices(args: list[str]) -> int:
         width = max(map(len, described), default=0)
         for name, text in described.items():
             print(f"  {name:<{width}}  {text}")
-    print(f"\nAlso: {', '.join(name for name in TITLES if name not in DEFAULT)}. Files: {config_dir()}")
+    folders = ", ".join(str(folder) for folder in (config_dir(), own_config_dir()) if folder)
+    print(f"\nAlso: {', '.join(name for name in TITLES if name not in DEFAULT)}. Files: {folders}")
     return 0

@@ -16,12 +16,13 @@ COMMANDS = {
     "sample": "draw samples:       ssl-lab sample run=DIR [num_samples=80 out=FILE.png] [text='A [MASK]' | prompt='The']",
     "reconstruct": "encode and decode:  ssl-lab reconstruct run=DIR [data=NAME] [num_images=16] [out=FILE.png]",
     "interpolate": "walk in latents:    ssl-lab interpolate run=DIR [first=0 second=1 | seed=0] [steps=10] [out=FILE.png]",
-    "export": "for other tools:    ssl-lab export run=DIR format=hf out=FOLDER",
+    "export": "for other tools:    ssl-lab export run=DIR format=hf|timm|onnx|torch_export out=DIR [push_to_hub=USER/NAME]",
     "prepare": "tokenise a corpus:  ssl-lab prepare data=text_files data.path=PATH out=DIR [num_workers=N]",
     "bench": "time an experiment: ssl-lab bench experiment=NAME [key=value ...] [num_steps=30]",
     "report": "make report pages:  ssl-lab report DIR [DIR ...] [--out FILE]",
     "runs": "what has run:       ssl-lab runs [DIR ...] [--status failed]    (best METRIC: a ranking)",
     "dashboard": "watch and compare:  ssl-lab dashboard [DIR ...] [--open] [--port 8787]   (--out FOLDER: static files)",
+    "leaderboard": "results in tables:  ssl-lab leaderboard DIR [DIR ...] [--out FOLDER] [--update FILE.md]",
     "list": "what there is:      ssl-lab list [methods|data|encoders|experiments|...]",
 }
 
@@ -65,6 +66,8 @@ def _run(args: list[str]) -> int:
     if args[0] not in COMMANDS:
         print(f"ssl-lab: there is no command {args[0]!r}. Choose from: {', '.join(COMMANDS)}.", file=sys.stderr)
         return 1
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # for a _target_ in a file of one's own; python -m does so by itself
     if args[0] in ("pretrain", "finetune"):
         stop_on_signals()  # before the seconds that imports take
     try:
@@ -107,10 +110,18 @@ def _command(name: str) -> Callable[[list[str]], int]:
         from ssl_lab.cli.reporting import report
 
         return report
-    if name in ("sample", "export"):
-        from ssl_lab.cli import using
+    if name == "leaderboard":
+        from ssl_lab.cli.leaderboard import leaderboard
 
-        return {"sample": using.sample, "export": using.export}[name]
+        return leaderboard
+    if name == "sample":
+        from ssl_lab.cli.using import sample
+
+        return sample
+    if name == "export":
+        from ssl_lab.cli.exporting import export
+
+        return export
     if name in ("reconstruct", "interpolate"):
         from ssl_lab.cli import drawing
 

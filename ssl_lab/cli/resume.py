@@ -21,6 +21,7 @@ NOT_THE_RUN = (
     *("run_dir", "sweep_dir", "ckpt", "resume", "force", "trial"),
     *(
         "logger",
+        "pictures_every_n_epochs",
         "data.verify_gib",
         "data.device_cache_gib",
         "save_every_n_minutes",

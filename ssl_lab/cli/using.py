@@ -1,4 +1,4 @@
-"""The commands that put a finished run to use: ``ssl-lab sample`` and ``ssl-lab export``."""
+"""``ssl-lab sample``: what a finished run draws or writes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,8 @@ from ssl_lab.cli.drawing import draw_samples
 from ssl_lab.cli.process import compose_settings, find_device
 from ssl_lab.data.tokenizer import load_tokenizer
 from ssl_lab.engine.complete import complete
-from ssl_lab.engine.export import auto_class, transformers_model, write_folder, write_for_transformers
 from ssl_lab.engine.fill_masks import fill_masks
 from ssl_lab.methods.base import Method
-from ssl_lab.report.model_card import model_card
-from ssl_lab.report.run import read_run
 from ssl_lab.types import DataSpec
 
 _SETTINGS = {
@@ -27,8 +24,6 @@ _SETTINGS = {
     "text": {"prompt", "num_samples", "seed", "max_new_tokens", "temperature", "top_k", "top_p"},
 }
 """Which settings of ``ssl-lab sample`` mean something for what it draws."""
-
-FORMATS = ("hf",)
 
 
 def sample(args: list[str]) -> int:
@@ -92,33 +87,6 @@ def _complete(method: Method, spec: DataSpec, run_dir: Path, prompt: str, settin
     tokenizer = load_tokenizer(str(run_dir / "tokenizer"), framing="causal")
     texts = complete(capabilities["generate"], tokenizer, spec, prompt, device=torch.device(method.device), **settings)
     print("\n\n".join(texts))
-    return 0
-
-
-def export(args: list[str]) -> int:
-    """``ssl-lab export``: a run's model as a folder that another library loads."""
-    cfg = compose_settings("export", args)
-    if cfg.format not in FORMATS:
-        raise ValueError(f"There is no format {cfg.format!r}. Choose format= from {', '.join(FORMATS)}.")
-    run_dir, out = Path(cfg.run), Path(cfg.out)
-    _, spec, method = config.load_run(run_dir)
-    model = transformers_model(method)
-    causal = "generate" in method.capabilities()
-    tokenizer = load_tokenizer(str(run_dir / "tokenizer"), framing="causal" if causal else "encoder")
-    card = model_card(
-        read_run(run_dir),
-        auto_class=auto_class(model),
-        architecture=type(model).__name__,
-        num_parameters=sum(p.numel() for p in model.parameters()),
-        vocab_size=len(tokenizer),
-        max_length=spec.shape[0],
-    )
-    write_folder(
-        out,
-        lambda folder: write_for_transformers(model, tokenizer, max_length=spec.shape[0], card=card, folder=folder),
-        overwrite=cfg.overwrite,
-    )
-    print(f"{type(model).__name__} for transformers.{auto_class(model)}: {out}. Its README.md shows how to load it.")
     return 0
 
 

@@ -45,6 +45,7 @@ class ResNet(ImageEncoder):
         elif channels != 3:
             network.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
         network.fc = nn.Identity()
+        self.depth = depth
         self.network = require_channels_last(network)
 
     def encode(self, x: Tensor) -> Tensor:

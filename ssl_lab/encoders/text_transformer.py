@@ -251,7 +251,7 @@ class TextTransformer(Encoder):
             real = real * (document_ids == document_ids[:, :1])
         if self.pooling == "last":
             last = (real * torch.arange(real.shape[1], device=real.device)).argmax(1)
-            return output[torch.arange(len(output), device=output.device), last]
+            return output[torch.arange(output.shape[0], device=output.device), last]
         weights = real.unsqueeze(-1).to(output.dtype)
         return (output * weights).sum(1) / weights.sum(1).clamp(min=1)
 

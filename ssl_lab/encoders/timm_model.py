@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -24,6 +26,9 @@ class TimmModel(ImageEncoder):
         options: Further arguments of ``timm.create_model``, such as ``{patch_size: 4}``; a vision transformer takes views of
             other sizes with ``dynamic_img_size: true``.
 
+    Attributes:
+        arguments: What ``timm.create_model`` is told beyond the name to build the network again.
+
     Raises:
         ValueError: If timm has no such model (names close ones), or it does not take images of the data's size.
     """
@@ -42,6 +47,7 @@ class TimmModel(ImageEncoder):
         super().__init__(spec, embed_dim=network.num_features)
         self.pretrained = pretrained
         self.network = network
+        self.arguments = {**_saved_arguments(name), **arguments}
         try:
             with torch.no_grad():
                 network.eval()(torch.zeros(1, *spec.shape))
@@ -55,3 +61,11 @@ class TimmModel(ImageEncoder):
     def encode(self, x: Tensor) -> Tensor:
         """The model's pooled features."""
         return self.network(x)  # type: ignore[no-any-return]
+
+
+def _saved_arguments(name: str) -> dict[str, Any]:
+    """What a local model of timm's, such as an export of a run, was built with beyond its name."""
+    source, _, folder = name.partition(":")
+    if source != "local-dir":
+        return {}
+    return json.loads((Path(folder) / "config.json").read_text(encoding="utf-8")).get("model_args") or {}

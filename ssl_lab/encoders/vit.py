@@ -108,7 +108,7 @@ class ViT(ImageEncoder):
         if ids_keep is not None:
             patches, positions = take(patches, ids_keep), positions[ids_keep]
         tokens = self.patch_embed(patches) + positions
-        return self.blocks(torch.cat([self.class_token.expand(len(x), -1, -1), tokens], 1))  # type: ignore[no-any-return]
+        return self.blocks(torch.cat([self.class_token.expand(x.shape[0], -1, -1), tokens], 1))  # type: ignore[no-any-return]
 
 
 def patchify(images: Tensor, patch_size: int) -> Tensor:

@@ -10,13 +10,13 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.fabric.utilities.throughput import get_available_flops
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_lab import distributed
 from ssl_lab.data.base import DataModule
+from ssl_lab.engine.flops import peak_flops, synchronised_time
 from ssl_lab.methods.base import Method
 from ssl_lab.types import Batch, Encoder
 
@@ -182,7 +182,7 @@ def bench(
     method.to(device)
     repeats = max(3, num_steps // 3)
     bare = sum(_bare_seconds(*call, trainer, repeats=repeats) for call in tuple(clock.calls))
-    peak = _peak_flops(device, str(trainer.precision))
+    peak = peak_flops(device, str(trainer.precision))
     world = distributed.world_size()
     return Speed(
         samples_per_sec=datamodule.batch_size * world / step,
@@ -233,33 +233,11 @@ def _bare_seconds(encoder: Encoder, inputs: tuple[Any, ...], trainer: L.Trainer,
     inputs = tuple(random_like(x) for x in inputs)
     seconds = []
     for repeat in range(repeats + 2):
-        start = _synchronised_time()
+        start = synchronised_time()
         with trainer.precision_plugin.forward_context():
             out = encoder(*inputs)
         out.float().square().mean().backward()
         if repeat >= 2:
-            seconds.append(_synchronised_time() - start)
+            seconds.append(synchronised_time() - start)
     encoder.zero_grad()
     return statistics.median(seconds)
-
-
-def _synchronised_time() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def _peak_flops(device: torch.device, precision: str) -> float:
-    """Operations a second: the data sheet's, or the best of a few large matrix products on the CPU."""
-    dtype = {"16": torch.float16, "bf": torch.bfloat16}.get(precision[:2], torch.float32)
-    known = get_available_flops(device, dtype)
-    if known:
-        return float(known)
-    side = 2048
-    a = torch.randn(side, side, device=device, dtype=dtype)
-    best = float("inf")
-    for _ in range(5):
-        start = _synchronised_time()
-        a @ a
-        best = min(best, _synchronised_time() - start)
-    return 2 * side**3 / best

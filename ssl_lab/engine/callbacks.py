@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,11 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import ModelParallelStrategy
 
 from ssl_lab import distributed
 from ssl_lab.data.base import DataModule
+from ssl_lab.engine.flops import FlopCounter, num_elements, peak_flops
 from ssl_lab.engine.run_dir import LAST_CHECKPOINT
 from ssl_lab.methods.base import Method
 from ssl_lab.types import Batch
@@ -162,6 +166,10 @@ class ExactPosition(Callback):
 class Throughput(Callback):
     """Logs ``optim/lr``, ``perf/samples_per_sec`` (all ranks) and ``perf/data_wait_frac`` over each logging interval.
 
+    ``perf/mfu`` is the share of the device's peak that the operations of an interval's steps take, counted by torch in the
+    first step. ``perf/memory_gib`` is the most main memory that the process has held so far, ``perf/gpu_memory_gib`` the
+    most that tensors have held on its GPU.
+
     For text also ``perf/tokens_per_sec`` without padding, counted on the device and read at the end of an interval. Beside
     them stand the data module's own figures, such as ``data/padding_share``.
     Time between epochs, which evaluation and pictures take, counts neither as training nor as waiting.
@@ -171,13 +179,20 @@ class Throughput(Callback):
         self.datamodule = datamodule
         self.num_samples = 0
         self.training_time_sec = 0.0
+        self._flops = FlopCounter()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
-        self._window_start = self._batch_end = self._train_start = time.perf_counter()
         self._window_samples, self._waited = 0, 0.0
         self._window_tokens: torch.Tensor | None = None
         self._data_metrics = dict(self.datamodule.metrics())
+        self._flops_per_element, self._window_elements = 0.0, 0
+        self._peak_flops = peak_flops(pl_module.device, str(trainer.precision), side=1024)
+        self._window_start = self._batch_end = self._train_start = time.perf_counter()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Count no further operations."""
+        self._flops.stop()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Leave out what passed since the last epoch's last batch."""
@@ -192,12 +207,19 @@ class Throughput(Callback):
     ) -> None:
         """What passed since the last batch ended was spent waiting for data."""
         self._waited += time.perf_counter() - self._batch_end
+        if self.num_samples == 0 and not isinstance(
+            trainer.strategy, ModelParallelStrategy
+        ):  # whose gathers it miscounts
+            self._flops.start()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Log at the end of each interval."""
         count = len(batch["index"]) * distributed.world_size()
+        if counted := self._flops.stop():
+            self._flops_per_element = counted / num_elements(batch)
+        self._window_elements += num_elements(batch)
         self.num_samples += count
         self._window_samples += count
         if "attention_mask" in batch:
@@ -212,6 +234,18 @@ class Throughput(Callback):
             if self._window_tokens is not None:
                 pl_module.log("perf/tokens_per_sec", distributed.reduce_sum(self._window_tokens) / elapsed)
                 self._window_tokens = None
-            pl_module.log_dict(self._data_metrics)
+            num_operations = self._flops_per_element * self._window_elements
+            if num_operations:
+                pl_module.log("perf/mfu", num_operations / elapsed / self._peak_flops)
+            pl_module.log_dict({**_memory(pl_module.device), **self._data_metrics})
             pl_module.log("optim/lr", trainer.optimizers[0].param_groups[0]["lr"])
-            self._window_start, self._window_samples, self._waited = now, 0, 0.0
+            self._window_start, self._waited = now, 0.0
+            self._window_samples = self._window_elements = 0
+
+
+def _memory(device: torch.device) -> dict[str, float]:
+    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+    found = {"perf/memory_gib": kib / 2**20}
+    if device.type == "cuda":
+        found["perf/gpu_memory_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
+    return found

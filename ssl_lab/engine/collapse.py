@@ -23,7 +23,9 @@ MIN_SAMPLES = 8  # two samples always lie on a line
 
 
 class CollapseAlarm(Callback):
-    r"""Logs the spread of the features of training batches, ``train/feature_std``, and warns once if they collapse.
+    r"""Logs spread and effective rank of the features of training batches, and warns once if they collapse.
+
+    Metrics: ``train/feature_std``, and ``train/feature_rank`` of up to 64 samples about their mean.
 
     Collapse is either complete, one feature vector for all samples (the deviation of normalised features falls below
     ``MIN_STD`` :math:`/\sqrt{D}`), or leaves a single direction (their effective rank falls below ``MIN_RANK``). The loss
@@ -60,11 +62,11 @@ class CollapseAlarm(Callback):
         features = self._tap.take()
         if features is None or len(features) < MIN_SAMPLES:
             return
-        std = normalised_std(features)
-        pl_module.log("train/feature_std", std)
+        std, rank = normalised_std(features), rank_of_differences(features)
+        pl_module.log_dict({"train/feature_std": std, "train/feature_rank": rank})
         assert isinstance(pl_module, Method)
         if trainer.is_global_zero and pl_module.may_collapse and not self._warned:
-            self._warn(float(std), rank_of_differences(features), steps_done(trainer))
+            self._warn(float(std), rank, steps_done(trainer))
 
     def _warn(self, std: float, rank: float, step: int) -> None:
         if std < MIN_STD:

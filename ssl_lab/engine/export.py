@@ -1,4 +1,4 @@
-"""Writing a trained text model as a folder that transformers loads."""
+"""Writing a trained encoder as a folder that transformers loads, and what all formats of an export share."""
 
 from __future__ import annotations
 
@@ -9,15 +9,86 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
-from transformers import PreTrainedModel, PreTrainedTokenizerFast, T5EncoderModel
+from torch import Tensor
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    T5EncoderModel,
+    ViTConfig,
+    ViTImageProcessor,
+    ViTModel,
+)
 from transformers.models.t5.modeling_t5 import T5Stack
 
 from ssl_lab.encoders.text_transformer import TextTransformer
+from ssl_lab.encoders.vit import ViT
 from ssl_lab.methods.base import Method
+from ssl_lab.types import Batch, DataSpec
 
+TOLERANCE = 1e-4
+"""How far features of an export may be from the run's, relative to their own size where that is above 1."""
 MARK = "config.json"
 """What an exported folder holds, and a folder must hold to be overwritten."""
+_IN_VIT = {
+    "norm1": ("layernorm_before",),
+    "attn.qkv": ("attention.q_proj", "attention.k_proj", "attention.v_proj"),
+    "attn.proj": ("attention.o_proj",),
+    "norm2": ("layernorm_after",),
+    "mlp.fc1": ("mlp.fc1",),
+    "mlp.fc2": ("mlp.fc2",),
+}
+"""Names of timm's layers in a block of transformers' ViT."""
+
+
+def sample_batch(spec: DataSpec, *, num_samples: int = 3) -> dict[str, Tensor]:
+    """Random inputs of the right kind: images in [0, 1], or texts of which all but the first end with padding."""
+    generator = torch.Generator().manual_seed(0)
+    if spec.modality != "text":
+        return {"image": torch.rand(num_samples, *spec.shape, generator=generator)}
+    assert spec.vocab_size is not None
+    ids = torch.randint(spec.vocab_size, (num_samples, spec.shape[0]), generator=generator)
+    lengths = torch.randint(1, spec.shape[0] + 1, (num_samples, 1), generator=generator)
+    lengths[0] = spec.shape[0]
+    mask = (torch.arange(spec.shape[0]) < lengths).long()
+    return {"input_ids": ids.where(mask == 1, spec.pad_id or 0), "attention_mask": mask}
+
+
+def same_features(found: Tensor, wanted: Tensor) -> bool:
+    """Whether features agree to :data:`TOLERANCE`."""
+    return found.shape == wanted.shape and torch.allclose(found, wanted, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@torch.no_grad()
+def is_whole(method: Method) -> bool:
+    """Whether the method's features, which protocols judge, are those of its encoder alone."""
+    batch = {name: column.to(method.device) for name, column in sample_batch(method.encoder.spec).items()}
+    batch["index"] = torch.arange(len(next(iter(batch.values()))), device=method.device)
+    return same_features(method.feature_encoder.embed(batch), method.features(batch))
+
+
+@torch.no_grad()
+def check_features(
+    load: Callable[[], Callable[[Batch], Tensor]], wanted: Callable[[Batch], Tensor], spec: DataSpec
+) -> None:
+    """Load what was written, and compare its features of random inputs with the run's, in batches of several sizes.
+
+    Raises:
+        ValueError: If they differ.
+    """
+    loaded = load()
+    for num_samples in (1, 5):
+        batch = sample_batch(spec, num_samples=num_samples)
+        found, expected = loaded(batch), wanted(batch)
+        if not same_features(found, expected):
+            differ = f"shapes {tuple(found.shape)} and {tuple(expected.shape)}"
+            if found.shape == expected.shape:
+                differ = f"up to {float((found - expected).abs().max()):.2g}"
+            raise ValueError(
+                f"The export was to give the run's features to {TOLERANCE:.0e}, but on random inputs they differ ({differ}). "
+                "Nothing was written. Choose another format=."
+            )
 
 
 def transformers_model(method: Method) -> PreTrainedModel:
@@ -36,10 +107,49 @@ def transformers_model(method: Method) -> PreTrainedModel:
             encoder.encoder.load_state_dict(transformer.state_dict())
             return encoder.to(method.device).eval()  # type: ignore[no-any-return]
         return transformer.eval()  # type: ignore[no-any-return]
+    if isinstance(method.feature_encoder, ViT):
+        return _vit(method.feature_encoder)
     raise ValueError(
         f"The encoder of this {type(method).__name__} run is a {type(method.encoder).__name__}, which transformers has no "
-        "class for. Runs of text methods can be exported; for other encoders, ssl-lab embed writes features."
+        "class for. Export it with format=onnx or format=torch_export; timm's models and large ResNets with format=timm."
     )
+
+
+def _vit(encoder: ViT) -> ViTModel:
+    """The same transformer in the words of transformers: queries, keys and values apart, positions as weights."""
+    channels, *sides = encoder.spec.shape
+    *blocks, norm = encoder.blocks
+    dim, size = encoder.embed_dim, encoder.patch_size
+    model = ViTModel(
+        ViTConfig(
+            hidden_size=dim,
+            num_hidden_layers=len(blocks),
+            num_attention_heads=blocks[0].attn.num_heads,  # type: ignore[union-attr, arg-type]
+            intermediate_size=4 * dim,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            layer_norm_eps=norm.eps,  # type: ignore[arg-type]
+            image_size=sides,  # type: ignore[arg-type]
+            patch_size=size,
+            num_channels=channels,
+        ),
+        add_pooling_layer=False,
+    )
+    weights = {
+        "embeddings.cls_token": encoder.class_token.detach(),
+        "embeddings.position_embeddings": torch.cat([torch.zeros(1, dim), encoder.positions.cpu()]).unsqueeze(0),
+        "embeddings.patch_embeddings.projection.weight": encoder.patch_embed.weight.reshape(dim, channels, size, size),
+        "embeddings.patch_embeddings.projection.bias": encoder.patch_embed.bias,
+        **{f"layernorm.{name}": value for name, value in norm.state_dict().items()},
+    }
+    for k, block in enumerate(blocks):
+        for name, value in block.state_dict().items():
+            layer, _, kind = name.rpartition(".")
+            thirds = value.chunk(3) if layer == "attn.qkv" else (value,)
+            for place, third in zip(_IN_VIT[layer], thirds, strict=True):
+                weights[f"layers.{k}.{place}.{kind}"] = third
+    model.load_state_dict(weights)
+    return model.eval()
 
 
 def auto_class(model: PreTrainedModel) -> str:
@@ -49,27 +159,41 @@ def auto_class(model: PreTrainedModel) -> str:
         "LMHeadModel": "AutoModelForCausalLM",
         "ForConditionalGeneration": "AutoModelForSeq2SeqLM",
         "T5EncoderModel": "T5EncoderModel",  # AutoModel loads T5Model
+        "ViTModel": "ViTModel",  # AutoModel adds a pooler with random weights
     }
     return next((name for end, name in of_suffix.items() if type(model).__name__.endswith(end)), "AutoModel")
 
 
-def write_for_transformers(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, *, max_length: int, card: str, folder: Path
-) -> None:
-    """Weights (safetensors), configuration, tokenizer and model card in a folder that exists.
-
-    Args:
-        model: The model.
-        tokenizer: Its tokenizer.
-        max_length: Tokens of the longest texts that were trained on; ``truncation=True`` cuts longer ones there.
-        card: Text of the folder's README.md.
-        folder: Where to write.
-    """
+def write_for_transformers(model: PreTrainedModel, folder: Path) -> None:
+    """Weights (safetensors) and configuration in a folder that exists."""
     transformers.logging.disable_progress_bar()
     model.save_pretrained(folder)
+
+
+def write_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path, *, max_length: int) -> None:
+    """A text model's tokenizer; ``truncation=True`` cuts texts at the longest ones that were trained on."""
     tokenizer.model_max_length = max_length
     tokenizer.save_pretrained(folder)
-    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def write_image_processor(encoder: ViT, folder: Path) -> None:
+    """What transformers does to an image before its ViT, and a comparison of features after it.
+
+    Raises:
+        ValueError: If the model that was written gives other features.
+    """
+    spec = encoder.spec
+    processor = ViTImageProcessor(
+        size={"height": spec.shape[1], "width": spec.shape[2]}, image_mean=list(spec.mean), image_std=list(spec.std)
+    )
+    processor.save_pretrained(folder)
+
+    def load() -> Callable[[Batch], Tensor]:
+        model = ViTModel.from_pretrained(folder, add_pooling_layer=False).eval()
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.std))
+        return lambda batch: encoder.pool(model(pixel_values=(batch["image"] - mean) / std).last_hidden_state)
+
+    check_features(load, encoder.cpu().eval().embed, spec)
 
 
 def write_folder(out: Path, write: Callable[[Path], None], *, overwrite: bool = False) -> None:

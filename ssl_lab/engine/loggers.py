@@ -1,15 +1,14 @@
-"""Where scalars go: always to metrics.csv, on request to Weights & Biases."""
+"""Where scalars go: always to metrics.csv, in the run directory."""
 
 from __future__ import annotations
 
 import csv
 import io
-import os
+import warnings
 from pathlib import Path
 from typing import Any
 
-import lightning as L
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from ssl_lab.data.store import write_atomically
@@ -18,8 +17,9 @@ from ssl_lab.data.store import write_atomically
 class MetricsFile(Logger):
     """One row per logged step in ``run_dir/metrics.csv``, a column per metric, empty where nothing was logged.
 
-    Rows are appended as steps are completed. When a run is resumed, rows after the first step logged again are
-    replaced, and the row of that step is gone on with.
+    Rows are appended as steps are completed; the file is written anew only when a metric comes up for the first time. Rows
+    that cannot be written, such as on a full disk, wait in memory. When a run is resumed, rows after the first step logged
+    again are replaced, and the row of that step is gone on with.
     """
 
     def __init__(self, run_dir: Path) -> None:
@@ -28,6 +28,8 @@ class MetricsFile(Logger):
         self._columns: list[str] = []
         self._row: dict[str, Any] = {}
         self._row_start: int | None = None  # where the row lies in the file, if it is there already
+        self._waiting: list[dict[str, Any]] = []  # finished rows that could not be written
+        self._told = False  # that they could not
 
     @property
     def name(self) -> str:
@@ -59,7 +61,8 @@ class MetricsFile(Logger):
     @rank_zero_only
     def flush(self) -> None:
         """Write the row of the last step as it is; what is still logged at that step is added to it."""
-        self._write_row()
+        if self._row:
+            self._write_row()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -80,27 +83,47 @@ class MetricsFile(Logger):
             self._row_start = self.path.stat().st_size - len(self._line(rows[-1]))
 
     def _finish_row(self) -> None:
-        self._write_row()
-        self._row, self._row_start = {}, None
+        if self._row and not self._write_row():
+            self._waiting.append(self._row)
+        else:
+            self._row_start = None
+        self._row = {}
 
-    def _write_row(self) -> None:
-        """Write the row at the end of the file, in one go over what was there of it: a kill may come at any moment."""
-        if not self._row:
-            return
-        new = [name for name in self._row if name not in self._columns]
-        if new:
-            with self.path.open(newline="") as file:
-                rows = list(csv.DictReader(file))
-            self._columns += new
-            self._rewrite([*(rows if self._row_start is None else rows[:-1]), self._row])
-            self._row_start = self.path.stat().st_size - len(self._line(self._row))
-            return
+    def _write_row(self) -> bool:
+        """Write the row at the end of the file, behind those that wait, and whether that went well.
+
+        In one go over what was there of it: a kill may come at any moment.
+        """
+        try:
+            self._write()
+        except OSError as error:
+            if not self._told:
+                warnings.warn(f"{self.path} cannot be written ({error}); its rows wait for room there.", stacklevel=1)
+            self._told = True
+            return False
+        self._waiting, self._told = [], False
+        return True
+
+    def _write(self) -> None:
         if self._row_start is None:
             self._row_start = self.path.stat().st_size
+        before, rows = self._columns, [*self._waiting, self._row]
+        self._columns = list(dict.fromkeys([*before, *(name for row in rows for name in row)]))
+        if self._columns != before:
+            try:
+                finished = self.path.read_bytes()[: self._row_start].decode()
+                self._rewrite([*csv.DictReader(io.StringIO(finished, newline="")), *rows])
+            except OSError:
+                self._columns = before
+                raise
+            self._row_start = self.path.stat().st_size - len(self._line(self._row))
+            return
+        waiting = b"".join(map(self._line, self._waiting))
         with self.path.open("r+b") as file:
             file.seek(self._row_start)
-            file.write(self._line(self._row))
+            file.write(waiting + self._line(self._row))
             file.truncate()
+        self._row_start += len(waiting)
 
     def _line(self, row: dict[str, Any]) -> bytes:
         line = io.StringIO()
@@ -115,39 +138,3 @@ class MetricsFile(Logger):
                 writer.writerows(rows)
 
         write_atomically(self.path, write)
-
-
-def close_loggers(trainer: L.Trainer, *, failed: bool = False) -> None:
-    """Write out what the dashboards still hold, and end this run's W&B run, so that a sweep's next trial gets its own."""
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.finalize("failed" if failed else "success")
-        elif isinstance(logger, WandbLogger):
-            import wandb
-
-            if wandb.run is not None:
-                wandb.finish(exit_code=int(failed))
-
-
-def wandb_logger(*, run_dir: str, project: str, group: str | None = None, tags: list[str] | None = None) -> WandbLogger:
-    """Weights & Biases in the run directory: online if a key is known, else offline; never asks a question."""
-    import wandb
-
-    offline = os.environ.get("WANDB_MODE") == "offline" or not (os.environ.get("WANDB_API_KEY") or _has_netrc_key())
-    if offline:
-        rank_zero_only(print)(
-            f"W&B is offline: no login found. Upload later with: wandb sync {run_dir}/wandb/offline-run-*"
-        )
-    return WandbLogger(
-        save_dir=run_dir,
-        project=project,
-        offline=offline,
-        group=group,
-        tags=tags or [],
-        settings=wandb.Settings(silent=True),
-    )
-
-
-def _has_netrc_key() -> bool:
-    path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    return path.is_file() and "api.wandb.ai" in path.read_text()

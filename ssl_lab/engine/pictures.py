@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +11,19 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
-from matplotlib.figure import Figure
-from PIL import Image
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
+from PIL import Image, ImageDraw, ImageFont
 
 from ssl_lab.data.base import DataModule
 from ssl_lab.data.store import write_atomically
+from ssl_lab.engine.attention_pictures import image_attention, text_attention
 from ssl_lab.engine.callbacks import evaluation_due, steps_done
+from ssl_lab.engine.dashboards import dashboards
+from ssl_lab.engine.feature_pictures import feature_pictures
 from ssl_lab.engine.generative_pictures import generative_pictures
 from ssl_lab.engine.run_dir import write_json
 from ssl_lab.engine.sharded import gathered
-from ssl_lab.evaluation.protocol import FeatureSet
 from ssl_lab.methods.base import Method
-from ssl_lab.types import ImageGrid, MaskedText, Picture
+from ssl_lab.types import Batch, ImageGrid, MaskedText
 
 MIN_TILE = 48  # pixels a tile is enlarged to, so that 8x8 images can be seen
 
@@ -48,7 +48,10 @@ class PicturesDuringTraining(Callback):
         if evaluation_due(trainer, self.every_n_epochs):
             method = gathered(trainer, pl_module)
             if trainer.is_global_zero:
-                self._draw(trainer, method)
+                try:
+                    self._draw(trainer, method)
+                except OSError as error:
+                    warnings.warn(f"Pictures of step {steps_done(trainer)} cannot be written ({error}).", stacklevel=1)
 
     def _draw(self, trainer: L.Trainer, method: Any) -> None:
         devices = [method.device] if method.device.type == "cuda" else []
@@ -56,46 +59,53 @@ class PicturesDuringTraining(Callback):
             torch.manual_seed(0)
             batch = next(iter(self.datamodule.eval_dataloader("val")))
             batch = {name: column.to(method.device) for name, column in batch.items()}
-            pictures = {**generative_pictures(method, batch, self.datamodule), **method.pictures(batch)}
-            for name, picture in pictures.items():
-                save_picture(self.run_dir, name, steps_done(trainer), picture, self.datamodule)
-                if isinstance(picture, ImageGrid):
-                    log_image(trainer, name, render(picture))
-                else:
-                    log_sentences(trainer, name, _as_markdown(picture, self.datamodule))
+            for name, picture in self._pictures(method, batch).items():
+                self._show(trainer, name, picture)
+
+    def _pictures(self, method: Method, batch: Batch) -> dict[str, Any]:
+        features = method.capabilities()["features"]
+        found = {
+            **generative_pictures(method, batch, self.datamodule),
+            **feature_pictures(features, self.datamodule, device=method.device),
+            **method.pictures(batch),
+        }
+        if "image" in batch:
+            found["attention"] = method.in_eval_mode(image_attention)(method.encoder, batch)
+        elif "input_ids" in batch:
+            pieces = partial(_pieces, datamodule=self.datamodule)
+            found["attention"] = method.in_eval_mode(text_attention)(method.encoder, batch, pieces)
+        return {name: picture for name, picture in found.items() if picture is not None}
+
+    def _show(self, trainer: L.Trainer, name: str, picture: Any) -> None:
+        step = steps_done(trainer)
+        if isinstance(picture, MaskedText):
+            markdown = _as_markdown(picture, self.datamodule)
+            save_sentences(self.run_dir, name, step, picture, self.datamodule)
+            for board in dashboards(trainer):
+                board.sentences(name, markdown, step - 1)
+        else:
+            show_image(trainer, self.run_dir, name, render(picture) if isinstance(picture, ImageGrid) else picture)
 
 
-def log_image(trainer: L.Trainer, name: str, image: np.ndarray[Any, Any]) -> None:
-    """Send an image, uint8 (H, W, 3), to the dashboards under ``pictures/<name>``, at the last step done."""
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_image(f"pictures/{name}", image, steps_done(trainer) - 1, dataformats="HWC")
-        elif isinstance(logger, WandbLogger):
-            logger.log_image(f"pictures/{name}", [Image.fromarray(image)])
+def show_image(trainer: L.Trainer, run_dir: Path, name: str, pixels: np.ndarray[Any, Any]) -> None:
+    """Write an image, uint8 (H, W, 3), to ``pictures/<name>/step_<step>.png``, and send it to the dashboards."""
+    step = steps_done(trainer)
+    path = run_dir / "pictures" / name / f"step_{step:08d}.png"
+    write_atomically(path, lambda temporary: Image.fromarray(pixels).save(temporary, "PNG"))
+    for board in dashboards(trainer):
+        board.image(name, pixels, step - 1)
 
 
-def log_sentences(trainer: L.Trainer, name: str, markdown: str) -> None:
-    """Send sentences, one a paragraph, to the dashboards under ``pictures/<name>``."""
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_text(f"pictures/{name}", markdown, steps_done(trainer) - 1)
-        elif isinstance(logger, WandbLogger):
-            rows = [[line] for line in markdown.split("\n\n")]
-            logger.log_table(f"pictures/{name}", columns=["sentence"], data=rows)
-
-
-def save_picture(run_dir: Path, name: str, step: int, picture: Picture, datamodule: DataModule) -> None:
-    """Write one picture to ``pictures/<name>/step_<step>.png``, or ``.json`` for sentences."""
-    stem = run_dir / "pictures" / name / f"step_{step:08d}"
-    if isinstance(picture, ImageGrid):
-        image = Image.fromarray(render(picture))
-        write_atomically(stem.with_suffix(".png"), lambda path: image.save(path, "PNG"))
-    else:
-        write_json(stem.with_suffix(".json"), sentences(picture, datamodule))
+def save_sentences(run_dir: Path, name: str, step: int, picture: MaskedText, datamodule: DataModule) -> None:
+    """Write sentences to ``pictures/<name>/step_<step>.json``."""
+    write_json(run_dir / "pictures" / name / f"step_{step:08d}.json", sentences(picture, datamodule))
 
 
 def render(grid: ImageGrid) -> np.ndarray[Any, Any]:
-    """The grid as one uint8 image (H, W, 3); small tiles are enlarged without smoothing, with a white gap between."""
+    """The grid as one uint8 image (H, W, 3); small tiles are enlarged without smoothing, with a white gap between.
+
+    Names of rows stand before them.
+    """
     images = grid.images.detach().float().cpu().clamp(0, 1)
     rows, columns, channels, height, width = images.shape
     if channels not in (1, 3):
@@ -108,7 +118,22 @@ def render(grid: ImageGrid) -> np.ndarray[Any, Any]:
     for r in range(rows):
         for c in range(columns):
             canvas[:, r * step_y : (r + 1) * step_y - gap, c * step_x : (c + 1) * step_x - gap] = tiles[r, c]
-    return (canvas * 255).round().byte().permute(1, 2, 0).numpy()
+    pixels = (canvas * 255).round().byte().permute(1, 2, 0).numpy()
+    return _with_names(pixels, grid.row_names, row_height=step_y) if grid.row_names else pixels
+
+
+def _with_names(
+    pixels: np.ndarray[Any, Any], names: tuple[str, ...], *, row_height: int, font_size: int = 13
+) -> np.ndarray[Any, Any]:
+    font = ImageFont.load_default(font_size)
+    margin = round(max(font.getlength(name) for name in names)) + 10
+    height, width, _ = pixels.shape
+    canvas = Image.new("RGB", (margin + width, height), "white")
+    canvas.paste(Image.fromarray(pixels), (margin, 0))
+    draw = ImageDraw.Draw(canvas)
+    for row, name in enumerate(names):
+        draw.text((margin - 6, (row + 0.5) * row_height), name, fill="black", font=font, anchor="rm")
+    return np.asarray(canvas)
 
 
 def sentences(picture: MaskedText, datamodule: Any) -> list[list[dict[str, Any]]]:
@@ -153,32 +178,3 @@ def _as_markdown(picture: MaskedText, datamodule: DataModule) -> str:
         return f"**{token['text']}**" if token["correct"] else f"~~{token['guess']}~~ **{token['text']}**"
 
     return "\n\n".join(" ".join(map(word, line)).replace(" ##", "") for line in sentences(picture, datamodule))
-
-
-def save_projection(
-    run_dir: Path, step: int, features: FeatureSet, class_names: tuple[str, ...], *, max_points: int = 1500
-) -> Path | None:
-    """Scatter plot of the scored features in two dimensions (t-SNE after PCA), coloured by label.
-
-    Returns:
-        The file, or None if there are too few points for a map.
-    """
-    x, y = features.test_x[:max_points].cpu().numpy(), features.test_y[:max_points].cpu().numpy()
-    if len(x) < 10:
-        return None
-    x = PCA(min(50, *x.shape), random_state=0).fit_transform(x)
-    xy = TSNE(2, perplexity=min(30.0, len(x) / 4), init="pca", random_state=0).fit_transform(x)
-    figure = Figure(figsize=(6, 5.2), layout="constrained")
-    axes = figure.add_subplot()
-    for label in np.unique(y)[:20]:
-        name = class_names[label] if label < len(class_names) else str(label)
-        axes.scatter(
-            xy[y == label, 0], xy[y == label, 1], s=9, alpha=0.8, label=name, color=f"C{label}" if label < 10 else None
-        )
-    axes.set(xticks=[], yticks=[])
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, markerscale=2)
-    path = run_dir / "pictures" / "projection" / f"step_{step:08d}.png"
-    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=110))
-    return path

@@ -14,7 +14,6 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
-from PIL import Image
 
 from ssl_lab import distributed
 from ssl_lab.data.base import DataModule
@@ -29,16 +28,19 @@ from ssl_lab.engine.callbacks import (
 )
 from ssl_lab.engine.checkpoint import load_weights, sound_checkpoint
 from ssl_lab.engine.collapse import CollapseAlarm
+from ssl_lab.engine.dashboards import dashboards, guarded
+from ssl_lab.engine.feature_pictures import projection, thumbnails
 from ssl_lab.engine.heartbeat import Heartbeat
-from ssl_lab.engine.loggers import MetricsFile, close_loggers
-from ssl_lab.engine.pictures import PicturesDuringTraining, log_image, save_projection
+from ssl_lab.engine.loggers import MetricsFile
+from ssl_lab.engine.pictures import PicturesDuringTraining, show_image
 from ssl_lab.engine.run_dir import BEST_CHECKPOINT, environment, update_summary, write_json
 from ssl_lab.engine.saving import KeepBest, SaveCheckpoint
 from ssl_lab.engine.sharded import gathered
 from ssl_lab.engine.signals import InterruptedRunError
+from ssl_lab.engine.text_log import LOG
 from ssl_lab.engine.trial import PrunedRunError, ReportObjective
 from ssl_lab.evaluation.evaluate import evaluate
-from ssl_lab.evaluation.protocol import FeatureProtocol, Protocol, extract
+from ssl_lab.evaluation.protocol import Protocol, features_of
 from ssl_lab.evaluation.raw import raw_features
 from ssl_lab.methods.base import Method
 from ssl_lab.methods.finetune.base import FineTuning
@@ -58,6 +60,9 @@ _SOURCES = {
 """Where columns that not all data have come from."""
 
 
+_MAX_EMBEDDED = 2000  # features that TensorBoard's projector gets
+
+
 class EvaluateDuringTraining(Callback):
     """Runs protocols on the validation split every few epochs and logs ``eval/<protocol>/<metric>``."""
 
@@ -71,8 +76,11 @@ class EvaluateDuringTraining(Callback):
         """Evaluate if it is time; the loss and the random streams of training stay untouched."""
         assert isinstance(pl_module, Method)
         if evaluation_due(trainer, self.every_n_epochs):
-            pl_module.log_dict(self.evaluate(gathered(trainer, pl_module)))
+            metrics = self.evaluate(gathered(trainer, pl_module))
+            pl_module.log_dict(metrics)
             self.step = steps_done(trainer)
+            found = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+            LOG.info("step %d: %s", self.step, found or "not evaluated")
 
     def evaluate(self, method: Method) -> dict[str, float]:
         """Metrics of the validation split by name, ``eval/<protocol>/<metric>``."""
@@ -96,6 +104,7 @@ def pretrain(
     ckpt_path: Path | None = None,
     *,
     evaluate_every_n_epochs: int = 10,
+    pictures_every_n_epochs: int | None = 10,
     save_every_n_minutes: float = 10.0,
     save_every_n_steps: int | None = None,
     keep_best: str | None = None,
@@ -112,7 +121,8 @@ def pretrain(
         trainer: A Lightning trainer; devices, precision and length of training are its own.
         protocols: How the result is judged; None or empty for no evaluation.
         ckpt_path: A checkpoint of the same run to continue; if it is damaged, the one before is used, with a warning.
-        evaluate_every_n_epochs: Epochs between evaluations on the validation split, and between pictures.
+        evaluate_every_n_epochs: Epochs between evaluations on the validation split.
+        pictures_every_n_epochs: Epochs between pictures of it; None for no pictures.
         save_every_n_minutes: Time between checkpoints.
         save_every_n_steps: Batches between checkpoints, if not only time counts.
         keep_best: Metric of the validation split, ``eval/...``, whose highest value chooses the checkpoint that is judged
@@ -145,7 +155,7 @@ def pretrain(
         heartbeat,
         guard,
         *([] if isinstance(method, FineTuning) else [CollapseAlarm()]),  # features of a class should be alike
-        *_watchers(run_dir, datamodule, protocols, every_n_epochs=evaluate_every_n_epochs),
+        *_watchers(run_dir, datamodule, protocols, evaluate_every_n_epochs, pictures_every_n_epochs),
         *([KeepBest(run_dir, keep_best)] if keep_best else []),
         *([trial] if trial else []),
         SaveCheckpoint(
@@ -156,7 +166,7 @@ def pretrain(
             last_is_damaged=ckpt_path != asked_path,
         ),
     ]
-    trainer.loggers = [MetricsFile(run_dir), *trainer.loggers]
+    trainer.loggers = [MetricsFile(run_dir), *guarded(trainer.loggers)]
 
     start = time.perf_counter()
     if trainer.is_global_zero:
@@ -177,13 +187,18 @@ def pretrain(
         if trainer.is_global_zero:
             if table["rows"][-1]["metrics"]:
                 write_json(run_dir / "evaluation.json", table)
-            for logger in trainer.loggers[1:]:
-                logger.log_metrics({name: value for name, value in metrics.items() if name.startswith("test/")})
-            _draw_projection(trainer, run_dir, method, datamodule, protocols)
+            scores = {name: value for name, value in metrics.items() if name.startswith("test/")}
+            for board in dashboards(trainer):
+                board.log_metrics(scores, steps_done(trainer) - 1)
+            if pictures_every_n_epochs:
+                _draw_projection(trainer, run_dir, method, datamodule, protocols)
+            for board in dashboards(trainer):
+                board.upload(run_dir, method.encoder)
     except BaseException as error:
         if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
             error = KeyboardInterrupt()  # Lightning turns a second Ctrl-C into an exit
-        close_loggers(trainer, failed=True)
+        for board in dashboards(trainer):
+            board.finish(failed=True)
         if trainer.is_global_zero:
             stopped = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             status = error.status if isinstance(error, InterruptedRunError | PrunedRunError) else stopped
@@ -202,20 +217,25 @@ def pretrain(
             training_time_sec=throughput.training_time_sec,
             samples_per_sec=throughput.num_samples / max(throughput.training_time_sec, 1e-9),
         )
-    close_loggers(trainer)
+    for board in dashboards(trainer):
+        board.finish(failed=False)
     return metrics
 
 
 def _watchers(
-    run_dir: Path, datamodule: DataModule, protocols: Sequence[Protocol], *, every_n_epochs: int
+    run_dir: Path,
+    datamodule: DataModule,
+    protocols: Sequence[Protocol],
+    evaluate_every_n_epochs: int,
+    pictures_every_n_epochs: int | None,
 ) -> list[Callback]:
     """What looks at the validation split during training; nothing where there is none."""
     if not has_validation_split(datamodule):
         return []
-    return [
-        EvaluateDuringTraining(datamodule, protocols, every_n_epochs=every_n_epochs),
-        PicturesDuringTraining(run_dir, datamodule, every_n_epochs=every_n_epochs),
-    ]
+    watchers: list[Callback] = [EvaluateDuringTraining(datamodule, protocols, every_n_epochs=evaluate_every_n_epochs)]
+    if pictures_every_n_epochs:
+        watchers.append(PicturesDuringTraining(run_dir, datamodule, every_n_epochs=pictures_every_n_epochs))
+    return watchers
 
 
 def _made_up_evaluation(trainer: L.Trainer, method: Method) -> dict[str, float]:
@@ -333,14 +353,19 @@ def _description(method: Method, datamodule: DataModule) -> dict[str, Any]:
 def _draw_projection(
     trainer: L.Trainer, run_dir: Path, method: Method, datamodule: DataModule, protocols: Sequence[Protocol]
 ) -> None:
-    if distributed.world_size() > 1 or not datamodule.labelled:
+    """A map of the features of the test split, and the features themselves for dashboards that draw their own."""
+    if distributed.world_size() > 1 or not any(protocol.needs == "features" for protocol in protocols):
         return
-    if not any(isinstance(protocol, FeatureProtocol) for protocol in protocols):
-        return
-    features = extract(method.features, datamodule, device=method.device, split="test")
+    x, y = features_of(method.features, datamodule, "test", device=method.device)
+    names = datamodule.spec.class_names
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scikit-learn announces changed defaults of t-SNE
-        path = save_projection(run_dir, steps_done(trainer), features, datamodule.spec.class_names)
-    if path is not None:
-        with Image.open(path) as image:
-            log_image(trainer, "projection", np.array(image.convert("RGB")))
+        pixels = projection(x, y, names)
+    if pixels is not None:
+        show_image(trainer, run_dir, "projection", pixels)
+        x, y = x[:_MAX_EMBEDDED], y[:_MAX_EMBEDDED]
+        image = datamodule.columns("test").get("image")
+        small = thumbnails(torch.as_tensor(image[np.arange(len(x))])) if image is not None else None
+        labels = ["no label" if k < 0 else names[k] if k < len(names) else str(k) for k in y.tolist()]
+        for board in dashboards(trainer):
+            board.embedding(x.cpu(), labels, small, steps_done(trainer) - 1)

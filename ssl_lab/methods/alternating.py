@@ -74,6 +74,8 @@ class AlternatingMethod(Method):
         with strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext():
             self.manual_backward(loss, inputs=parameters)
         distributed.average_gradients(parameters)
+        if self._is_logged_step():
+            self.log(f"optim/grad_norm_{player}", distributed.gradient_norm(parameters))
         if number == 0:
             optimizer.step()
         else:

@@ -9,10 +9,12 @@ from typing import Any, ClassVar, final
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.precision.amp import _optimizer_handles_unscaling as _scales_by_itself
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.utilities.enums import GradClipAlgorithmType
 from torch import Tensor, nn
 
+from ssl_lab import distributed
 from ssl_lab.optim import Optim
 from ssl_lab.types import Batch, Encoder, Modality, Picture
 
@@ -101,12 +103,17 @@ class Method(L.LightningModule, ABC):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Lightning's, and in bf16 for fused optimizers too.
+        """Lightning's, and in bf16 for fused optimizers too; the norm before it is logged as ``optim/grad_norm``.
 
         Lightning refuses these under any mixed precision, as they scale gradients back by themselves; in bf16 nothing is
         scaled.
         """
         plugin = self.trainer.precision_plugin
+        if self._is_logged_step():
+            norm = distributed.gradient_norm(p for group in optimizer.param_groups for p in group["params"])
+            if isinstance(plugin, MixedPrecision) and plugin.scaler is not None and _scales_by_itself(optimizer):
+                norm = norm / plugin.scaler.get_scale()
+            self.log("optim/grad_norm", norm)
         if isinstance(plugin, MixedPrecision) and plugin.scaler is None and gradient_clip_val is not None:
             algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
             Precision.clip_gradients(plugin, optimizer, gradient_clip_val, algorithm)
@@ -144,9 +151,14 @@ class Method(L.LightningModule, ABC):
         """Features that protocols score, shape (B, D): ``represent`` in eval mode, deterministic."""
         return self.in_eval_mode(self.represent)(batch)
 
+    @property
+    def feature_encoder(self) -> Encoder:
+        """The encoder whose features are the method's representation; the trained one, or a teacher's."""
+        return self.encoder
+
     def represent(self, batch: Batch) -> Tensor:
-        """The method's representation of a batch; the encoder's features unless the method says otherwise."""
-        return self.encoder.embed(batch)
+        """The method's representation of a batch; its encoder's features unless the method says otherwise."""
+        return self.feature_encoder.embed(batch)
 
     def capabilities(self) -> Mapping[str, Callable[..., Any]]:
         """What protocols may call, by the name in ``Protocol.needs``; generative methods add ``sample``."""

@@ -137,9 +137,10 @@ class DINO(Method):
         self.centre.lerp_(mean, 1 - self.centre_momentum)
         self.teacher_means.clear()
 
-    def represent(self, batch: Batch) -> Tensor:
-        """Features of the teacher's encoder."""
-        return self.teacher.network.encoder.embed(batch)  # type: ignore[operator, union-attr, no-any-return]
+    @property
+    def feature_encoder(self) -> Encoder:
+        """The teacher's."""
+        return self.teacher.network.encoder  # type: ignore[return-value]
 
     def pictures(self, batch: Batch) -> Mapping[str, Picture]:
         """The images of a batch with their global views, and their local views."""

@@ -2,107 +2,100 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ssl_lab.report import snippets
 from ssl_lab.report.run import Run
 from ssl_lab.report.tables import markdown_table
 
 _TASKS = {
-    "AutoModelForMaskedLM": "fill-mask",
-    "AutoModelForCausalLM": "text-generation",
-    "AutoModelForSeq2SeqLM": "text2text-generation",
-    "AutoModel": "feature-extraction",
-    "T5EncoderModel": "feature-extraction",
+    "transformers.AutoModelForMaskedLM": "fill-mask",
+    "transformers.AutoModelForCausalLM": "text-generation",
+    "transformers.AutoModelForSeq2SeqLM": "text2text-generation",
 }
-"""What a model is for in the hub's words, by the class of transformers that loads it."""
-
-_USE = {
-    "AutoModelForMaskedLM": """\
-text = f"The {tokenizer.mask_token} statement"
-# The mask is a token here; the tokenizer reads special tokens in a text as plain characters otherwise.
-inputs = tokenizer(text, split_special_tokens=False, return_tensors="pt")
-scores = model(**inputs).logits[inputs["input_ids"] == tokenizer.mask_token_id, : len(tokenizer)]
-print(tokenizer.convert_ids_to_tokens(scores.topk(5).indices[0]))
-""",
-    "AutoModelForCausalLM": """\
-inputs = tokenizer("The statement", return_tensors="pt", add_special_tokens=False)
-ids = model.generate(**inputs, max_new_tokens=20, do_sample=True, top_p=0.9, pad_token_id=tokenizer.pad_token_id)
-print(tokenizer.decode(ids[0], skip_special_tokens=True))
-""",
-    "AutoModelForSeq2SeqLM": """\
-ids = tokenizer("The statement", return_tensors="pt")["input_ids"]
-ids[0, 1] = {sentinel}  # the first sentinel: stands for a span that the model writes
-print(tokenizer.decode(model.generate(ids, max_new_tokens=10)[0], skip_special_tokens=True))
-""",
-    "features": """\
-inputs = tokenizer(["One text.", "Another, longer text."], padding=True, return_tensors="pt")
-hidden = model(**inputs).last_hidden_state
-{pooling}
-print(features.shape)
-""",
-}
-
-_POOLING = {
-    "mean": """\
-weights = inputs["attention_mask"].unsqueeze(-1)
-features = (hidden * weights).sum(1) / weights.sum(1)  # the mean over real tokens, as in training""",
-    "first": "features = hidden[:, 0]  # the first token's state, as in training",
-    "last": """\
-last = inputs["attention_mask"].sum(1) - 1
-features = hidden[range(len(hidden)), last]  # the last real token's state, as in training""",
-}
+"""What a model is for in the hub's words, by what loads it; the others give features."""
+_LIBRARIES = {"hf": "transformers", "timm": "timm", "onnx": "onnx", "torch_export": "pytorch"}
 
 
-def model_card(
-    run: Run, *, auto_class: str, architecture: str, num_parameters: int, vocab_size: int, max_length: int
-) -> str:
+@dataclass(kw_only=True)
+class Exported:
+    """What a card says of the files beside it.
+
+    Attributes:
+        format: ``hf``, ``timm``, ``onnx`` or ``torch_export``.
+        loader: What loads it, such as ``transformers.AutoModelForMaskedLM``.
+        architecture: Class of the network.
+        num_parameters: Parameters, tied ones once.
+        shape: Of one sample: (C, H, W) of images, (L,) of texts.
+        mean: Mean of each channel that images are normalised by; empty for texts.
+        std: Deviation of each channel.
+        vocab_size: Tokens of a text model's tokenizer, or None.
+        whole: Whether it gives the very features that were measured, rather than those before a head of the method's.
+        uses_labels: Whether the method read labels.
+        packages: Versions that it was written with.
+        pooling: How features are made of a transformer's states.
+        commands: Commands that made the run and the export, as far as they are known.
+    """
+
+    format: str
+    loader: str
+    architecture: str
+    num_parameters: int
+    shape: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    vocab_size: int | None
+    whole: bool
+    uses_labels: bool
+    packages: Mapping[str, str]
+    pooling: str = "mean"
+    commands: list[str] = field(default_factory=list)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it reads texts."""
+        return self.vocab_size is not None
+
+
+def model_card(run: Run, made: Exported) -> str:
     """Markdown with the front matter that the Hugging Face hub reads.
 
     Args:
         run: The run that trained the model.
-        auto_class: Class of transformers that loads it, such as ``AutoModelForMaskedLM``.
-        architecture: Class of transformers that it is, such as ``BertForMaskedLM``.
-        num_parameters: Parameters, tied ones once.
-        vocab_size: Tokens of its tokenizer.
-        max_length: Tokens of the longest texts that were trained on.
+        made: What was exported, and how.
     """
     summary = run.summary
-    task = _TASKS[auto_class]
     fine_tuned = "start" in summary  # of ssl-lab finetune
-    tags = ["ssl_lab", *([] if fine_tuned else ["self-supervised-learning"]), run.method.lower()]
-    front = yaml.safe_dump(
-        {"library_name": "transformers", "pipeline_tag": task, "tags": tags}, sort_keys=False, allow_unicode=True
-    )
-    start = (run.config.get("encoder") or {}).get("pretrained")
+    start = (run.config.get("encoder") or {}).get("pretrained") or None
     source = f"the run {Path(run.config['run']).name}" if fine_tuned and run.config.get("run") else None
-    trained = f"fine-tuned with the labels of {run.data}; the head of its task is not in it"
-    if not fine_tuned:
-        trained = "pretrained on text without labels"
-    learned_from = f"the training samples above{f' and those of {source or start}' if source or start else ''}"
     facts = [
         ("Method", run.method),
-        ("Started from", source or start),
+        ("Started from", source or ("published weights" if start is True else start)),
         ("Data", run.data),
-        ("Architecture", architecture),
-        ("Parameters", f"{num_parameters:,}"),
-        ("Vocabulary", f"{vocab_size:,} tokens"),
-        ("Longest text", f"{max_length:,} tokens, special ones included"),
+        ("Architecture", made.architecture),
+        ("Parameters", f"{made.num_parameters:,}"),
+        ("Vocabulary", f"{made.vocab_size:,} tokens" if made.vocab_size else None),
+        ("Longest text", f"{made.shape[0]:,} tokens, special ones included" if made.is_text else None),
         ("Optimizer steps", _count(summary.get("step"))),
         ("Epochs", _count(summary.get("epoch"))),
         ("Training samples", _count(summary.get("num_train_samples"))),
         ("Seed", summary.get("seed")),
         ("Trained with", _versions(summary.get("versions") or {})),
+        ("Exported with", ", ".join(f"{name} {version}" for name, version in made.packages.items())),
     ]
     known = "\n".join(f"| {name} | {value} |" for name, value in facts if value not in (None, ""))
+    commands = "".join(f"{command}\n" for command in made.commands)
     return f"""---
-{front}---
+{_front_matter(run, made, fine_tuned)}---
 
 # {run.method} on {run.data}
 
-A {architecture} {trained}.
+A {made.architecture} {_trained(run, made, fine_tuned)}.
 
 | | |
 |:--|:--|
@@ -110,18 +103,21 @@ A {architecture} {trained}.
 
 ## Measured
 
-{_measured(run)}
+{_measured(run, made)}
 ## Use
 
 ```python
-{_snippet(run, auto_class)}```
+{_snippet(run, made)}```
 
-{_also(auto_class)}
+{_inputs(made)}
+## Made by
+
+```bash
+{commands}```
+
 ## Limits
 
-The model has learned from {learned_from} and nothing else: it repeats their language, topics,
-errors and prejudices, and is not to be relied on for facts. Texts of more than {max_length:,} tokens are outside of what it
-has learned. The figures above are of the test split of the same data; on other text expect worse.
+{_limits(run, made, source or (str(start) if start else None))}
 
 ## Licence
 
@@ -130,40 +126,99 @@ the lines at the top.
 """
 
 
-def _measured(run: Run) -> str:
+def _front_matter(run: Run, made: Exported, fine_tuned: bool) -> str:
+    features = "feature-extraction" if made.is_text else "image-feature-extraction"
+    tags = ["ssl_lab", *([] if fine_tuned else ["self-supervised-learning"]), run.method.lower()]
+    front = {
+        "library_name": _LIBRARIES[made.format],
+        "pipeline_tag": _TASKS.get(made.loader, features),
+        "tags": tags,
+    }
+    return yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
+
+
+def _trained(run: Run, made: Exported, fine_tuned: bool) -> str:
+    if fine_tuned:
+        return f"fine-tuned with the labels of {run.data}; the head of its task is not in it"
+    kind = "text" if made.is_text else "images"
+    return f"pretrained on {kind} {'and their labels' if made.uses_labels else 'without labels'}"
+
+
+def _measured(run: Run, made: Exported) -> str:
     if not run.evaluation or not any(row["metrics"] for row in run.evaluation["rows"]):
         return "Nothing was measured.\n"
-    return f"On the {run.evaluation.get('split', 'test')} split of {run.data}.\n\n{markdown_table(run.evaluation)}"
-
-
-def _snippet(run: Run, auto_class: str) -> str:
-    encoder = run.config.get("encoder") or {}
-    use = _USE[auto_class if auto_class in _USE else "features"]
-    if auto_class not in _USE:
-        use = use.format(pooling=_POOLING[encoder.get("pooling", "mean")])
-    if auto_class == "AutoModelForSeq2SeqLM":
-        of_tokenizer = encoder.get("pretrained") is not None
-        use = use.format(sentinel=f"{'len(tokenizer)' if of_tokenizer else 'model.config.vocab_size'} - 1")
-    return f"""\
-from transformers import {", ".join(sorted((auto_class, "AutoTokenizer")))}
-
-folder = "."  # where this file is, or the model's name on the hub
-tokenizer = AutoTokenizer.from_pretrained(folder)
-model = {auto_class}.from_pretrained(folder)
-
-{use}"""
-
-
-def _also(auto_class: str) -> str:
-    if auto_class not in _USE:
-        return ""
+    checkpoint = (
+        "best checkpoint on the validation split" if run.summary.get("checkpoint") == "best" else "last checkpoint"
+    )
+    before_head = (
+        ""
+        if made.whole
+        else f"The features that were measured are {run.method}'s, behind a head of its own that is not in this folder; "
+        "format=onnx and format=torch_export hold it.\n\n"
+    )
     return (
-        "`AutoModel` loads the encoder without its head; features of a text are its last hidden states, averaged over the\n"
-        "tokens that `attention_mask` marks.\n"
+        f"On the {run.evaluation.get('split', 'test')} split of {run.data}, {checkpoint}.\n\n{before_head}"
+        f"{markdown_table(run.evaluation)}"
     )
 
 
-def _versions(versions: dict[str, Any]) -> str:
+def _snippet(run: Run, made: Exported) -> str:
+    if made.format == "timm":
+        return snippets.for_timm(made.shape)
+    if made.format == "onnx":
+        return snippets.for_onnx(made.shape, is_text=made.is_text)
+    if made.format == "torch_export":
+        return snippets.for_torch_export(made.shape, is_text=made.is_text)
+    if not made.is_text:
+        return snippets.for_vit(made.shape, made.mean, made.std, pooling=made.pooling)
+    of_tokenizer = (run.config.get("encoder") or {}).get("pretrained") is not None
+    end = "len(tokenizer)" if of_tokenizer else "model.config.vocab_size"
+    return snippets.for_transformers(made.loader.partition(".")[2], pooling=made.pooling, sentinels_end=end)
+
+
+def _inputs(made: Exported) -> str:
+    if made.is_text:
+        inputs = (
+            f"Input: `input_ids` and `attention_mask` of the tokenizer in this folder, int64, 2 to {made.shape[0]:,} tokens, "
+            "padding at the end. Output: one vector a text."
+        )
+        if made.loader in _TASKS:
+            inputs = (
+                "`AutoModel` loads the encoder without its head; features of a text are its last hidden states, averaged "
+                "over the\ntokens that `attention_mask` marks."
+            )
+        return f"{inputs}\n"
+    channels, height, width = made.shape
+    mean, std = (", ".join(f"{value:.6g}" for value in values) for values in (made.mean, made.std))
+    normalised = f"subtracting the channels' mean ({mean}) and dividing by their deviation ({std})"
+    who = "The graph normalises them itself by" if made.format in ("onnx", "torch_export") else "They are normalised by"
+    moved = ""
+    if made.format == "torch_export":
+        moved = "\nThe program lies on the CPU; `torch.export.passes.move_to_device_pass` moves it to a GPU.\n"
+    return (
+        f"Input: images as float32 in [0, 1] (8-bit values divided by 255), layout (number, channels, height, width) with "
+        f"{channels} channel{'s' if channels > 1 else ''}\nof {height} x {width} pixels. {who} {normalised}.\n"
+        f"Output: one vector an image, for any number of images.\n{moved}"
+    )
+
+
+def _limits(run: Run, made: Exported, source: str | None) -> str:
+    learned_from = f"the training samples above{f' and those of {source}' if source else ''}"
+    if made.is_text:
+        return (
+            f"The model has learned from {learned_from} and nothing else: it repeats their language, topics,\n"
+            f"errors and prejudices, and is not to be relied on for facts. Texts of more than {made.shape[0]:,} tokens are "
+            "outside of what it\nhas learned. The figures above are of the test split of the same data; on other text expect "
+            "worse."
+        )
+    return (
+        f"The model has learned from {learned_from} and nothing else: on images of other things, sizes or cameras its\n"
+        "features mean less. The figures above are of the test split of the same data; on other images expect worse.\n"
+        "It gives features, no classes."
+    )
+
+
+def _versions(versions: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {versions[name]}" for name in ("ssl_lab", "torch", "transformers") if name in versions)
 
 

@@ -45,7 +45,7 @@ def write_report(run_dir: Path) -> Path:
         if frames := run.pictures.get(name):
             write_animation(frames, run_dir / "pictures" / name / "animation.gif")
     page = (
-        _environment()
+        environment()
         .get_template("report.html")
         .render(
             run=run,
@@ -83,7 +83,7 @@ def write_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
     runs = [read_run(run_dir) for run_dir in run_dirs]
     labels = run_labels(runs)
     page = (
-        _environment()
+        environment()
         .get_template("comparison.html")
         .render(
             runs=[
@@ -110,7 +110,8 @@ def write_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
     return replace_file(out, page.encode())
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """Where the pages' templates are; all that is put into them is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,

@@ -38,6 +38,15 @@ _TITLES = {
         "Nearest train images",
         "Samples, and below each the train images most similar to it. A sample that equals one was learned by heart.",
     ),
+    "neighbours": (
+        "Nearest by features",
+        "Unseen images, and below each the unseen images whose features are most similar.",
+    ),
+    "feature_map": (
+        "Principal components of the features",
+        "Unseen samples along the two directions in which their features differ most, coloured by class.",
+    ),
+    "attention": ("Attention", "What the heads of the last block look at: the brighter, the more."),
     "projection": ("Map of the features", "Unseen samples placed by their features, coloured by class."),
     "similarities": (
         "Similarities",

@@ -66,7 +66,7 @@ class Run:
         return self.summary.get("data") or (self.evaluation or {}).get("data") or "unknown data"
 
 
-def read_run(run_dir: Path) -> Run:
+def read_run(run_dir: Path | str) -> Run:
     """Everything a report needs from a run directory.
 
     Args:
@@ -76,6 +76,7 @@ def read_run(run_dir: Path) -> Run:
         FileNotFoundError: If there is no such directory.
         ValueError: If the directory is no run.
     """
+    run_dir = Path(run_dir)
     advice = "Give the run directory that training printed; it holds config.yaml."
     if not run_dir.is_dir():
         raise FileNotFoundError(f"A report was asked for {run_dir}, but there is no such directory. {advice}")

@@ -120,13 +120,13 @@ def _is_sweep(folder: Path) -> bool:
     return folder.parent.name == "sweeps" or any((folder / name).is_file() for name in _OF_A_SWEEP)
 
 
-def read_runs(folders: Sequence[Path]) -> list[RunFacts]:
+def read_runs(folders: Sequence[Path | str]) -> list[RunFacts]:
     """The facts of all runs at or below the folders, the newest first.
 
     Raises:
         FileNotFoundError: If a folder does not exist.
     """
-    runs = [read_facts(path, sweep) for path, sweep in find_runs(folders)]
+    runs = [read_facts(path, sweep) for path, sweep in find_runs([Path(folder) for folder in folders])]
     return sorted(runs, key=lambda run: (-run.newest, str(run.path)))
 
 

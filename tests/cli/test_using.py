@@ -111,7 +111,7 @@ def test_a_run_of_images_fills_no_masks_and_is_not_exported(vae, folder, capsys)
     assert main(["sample", f"run={vae}", "prompt=a"]) == 1
     assert "VAE does not generate any. Give run= a run of method=causal_lm" in capsys.readouterr().err
     assert main(["export", f"run={vae}", f"out={folder / 'no'}"]) == 1
-    assert "is a ConvNet, which transformers has no class for. Runs of text methods" in capsys.readouterr().err
+    assert "is a ConvNet, which transformers has no class for. Export it with format=onnx" in capsys.readouterr().err
     assert not (folder / "no").exists()
 
 
@@ -379,8 +379,8 @@ def test_an_export_replaces_nothing_but_an_export_that_may_be_replaced(mlm, tmp_
     assert main(["export", f"run={mlm}", f"out={tmp_path / 'mine/thesis.txt'}"]) == 1
     assert "which is a file" in capsys.readouterr().err
     assert (tmp_path / "mine/thesis.txt").read_text() == "years of work"
-    assert main(["export", f"run={mlm}", f"out={out}", "format=onnx"]) == 1
-    assert "There is no format 'onnx'. Choose format= from hf" in capsys.readouterr().err
+    assert main(["export", f"run={mlm}", f"out={out}", "format=onx"]) == 1
+    assert "There is no format 'onx'. Choose format= from hf, timm, onnx, torch_export" in capsys.readouterr().err
 
 
 def test_a_failed_export_leaves_what_was_there(mlm, tmp_path, monkeypatch):

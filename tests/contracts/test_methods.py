@@ -1,12 +1,8 @@
 """What every method in conf/method must satisfy, found by its YAML file alone."""
 
 import inspect
-import io
-import warnings
-from functools import partial
 from pathlib import Path
 
-import lightning as L
 import pytest
 import torch
 from arrays import ArrayCaptions, ArrayImages, ArrayText, ArrayTextPairs
@@ -16,6 +12,7 @@ from omegaconf import OmegaConf
 
 from ssl_lab.cli.config import build_method
 from ssl_lab.cli.paths import config_dir
+from ssl_lab.engine.contract import check_features, check_labels, check_state, check_training, train
 from ssl_lab.methods.base import Method
 
 METHODS = sorted(path.stem for path in (config_dir() / "method").glob("*.yaml"))
@@ -53,47 +50,10 @@ def build(method):
     return build_method(cfg, data.spec), data
 
 
-def fit(method, data, folder, steps=4, **settings):
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
-        trainer = L.Trainer(
-            accelerator="cpu",
-            max_epochs=1,
-            limit_train_batches=steps,
-            default_root_dir=folder,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            **settings,
-        )
-        trainer.fit(method, datamodule=data)
-
-
+@pytest.mark.parametrize("check", [check_training, check_features, check_labels, check_state])
 @pytest.mark.parametrize("name", METHODS)
-def test_trains_and_changes_its_encoder(name, tmp_path):
-    method, data = build(name)
-    before = {key: value.clone() for key, value in method.encoder.state_dict().items()}
-    fit(method, data, tmp_path)
-    after = method.encoder.state_dict()
-    assert torch.isfinite(method.last_loss)
-    assert any(not torch.equal(before[key], after[key]) for key in before)
-    assert all(torch.isfinite(value).all() for value in after.values())
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_features_are_repeatable_and_leave_the_mode_alone(name):
-    method, data = build(name)
-    method.train()
-    batch = next(iter(data.eval_dataloader("val")))
-    features = method.features(batch)
-    assert features.ndim == 2
-    assert len(features) == len(batch["index"])
-    assert torch.equal(features, method.features(batch))
-    torch.testing.assert_close(
-        features[:3], method.features({k: v[:3] for k, v in batch.items()}), rtol=1e-4, atol=1e-5
-    )
-    assert all(module.training for module in method.modules())
+def test_contract(name, check):
+    check(lambda: build(name)[0], build(name)[1])
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -108,52 +68,21 @@ def test_a_method_with_views_offers_their_features(name):
         assert not torch.equal(features[0], features[1])
 
 
-def with_classes(columns, num_classes, split):
-    rows = columns(split)
-    return {**rows, "label": rows["label"] % num_classes}
-
-
 @pytest.mark.parametrize("name", METHODS)
-def test_labels_are_read_only_by_methods_that_say_so(name, tmp_path):
-    weights = []
-    for num_classes in (1, 2):
-        method, data = build(name)
-        data.columns = partial(with_classes, data.columns, num_classes)
-        L.seed_everything(1, verbose=False)
-        fit(method, data, tmp_path, steps=2)
-        weights.append(method.state_dict())
-    same = all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
-    assert same != method.uses_labels
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_accumulation_works_or_is_refused_with_the_reason(name, tmp_path):
+def test_accumulation_works_or_is_refused_with_the_reason(name):
     method, data = build(name)
     if method.coupled_by or not method.automatic_optimization:
         with pytest.raises(Exception, match="accumulat"):
-            fit(method, data, tmp_path, accumulate_grad_batches=2)
+            train(method, data, accumulate_grad_batches=2)
     else:
-        fit(method, data, tmp_path, accumulate_grad_batches=2)
+        train(method, data, accumulate_grad_batches=2)
         assert method.trainer.global_step == 2
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_state_round_trips_as_plain_tensors(name, tmp_path):
+def test_pictures_and_samples(name):
     method, data = build(name)
-    fit(method, data, tmp_path, steps=2)
-    buffer = io.BytesIO()
-    torch.save(method.state_dict(), buffer)
-    buffer.seek(0)
-    other, _ = build(name)
-    other.load_state_dict(torch.load(buffer, weights_only=True))
-    batch = next(iter(data.eval_dataloader("val")))
-    assert torch.equal(method.features(batch), other.features(batch))
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_pictures_and_samples(name, tmp_path):
-    method, data = build(name)
-    fit(method, data, tmp_path, steps=1)
+    train(method, data, num_steps=1)
     assert method.pictures(next(iter(data.eval_dataloader("val"))))
     capabilities = method.capabilities()
     if "sample" in capabilities:

@@ -35,7 +35,7 @@ def test_tensorboard_gets_scalars_pictures_and_the_configuration(tmp_path):
     events.Reload()
     tags = events.Tags()
     assert set(tags["scalars"]) >= SCALARS
-    assert set(tags["images"]) == {"pictures/views", "pictures/projection"}
+    assert set(tags["images"]) == {f"pictures/{name}" for name in ("views", "feature_map", "neighbours", "projection")}
     assert [image.step for image in events.Images("pictures/views")] == [17, 35]
     evaluation = json.loads((tmp_path / "run/evaluation.json").read_text())
     last = events.Scalars("test/linear/top1")[-1].value
@@ -90,6 +90,7 @@ def test_wandb_goes_offline_without_a_question_and_gives_every_trial_a_run_of_it
     folders = list(Path(tmp_path, "sweep").glob("*/wandb/offline-run-*"))
     assert len(folders) == 2
     for folder in folders:
+        assert b"sweep" in next(folder.glob("*.wandb")).read_bytes()  # the sweep's folder is the group
         text = json.dumps(wandb_run(folder))
         for name in SCALARS | {"pictures/views", "pictures/projection"}:
             assert f'"{name}' in text, name

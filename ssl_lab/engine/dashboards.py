@@ -1,0 +1,243 @@
+"""TensorBoard, Weights & Biases and other loggers beside a run, none of which may stop it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+from PIL import Image
+from torch import Tensor
+
+from ssl_lab.engine.run_dir import LAST_CHECKPOINT
+from ssl_lab.types import Encoder
+
+_TIMEOUT_SEC = 30.0  # for W&B to begin, and to upload the rest at the end
+
+
+class Dashboard(Logger):
+    """A logger that may fail: its first error is a warning, after which it gets nothing more and the run goes on.
+
+    Pictures, sentences, features and files reach TensorBoard and Weights & Biases; other loggers get scalars alone.
+
+    Args:
+        logger: Any of Lightning's loggers.
+    """
+
+    def __init__(self, logger: Logger) -> None:
+        super().__init__()
+        self.logger = logger
+        self._failed = False
+
+    @property
+    def name(self) -> str | None:
+        """Name of the logger."""
+        return self.logger.name
+
+    @property
+    def version(self) -> int | str | None:
+        """Its version."""
+        return self.logger.version
+
+    @property
+    def save_dir(self) -> str | None:
+        """Where it writes."""
+        return self.logger.save_dir
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Scalars of a step."""
+        self._try(self.logger.log_metrics, metrics, step)
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """The configuration."""
+        self._try(self.logger.log_hyperparams, params)
+
+    def save(self) -> None:
+        """Write what is complete."""
+        self._try(self.logger.save)
+
+    def image(self, name: str, image: np.ndarray[Any, Any], step: int) -> None:
+        """An image, uint8 (H, W, 3), as ``pictures/<name>``."""
+        key = f"pictures/{name}"
+        if isinstance(self.logger, TensorBoardLogger):
+            self._try(lambda board: board.experiment.add_image(key, image, step, dataformats="HWC"), self.logger)
+        elif isinstance(self.logger, WandbLogger):
+            self._try(self.logger.log_image, key, [Image.fromarray(image)], step)
+
+    def sentences(self, name: str, markdown: str, step: int) -> None:
+        """Sentences, one a paragraph, as ``pictures/<name>``."""
+        key = f"pictures/{name}"
+        if isinstance(self.logger, TensorBoardLogger):
+            self._try(lambda board: board.experiment.add_text(key, markdown, step), self.logger)
+        elif isinstance(self.logger, WandbLogger):
+            rows = [[line] for line in markdown.split("\n\n")]
+            self._try(partial(self.logger.log_table, key, columns=["sentence"], data=rows, step=step))
+
+    def embedding(self, features: Tensor, labels: Sequence[str], images: Tensor | None, step: int) -> None:
+        """Features (N, D) with a label each, and thumbnails (N, C, H, W) in [0, 1], for TensorBoard's projector."""
+        if isinstance(self.logger, TensorBoardLogger):
+            given = {"metadata": list(labels), "label_img": images, "tag": "features", "global_step": step}
+            self._try(lambda board: board.experiment.add_embedding(features, **given), self.logger)
+
+    def upload(self, run_dir: Path, encoder: Encoder) -> None:
+        """The last checkpoint and the encoder's weights, as artifacts, if the logger was asked to."""
+        if isinstance(self.logger, WeightsAndBiases) and self.logger.artifacts:
+            self._try(self.logger.upload, run_dir, encoder)
+
+    def finish(self, *, failed: bool) -> None:
+        """Write out what the logger still holds, and end the W&B run, so that a sweep's next trial gets its own."""
+        if isinstance(self.logger, WandbLogger):
+            self._try(_finish_wandb, failed, at_last=True)
+        else:
+            self._try(self.logger.finalize, "failed" if failed else "success", at_last=True)
+
+    def _try(self, action: Callable[..., Any], *args: Any, at_last: bool = False) -> None:
+        if self._failed and not at_last:
+            return
+        try:
+            action(*args)
+        except Exception as error:
+            if self._failed:
+                return
+            self._failed = True
+            warnings.warn(
+                f"{type(self.logger).__name__} failed ({_reason(error)}) and gets nothing more. The run goes on; "
+                "metrics.csv and pictures/ in the run directory stay complete.",
+                stacklevel=1,
+            )
+
+
+def guarded(loggers: Sequence[Logger]) -> list[Logger]:
+    """Loggers none of which can stop a run."""
+    return [logger if isinstance(logger, Dashboard) else Dashboard(logger) for logger in loggers]
+
+
+def dashboards(trainer: L.Trainer) -> list[Dashboard]:
+    """Those of a run."""
+    return [logger for logger in trainer.loggers if isinstance(logger, Dashboard)]
+
+
+class WeightsAndBiases(WandbLogger):
+    """Weights & Biases in the run directory: online if a key is known and the service answers, else offline.
+
+    It never asks a question, and waits for the service no longer than half a minute at the start and at the end
+    (``SSL_LAB_WANDB_TIMEOUT_SEC``); what is not uploaded by then stays in the run directory for ``wandb sync``. A run that is
+    gone on with keeps its id.
+
+    Args:
+        run_dir: The run directory.
+        project: Name of the project.
+        group: Name under which runs are grouped.
+        tags: Tags of the run.
+        artifacts: Upload the last checkpoint and the encoder's weights when the run has finished.
+    """
+
+    def __init__(
+        self,
+        *,
+        run_dir: str,
+        project: str,
+        group: str | None = None,
+        tags: list[str] | None = None,
+        artifacts: bool = False,
+    ) -> None:
+        import wandb
+
+        timeout = float(os.environ.get("SSL_LAB_WANDB_TIMEOUT_SEC", _TIMEOUT_SEC))
+        self.run_dir = Path(run_dir)
+        self.artifacts = artifacts
+        super().__init__(
+            name="/".join(self.run_dir.absolute().parts[-2:]),
+            save_dir=run_dir,
+            project=project,
+            offline=os.environ.get("WANDB_MODE") in ("offline", "dryrun") or not _has_key(),
+            group=group,
+            tags=tags or [],
+            settings=wandb.Settings(
+                silent=True, init_timeout=timeout, finish_timeout=timeout, finish_timeout_raises=True, console="off"
+            ),
+        )
+        self._wandb_init.pop("anonymous", None)  # of which W&B says that it has no effect
+        if self._offline:
+            rank_zero_only(print)(f"W&B is offline. Upload later with: {self._sync}")
+
+    @property
+    def _sync(self) -> str:
+        return f"wandb sync {self.run_dir}/wandb/offline-run-*"
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The W&B run; started offline if the service cannot be reached."""
+        if self._experiment is None:
+            self._take_id()
+            if not self._offline:
+                try:
+                    return super().experiment
+                except Exception as error:
+                    warnings.warn(
+                        f"W&B cannot be reached ({_reason(error)}) and goes offline. Upload later with: {self._sync}",
+                        stacklevel=1,
+                    )
+                    self._offline = True
+                    self._wandb_init["mode"] = "offline"
+                    self._take_id(new=True)  # the other one is taken until the process ends
+        return super().experiment
+
+    def _take_id(self, *, new: bool = False) -> None:
+        """The id that ``wandb/id.txt`` holds, and on request or at first a new one; an agent's, if there is one."""
+        if "WANDB_RUN_ID" in os.environ:
+            return
+        path = self.run_dir / "wandb" / "id.txt"
+        if new or not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(secrets.token_hex(4))
+        self._wandb_init["id"] = path.read_text()
+
+    def upload(self, run_dir: Path, encoder: Encoder) -> None:
+        """The last checkpoint and the encoder's weights, as artifacts of type ``model``."""
+        import wandb
+
+        run = self.experiment
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "encoder.pt"
+            torch.save({name: value.cpu() for name, value in encoder.state_dict().items()}, path)
+            for name, file in {"encoder": path, "checkpoint": run_dir / LAST_CHECKPOINT}.items():
+                artifact = wandb.Artifact(f"{name}-{run.id}", type="model")
+                artifact.add_file(str(file))  # a copy of it
+                run.log_artifact(artifact)
+
+
+def _finish_wandb(failed: bool) -> None:
+    import wandb
+
+    if wandb.run is not None:
+        folder = Path(wandb.run.dir).parent
+        try:
+            wandb.finish(exit_code=int(failed))
+        except TimeoutError:
+            raise TimeoutError(f"not all is uploaded; do it later with: wandb sync {folder}") from None
+
+
+def _has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    return path.is_file() and host in path.read_text()
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,69 @@
+"""Floating-point operations: how many a training step takes, and how many the device could do."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from lightning.fabric.utilities.throughput import get_available_flops
+from torch.utils.flop_counter import FlopCounterMode
+
+from ssl_lab.types import Batch
+
+
+class FlopCounter:
+    """Counts the operations between two calls."""
+
+    def __init__(self) -> None:
+        self._counter: FlopCounterMode | None = None
+
+    def start(self) -> None:
+        """Count from here."""
+        self._counter = FlopCounterMode(display=False)
+        self._counter.__enter__()
+
+    def stop(self) -> int:
+        """Operations since the start, once; 0 if nothing was counted."""
+        if self._counter is None:
+            return 0
+        self._counter.__exit__(None, None, None)
+        counted, self._counter = self._counter.get_total_flops(), None
+        return counted
+
+
+def num_elements(batch: Batch) -> int:
+    """Pixels or tokens of a batch, padding included; known without a look at the device."""
+    return sum(batch[name].numel() for name in ("image", "input_ids") if name in batch)
+
+
+def peak_flops(device: torch.device, precision: str, *, side: int = 2048) -> float:
+    """Operations a second: the data sheet's, or on a CPU the best of a few matrix products in processor time.
+
+    Args:
+        device: The device.
+        precision: Lightning's name of the precision.
+        side: Rows of the matrices that are multiplied on a CPU.
+    """
+    dtype = {"16": torch.float16, "bf": torch.bfloat16}.get(precision[:2], torch.float32)
+    known = get_available_flops(device, dtype)
+    if known:
+        return float(known)
+    clock = synchronised_time if device.type == "cuda" else _processor_time_per_thread
+    a = torch.ones(side, side, device=device, dtype=dtype)
+    best = float("inf")
+    for _ in range(5):
+        start = clock()
+        a @ a
+        best = min(best, clock() - start)
+    return 2 * side**3 / best
+
+
+def _processor_time_per_thread() -> float:
+    return time.process_time() / torch.get_num_threads()
+
+
+def synchronised_time() -> float:
+    """Now, when the GPU has done what it was asked to."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()

@@ -1,0 +1,57 @@
+"""What a run had to say, with times, in a text file that does not grow without end."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any
+
+LOG = logging.getLogger("ssl_lab")
+RUN_LOG = "run.log"
+
+
+@contextmanager
+def text_log(run_dir: Path, *, max_bytes: int = 1_000_000, num_old: int = 2) -> Iterator[None]:
+    """Write ``run.log``: evaluations, all warnings, and an error with its traceback.
+
+    A full file becomes ``run.log.1``, and that ``run.log.2``, so that all take ``(1 + num_old) * max_bytes`` at most.
+
+    Args:
+        run_dir: The run directory.
+        max_bytes: Size at which a new file is begun.
+        num_old: Full files that are kept.
+    """
+    handler = RotatingFileHandler(run_dir / RUN_LOG, maxBytes=max_bytes, backupCount=num_old, delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handlers = [handler] if logging.root.handlers else [handler, logging.lastResort or handler]
+    show, level = warnings.showwarning, LOG.level
+
+    def show_and_log(
+        message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None
+    ) -> None:
+        show(message, category, filename, lineno, file, line)
+        LOG.handle(
+            LOG.makeRecord(LOG.name, logging.INFO, filename, lineno, f"{category.__name__}: {message}", (), None)
+        )
+
+    for each in handlers:
+        logging.root.addHandler(each)
+    LOG.setLevel(logging.INFO)
+    warnings.showwarning = show_and_log
+    try:
+        LOG.info("begins")
+        yield
+        LOG.info("has finished")
+    except BaseException as error:
+        LOG.info("ends: %s", error, exc_info=error)
+        raise
+    finally:
+        warnings.showwarning = show
+        LOG.setLevel(level)
+        for each in handlers:
+            logging.root.removeHandler(each)
+        handler.close()

@@ -1,0 +1,489 @@
+"""Results of many runs as tables: runs that differ in their seed alone are one row, data sets never share a table."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import shlex
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ssl_lab.report.runs import RunFacts, command_of, find_runs, read_facts
+from ssl_lab.report.tables import ResultsTable, Row, tables
+from ssl_lab.report.vocabulary import TABLES, Metric, describe
+
+_NOT_CHOICES = (
+    "seed", "run_dir", "sweep_dir", "logger", "ckpt", "resume", "force", "trial", "source", "save_every_n_minutes",
+    "save_every_n_steps",
+)  # fmt: skip
+"""Settings that differ between runs of one row, or change nothing."""
+_LOADING = ("batch_size", "eval_batch_size", "device_cache_gib", "num_workers")
+"""Settings of ``data`` that leave the samples as they are."""
+_MAX_DIFFERENCES = 3  # in a row's name
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was built
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A finished run with its evaluation.
+
+    Attributes:
+        facts: What its summary says.
+        settings: Its configuration, flat: dotted key to value as text.
+        split: The split that was judged.
+        metrics: What was measured on it.
+        baselines: The same of raw input and the like, by name.
+        checkpoint: ``last``, or ``best`` on the validation split.
+        start: Of a fine-tuning, the weights it began with; else empty.
+        hardware: What it ran on.
+        command: What does it again.
+    """
+
+    facts: RunFacts
+    settings: Mapping[str, str]
+    split: str
+    metrics: Mapping[str, float]
+    baselines: Mapping[str, Mapping[str, float]]
+    checkpoint: str
+    start: str
+    hardware: str
+    command: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What a row of a table stands for.
+
+    Attributes:
+        row: Its name and cells.
+        seeds: The seeds it is a mean over; empty where the run has none.
+        num_runs: Number of runs or, of a baseline, of different measurements it is a mean over.
+        means: Mean of each shown metric.
+        deviations: Sample standard deviation of each, where there are two values or more.
+        wall_time_sec: Mean duration of one run, evaluation included; None for a baseline.
+        checkpoint: ``last`` or ``best``; empty for a baseline.
+        hardware: What the runs ran on.
+        command: What does all of them again; empty for a baseline, or if it is not known.
+    """
+
+    row: Row
+    seeds: Sequence[int] = ()
+    num_runs: int = 1
+    means: Mapping[str, float]
+    deviations: Mapping[str, float]
+    wall_time_sec: float | None = None
+    checkpoint: str = ""
+    hardware: str = ""
+    command: str = ""
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it is a yardstick and no run's own result."""
+        return self.row.reference
+
+
+@dataclass(frozen=True, kw_only=True)
+class Board:
+    """One table: one data set, one split, one kind of metric, measured in one way.
+
+    Attributes:
+        data: Title of the data, with what tells it from other data of the same title.
+        split: The split that was judged.
+        table: Title, explanation and columns.
+        metrics: Names of the columns' metrics.
+        entries: Runs, the best by the first metric first, and then baselines.
+        notes: What must be known to read it rightly.
+    """
+
+    data: str
+    split: str
+    table: ResultsTable
+    metrics: Sequence[str]
+    entries: Sequence[Entry]
+    notes: Sequence[str]
+
+    @property
+    def title(self) -> str:
+        """Data and split."""
+        return f"{self.data}, {self.split} split"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaderboard:
+    """All tables, and what is in none of them."""
+
+    boards: Sequence[Board]
+    left_out: Sequence[str]
+
+
+def leaderboard(
+    folders: Sequence[Path], *, metrics: Sequence[str] = (), protocols: Sequence[str] = (), data: Sequence[str] = ()
+) -> Leaderboard:
+    """Read all runs below some folders and put their results into tables.
+
+    Args:
+        folders: Where to look.
+        metrics: Show these metrics alone, such as ``linear/top1``; the first one sorts. Empty for all but macro F1 and
+            recall.
+        protocols: Show the metrics of these protocols alone, such as ``knn``. Empty for all.
+        data: Show data sets alone whose title holds one of these. Empty for all.
+
+    Raises:
+        FileNotFoundError: If a folder does not exist.
+        ValueError: If nothing is left to show; says what there is.
+    """
+    found = [read_facts(path, sweep) for path, sweep in find_runs(folders)]
+    results, left_out = _results(sorted(found, key=lambda run: (-run.newest, str(run.path))))
+    if not results:
+        told = f": {', '.join(left_out)}" if left_out else ""
+        raise ValueError(
+            f"A leaderboard was asked for, but below {', '.join(map(str, folders))} no run has finished with an evaluation"
+            f"{told}. Give a folder that holds finished runs."
+        )
+    titles = {str(result.facts.data) for result in results}
+    wanted = [r for r in results if not data or any(word.lower() in str(r.facts.data).lower() for word in data)]
+    if not wanted:
+        raise ValueError(
+            f"No run was judged on data called {' or '.join(data)}. Choose from: {', '.join(sorted(titles))}."
+        )
+    asked = [metric.removeprefix("test/").removeprefix("eval/") for metric in metrics]
+    _check_known(asked, protocols, {name for result in wanted for name in result.metrics})
+    groups = _by_key(wanted, lambda result: (str(result.facts.data), result.split, *_of(result, "data", _LOADING)))
+    boards = [
+        board
+        for group in sorted(groups, key=lambda group: (str(group[0].facts.data), group[0].split))
+        for board in _boards(group, results, asked, protocols)
+    ]
+    return Leaderboard(boards=boards, left_out=left_out)
+
+
+def _results(runs: Sequence[RunFacts]) -> tuple[list[Result], list[str]]:
+    """Finished runs with an evaluation, and how many others there are; of two that are equal with their seed the newer."""
+    without: Counter[str] = Counter()
+    results: dict[tuple[Any, ...], Result] = {}
+    for run in runs:
+        result = _read(run) if run.status == "finished" else None
+        if result is None:
+            without[run.status if run.status != "finished" else "finished without evaluation"] += 1
+        elif (key := (*_same_but_for_seed(result), run.seed)) in results:
+            without["repeated with the same seed"] += 1
+        else:
+            results[key] = result
+    return list(results.values()), [f"{count:,} {word}" for word, count in sorted(without.items())]
+
+
+def _read(run: RunFacts) -> Result | None:
+    try:
+        evaluation = json.loads((run.path / "evaluation.json").read_text(encoding="utf-8"))
+        summary = json.loads((run.path / "summary.json").read_text(encoding="utf-8"))
+        settings = yaml.load((run.path / "config.yaml").read_text(encoding="utf-8"), _Loader)
+        *baselines, own = [(row["name"], _numbers(row["metrics"])) for row in evaluation["rows"]]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
+        return None
+    if not own[1] or not isinstance(settings, dict):
+        return None
+    return Result(
+        facts=run,
+        settings=_flat(settings),
+        split=str(evaluation.get("split", "test")),
+        metrics=own[1],
+        baselines={name: metrics for name, metrics in baselines if metrics},
+        checkpoint=str(summary.get("checkpoint") or "last"),
+        start=str(summary.get("start") or ""),
+        hardware=str(summary.get("hardware") or ""),
+        command=command_of(run),
+    )
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = "null" if value is None else str(value)
+    return flat
+
+
+def _of(result: Result, group: str, without: Sequence[str] = ()) -> tuple[tuple[str, str], ...]:
+    """Settings of one group, but for some."""
+    return tuple(
+        (key, value)
+        for key, value in sorted(result.settings.items())
+        if key.split(".")[0] == group and key.split(".")[-1] not in (*without, "seed" if group == "data" else "")
+    )
+
+
+def _choices(result: Result) -> dict[str, str]:
+    """Settings by which rows differ."""
+    return {
+        key: value
+        for key, value in result.settings.items()
+        if key.split(".")[0] not in _NOT_CHOICES and key != "data.seed"
+    }
+
+
+def _same_but_for_seed(result: Result) -> tuple[Any, ...]:
+    return result.facts.data, result.split, result.start, tuple(sorted(_choices(result).items()))
+
+
+def _by_key(results: Sequence[Result], key: Any) -> list[list[Result]]:
+    groups: dict[Any, list[Result]] = {}
+    for result in results:
+        groups.setdefault(key(result), []).append(result)
+    return list(groups.values())
+
+
+def _check_known(metrics: Sequence[str], protocols: Sequence[str], known: set[str]) -> None:
+    names = {name for name in known if not name.endswith("_std")}
+    for asked, choices in ((metrics, names), (protocols, {name.split("/")[0] for name in names})):
+        for name in asked:
+            if name not in choices:
+                close = difflib.get_close_matches(name, sorted(choices), n=1)
+                hint = f" Did you mean {close[0]}?" if close else ""
+                raise ValueError(
+                    f"{name} was asked for, but none of these runs has measured it.{hint} Choose from: "
+                    f"{', '.join(sorted(choices))}."
+                )
+
+
+def _boards(
+    group: Sequence[Result], everything: Sequence[Result], metrics: Sequence[str], protocols: Sequence[str]
+) -> list[Board]:
+    """The tables of one data set: one for each kind of metric and each way of measuring it."""
+    shown: dict[str, list[str]] = {}
+    for name in dict.fromkeys(name for result in group for name in result.metrics):
+        asked = name in metrics or name.split("/")[0] in protocols or not (metrics or protocols)
+        metric = describe(name)
+        if asked and (metric.table or name in metrics) and not name.endswith("_std") and not metric.reference:
+            shown.setdefault(metric.table or "other", []).append(name)
+    boards = []
+    for key in [key for key in TABLES if metrics or key != "other_scores"]:
+        names = sorted(shown.get(key, []), key=lambda name: describe(name).order)
+        if metrics:
+            names.sort(key=lambda name: metrics.index(name) if name in metrics else len(metrics))
+        ways = _by_key([r for r in group if r.metrics.keys() & set(names)], partial(_way, names=names))
+        boards += [_board(way, key, names, metrics, _distinction(way, ways, group, everything, names)) for way in ways]
+    return boards
+
+
+def _way(result: Result, names: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """How the metrics were measured: settings of the protocols that they belong to."""
+    prefixes = {f"evaluation.{name.split('/')[0]}." for name in names if name in result.metrics}
+    return tuple(item for item in _of(result, "evaluation") if any(item[0].startswith(p) for p in prefixes))
+
+
+def _distinction(
+    way: Sequence[Result],
+    ways: Sequence[Sequence[Result]],
+    group: Sequence[Result],
+    everything: Sequence[Result],
+    names: Sequence[str],
+) -> str:
+    """What tells a table from others with the same title: settings of the data, or of the protocols."""
+    namesakes = [r for r in everything if (r.facts.data, r.split) == (group[0].facts.data, group[0].split)]
+    differing = [dict(_of(result, "data", _LOADING)) for result in namesakes]
+    own = dict(_of(group[0], "data", _LOADING))
+    if len(ways) > 1:
+        differing += [dict(_way(other[0], names)) for other in ways]
+        own |= dict(_way(way[0], names))
+    told = [
+        f"{key.partition('.')[2]}={own[key]}"
+        for key in own
+        if any(key in other and other[key] != own[key] for other in differing)
+    ]
+    return f" ({', '.join(told)})" if told else ""
+
+
+def _board(
+    results: Sequence[Result], key: str, names: Sequence[str], metrics: Sequence[str], distinction: str
+) -> Board:
+    names = [name for name in names if any(name in result.metrics for result in results)]
+    by = describe(names[0])
+    rows = _by_key(results, _same_but_for_seed)
+    rows.sort(key=lambda row: _place(by, names[0], row))
+    labels = _labels(rows)
+    references = [name for name in results[0].metrics if describe(name).reference and describe(name).table == key]
+    averaged = {
+        label: _average([result.metrics for result in row], [*names, *references])
+        for label, row in zip(labels, rows, strict=True)
+    }
+    baselines = _baselines(results, names)
+    evaluation = {
+        "rows": [
+            {"name": label, "metrics": means | {f"{name}_std": value for name, value in deviations.items()}}
+            for label, (means, deviations) in [*averaged.items(), *((n, b[:2]) for n, b in baselines.items())]
+        ]
+    }
+    (table,) = [table for table in tables(evaluation) if table.key == key]
+    entries = []
+    for row in table.rows:
+        if row.name in averaged and not row.reference:
+            entries.append(_entry(row, rows[labels.index(row.name)], *averaged[row.name]))
+        else:
+            means, deviations, num = baselines.get(row.name, ({}, {}, 1))
+            reference = Row(name=row.name, cells=row.cells, reference=True)
+            entries.append(Entry(row=reference, means=means, deviations=deviations, num_runs=num))
+    return Board(
+        data=f"{results[0].facts.data}{distinction}",
+        split=results[0].split,
+        table=replace(table, explanation=re.sub(r" \(mean ± [^)]*\)", "", table.explanation)),  # the notes say of what
+        metrics=names,
+        entries=entries,
+        notes=_notes(entries, names),
+    )
+
+
+def _place(by: Metric, name: str, row: Sequence[Result]) -> tuple[bool, float]:
+    values = [result.metrics[name] for result in row if name in result.metrics]
+    if not values:
+        return True, 0.0
+    mean = statistics.fmean(values)
+    return False, mean if by.better == "lower" else -mean
+
+
+def _average(
+    measured: Sequence[Mapping[str, float]], names: Sequence[str]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Mean and sample standard deviation of each metric that all have."""
+    means, deviations = {}, {}
+    for name in names:
+        values = [metrics[name] for metrics in measured if name in metrics]
+        if len(values) == len(measured):
+            means[name] = statistics.fmean(values)
+            if len(values) > 1 and not describe(name).reference:
+                deviations[name] = statistics.stdev(values)
+    return means, deviations
+
+
+def _baselines(
+    results: Sequence[Result], names: Sequence[str]
+) -> dict[str, tuple[dict[str, float], dict[str, float], int]]:
+    """Rows that come with every run: once where runs agree, as a mean over what differs, apart for each encoder."""
+    measured: dict[tuple[str, Any], list[Mapping[str, float]]] = {}
+    encoders: dict[Any, str] = {}
+    for result in results:
+        for name, metrics in result.baselines.items():
+            shown = {metric: metrics[metric] for metric in names if metric in metrics}
+            of_input = name.startswith(("raw", "word counts"))
+            encoder = () if of_input else _of(result, "encoder")
+            encoders[encoder] = str(result.facts.encoder)
+            known = measured.setdefault((name, encoder), [])
+            if shown and shown not in known:
+                known.append(shown)
+    found = {}
+    for (name, encoder), values in measured.items():
+        alike = [other for other, kind in measured if other == name and kind != encoder]
+        label = f"{name} ({_encoder_label(encoder, encoders)})" if alike else name
+        if values:
+            found[label] = (*_average(values, names), len(values))
+    return found
+
+
+def _encoder_label(encoder: Any, encoders: Mapping[Any, str]) -> str:
+    same_class = [dict(other) for other in encoders if other and encoders[other] == encoders[encoder]]
+    settings = dict(encoder)
+    told = [
+        f"{key.partition('.')[2]}={value}"
+        for key, value in settings.items()
+        if any(other.get(key) != value for other in same_class)
+    ]
+    return " ".join([encoders[encoder], *told])
+
+
+def _labels(rows: Sequence[Sequence[Result]]) -> list[str]:
+    """A unique name for each row: method and weights, and whatever else it takes to tell rows apart."""
+    firsts = [row[0] for row in rows]
+    parts = [[str(first.facts.method or first.facts.name)] for first in firsts]
+    for part, first in zip(parts, firsts, strict=True):
+        part += [f"{first.start} weights"] if first.start else []
+    if len({first.facts.encoder for first in firsts}) > 1:
+        for part, first in zip(parts, firsts, strict=True):
+            part.append(str(first.facts.encoder))
+    if len({first.checkpoint for first in firsts}) > 1:
+        for part, first in zip(parts, firsts, strict=True):
+            part.append(f"{first.checkpoint} checkpoint")
+    labels = [", ".join(part) for part in parts]
+    for label, count in Counter(labels).items():
+        places = [k for k, other in enumerate(labels) if other == label]
+        if count > 1:
+            for place, told in zip(places, _told_apart([firsts[k] for k in places]), strict=True):
+                labels[place] = f"{label}, {told}"
+    return labels
+
+
+def _told_apart(firsts: Sequence[Result]) -> list[str]:
+    """The settings in which these differ if they are few, else their folders."""
+    choices = [_choices(first) for first in firsts]
+    keys = dict.fromkeys(key for settings in choices for key in settings)
+    differing = [key for key in keys if len({settings.get(key) for settings in choices}) > 1]
+    told = [" ".join(f"{key}={settings.get(key, '–')}" for key in differing) for settings in choices]
+    if 0 < len(differing) <= _MAX_DIFFERENCES and len(set(told)) == len(told):
+        return told
+    return [str(first.facts.path) for first in firsts]
+
+
+def _entry(row: Row, results: Sequence[Result], means: Mapping[str, float], deviations: Mapping[str, float]) -> Entry:
+    times = [result.facts.wall_time_sec for result in results if result.facts.wall_time_sec is not None]
+    return Entry(
+        row=row,
+        seeds=sorted(result.facts.seed for result in results if result.facts.seed is not None),
+        num_runs=len(results),
+        means=means,
+        deviations=deviations,
+        wall_time_sec=statistics.fmean(times) if times else None,
+        checkpoint=results[0].checkpoint,
+        hardware=" or ".join(dict.fromkeys(result.hardware for result in results if result.hardware)),
+        command=_command(results),
+    )
+
+
+def _command(results: Sequence[Result]) -> str:
+    """One command for all runs of a row: that of a sweep over seeds where each run had a command of its own."""
+    commands = sorted({tuple(result.command) for result in results if result.command})
+    if len(commands) == 1 and (len(results) == 1 or commands[0][1] == "finetune"):
+        return shlex.join(commands[0])
+    without = {tuple(word for word in command if not word.startswith("seed=")) for command in commands}
+    seeds = sorted(result.facts.seed for result in results if result.facts.seed is not None)
+    if len(without) == 1 and len(seeds) == len(results):
+        name, command, *overrides = without.pop()
+        return shlex.join([name, command, "-m", *overrides, f"seed={','.join(map(str, seeds))}"])
+    return "; ".join(map(shlex.join, commands))
+
+
+def _notes(entries: Sequence[Entry], names: Sequence[str]) -> list[str]:
+    own = [entry for entry in entries if not entry.is_baseline]
+    checkpoints = {entry.checkpoint for entry in own}
+    notes = [
+        "Scores of the last checkpoint."
+        if checkpoints == {"last"}
+        else "Scores of the checkpoint that was best on the validation split."
+        if checkpoints == {"best"}
+        else "Scores of the last checkpoint or, where the row says so, of the one that was best on the validation split."
+    ]
+    counts = sorted({entry.num_runs for entry in own})
+    if counts[-1] > 1:
+        notes.append("Mean ± standard deviation over seeds.")
+    if len(counts) > 1:
+        told = ", ".join(map(str, counts[:-1]))
+        notes.append(f"Rows have different numbers of seeds ({told} and {counts[-1]}): one seed says little.")
+    elif counts == [1]:
+        notes.append("One seed each: differences may be chance.")
+    if any(name.startswith("few_label/") for name in names):
+        notes.append("With few labels, each run's score is the mean over draws of the labels.")
+    hardware = list(dict.fromkeys(entry.hardware for entry in own if entry.hardware))
+    if hardware:
+        notes.append(f"Time is that of one run with its evaluations, on {'; '.join(hardware)}.")
+    return notes

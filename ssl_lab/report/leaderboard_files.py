@@ -1,0 +1,178 @@
+"""A leaderboard as Markdown, CSV and one HTML page, and inside of a Markdown file between two marks."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+from ssl_lab.report.files import replace_file
+from ssl_lab.report.leaderboard import Board, Entry, Leaderboard
+from ssl_lab.report.page import environment
+from ssl_lab.report.vocabulary import describe, duration
+
+NAMES = ("leaderboard.md", "leaderboard.csv", "leaderboard.html")
+_BLOCK = re.compile(
+    r"(?P<begin><!-- leaderboard:(?P<options>[^\n]*?)-->\n)(?P<body>.*?)(?P<end><!-- end -->)", re.DOTALL
+)
+_BEGIN = re.compile(r"<!-- leaderboard:")
+
+
+def as_markdown(found: Leaderboard, *, headings: bool = True) -> str:
+    """Tables with the commands that make their rows again below them.
+
+    Args:
+        found: The tables.
+        headings: Whether each table is headed by its data; what is in no table is then told at the end.
+    """
+    parts = []
+    previous = ""
+    for board in found.boards:
+        lines = [f"### {board.title}", ""] if headings and board.title != previous else []
+        lines += [f"**{board.table.title}**", ""] if headings else []
+        previous = board.title
+        heads = ["", "seeds", *board.table.columns, "time"]
+        lines += [_row(heads), _row([":--", *["--:"] * (len(heads) - 1)])]
+        for entry in board.entries:
+            cells = [
+                f"**{cell.text}** {cell.deviation}".rstrip() if cell.best else str(cell) for cell in entry.row.cells
+            ]
+            lines.append(_row([entry.row.name, _seeds(entry), *cells, duration(entry.wall_time_sec)]))
+        lines += [
+            "",
+            f"{_upper(board.split)} split. {' '.join(board.notes)}" if not headings else " ".join(board.notes),
+        ]
+        commands = [(entry.row.name, entry.command) for entry in board.entries if entry.command]
+        lines += ["", *[f"- {_escaped(name)}: `{command}`" for name, command in commands]]
+        parts.append("\n".join(lines))
+    if headings and found.left_out:
+        parts.append(f"Left out: {', '.join(found.left_out)}.")
+    return "\n\n".join(parts) + "\n"
+
+
+def as_csv(found: Leaderboard) -> str:
+    """One line for each row and metric, numbers as they were measured."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(
+        ["data", "split", "row", "kind", "metric", "mean", "std", "num_seeds", "seeds", "wall_time_sec", "checkpoint",
+         "hardware", "command"]
+    )  # fmt: skip
+    for board in found.boards:
+        for entry in board.entries:
+            for name in [name for name in board.metrics if name in entry.means]:
+                kind = "baseline" if entry.is_baseline else "run"
+                seeds = " ".join(map(str, entry.seeds))
+                wall = "" if entry.wall_time_sec is None else f"{entry.wall_time_sec:.1f}"
+                std = entry.deviations.get(name, "")
+                writer.writerow(
+                    [board.data, board.split, entry.row.name, kind, name, entry.means[name], std, entry.num_runs, seeds, wall,
+                     entry.checkpoint, entry.hardware, entry.command]
+                )  # fmt: skip
+    return out.getvalue()
+
+
+def as_html(found: Leaderboard) -> str:
+    """One page that loads nothing from elsewhere; a click on a column's head sorts by it."""
+    groups: dict[str, list[Board]] = {}
+    for board in found.boards:
+        groups.setdefault(board.title, []).append(board)
+    return (
+        environment()
+        .get_template("leaderboard.html")
+        .render(groups=groups, left_out=found.left_out, seeds=_seeds, duration=duration, keys=_sort_keys, lower=_lower)
+    )
+
+
+def write_leaderboard(found: Leaderboard, out: Path) -> list[Path]:
+    """Write all three into a folder, or the one that the suffix of a file says; the paths.
+
+    Raises:
+        ValueError: If a file has another suffix.
+    """
+    writers = {".md": as_markdown, ".csv": as_csv, ".html": as_html}
+    if out.suffix and not out.is_dir() and out.suffix not in writers:
+        raise ValueError(
+            f"The leaderboard was to be written to {out}, but it is written as {', '.join(writers)}. Give --out a folder, or "
+            "a file that ends so."
+        )
+    paths = [out] if out.suffix in writers and not out.is_dir() else [out / name for name in NAMES]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, writers[path.suffix](found).encode())
+    return paths
+
+
+def update_blocks(path: Path, make: Callable[[list[str]], Leaderboard]) -> tuple[int, list[str]]:
+    """Replace what stands between ``<!-- leaderboard: OPTIONS -->`` and ``<!-- end -->`` in a Markdown file.
+
+    Args:
+        path: The file; it is replaced as a whole, or stays as it is.
+        make: Makes the tables of the options in a mark; a ``ValueError`` of it leaves the block as it is.
+
+    Returns:
+        How many blocks were made anew, and why others were not.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it has no block, or one without an end, or none could be made.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} was to be updated, but there is no such file.")
+    text = path.read_bytes().decode("utf-8")
+    blocks = list(_BLOCK.finditer(text))
+    num_begun = len(_BEGIN.findall(text))
+    if not blocks or len(blocks) != num_begun:
+        raise ValueError(
+            f"{path} was to be updated, but {'one of its blocks has no end' if num_begun else 'it has no block'}. Put a line "
+            "<!-- leaderboard: --> where the table begins and a line <!-- end --> behind it; options such as --metric "
+            "linear/top1 stand behind the colon."
+        )
+    kept: list[str] = []
+
+    def fill(block: re.Match[str]) -> str:
+        try:
+            found = make(shlex.split(block["options"]))
+        except ValueError as error:
+            kept.append(f"{path}:{text.count(chr(10), 0, block.start()) + 1} stays as it is: {error}")
+            return block[0]
+        several = len({board.title for board in found.boards}) > 1 or len(found.boards) > 1
+        return (
+            f"{block['begin']}\n{as_markdown(found, headings=several)}\n{block['end']}"  # some readers want the lines
+        )
+
+    new = _BLOCK.sub(fill, text)
+    if len(kept) == len(blocks):
+        raise ValueError(" ".join(kept))
+    if new != text:
+        replace_file(path, new.encode())
+    return len(blocks) - len(kept), kept
+
+
+def _seeds(entry: Entry) -> str:
+    return "–" if entry.is_baseline and entry.num_runs == 1 else str(entry.num_runs)
+
+
+def _sort_keys(board: Board, entry: Entry) -> list[str]:
+    """What the page sorts the cells of a row by: the values as measured, empty where there are none."""
+    return [repr(entry.means[name]) if name in entry.means else "" for name in board.metrics]
+
+
+def _lower(board: Board) -> list[bool]:
+    """Of each column, whether lower values are better."""
+    return [describe(name).better == "lower" for name in board.metrics]
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(map(_escaped, cells)) + " |"
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|").replace("<", "&lt;")
+
+
+def _upper(word: str) -> str:
+    return word[:1].upper() + word[1:]

@@ -1,0 +1,230 @@
+"""What reaches TensorBoard and W&B from real runs, and that neither of them can stop one."""
+
+import csv
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+from arrays import ArrayImages
+from engine.tiny import Tiny, TinyEncoder, trainer
+from engine.wandb_server import Server
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from ssl_lab.engine.dashboards import Dashboard, WeightsAndBiases
+from ssl_lab.engine.pretrain import pretrain
+
+SETTINGS = ["trainer=cpu", "trainer.max_epochs=2", "trainer.log_every_n_steps=2", "evaluate_every_n_epochs=1"]
+IMAGES = [
+    *("method=simclr", "encoder=vit_mae_tiny", "encoder.patch_size=2", "encoder.depth=1", "views@method.views=digits"),
+    *("evaluation=features", "callbacks=online_probes", "data.batch_size=256"),
+]
+SCALARS = {
+    *("train/loss", "train/feature_std", "train/feature_rank", "online/linear/top1", "online/knn/top1"),
+    *("eval/knn/top1", "eval/rankme/rank", "eval/feature_std/mean", "test/linear/top1"),
+    *("optim/lr", "optim/grad_norm"),
+    *("perf/samples_per_sec", "perf/data_wait_frac", "perf/mfu", "perf/memory_gib"),
+}
+PICTURES = {f"pictures/{name}" for name in ("views", "neighbours", "feature_map", "attention", "projection")}
+
+
+def run(*args, cwd):
+    command = [sys.executable, "-m", "ssl_lab.cli.main", "pretrain", *SETTINGS, *args]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def rows_of(run_dir):
+    return list(csv.DictReader((run_dir / "metrics.csv").read_text().splitlines()))
+
+
+def wandb_run(folder):
+    """What a run on disk holds, by W&B's own reader."""
+    (file,) = folder.glob("*.wandb")
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """A run of images with both dashboards."""
+    folder = tmp_path_factory.mktemp("both")
+    run(*IMAGES, "logger=[tensorboard,wandb]", "run_dir=run", "logger.wandb.artifacts=true", cwd=folder)
+    return folder / "run"
+
+
+def test_tensorboard_has_every_scalar_picture_and_the_projector(both):
+    events = EventAccumulator(str(both / "tensorboard"), size_guidance={"images": 0})
+    events.Reload()
+    assert set(events.Tags()["scalars"]) >= SCALARS
+    assert set(events.Tags()["images"]) == PICTURES
+    steps = {name: [image.step for image in events.Images(name)] for name in PICTURES}
+    assert steps["pictures/attention"] == steps["pictures/neighbours"] == [3, 7]
+    for name in PICTURES:  # the run directory has the same
+        assert len(list((both / name).glob("step_*.png"))) == len(steps[name])
+    (points,) = both.glob("tensorboard/*/features")
+    labels = (points / "metadata.tsv").read_text().splitlines()
+    assert len(labels) == len((points / "tensors.tsv").read_text().splitlines()) == 449
+    assert set(labels) == set("0123456789")
+    assert (points / "sprite.png").is_file()
+
+
+def test_wandb_has_every_key_the_nested_configuration_and_the_artifacts(both):
+    (folder,) = both.glob("wandb/offline-run-*")
+    found = json.dumps(wandb_run(folder))
+    for name in SCALARS | PICTURES:
+        assert f'"{name}' in found, name
+    raw = next(folder.glob("*.wandb")).read_bytes()
+    assert b'{"temperature"' in raw or b'"temperature":' in raw
+    assert b"checkpoint-" in raw and b"encoder-" in raw
+    for tag in (b"simclr", b"digits", b"vit_mae_tiny"):
+        assert tag in raw
+
+
+def test_mfu_is_a_share_and_gradients_have_a_norm(both):
+    rows = rows_of(both)
+    mfu = [float(row["perf/mfu"]) for row in rows if row["perf/mfu"]]
+    assert mfu and all(0 < value < 1.5 for value in mfu)
+    assert all(float(row["optim/grad_norm"]) > 0 for row in rows if row["optim/grad_norm"])
+
+
+class Failing(Logger):
+    """Raises from the third call on."""
+
+    name, version, calls = "failing", "", 0
+
+    def log_hyperparams(self, *args, **kwargs):
+        pass
+
+    def log_metrics(self, metrics, step=None):
+        self.calls += 1
+        if self.calls > 2:
+            raise ConnectionError("nobody answers")
+
+
+def fit(folder, logger):
+    data = ArrayImages(num_samples=64)
+    method = Tiny(TinyEncoder(data.spec))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        pretrain(method, data, trainer(folder, epochs=3, logger=logger), [])
+    told = [str(one.message) for one in caught if "gets nothing more" in str(one.message)]
+    rows = rows_of(folder)
+    assert json.loads((folder / "summary.json").read_text())["status"] == "finished"
+    return told, rows
+
+
+def test_a_logger_that_fails_is_one_warning_and_the_run_goes_on(tmp_path):
+    logger = Failing()
+    told, rows = fit(tmp_path / "failing", [logger])
+    _, expected = fit(tmp_path / "alone", False)
+    assert len(told) == 1 and "Failing failed (nobody answers)" in told[0]
+    assert logger.calls == 3
+    assert len(rows) == len(expected) and [row["step"] for row in rows] == [row["step"] for row in expected]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_tensorboard_on_a_full_disk_is_one_warning_and_the_run_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(threading, "excepthook", lambda *args: None)  # tensorboard's own thread ends with an error
+    board = TensorBoardLogger(tmp_path / "board", name="", version="")
+    with open("/dev/full", "wb", buffering=0) as full:
+        board.experiment._get_file_writer().event_writer._async_writer._writer._writer = full
+        told, rows = fit(tmp_path / "run", [board])
+    assert len(told) == 1 and "No space left on device" in told[0]
+    assert len(rows) > 2
+
+
+def test_tensorboard_in_an_unusable_folder_is_one_warning_and_the_run_goes_on(tmp_path):
+    (tmp_path / "board").write_text("a file, no folder")
+    told, _ = fit(tmp_path / "run", [TensorBoardLogger(tmp_path / "board", name="", version="x")])
+    assert len(told) == 1 and "TensorBoardLogger failed" in told[0]
+
+
+WANDB = ["logger=wandb", "evaluation=none", "pictures_every_n_epochs=null", "run_dir=run"]
+
+
+@pytest.mark.slow
+def test_wandb_may_go_away_in_mid_run(tmp_path, monkeypatch):
+    server = Server(num_file_streams=1)
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    monkeypatch.setenv("SSL_LAB_WANDB_TIMEOUT_SEC", "5")
+    done = run(*IMAGES, *WANDB, cwd=tmp_path)
+    assert any("file_stream" in path for path, _ in server.requests)
+    assert done.stderr.count("gets nothing more") == 1 and "wandb sync" in done.stderr
+    rows = rows_of(tmp_path / "run")
+    assert [int(row["step"]) for row in rows] == [1, 3, 5, 7]
+
+
+@pytest.mark.slow
+def test_wandb_that_cannot_be_reached_goes_offline(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    monkeypatch.setenv("SSL_LAB_WANDB_TIMEOUT_SEC", "5")
+    done = run(*IMAGES, *WANDB, cwd=tmp_path)
+    assert done.stderr.count("UserWarning") == 1 and "goes offline" in done.stderr
+    (folder,) = Path(tmp_path, "run/wandb").glob("offline-run-*")
+    assert '"train/loss' in json.dumps(wandb_run(folder))
+    assert folder.name.endswith(Path(tmp_path, "run/wandb/id.txt").read_text())
+
+
+def test_wandb_keeps_the_id_of_a_run_that_is_gone_on_with(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    found = set()
+    for loss in (2.0, 1.0):
+        board = Dashboard(WeightsAndBiases(run_dir=str(tmp_path), project="x", group="sweep", tags=["simclr"]))
+        board.log_metrics({"train/loss": loss}, 1)
+        found.add((board.version, board.logger.experiment.group, *board.logger.experiment.tags))
+        board.finish(failed=False)
+    assert found == {((tmp_path / "wandb/id.txt").read_text(), "sweep", "simclr")}
+
+
+WEBGL = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
+
+
+@pytest.mark.slow
+def test_tensorboard_shows_scalars_pictures_and_the_projector_in_a_browser(both):
+    sync_api = pytest.importorskip("playwright.sync_api")
+    browser_path = shutil.which("chromium")
+    if browser_path is None:
+        pytest.skip("needs chromium")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(both), "--load_fast=false"]
+    server = subprocess.Popen([*command, "--host=127.0.0.1", f"--port={port}"], stderr=subprocess.DEVNULL)
+    try:
+        wait_for(port)
+        with sync_api.sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=browser_path, args=WEBGL)
+            page = browser.new_page(viewport={"width": 1400, "height": 2000})
+            page.set_default_timeout(60_000)
+            for tab, shown in {"timeseries": "eval/knn", "images": "pictures/attention", "projector": "449"}.items():
+                page.goto("about:blank")
+                page.goto(f"http://127.0.0.1:{port}/#{tab}", wait_until="commit")
+                page.get_by_text(shown).first.wait_for(state="attached")
+            browser.close()
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def wait_for(port):
+    for _ in range(300):
+        with socket.socket() as client:
+            if client.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.2)
+    raise TimeoutError(port)

@@ -1,0 +1,222 @@
+"""Tables over runs: which runs are one row, which rows one table, and what is said of them."""
+
+import csv
+import io
+import json
+import os
+import statistics
+
+import pytest
+import yaml
+from cli.made_runs import make_run
+
+from ssl_lab.cli.completion import completions
+from ssl_lab.cli.main import main
+from ssl_lab.report.leaderboard import leaderboard
+
+RAW = {"knn/top1": 0.9, "few_label/top1_n1": 0.5, "few_label/top1_n1_std": 0.06}
+
+
+@pytest.fixture(autouse=True)
+def quick_disk(monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+def judged(
+    path, knn, *, seed, temperature=0.5, data="Digits", split_seed=0, neighbours=20, batch_size=8, metrics=None, **facts
+):
+    """A finished run with an evaluation; its random encoder depends on the seed, raw pixels on nothing."""
+    overrides = ["experiment=simclr_digits", f"method.temperature={temperature}", f"seed={seed}"]
+    make_run(path, seed=seed, data=data, overrides=facts.pop("overrides", overrides), hardware="2 CPU threads", **facts)
+    settings = {
+        "seed": seed,
+        "run_dir": str(path),
+        "method": {"temperature": temperature},
+        "data": {"split_seed": split_seed, "batch_size": batch_size},
+        "encoder": {"widths": [8]},
+        "evaluation": {"knn": {"num_neighbors": neighbours}},
+    }
+    (path / "config.yaml").write_text(yaml.safe_dump(settings))
+    rows = [
+        {"name": "raw pixels", "metrics": RAW},
+        {"name": "random encoder", "metrics": {"knn/top1": 0.8 + seed / 100}},
+        {"name": "SimCLR encoder", "metrics": metrics or {"knn/top1": knn, "few_label/top1_n1": knn - 0.1}},
+    ]
+    (path / "evaluation.json").write_text(json.dumps({"split": "test", "data": data, "rows": rows}))
+    return path
+
+
+def lines(capsys, *args):
+    capsys.readouterr()
+    assert main(["leaderboard", *map(str, args)]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def entries(board):
+    return {entry.row.name: entry for entry in board.entries}
+
+
+def test_runs_that_differ_in_their_seed_alone_are_one_row(tmp_path):
+    values = {0: 0.95, 1: 0.97, 2: 0.93}
+    for seed, value in values.items():
+        judged(tmp_path / f"a{seed}", value, seed=seed, age=1000.0 * (1 + seed))
+    judged(tmp_path / "b", 0.99, seed=0, temperature=0.1, batch_size=16)
+    (board,) = leaderboard([tmp_path]).boards
+    found = entries(board)
+    one, three = (f"SimCLR, data.batch_size={size} method.temperature={t}" for size, t in ((16, 0.1), (8, 0.5)))
+    assert list(found) == [one, three, "raw pixels", "random encoder"]
+    mean = found[three]
+    assert mean.means["knn/top1"] == pytest.approx(statistics.fmean(values.values()))
+    assert mean.deviations["knn/top1"] == pytest.approx(statistics.stdev(values.values()))
+    assert (mean.seeds, mean.num_runs, mean.wall_time_sec) == ([0, 1, 2], 3, 1000.0)
+    assert mean.command == "ssl-lab pretrain -m experiment=simclr_digits method.temperature=0.5 seed=0,1,2"
+    single = found[one]
+    assert single.command == "ssl-lab pretrain experiment=simclr_digits method.temperature=0.1 seed=0"
+    assert not single.deviations
+    random = found["random encoder"]  # of seeds 0, 1 and 2; that of seed 0 came twice
+    assert (random.num_runs, random.means["knn/top1"]) == (3, pytest.approx(0.81))
+    assert found["raw pixels"].num_runs == 1 and not found["raw pixels"].deviations
+    notes = " ".join(board.notes)
+    assert "Scores of the last checkpoint." in notes and "different numbers of seeds (1 and 3)" in notes
+    assert "mean over draws of the labels" in notes and "2 CPU threads" in notes
+    assert "draws" not in board.table.explanation
+
+
+def test_what_is_not_comparable_is_left_out_or_stands_apart(tmp_path, capsys):
+    judged(tmp_path / "a", 0.95, seed=0)
+    judged(tmp_path / "again", 0.99, seed=0, age=10.0)  # newer, so it counts, and not because it is better
+    judged(tmp_path / "other_split", 0.94, seed=0, split_seed=7)
+    judged(tmp_path / "other_probe", 0.93, seed=0, neighbours=5)
+    judged(tmp_path / "other_data", 0.92, seed=0, data="Fashion-MNIST")
+    judged(tmp_path / "goes_on", 0.91, seed=0, status="failed")
+    make_run(tmp_path / "without_evaluation")
+    broken = judged(tmp_path / "broken", 0.9, seed=9)
+    (broken / "evaluation.json").write_text('{"rows": [')
+    found = leaderboard([tmp_path])
+    own = {
+        board.title: [(e.row.name, e.means["knn/top1"]) for e in board.entries if not e.is_baseline]
+        for board in found.boards
+    }
+    assert own == {
+        "Digits (split_seed=0, knn.num_neighbors=20), test split": [("SimCLR", 0.99)],
+        "Digits (split_seed=0, knn.num_neighbors=5), test split": [("SimCLR", 0.93)],
+        "Digits (split_seed=7), test split": [("SimCLR", 0.94)],
+        "Fashion-MNIST, test split": [("SimCLR", 0.92)],
+    }
+    out = lines(capsys, tmp_path, "--data", "fashion")
+    assert sum(line.startswith("### ") for line in out) == 1 and "### Fashion-MNIST, test split" in out
+    assert out[-1] == "Left out: 1 failed, 2 finished without evaluation, 1 repeated with the same seed."
+
+
+def test_finetuned_rows_say_their_weights_and_checkpoint(tmp_path):
+    command = ["run=runs/x", "data=digits", "seeds=[0,1]", "baseline=true"]
+    for start in ("pretrained", "random"):
+        for seed in (0, 1):
+            metrics = {"finetune/accuracy": (0.9 if start == "pretrained" else 0.7) + seed / 100}
+            place = tmp_path / start / f"seed_{seed}"
+            judged(
+                place,
+                0,
+                seed=seed,
+                start=start,
+                checkpoint="best",
+                metrics=metrics,
+                method="Classification",
+                overrides=command,
+            )
+    (board,) = leaderboard([tmp_path], metrics=["finetune/accuracy"]).boards
+    found = entries(board)
+    assert [(name, e.num_runs) for name, e in found.items() if not e.is_baseline] == [
+        ("Classification, pretrained weights", 2),
+        ("Classification, random weights", 2),
+    ]
+    assert {e.command for e in found.values() if not e.is_baseline} == {
+        "ssl-lab finetune run=runs/x data=digits 'seeds=[0,1]' baseline=true"
+    }
+    assert board.notes[0] == "Scores of the checkpoint that was best on the validation split."
+
+
+def test_metric_and_protocol_choose_and_sort(tmp_path, capsys):
+    judged(tmp_path / "a", 0, seed=0, metrics={"knn/top1": 0.9, "linear/top1": 0.7, "masked/perplexity": 30.0})
+    judged(
+        tmp_path / "b",
+        0,
+        seed=0,
+        temperature=0.1,
+        metrics={"knn/top1": 0.8, "linear/top1": 0.75, "masked/perplexity": 20.0},
+    )
+
+    def order(*args):
+        rows = [line.split(" | ")[0] for line in lines(capsys, tmp_path, *args) if line.startswith("| SimCLR")]
+        return [row[-3:] for row in rows]
+
+    assert order("--protocol", "knn") == ["0.5", "0.1"]
+    assert order("--metric", "test/linear/top1", "--metric", "knn/top1") == ["0.1", "0.5"]
+    assert order("--metric", "masked/perplexity") == ["0.1", "0.5"]  # the lower the better
+    (head,) = [line for line in lines(capsys, tmp_path, "--metric", "linear/top1") if "seeds" in line]
+    assert head == "|  | seeds | linear probe ↑ | time |"
+    for args, message in (
+        (["--metric", "linear/top"], "Did you mean linear/top1?"),
+        (["--protocol", "knnn"], "Did you mean knn?"),
+        (["--data", "cifar"], "Choose from: Digits."),
+        (["--out", "x.xlsx"], "written as .md, .csv, .html"),
+    ):
+        assert main(["leaderboard", str(tmp_path), *args]) == 1
+        errors = capsys.readouterr().err
+        assert message in errors and "Traceback" not in errors
+    make_run(tmp_path / "running/only", status="failed")
+    assert main(["leaderboard", str(tmp_path / "running")]) == 1
+    assert "no run has finished with an evaluation: 1 failed." in capsys.readouterr().err
+    assert main(["leaderboard", str(tmp_path / "nowhere")]) == 1
+    assert "no such folder" in capsys.readouterr().err
+
+
+def test_files(tmp_path, capsys):
+    for seed in (0, 1):
+        judged(tmp_path / f"runs/a{seed}", 0.95 + seed / 100, seed=seed, data="Digits <b>&", method="SimCLR|<i>")
+    out = lines(capsys, tmp_path / "runs", "--out", tmp_path / "board")
+    assert [line.rsplit("/", 1)[1] for line in out] == ["leaderboard.md", "leaderboard.csv", "leaderboard.html"]
+    page = (tmp_path / "board/leaderboard.html").read_text()
+    assert "SimCLR|&lt;i&gt;" in page and "Digits &lt;b&gt;&amp;" in page and "<i>" not in page.replace("<i style", "")
+    assert "http" not in page and 'data-v="0.95' in page and "seed=0,1" in page
+    markdown = (tmp_path / "board/leaderboard.md").read_text()
+    assert "| SimCLR\\|&lt;i> | 2 | **95.5** ± 0.7 |" in markdown
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "board/leaderboard.csv").read_text())))
+    (own,) = [row for row in rows if (row["kind"], row["metric"]) == ("run", "knn/top1")]
+    assert (float(own["mean"]), own["num_seeds"], own["seeds"]) == (pytest.approx(0.955), "2", "0 1")
+    assert float(own["std"]) == pytest.approx(statistics.stdev([0.95, 0.96]))
+    lines(capsys, tmp_path / "runs", "--out", tmp_path / "one.csv")
+    assert (tmp_path / "one.csv").read_text() == (tmp_path / "board/leaderboard.csv").read_text()
+
+
+def test_a_block_of_a_markdown_file_is_renewed_and_nothing_else(tmp_path, capsys):
+    judged(tmp_path / "runs/a", 0.95, seed=0)
+    begin, end = "<!-- leaderboard: --metric knn/top1 -->", "<!-- end -->"
+    absent = f"<!-- leaderboard: --data cifar -->\nstays\n{end}\n"
+    page = tmp_path / "README.md"
+    page.write_text(f"# Title\n{begin}\nold | table\n{end}\nBetween <!-- a note -->\n{absent}After\n")
+    first, second = lines(capsys, tmp_path / "runs", "--update", page)
+    assert first == f"{page}: 1 table made anew." and second.startswith(f"{page}:6 stays as it is: No run was judged")
+    text = page.read_text()
+    assert text.startswith(f"# Title\n{begin}\n\n|  | seeds | kNN ↑ | time |\n") and "old" not in text
+    assert (
+        text.endswith(f"{end}\nBetween <!-- a note -->\n{absent}After\n")
+        and "| SimCLR | 1 | **95.0** | 30 min 0 s |" in text
+    )
+    lines(capsys, tmp_path / "runs", "--update", page)
+    assert page.read_text() == text
+    for content, message in (
+        ("no block", "it has no block"),
+        (f"{begin}\nno end", "one of its blocks has no end"),
+        (f"<!-- leaderboard: --color -->\n{end}", "there is no option --color"),
+        (absent, "No run was judged on data called cifar"),
+    ):
+        page.write_text(content)
+        assert main(["leaderboard", str(tmp_path / "runs"), "--update", str(page)]) == 1
+        assert message in capsys.readouterr().err and page.read_text() == content
+
+
+def test_tab_completes_options():
+    assert completions("ssl-lab leader") == ["leaderboard"] and "--metric" in completions(
+        "ssl-lab leaderboard runs --me"
+    )

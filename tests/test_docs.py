@@ -1,0 +1,138 @@
+"""What the pages in docs/ say exists: links, pages of methods, commands, and the code of the how-to pages."""
+
+import re
+import shlex
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep
+
+from ssl_lab.cli.config import build_data, build_method
+from ssl_lab.cli.main import COMMANDS
+from ssl_lab.cli.paths import choices, config_dir
+from ssl_lab.cli.sweep import register_sweepers
+from ssl_lab.engine.contract import train
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
+NOT_COMPOSED = ("list", "runs", "report")
+BLOCK = r"((?:[^\n]+\n)+)\n```(python|yaml)\n(.*?)```"  # below a paragraph
+TEXTS = ("text=", "prompt=")  # which the command quotes by itself
+FLAGS = ("-m", "--multirun", "--cfg", "job", "--package")
+
+page = pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+def nav_pages(node):
+    if isinstance(node, str):
+        yield node
+    else:
+        for child in node if isinstance(node, list) else node.values():
+            yield from nav_pages(child)
+
+
+def commands(text):
+    """Each ``ssl-lab ...`` of the code blocks, without comments."""
+    for block in re.findall(r"^```(?:bash)?\n(.*?)^```|((?:^    .*\n)+)", text, re.MULTILINE | re.DOTALL):
+        for line in re.sub(r"\\\n", " ", "".join(block)).splitlines():
+            if match := re.match(r"\s*(?:\S+/|srun |torchrun .*?--no-python )?ssl-lab (.*)", line):
+                yield shlex.split(match[1], comments=True)
+
+
+def is_placeholder(word):
+    """An option in brackets, dots, or a group's choice left to the reader; values such as data.root=DIR compose."""
+    key, _, value = word.partition("=")
+    return "..." in word or word.startswith(("[", "|")) or (value.isupper() and "." not in key and key != "run")
+
+
+@cache
+def parser():
+    return OverridesParser.create()
+
+
+def first_of_sweep(word):
+    override = parser().parse_override(word)
+    if not override.is_sweep_override():
+        return word
+    swept = override.value()
+    value = swept.start if isinstance(swept, IntervalSweep) else next(override.sweep_string_iterator())
+    return f"{override.get_key_element()}={value}"
+
+
+def own_files():
+    """Files that the how-to pages show: each code block below a paragraph that names it."""
+    files = {}
+    for path in PAGES:
+        for above, language, code in re.findall(BLOCK, path.read_text(), re.DOTALL):
+            ending = {"python": "py", "yaml": "yaml"}[language]
+            if name := re.search(rf"`([\w/]+\.{ending})`", above):
+                files[name[1]] = code
+    return files
+
+
+@pytest.fixture
+def own_folder(tmp_path, monkeypatch):
+    for name, code in own_files().items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    register_sweepers()
+
+
+def test_every_page_is_in_the_navigation():
+    nav = list(nav_pages(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
+    pages = {str(path.relative_to(ROOT / "docs")) for path in PAGES[1:]}
+    assert pages == {name for name in nav if not name.startswith("api/")}
+    assert len(nav) == len(set(nav))
+
+
+@page
+def test_links_lead_to_files(path):
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text()):
+        assert target.startswith("http") or (path.parent / target).is_file(), target
+
+
+@pytest.mark.parametrize("name", sorted(choices("method")))
+def test_every_method_has_a_page_with_equation_paper_and_measurement(name):
+    text = (ROOT / f"docs/methods/{name}.md").read_text()
+    for part in ("$$", "ssl-lab pretrain", "## Measured\n"):
+        assert part in text, part
+    assert "https://arxiv.org/abs/" in text or name == "causal_lm"  # GPT's papers are not there
+    assert f"methods/{name}.md" in (ROOT / "docs/methods.md").read_text()
+
+
+@page
+def test_commands_compose(path, own_folder):
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        for name, *words in commands(path.read_text()):
+            if name.startswith("-"):
+                continue
+            assert name in COMMANDS, name
+            words = [word for word in words if word not in FLAGS and not is_placeholder(word)]
+            if name == "pretrain":
+                words = [word for word in words if not word.startswith("run=")]
+            if name not in NOT_COMPOSED:
+                compose(name, [first_of_sweep(word) for word in words if not word.startswith(TEXTS)])
+
+
+OWN = {
+    "method": ["method=align_uniform", "encoder.widths=[8,16]"],
+    "data": ["data=stripes", "data.num_train=256", "encoder.widths=[8,16]"],
+    "encoder": ["encoder=patch_mixer", "encoder.depth=1"],
+}
+
+
+@pytest.mark.parametrize("kind", OWN)
+def test_the_code_of_the_how_to_pages_trains(kind, own_folder):
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        cfg = compose("pretrain", [*OWN[kind], "data.batch_size=32", "views@method.views=weak"])
+    data = build_data(cfg.data, seed=0)
+    method = build_method(cfg, data.spec)
+    train(method, data, num_steps=2)
+    assert torch.isfinite(method.last_loss) and method.last_loss != 0
