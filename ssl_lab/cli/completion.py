@@ -18,7 +18,6 @@ _OPTIONS = {
     "runs": ("best", "--status", "--sort", "--limit", "--json", "--min"),
     "leaderboard": ("--metric", "--protocol", "--data", "--out", "--update"),
     "dashboard": ("--out", "--port", "--host", "--open"),
-    "leaderboard": ("--metric", "--protocol", "--data", "--out", "--update"),
 }
 
 
