@@ -30,6 +30,11 @@ def steps_done(trainer: L.Trainer) -> int:
     return trainer.fit_loop.total_batch_idx + 1
 
 
+def optimizer_steps_done(trainer: L.Trainer) -> int:
+    """Steps as loggers count them: of the optimizer, or batches where several optimizers take turns."""
+    return trainer.global_step if trainer.lightning_module.automatic_optimization else steps_done(trainer)
+
+
 def log_interval(trainer: L.Trainer) -> int:
     """Steps between two logged rows."""
     return max(1, int(trainer.log_every_n_steps))  # type: ignore[attr-defined]
@@ -122,7 +127,7 @@ class ExactPosition(Callback):
         """Restore the position in the data; seed or restore the streams."""
         if self._position is not None:
             trainer.train_dataloader.load_state_dict(self._position)  # type: ignore[union-attr]
-        self._number_step(trainer, steps_done(trainer))
+        trainer.fit_loop.epoch_loop._batches_that_stepped = optimizer_steps_done(trainer)
         states, rank = self._restored, distributed.rank()
         if states is None or rank >= len(states):
             torch.manual_seed((torch.initial_seed() + rank) % 2**63)
@@ -135,12 +140,8 @@ class ExactPosition(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
         """Give the step that loggers write its number, which Lightning loses by 1 when a run goes on twice."""
-        self._number_step(trainer, steps_done(trainer) - 1)
-
-    @staticmethod
-    def _number_step(trainer: L.Trainer, num_batches: int) -> None:
-        automatic = trainer.lightning_module.automatic_optimization
-        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step if automatic else num_batches
+        done = trainer.global_step if pl_module.automatic_optimization else steps_done(trainer) - 1
+        trainer.fit_loop.epoch_loop._batches_that_stepped = done
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Store the streams of all ranks and the position.

@@ -48,10 +48,15 @@ class PicturesDuringTraining(Callback):
         if evaluation_due(trainer, self.every_n_epochs):
             method = gathered(trainer, pl_module)
             if trainer.is_global_zero:
-                try:
-                    self._draw(trainer, method)
-                except OSError as error:
-                    warnings.warn(f"Pictures of step {steps_done(trainer)} cannot be written ({error}).", stacklevel=1)
+                self.draw(trainer, method)
+
+    def draw(self, trainer: L.Trainer, method: Any) -> None:
+        """Draw now; what goes wrong here, such as a full disk, costs the pictures and a warning, never the run."""
+        try:
+            self._draw(trainer, method)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            warnings.warn(f"Pictures of step {steps_done(trainer)} could not be drawn ({reason}).", stacklevel=1)
 
     def _draw(self, trainer: L.Trainer, method: Any) -> None:
         devices = [method.device] if method.device.type == "cuda" else []
@@ -63,12 +68,10 @@ class PicturesDuringTraining(Callback):
                 self._show(trainer, name, picture)
 
     def _pictures(self, method: Method, batch: Batch) -> dict[str, Any]:
-        features = method.capabilities()["features"]
-        found = {
-            **generative_pictures(method, batch, self.datamodule),
-            **feature_pictures(features, self.datamodule, device=method.device),
-            **method.pictures(batch),
-        }
+        found = {**generative_pictures(method, batch, self.datamodule), **method.pictures(batch)}
+        if "document_ids" not in batch:  # features belong to single texts
+            features = method.capabilities()["features"]
+            found |= feature_pictures(features, self.datamodule, device=method.device)
         if "image" in batch:
             found["attention"] = method.in_eval_mode(image_attention)(method.encoder, batch)
         elif "input_ids" in batch:

@@ -24,6 +24,7 @@ from ssl_lab.engine.callbacks import (
     Throughput,
     evaluation_due,
     has_validation_split,
+    optimizer_steps_done,
     steps_done,
 )
 from ssl_lab.engine.checkpoint import load_weights, sound_checkpoint
@@ -244,12 +245,15 @@ def _made_up_evaluation(trainer: L.Trainer, method: Method) -> dict[str, float]:
     if not evaluations or trainer.callback_metrics or evaluations[0].step == steps_done(trainer):
         return {}
     metrics = evaluations[0].evaluate(method)
-    for logger in trainer.loggers:
-        logger.log_metrics(metrics, step=trainer.global_step)
-    trainer.loggers[0].finalize("success")
+    if metrics:
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=optimizer_steps_done(trainer) - 1)
+        trainer.loggers[0].finalize("success")
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, KeepBest):
             callback.look(trainer, metrics)
+        elif isinstance(callback, PicturesDuringTraining) and trainer.is_global_zero:
+            callback.draw(trainer, method)
     return metrics
 
 

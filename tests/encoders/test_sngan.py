@@ -50,7 +50,7 @@ def test_a_halving_block_equals_the_papers_order_of_layers():
 
 def test_every_kernel_has_a_largest_singular_value_of_one():
     encoder = SNGANEncoder(spec(1, 8, 8), widths=[4, 6, 6], num_halvings=1)
-    for _ in range(50):  # each pass in training mode is one step of the power iteration
+    for _ in range(300):  # each pass in training mode is one step of the power iteration
         encoder(torch.rand(2, 1, 8, 8))
     kernels = [m.weight.flatten(1) for m in encoder.modules() if isinstance(m, nn.Conv2d)]
     assert len(kernels) == 2 + 1 + 2 + 1 + 2
