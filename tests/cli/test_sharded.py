@@ -13,6 +13,8 @@ from transformers import AutoModelForMaskedLM
 from ssl_lab.cli import config
 from ssl_lab.cli.main import main
 
+pytestmark = pytest.mark.slow
+
 SSL_LAB = [sys.executable, "-m", "ssl_lab.cli.main"]
 EACH_STEP = ["trainer.devices=2", "trainer.precision=32-true", "trainer.log_every_n_steps=1"]
 SHARDED = ["trainer=fsdp2", "trainer.accelerator=cpu", *EACH_STEP]

@@ -9,6 +9,8 @@ import torch
 
 from ssl_lab.cli.paths import choices
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 # Each part's loss is logged over its own targets, whose number varies; the gradients are those of the joined batch.
 OWN_COUNTS = {
