@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from ssl_lab.losses.variational import (
@@ -26,6 +27,20 @@ def test_bernoulli_equals_torch_distributions(generator):
     x = (torch.rand(3, 1, 4, 4, generator=generator) > 0.5).float()
     expected = -Bernoulli(logits=logits).log_prob(x).flatten(1).sum(1)
     torch.testing.assert_close(bernoulli_nll(logits, x), expected)
+
+
+def test_bernoulli_and_its_gradients_equal_torchs_cross_entropy(generator):
+    logits = (20 * torch.randn(4, 9, generator=generator, dtype=torch.float64)).requires_grad_()
+    x = torch.rand(4, 9, generator=generator, dtype=torch.float64).requires_grad_()
+    weights = torch.rand(4, generator=generator, dtype=torch.float64)
+    expected = F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(1)
+    value = bernoulli_nll(logits, x)
+    torch.testing.assert_close(value, expected)
+    wanted = torch.autograd.grad((weights * expected).sum(), (logits, x))
+    torch.testing.assert_close(torch.autograd.grad((weights * value).sum(), (logits, x)), wanted)
+    assert torch.autograd.gradgradcheck(bernoulli_nll, (logits, x))
+    extreme = torch.tensor([[-1e4, 0.0, 1e4]])
+    torch.testing.assert_close(bernoulli_nll(extreme, torch.tensor([[0.0, 0.5, 1.0]])), torch.tensor([math.log(2)]))
 
 
 def test_bernoulli_of_a_grey_value_is_its_expectation(generator):
