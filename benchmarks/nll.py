@@ -28,6 +28,7 @@ def train(method, seed, folder, args):
         *((f"data.root={args.root}",) if args.root else ()),
         *(*NETWORKS, *DECODER, *METHODS[method], "method.binarize=stochastic", f"data.batch_size={args.batch_size}"),
         *("optim.weight_decay=0.0", f"optim.lr={args.lr}", f"trainer={args.trainer}", f"seed={seed}"),
+        f"trainer.precision={args.precision}",
         *(f"trainer.max_epochs={args.num_epochs}", f"evaluate_every_n_epochs={args.num_epochs + 1}"),
         *(f"evaluation.nll.num_samples={args.num_samples}", f"evaluation.nll.num_images={args.num_images or 'null'}"),
     )
@@ -54,6 +55,7 @@ def main():
     parser.add_argument("--num-images", type=int, help="of the test split; all if not given")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0])
     parser.add_argument("--trainer", default="cpu")
+    parser.add_argument("--precision", default="32-true", help="of the training; the likelihood is always in fp32")
     parser.add_argument("--folder", type=Path, help="of the runs, which are kept and not run again")
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
