@@ -30,9 +30,10 @@ def importances(entries: Sequence[Entry], metric: str) -> dict[str, Any]:
     """
     known = [entry for entry in entries if metric in entry.metrics]
     values = [entry.metrics[metric] for entry in known]
-    columns = _differing(known)
+    coded = {key: _coded(texts) for key, texts in _differing(known).items()}
+    coded = {key: column for key, column in coded.items() if len(set(column[0])) > 1}  # 1 and 1.0 are one value
     answer: dict[str, Any] = {"num_runs": len(known), "needed": MIN_RUNS, "r2": None, "settings": []}
-    if len(known) < MIN_RUNS or not columns or len(set(values)) < 2:
+    if len(known) < MIN_RUNS or not coded or len(set(values)) < 2:
         return answer
 
     import numpy as np
@@ -40,7 +41,6 @@ def importances(entries: Sequence[Entry], metric: str) -> dict[str, Any]:
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.inspection import permutation_importance
 
-    coded = {key: _coded(texts) for key, texts in columns.items()}
     forest = RandomForestRegressor(
         _NUM_TREES, oob_score=len(known) >= 2 * MIN_RUNS, min_samples_leaf=2, max_features=0.5, random_state=0
     )

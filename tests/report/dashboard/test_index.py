@@ -175,3 +175,11 @@ def test_importances_need_some_runs_that_differ(tmp_path):
     assert importances(entries[:5], OBJECTIVE)["settings"] == []
     assert importances(entries, OBJECTIVE)["settings"] == []  # all are equally good
     assert importances(entries, "no/such") == {"num_runs": 0, "needed": 6, "r2": None, "settings": []}
+
+
+def test_a_setting_that_is_one_number_in_two_spellings_has_not_moved_anything(tmp_path):
+    for k in range(8):
+        configure(make_run(tmp_path / f"run_{k}", value=k / 10), seed=k, optim__lr=0.1 * k, clip=(1, 1.0)[k % 2])
+    found = importances(RunIndex([tmp_path]).entries, OBJECTIVE)
+    assert [row["key"] for row in found["settings"]] == ["optim.lr"]
+    assert to_json(found)
