@@ -40,7 +40,7 @@ def read_details(entry: Entry) -> dict[str, Any]:
         "tiles": [],
         "facts": [],
         "config": "",
-        "report": (path / "report.html").is_file(),
+        "report": report_file(path) is not None,
         "samples_per_step": None,
     }
     if run is not None:
@@ -63,6 +63,13 @@ def picture_file(run_dir: Path, name: str, file: str) -> Path | None:
     """A picture that lies in a run directory itself; None if there is none, or a link leads out of it."""
     path = run_dir / "pictures" / name / file
     inside = path.resolve().is_relative_to(run_dir.resolve())
+    return path if inside and path.is_file() else None
+
+
+def report_file(run_dir: Path) -> Path | None:
+    """The report in a run directory; None if there is none, or it is a link to somewhere else."""
+    path = run_dir / "report.html"
+    inside = path.resolve().parent == run_dir.resolve()
     return path if inside and path.is_file() else None
 
 

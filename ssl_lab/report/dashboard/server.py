@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from ssl_lab.report.dashboard.details import picture_file, read_details
+from ssl_lab.report.dashboard.details import picture_file, read_details, report_file
 from ssl_lab.report.dashboard.importance import importances
 from ssl_lab.report.dashboard.index import RunIndex
 from ssl_lab.report.dashboard.site import assets, page, to_json
@@ -114,9 +114,7 @@ class Dashboard(ThreadingHTTPServer):
             return None
         match rest:
             case ["report.html"]:
-                path = entry.facts.path / "report.html"
-                inside = path.resolve().parent == entry.facts.path.resolve()
-                return path if inside and path.is_file() else None
+                return report_file(entry.facts.path)
             case ["pictures", name, file] if re.fullmatch(r"step_\d+\.png", file) and not re.search(
                 r"[/\\\0]|^\.", name
             ):

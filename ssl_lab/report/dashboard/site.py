@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ssl_lab.report.dashboard.details import picture_file, read_details
+from ssl_lab.report.dashboard.details import picture_file, read_details, report_file
 from ssl_lab.report.dashboard.importance import importances
 from ssl_lab.report.dashboard.index import RunIndex
 from ssl_lab.report.files import replace_file
@@ -68,8 +68,8 @@ def write_site(index: RunIndex, out: Path) -> Path:
             for file in shown["files"].values():
                 if source_file := picture_file(entry.facts.path, shown["name"], file):
                     _copy(source_file, folder / "pictures" / shown["name"] / file)
-        if details["report"]:
-            _copy(entry.facts.path / "report.html", folder / "report.html")
+        if report := report_file(entry.facts.path):
+            _copy(report, folder / "report.html")
         _write_data(out, f"run/{entry.id}", details)
     for scope, entries in index.scopes().items():
         objectives = {entry.facts.objective for entry in entries if entry.facts.objective}

@@ -109,11 +109,13 @@ def test_nothing_but_the_files_of_runs_is_served(served):
         assert (status, content) == (404, b"There is no such thing here.\n"), path
 
 
-def test_a_report_that_is_a_link_out_of_the_run_is_not_served(served, tmp_path):
+def test_a_report_that_is_a_link_out_of_the_run_is_neither_served_nor_written(served, tmp_path):
     entry = served.index.entries[0]
     (entry.facts.path / "report.html").unlink()
     (entry.facts.path / "report.html").symlink_to(tmp_path / "secret.txt")
     assert ask(served, f"/runs/{entry.id}/report.html")[0] == 404
+    site.write_site(served.index, tmp_path / "site")
+    assert not list((tmp_path / "site").rglob("report.html"))
 
 
 def test_requests_only_read_and_name_this_server(served):
