@@ -6,6 +6,7 @@ import hashlib
 import ipaddress
 import re
 import socket
+import sys
 import threading
 import time
 from http import HTTPStatus
@@ -55,9 +56,10 @@ class Dashboard(ThreadingHTTPServer):
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             super().__init__((host, port), _Handler)
-        except OSError as error:
+        except (OSError, OverflowError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
             raise OSError(
-                f"The dashboard was to be served at {host}:{port}, but that cannot be had ({error.strerror}). "
+                f"The dashboard was to be served at {host}:{port}, but that cannot be had ({reason}). "
                 "Choose another port with --port, or 0 for any free one."
             ) from error
 
@@ -67,6 +69,11 @@ class Dashboard(ThreadingHTTPServer):
         host = str(self.server_address[0])
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.server_address[1]}/"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A page that was closed is no error."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     def allows(self, host: str) -> bool:
         """Whether a request may name this host: an address or one of our names, not one that was made to lead here."""
@@ -130,11 +137,15 @@ class _Handler(BaseHTTPRequestHandler):
         if not self.server.allows(self.headers.get("Host", "")):
             self._send(HTTPStatus.FORBIDDEN, b"This host name is not the dashboard's. Open it by its address.\n")
             return
-        address = urlsplit(self.path)
+        try:
+            address = urlsplit(self.path)
+        except ValueError as error:
+            self._send(HTTPStatus.BAD_REQUEST, f"{error}\n".encode(errors="replace"))
+            return
         try:
             found = self.server.answer(address.path, parse_qs(address.query))
-        except OSError as error:  # a folder that has gone
-            self._send(HTTPStatus.INTERNAL_SERVER_ERROR, f"{error}\n".encode(errors="replace"))
+        except Exception as error:  # a folder that has gone, or what damaged files hold
+            self._send(HTTPStatus.INTERNAL_SERVER_ERROR, f"{type(error).__name__}: {error}\n".encode(errors="replace"))
             return
         if found is None:
             self._send(HTTPStatus.NOT_FOUND, b"There is no such thing here.\n")
@@ -171,10 +182,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("ETag", tag)
         self.end_headers()
         if self.command != "HEAD" and content:
-            try:
-                self.wfile.write(content)
-            except ConnectionError:  # the page was closed
-                self.close_connection = True
+            self.wfile.write(content)
 
     def version_string(self) -> str:
         """Who serves, without versions."""

@@ -59,6 +59,7 @@ def write_site(index: RunIndex, out: Path) -> Path:
         raise ValueError(
             f"The dashboard was to be written to {out}, but this folder holds other files. Give an empty or a new one."
         )
+    _write_data(out, "index", index.as_json())  # first: by it a site is known again that was not finished
     for name, source in found.items():
         _copy(source, out / "assets" / name)
     for entry in index.entries:
@@ -74,7 +75,6 @@ def write_site(index: RunIndex, out: Path) -> Path:
     for scope, entries in index.scopes().items():
         objectives = {entry.facts.objective for entry in entries if entry.facts.objective}
         _write_data(out, f"importance/{scope}", {name: importances(entries, name) for name in sorted(objectives)})
-    _write_data(out, "index", index.as_json())
     return replace_file(out / "index.html", page("static"))
 
 

@@ -2,6 +2,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -141,6 +142,19 @@ def test_a_folder_that_has_gone_is_told(served, tmp_path, monkeypatch):
     assert status == 500 and b"there is no such folder" in content
 
 
+def test_whatever_is_asked_is_answered(served, monkeypatch, capsys):
+    with socket.create_connection(served.server_address[:2]) as raw:
+        raw.sendall(b"GET http://[x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert raw.recv(100).startswith(b"HTTP/1.1 400 ")
+    monkeypatch.setattr("ssl_lab.report.dashboard.server.importances", lambda *_: {"share": float("nan")})
+    status, _, content = ask(served, "/data/importance/all.json?metric=x")
+    assert status == 500 and content.startswith(b"ValueError: ")
+    with socket.create_connection(served.server_address[:2]) as left:  # without reading, which resets the connection
+        left.sendall(b"GET /assets/plotly.min.js HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert ask(served, "/")[0] == 200
+    assert not capsys.readouterr().err
+
+
 def test_static_files_hold_the_same(tmp_path, capsys):
     run = write_run(tmp_path / "runs" / "a")
     (run / "report.html").write_text("report")
@@ -176,12 +190,21 @@ def test_a_folder_of_other_files_is_not_written_over(tmp_path, capsys):
     assert (tmp_path / "mine" / "index.html").read_text() == "mine"
 
 
+def test_a_site_that_was_not_finished_is_written_again(tmp_path, monkeypatch):
+    index = RunIndex([make_run(tmp_path / "runs" / "a").parent])
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="full"):
+        patched.setattr(site, "read_details", lambda entry: (_ for _ in ()).throw(OSError("full")))
+        site.write_site(index, tmp_path / "site")
+    assert site.write_site(index, tmp_path / "site").is_file()
+
+
 def test_errors_are_told(tmp_path, capsys, monkeypatch):
     assert main(["dashboard", str(tmp_path / "none")]) == 1
     assert "there is no such folder" in capsys.readouterr().err
     with Dashboard(RunIndex([tmp_path]), "127.0.0.1", 0) as taken:
-        assert main(["dashboard", str(tmp_path), "--port", str(taken.server_address[1])]) == 1
-        assert "Choose another port with --port" in capsys.readouterr().err
+        for port in (taken.server_address[1], 99999):
+            assert main(["dashboard", str(tmp_path), "--port", str(port)]) == 1
+            assert "Choose another port with --port" in capsys.readouterr().err
     monkeypatch.setattr(site, "find_spec", lambda name: None)
     assert main(["dashboard", str(tmp_path)]) == 1
     assert "pip install 'ssl_lab[dashboard]'" in capsys.readouterr().err
