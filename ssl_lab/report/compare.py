@@ -8,7 +8,10 @@ from typing import Any
 
 from ssl_lab.report.run import Run
 
-NOT_CHOICES = ("run_dir", "sweep_dir", "logger", "ckpt", "resume", "force", "trial", "save_every_n_steps")
+NOT_CHOICES = (
+    "run_dir", "sweep_dir", "logger", "ckpt", "resume", "force", "trial", "pictures_every_n_epochs",
+    "save_every_n_minutes", "save_every_n_steps",
+)  # fmt: skip
 """Settings that differ between runs and change nothing."""
 
 

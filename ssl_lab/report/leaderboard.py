@@ -16,19 +16,17 @@ from typing import Any
 
 import yaml
 
+from ssl_lab.report.compare import NOT_CHOICES, flatten
+from ssl_lab.report.run import YAML_LOADER
 from ssl_lab.report.runs import RunFacts, command_of, find_runs, read_facts
 from ssl_lab.report.tables import ResultsTable, Row, tables
 from ssl_lab.report.vocabulary import TABLES, Metric, describe
 
-_NOT_CHOICES = (
-    "seed", "run_dir", "sweep_dir", "logger", "ckpt", "resume", "force", "trial", "source", "save_every_n_minutes",
-    "save_every_n_steps",
-)  # fmt: skip
+_NOT_OF_A_ROW = (*NOT_CHOICES, "seed", "source")
 """Settings that differ between runs of one row, or change nothing."""
 _LOADING = ("batch_size", "eval_batch_size", "device_cache_gib", "num_workers")
 """Settings of ``data`` that leave the samples as they are."""
 _MAX_DIFFERENCES = 3  # in a row's name
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was built
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +182,7 @@ def _read(run: RunFacts) -> Result | None:
     try:
         evaluation = json.loads((run.path / "evaluation.json").read_text(encoding="utf-8"))
         summary = json.loads((run.path / "summary.json").read_text(encoding="utf-8"))
-        settings = yaml.load((run.path / "config.yaml").read_text(encoding="utf-8"), _Loader)
+        settings = yaml.load((run.path / "config.yaml").read_text(encoding="utf-8"), YAML_LOADER)
         *baselines, own = [(row["name"], _numbers(row["metrics"])) for row in evaluation["rows"]]
     except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
         return None
@@ -192,7 +190,7 @@ def _read(run: RunFacts) -> Result | None:
         return None
     return Result(
         facts=run,
-        settings=_flat(settings),
+        settings=flatten(settings),
         split=str(evaluation.get("split", "test")),
         metrics=own[1],
         baselines={name: metrics for name, metrics in baselines if metrics},
@@ -205,16 +203,6 @@ def _read(run: RunFacts) -> Result | None:
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for name, value in settings.items():
-        if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = "null" if value is None else str(value)
-    return flat
 
 
 def _of(result: Result, group: str, without: Sequence[str] = ()) -> tuple[tuple[str, str], ...]:
@@ -231,7 +219,7 @@ def _choices(result: Result) -> dict[str, str]:
     return {
         key: value
         for key, value in result.settings.items()
-        if key.split(".")[0] not in _NOT_CHOICES and key != "data.seed"
+        if key.split(".")[0] not in _NOT_OF_A_ROW and key != "data.seed"
     }
 
 

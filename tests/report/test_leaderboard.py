@@ -82,6 +82,16 @@ def test_runs_that_differ_in_their_seed_alone_are_one_row(tmp_path):
     assert "draws" not in board.table.explanation
 
 
+def test_how_often_a_run_is_saved_and_drawn_makes_no_other_row(tmp_path):
+    for seed, every in enumerate((10, None)):
+        path = judged(tmp_path / str(seed), 0.9, seed=seed)
+        further = {"pictures_every_n_epochs": every, "save_every_n_minutes": seed, "save_every_n_steps": every}
+        with (path / "config.yaml").open("a") as file:
+            yaml.safe_dump(further, file)
+    (board,) = leaderboard([tmp_path], metrics=["knn/top1"]).boards
+    assert [entry.num_runs for entry in board.entries if not entry.is_baseline] == [2]
+
+
 def test_what_is_not_comparable_is_left_out_or_stands_apart(tmp_path, capsys):
     judged(tmp_path / "a", 0.95, seed=0)
     judged(tmp_path / "again", 0.99, seed=0, age=10.0)  # newer, so it counts, and not because it is better
