@@ -36,9 +36,11 @@ def patch_attention(encoder: Encoder, batch: Batch) -> Tensor | None:
     layers = [module for module in encoder.modules() if isinstance(module, Attention)]
     kept: list[Tensor] = []
     hooks = [layer.register_forward_pre_hook(lambda m, x: kept.append(_weights(m, x[0]))) for layer in layers[-1:]]
-    _run(encoder, batch)
-    for hook in hooks:
-        hook.remove()
+    try:
+        _run(encoder, batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
     if not kept or kept[0].shape[-1] != num_first + grid[0] * grid[1]:
         return None
     weights = kept[0][..., num_first:]

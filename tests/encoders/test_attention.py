@@ -42,6 +42,13 @@ def test_timms_vits_are_looked_into_and_others_are_not():
     assert patch_attention(ConvNet(ArrayImages().spec, widths=(8,)), images()) is None
 
 
+def test_what_fails_leaves_nothing_in_the_encoder():
+    encoder = ViT(ArrayImages().spec, patch_size=2, embed_dim=16, depth=1, num_heads=2)
+    with pytest.raises(KeyError):
+        patch_attention(encoder, {})
+    assert not any(module._forward_pre_hooks for module in encoder.modules())
+
+
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "modernbert", "gpt2"])
 def test_tokens_look_at_real_tokens_and_the_features_stay_the_same(architecture):
     encoder = TextTransformer(TEXT, architecture=architecture, size="tiny", dropout=0.0).eval()
