@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ssl_lab.data.base import DataModule
 from ssl_lab.data.store import write_atomically
 from ssl_lab.engine.attention_pictures import image_attention, text_attention
-from ssl_lab.engine.callbacks import evaluation_due, steps_done
+from ssl_lab.engine.callbacks import evaluation_due, optimizer_steps_done, steps_done
 from ssl_lab.engine.dashboards import dashboards
 from ssl_lab.engine.feature_pictures import feature_pictures
 from ssl_lab.engine.generative_pictures import generative_pictures
@@ -85,7 +85,7 @@ class PicturesDuringTraining(Callback):
             markdown = _as_markdown(picture, self.datamodule)
             save_sentences(self.run_dir, name, step, picture, self.datamodule)
             for board in dashboards(trainer):
-                board.sentences(name, markdown, step - 1)
+                board.sentences(name, markdown, optimizer_steps_done(trainer) - 1)
         else:
             show_image(trainer, self.run_dir, name, render(picture) if isinstance(picture, ImageGrid) else picture)
 
@@ -96,7 +96,7 @@ def show_image(trainer: L.Trainer, run_dir: Path, name: str, pixels: np.ndarray[
     path = run_dir / "pictures" / name / f"step_{step:08d}.png"
     write_atomically(path, lambda temporary: Image.fromarray(pixels).save(temporary, "PNG"))
     for board in dashboards(trainer):
-        board.image(name, pixels, step - 1)
+        board.image(name, pixels, optimizer_steps_done(trainer) - 1)
 
 
 def save_sentences(run_dir: Path, name: str, step: int, picture: MaskedText, datamodule: DataModule) -> None:

@@ -190,7 +190,7 @@ def pretrain(
                 write_json(run_dir / "evaluation.json", table)
             scores = {name: value for name, value in metrics.items() if name.startswith("test/")}
             for board in dashboards(trainer):
-                board.log_metrics(scores, steps_done(trainer) - 1)
+                board.log_metrics(scores, optimizer_steps_done(trainer) - 1)
             if pictures_every_n_epochs:
                 _draw_projection(trainer, run_dir, method, datamodule, protocols)
             for board in dashboards(trainer):
@@ -198,12 +198,15 @@ def pretrain(
     except BaseException as error:
         if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
             error = KeyboardInterrupt()  # Lightning turns a second Ctrl-C into an exit
-        for board in dashboards(trainer):
-            board.finish(failed=True)
-        if trainer.is_global_zero:
-            stopped = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            status = error.status if isinstance(error, InterruptedRunError | PrunedRunError) else stopped
-            update_summary(run_dir, status=status, error=str(error) or type(error).__name__, step=steps_done(trainer))
+        stopped = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        status = error.status if isinstance(error, InterruptedRunError | PrunedRunError) else stopped
+        told = str(error) or type(error).__name__
+        try:  # first: a job that is preempted may have no time to wait for uploads
+            if trainer.is_global_zero:
+                update_summary(run_dir, status=status, error=told, step=steps_done(trainer))
+        finally:
+            for board in dashboards(trainer):
+                board.finish(failed=True)
         raise error
     finally:
         heartbeat.stop()
@@ -372,4 +375,4 @@ def _draw_projection(
         small = thumbnails(torch.as_tensor(image[np.arange(len(x))])) if image is not None else None
         labels = ["no label" if k < 0 else names[k] if k < len(names) else str(k) for k in y.tolist()]
         for board in dashboards(trainer):
-            board.embedding(x.cpu(), labels, small, steps_done(trainer) - 1)
+            board.embedding(x.cpu(), labels, small, optimizer_steps_done(trainer) - 1)

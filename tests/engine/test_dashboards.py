@@ -16,6 +16,7 @@ import pytest
 from arrays import ArrayImages
 from engine.tiny import Tiny, TinyEncoder, trainer
 from engine.wandb_server import Server
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -149,6 +150,41 @@ def test_tensorboard_in_an_unusable_folder_is_one_warning_and_the_run_goes_on(tm
     (tmp_path / "board").write_text("a file, no folder")
     told, _ = fit(tmp_path / "run", [TensorBoardLogger(tmp_path / "board", name="", version="x")])
     assert len(told) == 1 and "TensorBoardLogger failed" in told[0]
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice
+def test_pictures_stand_at_the_step_of_the_scalars_when_gradients_are_accumulated(tmp_path):
+    board = TensorBoardLogger(tmp_path / "board", name="", version="")
+    data = ArrayImages(num_samples=64)
+    lightning = trainer(tmp_path / "run", epochs=2, logger=[board], accumulate_grad_batches=2)
+    pretrain(Tiny(TinyEncoder(data.spec)), data, lightning, [], pictures_every_n_epochs=1)
+    events = EventAccumulator(str(tmp_path / "board"), size_guidance={"images": 0})
+    events.Reload()
+    losses, drawn = events.Scalars("train/loss"), events.Images("pictures/feature_map")
+    assert drawn[-1].step == losses[-1].step == lightning.global_step - 1 < lightning.fit_loop.total_batch_idx
+
+
+class LooksAtTheEnd(Failing):
+    """Remembers the status that the run directory tells when the logger is finished."""
+
+    def __init__(self, run_dir):
+        super().__init__()
+        self.run_dir = run_dir
+
+    def finalize(self, status):
+        self.seen = json.loads((self.run_dir / "summary.json").read_text())["status"]
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice
+def test_how_a_run_has_ended_is_written_before_loggers_are_waited_for(tmp_path):
+    class Stops(Callback):
+        def on_train_batch_end(self, *args):
+            raise KeyboardInterrupt
+
+    logger, data = LooksAtTheEnd(tmp_path), ArrayImages(num_samples=64)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(Tiny(TinyEncoder(data.spec)), data, trainer(tmp_path, Stops(), logger=[logger]), [])
+    assert logger.seen == "interrupted"
 
 
 WANDB = ["logger=wandb", "evaluation=none", "pictures_every_n_epochs=null", "run_dir=run"]
