@@ -22,7 +22,14 @@ def bernoulli_nll(logits: Tensor, x: Tensor) -> Tensor:
 
     Returns:
         Nats per image, summed over pixels, shape (B,).
+
+    Raises:
+        ValueError: If shapes differ.
     """
+    if logits.shape != x.shape:
+        raise ValueError(
+            f"Pixels should have the shape of their logits, {tuple(logits.shape)}, found {tuple(x.shape)}. Give both alike."
+        )
     with torch.autocast(logits.device.type, enabled=False):
         logits = _fp32(logits)
         x = x.to(logits.dtype)

@@ -43,6 +43,11 @@ def test_bernoulli_and_its_gradients_equal_torchs_cross_entropy(generator):
     torch.testing.assert_close(bernoulli_nll(extreme, torch.tensor([[0.0, 0.5, 1.0]])), torch.tensor([math.log(2)]))
 
 
+def test_bernoulli_does_not_stretch_pixels_to_their_logits():
+    with pytest.raises(ValueError, match="shape"):
+        bernoulli_nll(torch.zeros(2, 1, 8, 8), torch.zeros(2, 1, 8, 1))
+
+
 def test_bernoulli_of_a_grey_value_is_its_expectation(generator):
     logits = torch.randn(1, 5, generator=generator)
     grey = torch.full((1, 5), 0.3)
