@@ -73,9 +73,12 @@ class MetricsFile(Logger):
         self._columns = ["step", "epoch"]
         rows: list[dict[str, Any]] = []
         if self.path.is_file():
-            whole, end, _ = self.path.read_text().rpartition("\n")  # a process that was killed may leave half a row
+            text = self.path.read_text(errors="replace")
+            whole, end, _ = text.rpartition("\n")  # a process that was killed may leave half a row
             reader = csv.DictReader(io.StringIO(whole + end, newline=""))
-            rows = [row for row in reader if row.get("step") and int(row["step"]) <= first_step]
+            # A power cut may leave a block of the file empty.
+            sound = [row for row in reader if (row.get("step") or "").isdecimal() and None not in row]
+            rows = [row for row in sound if int(row["step"]) <= first_step]
             self._columns = list(reader.fieldnames or self._columns)
         self._rewrite(rows)
         if rows and int(rows[-1]["step"]) == first_step:

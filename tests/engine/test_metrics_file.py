@@ -60,3 +60,12 @@ def test_rows_wait_while_the_disk_is_full(tmp_path, monkeypatch, new_metric):
     assert [(int(row["step"]), float(row["train/loss"])) for row in rows] == [(step, step) for step in range(11)]
     if new_metric:
         assert [row["eval/x"] for row in rows[3:9]] == ["", "4", "5", "6", "7", ""]
+
+
+def test_a_file_with_damaged_rows_is_gone_on_with(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_bytes(b"step,epoch,train/loss\n0,0,0.5\n" + bytes(40) + b",0,0.4\n2,0,0.3,0.2\n\xff\n3,0,0.1\n")
+    file = MetricsFile(tmp_path)
+    file.log_metrics({"train/loss": 0.05}, 4)
+    file.finalize("success")
+    assert [(row["step"], row["train/loss"]) for row in rows_of(path)] == [("0", "0.5"), ("3", "0.1"), ("4", "0.05")]
