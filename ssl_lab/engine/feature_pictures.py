@@ -37,7 +37,7 @@ def feature_pictures(
     h = torch.cat(x)[:NUM_SAMPLES]
     labels = joined.get("label", torch.full((len(h),), -1))
     pictures: dict[str, Any] = {}
-    if len(h) >= 10:
+    if len(h) >= 10 and h.shape[1] >= 2:
         pictures["feature_map"] = feature_map(h, labels, datamodule.spec.class_names)
         if "image" in joined:
             pictures["neighbours"] = neighbours(h, joined["image"])
@@ -72,11 +72,16 @@ def feature_map(x: Tensor, labels: Tensor, class_names: Sequence[str]) -> np.nda
 def projection(
     x: Tensor, labels: Tensor, class_names: Sequence[str], *, max_points: int = 1500
 ) -> np.ndarray[Any, Any] | None:
-    """Features (N, D) in two dimensions (t-SNE after PCA), coloured by label; None if there are too few for a map."""
+    """Features (N, D) in two dimensions (t-SNE after PCA), coloured by label.
+
+    None if there are too few for a map, or all are the same.
+    """
     h, y = x[:max_points].cpu().numpy(), labels[:max_points].cpu().numpy()
-    if len(h) < 10:
+    if len(h) < 10 or h.shape[1] < 2:
         return None
     h = PCA(min(50, *h.shape), random_state=0).fit_transform(h)
+    if h[:, 0].std() < np.finfo(h.dtype).tiny:  # scikit-learn divides by it, and the process crashes
+        return None
     xy = TSNE(2, perplexity=min(30.0, len(h) / 4), init="pca", random_state=0).fit_transform(h)
     figure = _scatter(xy, y, class_names)
     for spine in figure.axes[0].spines.values():

@@ -192,7 +192,11 @@ def pretrain(
             for board in dashboards(trainer):
                 board.log_metrics(scores, optimizer_steps_done(trainer) - 1)
             if pictures_every_n_epochs:
-                _draw_projection(trainer, run_dir, method, datamodule, protocols)
+                try:
+                    _draw_projection(trainer, run_dir, method, datamodule, protocols)
+                except Exception as error:  # costs the picture, not the run
+                    reason = f"{type(error).__name__}: {error}"
+                    warnings.warn(f"The map of the features could not be drawn ({reason}).", stacklevel=1)
             for board in dashboards(trainer):
                 board.upload(run_dir, method.encoder)
     except BaseException as error:

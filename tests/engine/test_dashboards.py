@@ -22,6 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from ssl_lab.engine.dashboards import Dashboard, WeightsAndBiases
 from ssl_lab.engine.pretrain import pretrain
+from ssl_lab.evaluation.label_free import RankMe
 
 SETTINGS = ["trainer=cpu", "trainer.max_epochs=2", "trainer.log_every_n_steps=2", "evaluate_every_n_epochs=1"]
 IMAGES = [
@@ -162,6 +163,15 @@ def test_pictures_stand_at_the_step_of_the_scalars_when_gradients_are_accumulate
     events.Reload()
     losses, drawn = events.Scalars("train/loss"), events.Images("pictures/feature_map")
     assert drawn[-1].step == losses[-1].step == lightning.global_step - 1 < lightning.fit_loop.total_batch_idx
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_map_that_cannot_be_drawn_costs_the_picture_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("ssl_lab.engine.pretrain.projection", lambda *_: 1 / 0)
+    data = ArrayImages(num_samples=64)
+    with pytest.warns(UserWarning, match="map of the features could not be drawn"):
+        pretrain(Tiny(TinyEncoder(data.spec)), data, trainer(tmp_path), [RankMe()])
+    assert json.loads((tmp_path / "summary.json").read_text())["status"] == "finished"
 
 
 class LooksAtTheEnd(Failing):
