@@ -3,13 +3,14 @@
     pip install 'lightly>=1.6,<1.7' stable-pretraining==0.1.8
     python benchmarks/simclr_peers.py --encoder convnet --json benchmarks/results/simclr_peers_convnet.json
 
-lightly runs the loop of its documentation: PIL transforms in data-loader workers, one forward pass a view, fp32; and the
-same under bf16 autocast, so that precision is equal. stable-pretraining runs its Module under Lightning with the
-transforms of its CIFAR-10 recipe (no blur, so less work) and LARS. ssl_lab runs its training path through
-Lightning, as ``ssl-lab bench`` does, and again with views and encoder compiled. All in both precisions. Images are random
-bytes: no transform or network is faster for some images than for others. Contenders take turns, each run in a process of
-its own; medians over runs and their spread are reported. stable-pretraining adds callbacks of its own to every Lightning
-trainer of an environment that it is installed in, ssl_lab's too.
+lightly runs the loop of its documentation: PIL transforms in eight data-loader workers, one forward pass a view, fp32;
+and the same under bf16 autocast, so that precision is equal, and with ``--num-workers`` of them, two unless told. Time is
+taken once the batches that workers had ready at the start are used up. stable-pretraining runs its Module under
+Lightning with the transforms of its CIFAR-10 recipe (no blur, so less work) and LARS. ssl_lab runs its training path
+through Lightning, as ``ssl-lab bench`` does, and again with views and encoder compiled. All in both precisions. Images
+are random bytes: no transform or network is faster for some images than for others. Contenders take turns, each run in
+a process of its own; medians over runs and their spread are reported. stable-pretraining adds callbacks of its own to
+every Lightning trainer of an environment that it is installed in, ssl_lab's too.
 """
 
 import argparse
@@ -97,27 +98,27 @@ def ours_compiled(encoder, images, args, *, precision):
     return ours(encoder, images, args, precision=precision, compiled=True)
 
 
-def with_workers(dataset, args):
+def with_workers(dataset, args, num_workers=None):
     """The peers' data loader."""
     return torch.utils.data.DataLoader(
         dataset,
         batch_size=args.batch_size,
         shuffle=True,
         drop_last=True,
-        num_workers=args.num_workers,
+        num_workers=num_workers or args.num_workers,
         pin_memory=args.accelerator == "gpu",
         persistent_workers=True,
     )
 
 
-def lightlys(encoder, images, args, *, precision):
+def lightlys(encoder, images, args, *, precision, num_workers=None):
     """Images a second of lightly's documented loop."""
     device = torch.device("cuda" if args.accelerator == "gpu" else "cpu")
     network = ENCODERS[encoder]()
     network.to(memory_format=torch.contiguous_format)
     head = SimCLRProjectionHead(network.embed_dim, 512, 128)
     model = torch.nn.Sequential(Plain(network), head).to(device)
-    loader = with_workers(PILImages(images, SimCLRTransform(input_size=32)), args)
+    loader = with_workers(PILImages(images, SimCLRTransform(input_size=32)), args, num_workers)
     criterion = NTXentLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.06)
     step = 0
@@ -136,6 +137,11 @@ def lightlys(encoder, images, args, *, precision):
             optimizer.step()
             optimizer.zero_grad()
             step += 1
+
+
+def lightlys_documented(encoder, images, args, *, precision):
+    """The same with the workers of its documentation."""
+    return lightlys(encoder, images, args, precision=precision, num_workers=DOCUMENTED_WORKERS)
 
 
 def stable_pretrainings(encoder, images, args, *, precision):
@@ -226,9 +232,11 @@ def synchronise(device):
 CONTENDERS = {
     "ssl_lab": ours,
     "ssl_lab, compiled": ours_compiled,
-    "lightly": lightlys,
+    "lightly": lightlys_documented,
+    "lightly, fewer workers": lightlys,
     "stable-pretraining": stable_pretrainings,
 }
+DOCUMENTED_WORKERS = 8
 PRECISIONS = ("32-true", "bf16-mixed")
 START_METHOD = "fork"  # the default of data loaders on Linux
 
@@ -243,7 +251,8 @@ def _run(name, args, precision):
     multiprocessing.set_start_method(START_METHOD, force=True)  # for data loaders; a spawned process would spawn them
     warnings.filterwarnings("ignore")
     torch.manual_seed(0)
-    images = np.random.default_rng(0).integers(0, 256, (10 * args.batch_size, 32, 32, 3), dtype=np.uint8)
+    num_images = (args.warmup_steps + args.num_steps + 2 * DOCUMENTED_WORKERS) * args.batch_size  # no epoch ends
+    images = np.random.default_rng(0).integers(0, 256, (num_images, 32, 32, 3), dtype=np.uint8)
     return CONTENDERS[name](args.encoder, images, args, precision=precision)
 
 
@@ -252,8 +261,10 @@ def main():
     parser.add_argument("--encoder", choices=ENCODERS, default="convnet")
     parser.add_argument("--contenders", nargs="*", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--num-steps", type=int, default=6)
-    parser.add_argument("--warmup-steps", type=int, default=2)
+    parser.add_argument("--num-steps", type=int, default=24)
+    parser.add_argument(
+        "--warmup-steps", type=int, default=2 * DOCUMENTED_WORKERS + 4, help="more than workers have batches ready"
+    )
     parser.add_argument("--num-runs", type=int, default=3)
     parser.add_argument("--num-workers", type=int, default=2, help="of the peers' data loaders")
     parser.add_argument("--accelerator", choices=["cpu", "gpu"], default="cpu")
@@ -275,12 +286,12 @@ def main():
     for name, ratios in ratios_to_bare.items():
         print(f"  {name}: step over the bare encoder {statistics.median(ratios):.2f}")
     if args.json:
-        peers = [name for name in args.contenders if not name.startswith("ssl_lab")]
+        peers = {name.split(",")[0] for name in args.contenders} - {"ssl_lab"}
         figures = {
             **{key: value for key, value in vars(args).items() if key != "json"},
             "images_per_sec": rates,
             "ratio_to_bare_encoder": ratios_to_bare,
-            **{name: version(name) for name in ("torch", "torchvision", "lightning", *peers)},
+            **{name: version(name) for name in ("torch", "torchvision", "lightning", *sorted(peers))},
             "device": torch.cuda.get_device_name() if args.accelerator == "gpu" else platform.machine(),
             "threads": torch.get_num_threads(),
         }

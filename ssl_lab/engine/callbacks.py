@@ -173,13 +173,15 @@ class Throughput(Callback):
 
     For text also ``perf/tokens_per_sec`` without padding, counted on the device and read at the end of an interval. Beside
     them stand the data module's own figures, such as ``data/padding_share``.
-    Time between epochs, which evaluation and pictures take, counts neither as training nor as waiting.
+    Time between epochs, which evaluation and pictures take, counts neither as training nor as waiting:
+    ``perf/evaluation_frac`` is its share of the time since training started.
     """
 
     def __init__(self, datamodule: DataModule) -> None:
         self.datamodule = datamodule
         self.num_samples = 0
         self.training_time_sec = 0.0
+        self.evaluation_time_sec = 0.0
         self._flops = FlopCounter()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -197,11 +199,20 @@ class Throughput(Callback):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Leave out what passed since the last epoch's last batch."""
-        now = time.perf_counter()
-        pause = now - self._batch_end
+        pause = self._pause()
         self._window_start += pause
         self._train_start += pause
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Count what followed the last batch."""
+        self._pause()
+
+    def _pause(self) -> float:
+        now = time.perf_counter()
+        pause = now - self._batch_end
+        self.evaluation_time_sec += pause
         self._batch_end = now
+        return pause
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
@@ -232,6 +243,8 @@ class Throughput(Callback):
             elapsed = max(now - self._window_start, 1e-9)
             pl_module.log("perf/samples_per_sec", self._window_samples / elapsed, prog_bar=True)
             pl_module.log("perf/data_wait_frac", self._waited / elapsed)
+            whole = self.training_time_sec + self.evaluation_time_sec
+            pl_module.log("perf/evaluation_frac", self.evaluation_time_sec / max(whole, 1e-9))
             if self._window_tokens is not None:
                 pl_module.log("perf/tokens_per_sec", distributed.reduce_sum(self._window_tokens) / elapsed)
                 self._window_tokens = None

@@ -223,6 +223,7 @@ def pretrain(
             metrics=metrics,
             wall_time_sec=time.perf_counter() - start,
             training_time_sec=throughput.training_time_sec,
+            evaluation_time_sec=throughput.evaluation_time_sec,
             samples_per_sec=throughput.num_samples / max(throughput.training_time_sec, 1e-9),
         )
     for board in dashboards(trainer):

@@ -33,7 +33,7 @@ SCALARS = {
     *("train/loss", "train/feature_std", "train/feature_rank", "online/linear/top1", "online/knn/top1"),
     *("eval/knn/top1", "eval/rankme/rank", "eval/feature_std/mean", "test/linear/top1"),
     *("optim/lr", "optim/grad_norm"),
-    *("perf/samples_per_sec", "perf/data_wait_frac", "perf/mfu", "perf/memory_gib"),
+    *("perf/samples_per_sec", "perf/data_wait_frac", "perf/evaluation_frac", "perf/mfu", "perf/memory_gib"),
 }
 PICTURES = {f"pictures/{name}" for name in ("views", "neighbours", "feature_map", "attention", "projection")}
 
