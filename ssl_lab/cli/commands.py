@@ -172,7 +172,7 @@ def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None) -> float | N
 def _label_for_wandb(cfg: DictConfig) -> None:
     """The sweep as W&B's group and the chosen configuration groups as tags, where nothing else was asked for."""
     node = (cfg.logger or {}).get("wandb")
-    if node is None:
+    if not isinstance(node, DictConfig):  # none, or something that is refused later
         return
     hydra_cfg = HydraConfig.get()
     if node.get("group") is None and hydra_cfg.mode == RunMode.MULTIRUN:

@@ -78,6 +78,7 @@ def test_tab_completes(line, expected):
         (["pretrain", "data=sts_b"], "Missing mandatory value: data.path. Give it on the command line as data.path="),
         (["pretrain", "trainer.devices=abc"], "Lightning's trainer refuses its settings: `devices`"),
         (["pretrain", "evaluation=features", "evaluation.knn=abc"], "an object with _target_ belongs there"),
+        (["pretrain", "logger=wandb", "logger.wandb=5"], "an object with _target_ belongs there"),
         (["pretrain", "encoder.widths=[]"], "at least one stage"),
         (["pretrain", "+="], "have the form key=value"),
         (["pretrain", "ckpt=last"], "No checkpoint at"),
