@@ -239,5 +239,7 @@ def _has_key() -> bool:
     return path.is_file() and host in path.read_text()
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
+    while error.__cause__ is not None:  # TensorBoard's logger calls a full disk a value that it does not take
+        error = error.__cause__
     return " ".join(str(error).split()) or type(error).__name__
