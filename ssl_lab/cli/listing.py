@@ -25,6 +25,9 @@ DEFAULT = ("methods", "data", "encoders", "experiments")
 
 def list_choices(args: list[str]) -> int:
     """Print the choices of some groups, each with one line."""
+    if {"-h", "--help"} & set(args):
+        print(f"usage: ssl-lab list [NAME ...]\n\nNames: {', '.join(TITLES)}. Without one: {', '.join(DEFAULT)}.")
+        return 0
     unknown = [name for name in args if name not in TITLES]
     if unknown:
         raise ValueError(f"There is no list of {unknown[0]!r}. Choose from: {', '.join(TITLES)}.")

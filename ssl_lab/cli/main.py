@@ -25,6 +25,8 @@ COMMANDS = {
     "dashboard": "watch and compare:  ssl-lab dashboard [DIR ...] [--open] [--port 8787]   (--out FOLDER: static files)",
     "list": "what there is:      ssl-lab list [methods|data|encoders|experiments|...]",
 }
+SETTINGS = ("evaluate", "finetune", "embed", "sample", "reconstruct", "interpolate", "export", "prepare", "bench")
+"""Commands whose settings are ``conf/COMMAND.yaml``; pretrain's help is Hydra's, of the others argparse's."""
 
 HELP = """ssl-lab: self-supervised pretraining, evaluation and reports.
 
@@ -66,6 +68,9 @@ def _run(args: list[str]) -> int:
     if args[0] not in COMMANDS:
         print(f"ssl-lab: there is no command {args[0]!r}. Choose from: {', '.join(COMMANDS)}.", file=sys.stderr)
         return 1
+    if args[0] in SETTINGS and {"-h", "--help"} & set(args[1:]):
+        print(_help(args[0]))
+        return 0
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # for a _target_ in a file of one's own; python -m does so by itself
     if args[0] in ("pretrain", "finetune"):
@@ -91,6 +96,14 @@ def _run(args: list[str]) -> int:
 
         print(f"ssl-lab: {explain(error)}", file=sys.stderr)
         return 1
+
+
+def _help(name: str) -> str:
+    from ssl_lab.cli.paths import config_dir
+
+    settings = (config_dir() / f"{name}.yaml").read_text(encoding="utf-8")
+    usage = COMMANDS[name].partition(":")[2].strip()
+    return f"usage: {usage}\n\nSettings and their defaults, given as key=value:\n\n{settings.rstrip()}"
 
 
 def _command(name: str) -> Callable[[list[str]], int]:

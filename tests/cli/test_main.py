@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from ssl_lab.cli.completion import completions
-from ssl_lab.cli.main import main
+from ssl_lab.cli.main import COMMANDS, SETTINGS, main
 
 SMALL = ["data.batch_size=64", "trainer=smoke", "evaluation=none"]
 
@@ -28,12 +28,25 @@ def run(tmp_path_factory):
     return run_dir
 
 
-@pytest.mark.parametrize("args", [["--help"], ["list"], ["list", "views"], ["-sc", "install=bash"]])
+@pytest.mark.parametrize("args", [["--help"], ["sample", "-h"], ["list"], ["list", "views"], ["-sc", "install=bash"]])
 def test_quick_commands_do_not_import_torch(args):
     code = f"import sys; from ssl_lab.cli.main import main; assert main({args}) == 0; assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_helps(name, capsys):
+    try:
+        code = main([name, "--help"])
+    except SystemExit as stop:  # argparse
+        code = stop.code
+    text = capsys.readouterr().out
+    assert not code
+    assert f"ssl-lab {name}" in text
+    if name in SETTINGS:
+        assert "run: ???" in text or name in ("prepare", "bench")
 
 
 @pytest.mark.parametrize("args", [["--help"], ["list"]])
