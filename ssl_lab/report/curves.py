@@ -126,6 +126,8 @@ def _metric(name: str) -> Metric:
         "train/feature_std": Metric(
             table="", column="", panel="Spread of features (0 = collapsed)", line="", format=".3f"
         ),
+        "train/feature_rank": Metric(table="", column="", panel="Effective rank of features", line="", format=".3g"),
+        "optim/grad_norm": Metric(table="", column="", panel="Norm of the gradient", line="", format=".3g"),
         "optim/lr": Metric(table="", column="", panel="Learning rate", line="", format=".3g"),
         "perf/samples_per_sec": Metric(table="", column="", panel="Samples per second", line="", format=",.0f"),
         "perf/tokens_per_sec": Metric(
@@ -133,6 +135,10 @@ def _metric(name: str) -> Metric:
         ),
         "data/padding_share": Metric(table="", column="", panel="Padding, % of tokens", line="", percent=True),
         "perf/data_wait_frac": Metric(table="", column="", panel="Waiting for data, % of time", line="", percent=True),
+        "perf/evaluation_frac": Metric(table="", column="", panel="Evaluation, % of time", line="", percent=True),
+        "perf/mfu": Metric(table="", column="", panel="Operations, % of the device's peak", line="", percent=True),
+        "perf/memory_gib": Metric(table="", column="", panel="Memory of the process, GiB", line="", format=".2f"),
+        "perf/gpu_memory_gib": Metric(table="", column="", panel="Memory of the GPU, GiB", line="", format=".2f"),
     }
     if name in named:
         return named[name]

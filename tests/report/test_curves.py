@@ -27,6 +27,16 @@ def test_panels_group_what_belongs_together_in_reading_order(tmp_path):
     assert [title for title in titles if "class" in title] == ["rarest class among samples, %"]
 
 
+def test_what_training_logs_beside_the_loss_has_titles_of_its_own(tmp_path):
+    names = ("train/feature_rank", "optim/grad_norm", "perf/evaluation_frac", "perf/mfu", "perf/memory_gib")
+    row = ",0.5" * len(names)
+    (tmp_path / "metrics.csv").write_text(f"step,epoch,{','.join(names)}\n10,1{row}\n20,2{row}\n")
+    panels = panels_of(read_run(tmp_path))
+    assert len(panels) == len(names)
+    assert not [title for title in panels if "_" in title or "/" in title or "Part of the loss" in title]
+    assert panels["Evaluation, % of time"].lines[0].last == panels["Operations, % of the device's peak"].lines[0].last
+
+
 def test_shares_are_drawn_in_percent(tmp_path):
     run = read_run(write_run(tmp_path / "run", evaluation=mlm_evaluation()))
     model, unigram = panels_of(run)["hidden words guessed right, %"].lines
