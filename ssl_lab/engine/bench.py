@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ssl_lab import distributed
 from ssl_lab.data.base import DataModule
 from ssl_lab.engine.flops import peak_flops, synchronised_time
+from ssl_lab.engine.run_dir import cpu_threads
 from ssl_lab.methods.base import Method
 from ssl_lab.types import Batch, Encoder
 
@@ -194,9 +195,7 @@ def bench(
         peak_tflops=peak / 1e12,
         bare_ms=1000 * bare,
         ratio=step / bare,
-        device=torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"{torch.get_num_threads()} CPU threads",
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_threads(),
         precision=str(trainer.precision),
     )
 

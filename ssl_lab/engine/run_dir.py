@@ -59,12 +59,18 @@ def environment() -> dict[str, Any]:
     if torch.cuda.is_available():
         hardware = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
     else:
-        hardware = f"{torch.get_num_threads()} CPU threads ({platform.machine()})"
+        hardware = f"{cpu_threads()} ({platform.machine()})"
     return {
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         "commit": _commit(),
         "hardware": hardware,
     }
+
+
+def cpu_threads() -> str:
+    """How many threads torch computes with, in words."""
+    number = torch.get_num_threads()
+    return f"{number} CPU thread{'s' if number != 1 else ''}"
 
 
 def _commit() -> str | None:
