@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from ssl_lab.engine.signals import InterruptedRunError, is_first_rank, requeue, stop_listening, stop_on_signals
 
@@ -27,6 +30,11 @@ COMMANDS = {
 }
 SETTINGS = ("evaluate", "finetune", "embed", "sample", "reconstruct", "interpolate", "export", "prepare", "bench")
 """Commands whose settings are ``conf/COMMAND.yaml``; pretrain's help is Hydra's, of the others argparse's."""
+HYDRA_FLAGS = (
+    *("help", "hydra-help", "version", "cfg", "resolve", "package", "run", "multirun", "shell-completion", "info"),
+    *("config-path", "config-name", "config-dir", "experimental-rerun"),
+)
+"""What pretrain takes with two dashes; the commands with settings take ``--help`` alone."""
 
 HELP = """ssl-lab: self-supervised pretraining, evaluation and reports.
 
@@ -42,7 +50,8 @@ Full error traces: SSL_LAB_TRACEBACK=1
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; errors become one message and exit code 1."""
     try:
-        code = _run(list(sys.argv[1:] if argv is None else argv))
+        with _plain_warnings():
+            code = _run(list(sys.argv[1:] if argv is None else argv))
         stop_listening(process_ends=argv is None)
         sys.stdout.flush()
         return code
@@ -71,6 +80,15 @@ def _run(args: list[str]) -> int:
     if args[0] in SETTINGS and {"-h", "--help"} & set(args[1:]):
         print(_help(args[0]))
         return 0
+    if args[0] == "pretrain" or args[0] in SETTINGS:
+        known = HYDRA_FLAGS if args[0] == "pretrain" else ()
+        names = [arg[2:].partition("=")[0] for arg in args if arg.startswith("--")]
+        if unknown := [name for name in names if name not in known]:
+            print(
+                f"ssl-lab: --{unknown[0]} is no option. Settings are given as key=value: {unknown[0]}=VALUE.",
+                file=sys.stderr,
+            )
+            return 1
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # for a _target_ in a file of one's own; python -m does so by itself
     if args[0] in ("pretrain", "finetune"):
@@ -96,6 +114,25 @@ def _run(args: list[str]) -> int:
 
         print(f"ssl-lab: {explain(error)}", file=sys.stderr)
         return 1
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Our own warnings as one line, without the place in the code; those of libraries as they are."""
+    package, usual = str(Path(__file__).parents[1]) + os.sep, warnings.formatwarning
+
+    def plain(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        if category is UserWarning and filename.startswith(package):
+            return f"ssl-lab: Warning: {message}\n"
+        return usual(message, category, filename, lineno, line)
+
+    warnings.formatwarning = plain
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 def _help(name: str) -> str:

@@ -48,7 +48,7 @@ def evaluate(
     left_out = [type(p).__name__ for p in protocols if p.needs_labels and not datamodule.labelled]
     if left_out:
         warnings.warn(
-            f"{', '.join(left_out)} need labels and {type(datamodule).__name__} has none: left out.", stacklevel=2
+            f"{', '.join(left_out)} need labels and {type(datamodule).__name__} has none: left out.", stacklevel=1
         )
     runnable = [p for p in protocols if datamodule.labelled or not p.needs_labels]
     probes = [p for p in runnable if isinstance(p, FeatureProtocol)]

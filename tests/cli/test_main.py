@@ -95,6 +95,8 @@ def test_tab_completes(line, expected):
         (["pretrain", "encoder.widths=[]"], "at least one stage"),
         (["pretrain", "+="], "have the form key=value"),
         (["pretrain", "ckpt=last"], "No checkpoint at"),
+        (["pretrain", "--experiment", "simclr_digits"], "given as key=value: experiment=VALUE"),
+        (["evaluate", "--run=nowhere"], "given as key=value: run=VALUE"),
         (["evaluate", "run=nowhere"], "is no run directory"),
         (["evaluate"], "needs run"),
         (["export", "run=nowhere"], "needs out"),
@@ -113,6 +115,18 @@ def test_errors_are_one_message_with_exit_code_1(args, message, capsys, tmp_path
     assert message in errors
     assert "Traceback" not in errors
     assert errors.count("ssl-lab:") == 1
+
+
+def test_what_unlabelled_images_leave_out_is_one_line(tmp_path):
+    (tmp_path / "images").mkdir()
+    for k in range(24):
+        Image.new("RGB", (8, 8), (10 * k, 99, 7)).save(tmp_path / "images" / f"{k}.png")
+    settings = ["data=image_folder", "data.root=images", "data.image_size=8", "data.batch_size=8", "encoder.widths=[8]"]
+    command = [sys.executable, "-m", "ssl_lab.cli.main", "pretrain", *settings, "trainer=smoke"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    left_out = "KNN, LinearProbe, FewLabelProbe need labels and ImageFolder has none: left out."
+    assert [line for line in done.stderr.splitlines() if "left out" in line] == [f"ssl-lab: Warning: {left_out}"]
 
 
 def test_a_checkpoint_with_code_or_a_torn_one_is_refused_and_runs_nothing(run, tmp_path, capsys):
