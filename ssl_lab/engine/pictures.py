@@ -56,7 +56,9 @@ class PicturesDuringTraining(Callback):
             self._draw(trainer, method)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
-            warnings.warn(f"Pictures of step {optimizer_steps_done(trainer)} could not be drawn ({reason}).", stacklevel=1)
+            warnings.warn(
+                f"Pictures of step {optimizer_steps_done(trainer)} could not be drawn ({reason}).", stacklevel=1
+            )
 
     def _draw(self, trainer: L.Trainer, method: Any) -> None:
         devices = [method.device] if method.device.type == "cuda" else []
