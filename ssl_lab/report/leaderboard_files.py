@@ -29,7 +29,8 @@ def as_markdown(found: Leaderboard, *, headings: bool = True) -> str:
         headings: Whether each table is headed by its data; what is in no table is then told at the end.
     """
     parts = []
-    previous, told = "", set()
+    previous = ""
+    told: set[str] = set()
     for board in found.boards:
         lines = [f"### {board.title}", ""] if headings and board.title != previous else []
         lines += [f"**{board.table.title}**", ""] if headings else []
