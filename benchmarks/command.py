@@ -10,12 +10,13 @@ import yaml
 
 
 def ssl_lab(*words):
-    """Print a command and run it; end with its message if it fails."""
+    """Print a command and run it; what it prints, or the end of all with its message if it fails."""
     print(shlex.join(["ssl-lab", *map(str, words)]), flush=True)
     executable = Path(sys.executable).with_name("ssl-lab")
     run = subprocess.run([executable, *map(str, words)], capture_output=True, text=True)
     if run.returncode != 0:
         raise SystemExit(run.stderr)
+    return run.stdout
 
 
 def pretrain(folder, *overrides):

@@ -3,15 +3,15 @@
     python benchmarks/quality.py --root DIR_OF_FASHION_MNIST --runs DIR --json benchmarks/results/quality_fashion_mnist.json
 
 Each method is one ``ssl-lab pretrain`` command, printed before it starts: one small ConvNet, the same number of images and
-the same two views, AdamW unless noted, and of the method's own settings those below, chosen on the validation split. The
-table shows the last checkpoint on the test split. A method whose run is finished is read, not repeated.
+the same two views, AdamW unless noted, and of the method's own settings those below, chosen on the validation split.
+``ssl-lab leaderboard`` shows the last checkpoint on the test split. A method whose run is finished is read, not repeated.
 """
 
 import argparse
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from command import pretrain, read, write_json
+from command import pretrain, read, ssl_lab, write_json
 
 SHARED = [
     "data=fashion_mnist",
@@ -66,21 +66,7 @@ METHODS = {
         "method.hidden_norm=true",
     ],
 }
-COLUMNS = {"knn/top1": "kNN", "linear/top1": "linear probe", "few_label/top1_n10": "10 labels per class"}
-
-
-def table(results):
-    """Markdown: the baselines, then a line for each method."""
-    shown = []
-    for result in results.values():
-        *baselines, (name, scores) = result["scores"].items()
-        shown.append((name.removesuffix(" encoder"), scores, f"{result['summary']['training_time_sec']:.0f} s"))
-    shown = [*((name, scores, "") for name, scores in baselines), *shown]
-    lines = ["| | " + " | ".join([*COLUMNS.values(), "RankMe", "training"]) + " |", "|" + "---|" * (len(COLUMNS) + 3)]
-    for name, scores, seconds in shown:
-        cells = [name, *(f"{100 * scores[column]:.1f}" for column in COLUMNS), f"{scores['rankme/rank']:.1f}", seconds]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+METRICS = ("linear/top1", "knn/top1", "few_label/top1_n10", "rankme/rank")
 
 
 def main():
@@ -102,8 +88,10 @@ def main():
 
     with ThreadPoolExecutor(args.jobs) as pool:
         results = dict(zip(args.methods, pool.map(run, args.methods), strict=True))
-    print(table(results))
     write_json(results, args.json)
+    print(
+        ssl_lab("leaderboard", *(args.runs / name for name in args.methods), *(f"--metric={name}" for name in METRICS))
+    )
 
 
 if __name__ == "__main__":

@@ -31,8 +31,9 @@ def steps_done(trainer: L.Trainer) -> int:
 
 
 def optimizer_steps_done(trainer: L.Trainer) -> int:
-    """Steps as loggers count them: of the optimizer, or batches where several optimizers take turns."""
-    return trainer.global_step if trainer.lightning_module.automatic_optimization else steps_done(trainer)
+    """Steps as all files and loggers count them: of the optimizer, or batches where several optimizers take turns."""
+    method = trainer.lightning_module
+    return trainer.global_step if method is None or method.automatic_optimization else steps_done(trainer)
 
 
 def log_interval(trainer: L.Trainer) -> int:

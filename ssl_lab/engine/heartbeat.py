@@ -12,7 +12,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from ssl_lab.engine.callbacks import Throughput, steps_done
+from ssl_lab.engine.callbacks import Throughput, optimizer_steps_done
 from ssl_lab.engine.run_dir import HEARTBEAT, write_json
 from ssl_lab.engine.signals import slurm_job
 
@@ -56,7 +56,7 @@ class Heartbeat(Callback):
         speed = self.throughput
         return {
             "time": time.time(),
-            "step": steps_done(trainer),
+            "step": optimizer_steps_done(trainer),
             "epoch": trainer.current_epoch,
             "samples_per_sec": speed.num_samples / max(speed.training_time_sec, 1e-9),
             "host": platform.node(),

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ssl_lab.data.base import DataModule
 from ssl_lab.data.store import write_atomically
 from ssl_lab.engine.attention_pictures import image_attention, text_attention
-from ssl_lab.engine.callbacks import evaluation_due, optimizer_steps_done, steps_done
+from ssl_lab.engine.callbacks import evaluation_due, optimizer_steps_done
 from ssl_lab.engine.dashboards import dashboards
 from ssl_lab.engine.feature_pictures import feature_pictures
 from ssl_lab.engine.generative_pictures import generative_pictures
@@ -56,7 +56,9 @@ class PicturesDuringTraining(Callback):
             self._draw(trainer, method)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
-            warnings.warn(f"Pictures of step {steps_done(trainer)} could not be drawn ({reason}).", stacklevel=1)
+            warnings.warn(
+                f"Pictures of step {optimizer_steps_done(trainer)} could not be drawn ({reason}).", stacklevel=1
+            )
 
     def _draw(self, trainer: L.Trainer, method: Any) -> None:
         devices = [method.device] if method.device.type == "cuda" else []
@@ -80,23 +82,23 @@ class PicturesDuringTraining(Callback):
         return {name: picture for name, picture in found.items() if picture is not None}
 
     def _show(self, trainer: L.Trainer, name: str, picture: Any) -> None:
-        step = steps_done(trainer)
         if isinstance(picture, MaskedText):
+            step = optimizer_steps_done(trainer)
             markdown = _as_markdown(picture, self.datamodule)
             save_sentences(self.run_dir, name, step, picture, self.datamodule)
             for board in dashboards(trainer):
-                board.sentences(name, markdown, optimizer_steps_done(trainer) - 1)
+                board.sentences(name, markdown, step - 1)
         else:
             show_image(trainer, self.run_dir, name, render(picture) if isinstance(picture, ImageGrid) else picture)
 
 
 def show_image(trainer: L.Trainer, run_dir: Path, name: str, pixels: np.ndarray[Any, Any]) -> None:
     """Write an image, uint8 (H, W, 3), to ``pictures/<name>/step_<step>.png``, and send it to the dashboards."""
-    step = steps_done(trainer)
+    step = optimizer_steps_done(trainer)
     path = run_dir / "pictures" / name / f"step_{step:08d}.png"
     write_atomically(path, lambda temporary: Image.fromarray(pixels).save(temporary, "PNG"))
     for board in dashboards(trainer):
-        board.image(name, pixels, optimizer_steps_done(trainer) - 1)
+        board.image(name, pixels, step - 1)
 
 
 def save_sentences(run_dir: Path, name: str, step: int, picture: MaskedText, datamodule: DataModule) -> None:

@@ -81,7 +81,7 @@ class EvaluateDuringTraining(Callback):
             pl_module.log_dict(metrics)
             self.step = steps_done(trainer)
             found = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-            LOG.info("step %d: %s", self.step, found or "not evaluated")
+            LOG.info("step %d: %s", optimizer_steps_done(trainer), found or "not evaluated")
 
     def evaluate(self, method: Method) -> dict[str, float]:
         """Metrics of the validation split by name, ``eval/<protocol>/<metric>``."""
@@ -207,7 +207,7 @@ def pretrain(
         told = str(error) or type(error).__name__
         try:  # first: a job that is preempted may have no time to wait for uploads
             if trainer.is_global_zero:
-                update_summary(run_dir, status=status, error=told, step=steps_done(trainer))
+                update_summary(run_dir, status=status, error=told, step=optimizer_steps_done(trainer))
         finally:
             for board in dashboards(trainer):
                 board.finish(failed=True)
@@ -218,7 +218,7 @@ def pretrain(
         update_summary(
             run_dir,
             status="finished",
-            step=steps_done(trainer),
+            step=optimizer_steps_done(trainer),
             epoch=trainer.current_epoch,
             metrics=metrics,
             wall_time_sec=time.perf_counter() - start,

@@ -26,7 +26,7 @@ def standardise(train: Tensor, *others: Tensor) -> list[Tensor]:
     return [(x - mean) / std for x in (train, *others)]
 
 
-@torch.enable_grad()
+@torch.no_grad()
 def fit_logistic(
     x: Tensor, y: Tensor, *, num_classes: int, l2: float, max_iter: int = 100, start: Tensor | None = None
 ) -> Tensor:
@@ -48,19 +48,32 @@ def fit_logistic(
         The weights, fp32; see :func:`logits`.
     """
     weights = torch.zeros(num_classes, x.shape[1] + 1, device=x.device) if start is None else start.clone()
-    weights.requires_grad_()
     optimizer = torch.optim.LBFGS(
         [weights], max_iter=max_iter, tolerance_grad=1e-6, tolerance_change=1e-9, line_search_fn="strong_wolfe"
     )
 
     def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(logits(weights, x), y) + 0.5 * l2 * weights[:, :-1].square().sum()
-        loss.backward()
+        loss, weights.grad = loss_and_gradient(weights, x, y, l2=l2)
         return loss
 
     optimizer.step(closure)  # type: ignore[arg-type]
-    return weights.detach()
+    return weights
+
+
+def loss_and_gradient(weights: Tensor, x: Tensor, y: Tensor, *, l2: float) -> tuple[Tensor, Tensor]:
+    """What :func:`fit_logistic` minimises, and its gradient, which takes autograd five times as long on a CPU.
+
+    Returns:
+        The loss, a scalar, and its gradient by the weights, shape (num_classes, D + 1).
+    """
+    rows = torch.arange(len(x), device=x.device)
+    log_probs = torch.addmm(weights[:, -1:], weights[:, :-1], x.T).log_softmax(0)
+    loss = -log_probs[y, rows].mean() + 0.5 * l2 * weights[:, :-1].square().sum()
+    residuals = log_probs.exp_()
+    residuals[y, rows] -= 1
+    gradient = torch.cat([residuals @ x, residuals.sum(1, keepdim=True)], 1) / len(x)
+    gradient[:, :-1] += l2 * weights[:, :-1]
+    return loss, gradient
 
 
 def logits(weights: Tensor, x: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ _BEGIN = re.compile(r"<!-- leaderboard:")
 
 
 def as_markdown(found: Leaderboard, *, headings: bool = True) -> str:
-    """Tables with the commands that make their rows again below them.
+    """Tables with the commands that make their rows again below them, each command once.
 
     Args:
         found: The tables.
@@ -30,6 +30,7 @@ def as_markdown(found: Leaderboard, *, headings: bool = True) -> str:
     """
     parts = []
     previous = ""
+    told: set[str] = set()
     for board in found.boards:
         lines = [f"### {board.title}", ""] if headings and board.title != previous else []
         lines += [f"**{board.table.title}**", ""] if headings else []
@@ -45,8 +46,10 @@ def as_markdown(found: Leaderboard, *, headings: bool = True) -> str:
             "",
             f"{_upper(board.split)} split. {' '.join(board.notes)}" if not headings else " ".join(board.notes),
         ]
-        commands = [(entry.row.name, entry.command) for entry in board.entries if entry.command]
-        lines += ["", *[f"- {_escaped(name)}: `{command}`" for name, command in commands]]
+        commands = {entry.command: entry.row.name for entry in board.entries if entry.command not in ("", *told)}
+        if commands:
+            lines += ["", *[f"- {_escaped(name)}: `{command}`" for command, name in commands.items()]]
+        told |= commands.keys()
         parts.append("\n".join(lines))
     if headings and found.left_out:
         parts.append(f"Left out: {', '.join(found.left_out)}.")

@@ -81,7 +81,7 @@ def model_card(run: Run, made: Exported) -> str:
         ("Parameters", f"{made.num_parameters:,}"),
         ("Vocabulary", f"{made.vocab_size:,} tokens" if made.vocab_size else None),
         ("Longest text", f"{made.shape[0]:,} tokens, special ones included" if made.is_text else None),
-        ("Training batches", _count(summary.get("step"))),
+        ("Steps", _count(summary.get("step"))),
         ("Epochs", _count(summary.get("epoch"))),
         ("Training samples", _count(summary.get("num_train_samples"))),
         ("Seed", summary.get("seed")),

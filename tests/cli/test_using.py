@@ -172,7 +172,7 @@ def test_an_exported_masked_model_gives_the_same_logits(folder, tmp_path, capsys
         "MLM on animals.txt",
         name,
         f"{sum(p.numel() for p in model.parameters()):,}",
-        "| Training batches | 4 |",
+        "| Steps | 4 |",
     ):
         assert text in card.text, text
     assert f"{perplexity:.1f}" in card.text and "word frequencies alone" in card.text

@@ -163,6 +163,8 @@ def test_pictures_stand_at_the_step_of_the_scalars_when_gradients_are_accumulate
     events.Reload()
     losses, drawn = events.Scalars("train/loss"), events.Images("pictures/feature_map")
     assert drawn[-1].step == losses[-1].step == lightning.global_step - 1 < lightning.fit_loop.total_batch_idx
+    assert json.loads((tmp_path / "run/summary.json").read_text())["step"] == lightning.global_step
+    assert (tmp_path / f"run/pictures/feature_map/step_{lightning.global_step:08d}.png").is_file()
 
 
 @pytest.mark.filterwarnings("ignore")

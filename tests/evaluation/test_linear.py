@@ -2,11 +2,20 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from evaluation.clusters import clusters, noise
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from ssl_lab.evaluation.linear import FewLabelProbe, LinearProbe, draw_labels, fit_logistic, logits, standardise
+from ssl_lab.evaluation.linear import (
+    FewLabelProbe,
+    LinearProbe,
+    draw_labels,
+    fit_logistic,
+    logits,
+    loss_and_gradient,
+    standardise,
+)
 
 
 def reference(x, y, *, l2):
@@ -23,6 +32,18 @@ def test_the_solution_is_that_of_scikit_learn(l2):
     torch.testing.assert_close(
         probabilities, torch.from_numpy(expected.predict_proba(features.test_x.double())), atol=1e-3, rtol=0
     )
+
+
+def test_the_gradient_is_that_of_autograd():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(40, 5, generator=generator, dtype=torch.float64)
+    y = torch.randint(0, 3, (40,), generator=generator)
+    weights = torch.randn(3, 6, generator=generator, dtype=torch.float64, requires_grad=True)
+    expected = F.cross_entropy(logits(weights, x), y) + 0.05 * weights[:, :-1].square().sum()
+    expected.backward()
+    loss, gradient = loss_and_gradient(weights.detach(), x, y, l2=0.1)
+    torch.testing.assert_close(loss, expected.detach())
+    torch.testing.assert_close(gradient, weights.grad)
 
 
 def test_start_changes_the_way_and_not_the_end():
