@@ -15,7 +15,7 @@ CURVES = {
     "Evaluation": ["eval/linear/top1", "eval/knn/top1"],
     "Features": ["train/feature_std", "train/feature_rank", "eval/rankme/rank"],
     "Optimizer": ["optim/lr", "optim/grad_norm"],
-    "Speed": ["perf/samples_per_sec", "perf/mfu", "perf/data_wait_frac"],
+    "Speed": ["perf/samples_per_sec", "perf/tflops", "perf/mfu", "perf/data_wait_frac"],
 }
 PICTURES = ["pictures/projection", "pictures/neighbours", "pictures/samples", "pictures/attention"]
 

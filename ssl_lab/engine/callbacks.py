@@ -168,9 +168,9 @@ class ExactPosition(Callback):
 class Throughput(Callback):
     """Logs ``optim/lr``, ``perf/samples_per_sec`` (all ranks) and ``perf/data_wait_frac`` over each logging interval.
 
-    ``perf/mfu`` is the share of the device's peak that the operations of an interval's steps take, counted by torch in the
-    first step. ``perf/memory_gib`` is the most main memory that the process has held so far, ``perf/gpu_memory_gib`` the
-    most that tensors have held on its GPU.
+    ``perf/tflops`` are floating-point operations in 1e12 a second of this process, counted by torch in the first step, and
+    ``perf/mfu`` their share of the GPU's peak. ``perf/memory_gib`` is the most main memory that the process has held so
+    far, ``perf/gpu_memory_gib`` the most that tensors have held on its GPU.
 
     For text also ``perf/tokens_per_sec`` without padding, counted on the device and read at the end of an interval. Beside
     them stand the data module's own figures, such as ``data/padding_share``.
@@ -191,7 +191,8 @@ class Throughput(Callback):
         self._window_tokens: torch.Tensor | None = None
         self._data_metrics = dict(self.datamodule.metrics())
         self._flops_per_element, self._window_elements = 0.0, 0
-        self._peak_flops = peak_flops(pl_module.device, str(trainer.precision), side=1024)
+        device = pl_module.device
+        self._peak_flops = peak_flops(device, str(trainer.precision)) if device.type == "cuda" else None
         self._window_start = self._batch_end = self._train_start = time.perf_counter()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
@@ -249,9 +250,11 @@ class Throughput(Callback):
             if self._window_tokens is not None:
                 pl_module.log("perf/tokens_per_sec", distributed.reduce_sum(self._window_tokens) / elapsed)
                 self._window_tokens = None
-            num_operations = self._flops_per_element * self._window_elements
-            if num_operations:
-                pl_module.log("perf/mfu", num_operations / elapsed / self._peak_flops)
+            flops = self._flops_per_element * self._window_elements / elapsed
+            if flops:
+                pl_module.log("perf/tflops", flops / 1e12)
+            if flops and self._peak_flops:
+                pl_module.log("perf/mfu", flops / self._peak_flops)
             pl_module.log_dict({**_memory(pl_module.device), **self._data_metrics})
             pl_module.log("optim/lr", trainer.optimizers[0].param_groups[0]["lr"])
             self._window_start, self._waited = now, 0.0

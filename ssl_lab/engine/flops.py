@@ -36,19 +36,19 @@ def num_elements(batch: Batch) -> int:
     return sum(batch[name].numel() for name in ("image", "input_ids") if name in batch)
 
 
-def peak_flops(device: torch.device, precision: str, *, side: int = 2048) -> float:
+def peak_flops(device: torch.device, precision: str) -> float:
     """Operations a second: the data sheet's, or on a CPU the best of a few matrix products in processor time.
 
     Args:
         device: The device.
         precision: Lightning's name of the precision.
-        side: Rows of the matrices that are multiplied on a CPU.
     """
     dtype = {"16": torch.float16, "bf": torch.bfloat16}.get(precision[:2], torch.float32)
     known = get_available_flops(device, dtype)
     if known:
         return float(known)
     clock = synchronised_time if device.type == "cuda" else _processor_time_per_thread
+    side = 2048
     a = torch.ones(side, side, device=device, dtype=dtype)
     best = float("inf")
     for _ in range(5):

@@ -136,6 +136,7 @@ def _metric(name: str) -> Metric:
         "data/padding_share": Metric(table="", column="", panel="Padding, % of tokens", line="", percent=True),
         "perf/data_wait_frac": Metric(table="", column="", panel="Waiting for data, % of time", line="", percent=True),
         "perf/evaluation_frac": Metric(table="", column="", panel="Evaluation, % of time", line="", percent=True),
+        "perf/tflops": Metric(table="", column="", panel="Operations, 1e12 per second", line="", format=".3g"),
         "perf/mfu": Metric(table="", column="", panel="Operations, % of the device's peak", line="", percent=True),
         "perf/memory_gib": Metric(table="", column="", panel="Memory of the process, GiB", line="", format=".2f"),
         "perf/gpu_memory_gib": Metric(table="", column="", panel="Memory of the GPU, GiB", line="", format=".2f"),

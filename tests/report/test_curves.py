@@ -28,7 +28,14 @@ def test_panels_group_what_belongs_together_in_reading_order(tmp_path):
 
 
 def test_what_training_logs_beside_the_loss_has_titles_of_its_own(tmp_path):
-    names = ("train/feature_rank", "optim/grad_norm", "perf/evaluation_frac", "perf/mfu", "perf/memory_gib")
+    names = (
+        "train/feature_rank",
+        "optim/grad_norm",
+        "perf/evaluation_frac",
+        "perf/mfu",
+        "perf/tflops",
+        "perf/memory_gib",
+    )
     row = ",0.5" * len(names)
     (tmp_path / "metrics.csv").write_text(f"step,epoch,{','.join(names)}\n10,1{row}\n20,2{row}\n")
     panels = panels_of(read_run(tmp_path))
