@@ -148,6 +148,7 @@ def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None) -> float | N
             protocols,
             checkpoint,
             evaluate_every_n_epochs=cfg.evaluate_every_n_epochs,
+            evaluate_max_train_samples=cfg.evaluate_max_train_samples,
             pictures_every_n_epochs=cfg.pictures_every_n_epochs,
             save_every_n_minutes=cfg.save_every_n_minutes,
             save_every_n_steps=cfg.save_every_n_steps,

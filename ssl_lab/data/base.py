@@ -92,9 +92,15 @@ class DataModule(L.LightningDataModule, ABC):
             columns, self.as_batch, batch_size=self.batch_size, seed=self.seed, shuffle=True, device=device
         )
 
-    def eval_dataloader(self, split: str) -> BatchLoader:
-        """Raw batches of a split: ordered, complete, never augmented."""
-        return BatchLoader(self.columns(split), self.as_batch, batch_size=self.eval_batch_size)
+    def eval_dataloader(self, split: str, *, max_samples: int | None = None) -> BatchLoader:
+        """Raw batches of a split: ordered, never augmented, and complete unless a fixed random part of it is asked for."""
+        columns = self.columns(split)
+        num_samples = len(next(iter(columns.values())))
+        rows = None
+        if max_samples is not None and max_samples < num_samples:
+            order = torch.randperm(num_samples, generator=torch.Generator().manual_seed(0))
+            rows = order[:max_samples].sort().values
+        return BatchLoader(columns, self.as_batch, batch_size=self.eval_batch_size, rows=rows)
 
 
 def _resident(

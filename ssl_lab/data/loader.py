@@ -63,8 +63,9 @@ Columns: TypeAlias = Mapping[str, "Tensor | np.ndarray[Any, Any] | LazyColumn"]
 class EpochPermutation:
     """The order of the samples as a function of (seed, epoch), the same on every rank and after a resume."""
 
-    def __init__(self, num_samples: int, *, seed: int, shuffle: bool) -> None:
+    def __init__(self, num_samples: int, *, seed: int, shuffle: bool, rows: Tensor | None = None) -> None:
         self.num_samples = num_samples
+        self.rows = torch.arange(num_samples) if rows is None else rows
         self.seed = seed
         self.shuffle = shuffle
         self.epoch = 0
@@ -76,7 +77,7 @@ class EpochPermutation:
     def order(self) -> Tensor:
         """Row numbers of this epoch, shape (num_samples,)."""
         if not self.shuffle:
-            return torch.arange(self.num_samples)
+            return self.rows
         generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)) % 2**63)
         return torch.randperm(self.num_samples, generator=generator)
 
@@ -95,6 +96,7 @@ class BatchLoader:
         seed: Seed of the order of samples.
         shuffle: Training: shuffled, incomplete last batch dropped, sharded over ranks. Otherwise: in order, complete,
             and the same on every rank.
+        rows: Numbers of the rows that are read, if not all; not with ``shuffle``.
         device: Where batches are put. Columns that are tensors are expected to be there already.
     """
 
@@ -106,14 +108,15 @@ class BatchLoader:
         batch_size: int,
         seed: int = 0,
         shuffle: bool = False,
+        rows: Tensor | None = None,
         device: torch.device | None = None,
     ) -> None:
         self.columns = columns
         self.as_batch = as_batch
         self.batch_size = batch_size
         self.device = device or torch.device("cpu")
-        self.num_samples = len(next(iter(columns.values())))
-        self.sampler = EpochPermutation(self.num_samples, seed=seed, shuffle=shuffle)
+        self.num_samples = len(next(iter(columns.values()))) if rows is None else len(rows)
+        self.sampler = EpochPermutation(self.num_samples, seed=seed, shuffle=shuffle, rows=rows)
         self._batches_done = 0
         self._resume_at = {"epoch": 0, "batches_done": 0}
         if shuffle and len(self) == 0:

@@ -67,10 +67,18 @@ _MAX_EMBEDDED = 2000  # features that TensorBoard's projector gets
 class EvaluateDuringTraining(Callback):
     """Runs protocols on the validation split every few epochs and logs ``eval/<protocol>/<metric>``."""
 
-    def __init__(self, datamodule: DataModule, protocols: Sequence[Protocol], *, every_n_epochs: int) -> None:
+    def __init__(
+        self,
+        datamodule: DataModule,
+        protocols: Sequence[Protocol],
+        *,
+        every_n_epochs: int,
+        max_train_samples: int | None = None,
+    ) -> None:
         self.datamodule = datamodule
         self.protocols = protocols
         self.every_n_epochs = every_n_epochs
+        self.max_train_samples = max_train_samples
         self.step = -1  # steps done at the last evaluation
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -85,7 +93,14 @@ class EvaluateDuringTraining(Callback):
 
     def evaluate(self, method: Method) -> dict[str, float]:
         """Metrics of the validation split by name, ``eval/<protocol>/<metric>``."""
-        metrics = evaluate(method.capabilities(), self.protocols, self.datamodule, device=method.device, split="val")
+        metrics = evaluate(
+            method.capabilities(),
+            self.protocols,
+            self.datamodule,
+            device=method.device,
+            split="val",
+            max_train_samples=self.max_train_samples,
+        )
         return {f"eval/{name}": value for name, value in metrics.items()}
 
     def state_dict(self) -> dict[str, Any]:
@@ -105,6 +120,7 @@ def pretrain(
     ckpt_path: Path | None = None,
     *,
     evaluate_every_n_epochs: int = 10,
+    evaluate_max_train_samples: int | None = 10_000,
     pictures_every_n_epochs: int | None = 10,
     save_every_n_minutes: float = 10.0,
     save_every_n_steps: int | None = None,
@@ -123,6 +139,8 @@ def pretrain(
         protocols: How the result is judged; None or empty for no evaluation.
         ckpt_path: A checkpoint of the same run to continue; if it is damaged, the one before is used, with a warning.
         evaluate_every_n_epochs: Epochs between evaluations on the validation split.
+        evaluate_max_train_samples: Of a larger train split, how many samples probes are fitted to then; a fixed random
+            part, None for all. The evaluation on the test split at the end always takes all.
         pictures_every_n_epochs: Epochs between pictures of it; None for no pictures.
         save_every_n_minutes: Time between checkpoints.
         save_every_n_steps: Batches between checkpoints, if not only time counts.
@@ -156,7 +174,14 @@ def pretrain(
         heartbeat,
         guard,
         *([] if isinstance(method, FineTuning) else [CollapseAlarm()]),  # features of a class should be alike
-        *_watchers(run_dir, datamodule, protocols, evaluate_every_n_epochs, pictures_every_n_epochs),
+        *_watchers(
+            run_dir,
+            datamodule,
+            protocols,
+            evaluate_every_n_epochs,
+            evaluate_max_train_samples,
+            pictures_every_n_epochs,
+        ),
         *([KeepBest(run_dir, keep_best)] if keep_best else []),
         *([trial] if trial else []),
         SaveCheckpoint(
@@ -236,12 +261,20 @@ def _watchers(
     datamodule: DataModule,
     protocols: Sequence[Protocol],
     evaluate_every_n_epochs: int,
+    evaluate_max_train_samples: int | None,
     pictures_every_n_epochs: int | None,
 ) -> list[Callback]:
     """What looks at the validation split during training; nothing where there is none."""
     if not has_validation_split(datamodule):
         return []
-    watchers: list[Callback] = [EvaluateDuringTraining(datamodule, protocols, every_n_epochs=evaluate_every_n_epochs)]
+    watchers: list[Callback] = [
+        EvaluateDuringTraining(
+            datamodule,
+            protocols,
+            every_n_epochs=evaluate_every_n_epochs,
+            max_train_samples=evaluate_max_train_samples,
+        )
+    ]
     if pictures_every_n_epochs:
         watchers.append(PicturesDuringTraining(run_dir, datamodule, every_n_epochs=pictures_every_n_epochs))
     return watchers

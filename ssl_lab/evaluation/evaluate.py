@@ -20,6 +20,7 @@ def evaluate(
     *,
     device: torch.device,
     split: str = "test",
+    max_train_samples: int | None = None,
 ) -> dict[str, float]:
     """Metrics of all protocols by name, the same on every rank.
 
@@ -32,6 +33,8 @@ def evaluate(
         datamodule: The data.
         device: Where to compute.
         split: What is scored.
+        max_train_samples: Size of the fixed random part of a larger ``train`` split that probes are fitted to; None for
+            all of it.
 
     Raises:
         ValueError: If a protocol needs what is not offered.
@@ -58,10 +61,12 @@ def evaluate(
         if probes or label_free:
             fn = capabilities["features"]
             scored = features_of(fn, datamodule, split, device=device)
-            features = extract(fn, datamodule, device=device, split=split, scored=scored) if probes else None
+            if probes:
+                features = extract(
+                    fn, datamodule, device=device, split=split, scored=scored, max_train_samples=max_train_samples
+                )
             if distributed.rank() == 0:
                 for probe in probes:
-                    assert features is not None
                     metrics |= probe.score(features)
                 for statistic in label_free:
                     metrics |= statistic.score(scored[0])

@@ -110,6 +110,7 @@ def extract(
     device: torch.device,
     split: str = "test",
     scored: tuple[Tensor, Tensor] | None = None,
+    max_train_samples: int | None = None,
 ) -> FeatureSet:
     """Features and labels of the ``train`` split and of ``split``; rows without a label are left out.
 
@@ -119,6 +120,7 @@ def extract(
         device: Where to compute.
         split: What is scored.
         scored: What :func:`features_of` has found for ``split``, if it was asked before.
+        max_train_samples: Size of the fixed random part of a larger ``train`` split that is taken.
 
     Raises:
         ValueError: If the data has no labels.
@@ -127,7 +129,7 @@ def extract(
         raise ValueError(
             f"{type(datamodule).__name__} has no labels, which probes need. Set its label column or folder."
         )
-    train_x, train_y = features_of(fn, datamodule, "train", device=device)
+    train_x, train_y = features_of(fn, datamodule, "train", device=device, max_samples=max_train_samples)
     test_x, test_y = scored or features_of(fn, datamodule, split, device=device)
     return FeatureSet(
         train_x=train_x[train_y >= 0],
@@ -139,31 +141,43 @@ def extract(
 
 
 def features_of(
-    fn: Callable[[Batch], Tensor], datamodule: DataModule, split: str, *, device: torch.device
+    fn: Callable[[Batch], Tensor],
+    datamodule: DataModule,
+    split: str,
+    *,
+    device: torch.device,
+    max_samples: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Features fp32 (N, D) and labels int64 (N,) of a whole split in its order; -1 marks a row without a label.
+    """Features fp32 (N, D) and labels int64 (N,) of a split in its order; -1 marks a row without a label.
 
-    Ranks share the work and all get the result.
+    A split is taken as a whole, or of a larger one than ``max_samples`` a fixed random part. Ranks share the work and all
+    get the result.
     """
 
     def with_labels(batch: Batch) -> tuple[Tensor, Tensor]:
         features = fn(batch).float()
         return features, batch["label"] if "label" in batch else torch.full((len(features),), -1)
 
-    features, labels = outputs_of(with_labels, datamodule, split, device=device)
+    features, labels = outputs_of(with_labels, datamodule, split, device=device, max_samples=max_samples)
     return features.to(device), labels.to(device)
 
 
 @torch.no_grad()
 def outputs_of(
-    fn: Callable[[Batch], tuple[Tensor, ...]], datamodule: DataModule, split: str, *, device: torch.device
+    fn: Callable[[Batch], tuple[Tensor, ...]],
+    datamodule: DataModule,
+    split: str,
+    *,
+    device: torch.device,
+    max_samples: int | None = None,
 ) -> tuple[Tensor, ...]:
     """What ``fn`` returns for the batches of a split, joined along the rows in their order, on the CPU.
 
-    Ranks share the work and all get the result.
+    A split is taken as a whole, or of a larger one than ``max_samples`` a fixed random part. Ranks share the work and all
+    get the result.
     """
     outputs: dict[int, tuple[Tensor, ...]] = {}
-    for k, batch in enumerate(datamodule.eval_dataloader(split)):
+    for k, batch in enumerate(datamodule.eval_dataloader(split, max_samples=max_samples)):
         if k % distributed.world_size() == distributed.rank():
             found = fn({name: column.to(device) for name, column in batch.items()})
             outputs[k] = tuple(part.cpu() for part in found)

@@ -168,3 +168,18 @@ def test_the_number_of_ranks_does_not_matter(tmp_path):
     assert first["metrics"] == pytest.approx(expected, rel=1e-6)
     assert first["num_images"] + second["num_images"] == 2 * 64
     assert 0 < second["num_images"] < 2 * 64
+
+
+def test_probes_are_fitted_to_a_fixed_random_part_of_a_large_train_split():
+    data = ArrayImages(num_samples=200)
+    fn = Counted(data.spec)
+    whole = extract(fn, data, device=CPU, split="val")
+    fn.num_images = 0
+    part = extract(fn, data, device=CPU, split="val", max_train_samples=50)
+    assert fn.num_images == 50 + 200
+    rows = [int((whole.train_x == row).all(1).nonzero()[0]) for row in part.train_x]
+    assert len(rows) == 50 and rows == sorted(set(rows)) and rows[-1] > 150
+    torch.testing.assert_close(part.train_y, whole.train_y[rows])
+    torch.testing.assert_close(part.test_x, whole.test_x)
+    again = extract(fn, data, device=CPU, split="val", max_train_samples=50)
+    torch.testing.assert_close(part.train_x, again.train_x)
