@@ -56,6 +56,7 @@ def finetune(args: list[str]) -> int:
     root = _agreed_run_dir(cfg, args)
     run_spec = _take_over_run(cfg)
     datamodule = config.build_data(cfg.data, seed=cfg.seeds[0])
+    datamodule.columns("test")  # what is scored at the end: if it is missing, that is told now
     datamodule.train_split = "train"
     cells = _cells(cfg)
     results = []

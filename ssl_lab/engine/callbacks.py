@@ -52,10 +52,10 @@ def evaluation_due(trainer: L.Trainer, every_n_epochs: int) -> bool:
     return (trainer.current_epoch + 1) % every_n_epochs == 0 or is_last_epoch(trainer)
 
 
-def has_validation_split(datamodule: DataModule) -> bool:
-    """Whether there is anything to look at during training."""
+def has_split(datamodule: DataModule, split: str) -> bool:
+    """Whether the data has such a split: ``val`` to look at during training, ``test`` to judge the end on."""
     try:
-        datamodule.columns("val")
+        datamodule.columns(split)
     except ValueError:
         return False
     return True

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ssl_lab import distributed
 from ssl_lab.data.base import PRETRAIN
-from ssl_lab.engine.callbacks import evaluation_due, has_validation_split, log_interval, steps_done
+from ssl_lab.engine.callbacks import evaluation_due, has_split, log_interval, steps_done
 from ssl_lab.engine.encoder_tap import EncoderTap
 from ssl_lab.engine.sharded import gathered
 from ssl_lab.evaluation.knn import KNN
@@ -112,7 +112,7 @@ class OnlineProbes(Callback):
         """Score the linear probe on the validation split if it is time."""
         assert isinstance(pl_module, Method)
         data = trainer.datamodule  # type: ignore[attr-defined]
-        if has_validation_split(data) and evaluation_due(trainer, self.every_n_epochs):
+        if has_split(data, "val") and evaluation_due(trainer, self.every_n_epochs):
             method = gathered(trainer, pl_module)
             embed = method.in_eval_mode(method.encoder.embed)
             x, y = features_of(embed, data, "val", device=pl_module.device)

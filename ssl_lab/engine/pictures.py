@@ -71,9 +71,10 @@ class PicturesDuringTraining(Callback):
 
     def _pictures(self, method: Method, batch: Batch) -> dict[str, Any]:
         found = {**generative_pictures(method, batch, self.datamodule), **method.pictures(batch)}
-        if "document_ids" not in batch:  # features belong to single texts
-            features = method.capabilities()["features"]
-            found |= feature_pictures(features, self.datamodule, device=method.device)
+        if "document_ids" in batch:  # features and attention belong to single texts
+            return {name: picture for name, picture in found.items() if picture is not None}
+        features = method.capabilities()["features"]
+        found |= feature_pictures(features, self.datamodule, device=method.device)
         if "image" in batch:
             found["attention"] = method.in_eval_mode(image_attention)(method.encoder, batch)
         elif "input_ids" in batch:

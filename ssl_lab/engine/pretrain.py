@@ -23,7 +23,7 @@ from ssl_lab.engine.callbacks import (
     StopOnNonFiniteLoss,
     Throughput,
     evaluation_due,
-    has_validation_split,
+    has_split,
     optimizer_steps_done,
     steps_done,
 )
@@ -136,7 +136,8 @@ def pretrain(
         method: The objective, built around an encoder for ``datamodule.spec``.
         datamodule: The data.
         trainer: A Lightning trainer; devices, precision and length of training are its own.
-        protocols: How the result is judged; None or empty for no evaluation.
+        protocols: How the result is judged; None or empty for no evaluation. Data without a test split are not judged at
+            the end, with a warning.
         ckpt_path: A checkpoint of the same run to continue; if it is damaged, the one before is used, with a warning.
         evaluate_every_n_epochs: Epochs between evaluations on the validation split.
         evaluate_max_train_samples: Of a larger train split, how many samples probes are fitted to then; a fixed random
@@ -162,6 +163,13 @@ def pretrain(
     if keep_best:
         _check_is_measured(keep_best, protocols, datamodule)
     run_dir = Path(trainer.default_root_dir)
+    judged = protocols if has_split(datamodule, "test") else []
+    if protocols and not judged and trainer.is_global_zero:
+        warnings.warn(
+            f"{type(datamodule).__name__} has no test split: the run is not judged after training. Give data with "
+            "one, such as by data.test_fraction=0.1.",
+            stacklevel=1,
+        )
     initial_encoder = deepcopy(method.encoder)
     throughput = Throughput(datamodule)
     heartbeat = Heartbeat(run_dir, throughput)
@@ -205,9 +213,9 @@ def pretrain(
         metrics |= _made_up_evaluation(trainer, method)
         if keep_best:
             load_weights(method, run_dir / BEST_CHECKPOINT)
-        baselines = baseline_rows(protocols, datamodule, initial_encoder, device=device)
+        baselines = baseline_rows(judged, datamodule, initial_encoder, device=device)
         table = evaluate_with_baselines(
-            method.capabilities(), protocols, datamodule, baselines, name=method.result_name, device=device
+            method.capabilities(), judged, datamodule, baselines, name=method.result_name, device=device
         )
         metrics |= {f"test/{name}": value for name, value in table["rows"][-1]["metrics"].items()}
         if trainer.is_global_zero:
@@ -218,7 +226,7 @@ def pretrain(
                 board.log_metrics(scores, optimizer_steps_done(trainer) - 1)
             if pictures_every_n_epochs:
                 try:
-                    _draw_projection(trainer, run_dir, method, datamodule, protocols)
+                    _draw_projection(trainer, run_dir, method, datamodule, judged)
                 except Exception as error:  # costs the picture, not the run
                     reason = f"{type(error).__name__}: {error}"
                     warnings.warn(f"The map of the features could not be drawn ({reason}).", stacklevel=1)
@@ -265,7 +273,7 @@ def _watchers(
     pictures_every_n_epochs: int | None,
 ) -> list[Callback]:
     """What looks at the validation split during training; nothing where there is none."""
-    if not has_validation_split(datamodule):
+    if not has_split(datamodule, "val"):
         return []
     watchers: list[Callback] = [
         EvaluateDuringTraining(
@@ -301,7 +309,7 @@ def _made_up_evaluation(trainer: L.Trainer, method: Method) -> dict[str, float]:
 def _check_is_measured(metric: str, protocols: Sequence[Protocol], datamodule: DataModule) -> None:
     """Refuse to choose a checkpoint by what nothing measures; an unknown name is found at the first evaluation."""
     asked = f"The checkpoint with the best {metric} was asked for, which"
-    if not has_validation_split(datamodule):
+    if not has_split(datamodule, "val"):
         raise ValueError(
             f"{asked} needs a val split, but {type(datamodule).__name__} has none. Give data with one, such as by "
             "data.val_fraction=0.1, or select=last."

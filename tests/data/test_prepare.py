@@ -223,3 +223,16 @@ def test_the_command_and_a_run_on_its_shards(tmp_path, corpus, capsys, monkeypat
     assert main(["evaluate", "run=run"]) == 0
     assert main(["prepare", "data=digits", "out=shards"]) == 1
     assert "tokenises text" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:TokenShards has no test split")
+def test_packed_rows_without_a_test_split_are_trained_on_and_drawn(tmp_path, corpus, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = ["data=text_files", f"data.path={corpus}", "data.vocab_size=150", "data.test_fraction=0"]
+    assert main(["prepare", *settings, "out=shards", "num_workers=1"]) == 0
+    settings = ["data=shards", "data.path=shards", "data.packing=true", "data.max_length=32", "data.batch_size=4"]
+    small = ["trainer=cpu", "trainer.max_epochs=-1", "trainer.max_steps=2", "encoder=bert_tiny", "run_dir=run"]
+    assert main(["pretrain", "experiment=mlm_text", *settings, *small]) == 0
+    metrics = json.loads(Path("run/summary.json").read_text())["metrics"]
+    assert "eval/masked/accuracy" in metrics and not [name for name in metrics if name.startswith("test/")]
+    assert list(Path("run/pictures").rglob("*.json"))
