@@ -25,7 +25,10 @@ RUNS = {
     "vae": ["experiment=vae_fashion_mnist", "trainer.max_epochs=5", *SAMPLES],
     "vq_vae": ["experiment=vq_vae_fashion_mnist", "trainer.max_epochs=5"],
     "dcgan_hinge": ["experiment=dcgan_hinge_fashion_mnist", "trainer.max_epochs=8", *SAMPLES],
-    "wgan_gp": ["experiment=wgan_gp_fashion_mnist", "trainer.max_epochs=5", *SAMPLES],
+    "wgan_gp": [
+        *("experiment=wgan_gp_fashion_mnist", "trainer.max_epochs=8", "method.num_critic_steps=2", "optim.lr=4e-4"),
+        *SAMPLES,
+    ],
     "mae": ["experiment=mae_fashion_mnist", "trainer.max_epochs=10", "views@method.crop=none"],
 }
 SAMPLE_METRICS = ("frechet", "precision", "recall", "density", "coverage")
