@@ -5,15 +5,15 @@ r"""Generative pretraining of Fashion-MNIST on the CPU: samples judged on a name
 
 Each line is one ``ssl-lab pretrain`` command, printed before it starts, of an experiment in ``conf/experiment`` with the
 settings below. The judge is a finished run of SimCLR on the same data: its encoder gives the features of the sample metrics,
-and its own probes stand beside. The table shows the last checkpoint on the test split. A run that is finished is read, not
-repeated.
+and its own probes stand beside. ``ssl-lab leaderboard`` shows the last checkpoint on the test split. A run that is
+finished is read, not repeated.
 """
 
 import argparse
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from command import pretrain, read, write_json
+from command import pretrain, read, ssl_lab, write_json
 
 SHARED = ["trainer.accelerator=cpu", "trainer.precision=bf16-mixed", "evaluate_every_n_epochs=1000"]
 SAMPLES = [
@@ -31,43 +31,10 @@ RUNS = {
     ],
     "mae": ["experiment=mae_fashion_mnist", "trainer.max_epochs=10", "views@method.crop=none"],
 }
-SAMPLE_METRICS = ("frechet", "precision", "recall", "density", "coverage")
-PROBES = {"linear/top1": "linear probe", "knn/top1": "kNN"}
-
-
-def sample_metric(scores, name):
-    """The value of a sample metric, whose name goes on with the encoder and the number of samples; None without samples."""
-    return next((v for k, v in scores.items() if k.startswith(f"{name}/") and not k.endswith("_real")), None)
-
-
-def table(results):
-    """Markdown: what a perfect generator would reach, raw pixels, the judge, then a line for each run."""
-    columns = [*SAMPLE_METRICS, *PROBES.values(), "training"]
-    lines = ["| | " + " | ".join(columns) + " |", "|" + "---|" * (len(columns) + 1)]
-
-    def line(name, scores, seconds=""):
-        cells = [sample_metric(scores, metric) for metric in SAMPLE_METRICS]
-        shown = ["" if cell is None else f"{cell:.3g}" for cell in cells]
-        shown += [f"{100 * scores[probe]:.1f}" if probe in scores else "" for probe in PROBES]
-        lines.append(f"| {name} | " + " | ".join([*shown, seconds]) + " |")
-
-    baselines = {}
-    for result in results.values():
-        baselines |= {name: scores for name, scores in result["scores"].items() if name == "raw pixels"}
-    floor = next(
-        iter(result for result in results.values() if sample_metric(_last(result), "frechet") is not None), None
-    )
-    if floor is not None:
-        line("train images", {k.removesuffix("_real"): v for k, v in _last(floor).items() if k.endswith("_real")})
-    for name, scores in baselines.items():
-        line(name, scores)
-    for name, result in results.items():
-        line(name, _last(result), f"{result['summary']['training_time_sec']:.0f} s")
-    return "\n".join(lines)
-
-
-def _last(result):
-    return list(result["scores"].values())[-1]
+METRICS = (
+    *("linear/top1", "knn/top1", "frechet/simclr_n10000", "samples/min_class_share"),
+    *(f"{name}/simclr_n10000" for name in ("precision", "recall", "density", "coverage")),
+)
 
 
 def main():
@@ -87,9 +54,9 @@ def main():
 
     with ThreadPoolExecutor(args.jobs) as pool:
         results = dict(zip(args.methods, pool.map(run, args.methods), strict=True))
-    results = {"simclr": read(args.judge), **results}
-    print(table(results))
-    write_json(results, args.json)
+    write_json({"simclr": read(args.judge), **results}, args.json)
+    runs = [args.judge, *(args.runs / name for name in args.methods)]
+    print(ssl_lab("leaderboard", *runs, *(f"--metric={name}" for name in METRICS)))
 
 
 if __name__ == "__main__":

@@ -304,6 +304,7 @@ def _board(
     rows.sort(key=lambda row: _place(by, names[0], row))
     labels = _labels(rows)
     references = [name for name in results[0].metrics if describe(name).reference and describe(name).table == key]
+    references = [name for name in references if not name.endswith("_real") or name.removesuffix("_real") in names]
     averaged = {
         label: _average([result.metrics for result in row], [*names, *references])
         for label, row in zip(labels, rows, strict=True)

@@ -181,6 +181,18 @@ def test_metric_and_protocol_choose_and_sort(tmp_path, capsys):
     assert "no such folder" in capsys.readouterr().err
 
 
+def test_a_metric_that_was_not_asked_for_brings_no_floor_either(tmp_path, capsys):
+    metrics = {
+        "frechet/pixels_n50": 1.5,
+        "frechet/pixels_n50_real": 0.2,
+        "kid/pixels_n50": 0.1,
+        "kid/pixels_n50_real": 0.0,
+    }
+    judged(tmp_path / "a", 0, seed=0, metrics=metrics)
+    text = "\n".join(lines(capsys, tmp_path, "--metric", "frechet/pixels_n50"))
+    assert "real images (floor) | – | 0.2 |" in text and "KID" not in text
+
+
 def test_files(tmp_path, capsys):
     for seed in (0, 1):
         judged(tmp_path / f"runs/a{seed}", 0.95 + seed / 100, seed=seed, data="Digits <b>&", method="SimCLR|<i>")
