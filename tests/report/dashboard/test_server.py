@@ -221,7 +221,13 @@ def test_an_empty_folder_is_no_error(tmp_path):
 def test_the_command_serves_until_it_is_interrupted(tmp_path):
     make_run(tmp_path / "a")
     command = [sys.executable, "-m", "ssl_lab.cli.main", "dashboard", str(tmp_path), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a suite in the background ignores it
+    ) as process:
         assert process.stdout.readline().startswith("1 run read in")
         address = process.stdout.readline().split()[1]
         connection = http.client.HTTPConnection(address.split("/")[2], timeout=20)
@@ -229,7 +235,10 @@ def test_the_command_serves_until_it_is_interrupted(tmp_path):
         assert json.loads(connection.getresponse().read())["runs"][0]["folder"] == "a"
         connection.close()
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        try:
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
         assert not process.stderr.read()
 
 
