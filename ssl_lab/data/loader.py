@@ -65,7 +65,7 @@ class EpochPermutation:
 
     def __init__(self, num_samples: int, *, seed: int, shuffle: bool, rows: Tensor | None = None) -> None:
         self.num_samples = num_samples
-        self.rows = torch.arange(num_samples) if rows is None else rows
+        self.rows = rows
         self.seed = seed
         self.shuffle = shuffle
         self.epoch = 0
@@ -77,7 +77,7 @@ class EpochPermutation:
     def order(self) -> Tensor:
         """Row numbers of this epoch, shape (num_samples,)."""
         if not self.shuffle:
-            return self.rows
+            return torch.arange(self.num_samples) if self.rows is None else self.rows
         generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)) % 2**63)
         return torch.randperm(self.num_samples, generator=generator)
 

@@ -71,16 +71,17 @@ class PicturesDuringTraining(Callback):
 
     def _pictures(self, method: Method, batch: Batch) -> dict[str, Any]:
         found = {**generative_pictures(method, batch, self.datamodule), **method.pictures(batch)}
-        if "document_ids" in batch:  # features and attention belong to single texts
-            return {name: picture for name, picture in found.items() if picture is not None}
-        features = method.capabilities()["features"]
-        found |= feature_pictures(features, self.datamodule, device=method.device)
-        if "image" in batch:
-            found["attention"] = method.in_eval_mode(image_attention)(method.encoder, batch)
-        elif "input_ids" in batch:
-            pieces = partial(_pieces, datamodule=self.datamodule)
-            found["attention"] = method.in_eval_mode(text_attention)(method.encoder, batch, pieces)
+        if "document_ids" not in batch:  # features and attention belong to single texts
+            features = method.capabilities()["features"]
+            found |= feature_pictures(features, self.datamodule, device=method.device)
+            found["attention"] = self._attention(method, batch)
         return {name: picture for name, picture in found.items() if picture is not None}
+
+    def _attention(self, method: Method, batch: Batch) -> Any:
+        if "image" in batch:
+            return method.in_eval_mode(image_attention)(method.encoder, batch)
+        pieces = partial(_pieces, datamodule=self.datamodule)
+        return method.in_eval_mode(text_attention)(method.encoder, batch, pieces) if "input_ids" in batch else None
 
     def _show(self, trainer: L.Trainer, name: str, picture: Any) -> None:
         if isinstance(picture, MaskedText):
