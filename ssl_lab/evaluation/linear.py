@@ -7,7 +7,6 @@ import statistics
 
 import torch
 import torch.nn.functional as F
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from ssl_lab.evaluation.protocol import FeatureProtocol, FeatureSet
@@ -30,15 +29,15 @@ def standardise(train: Tensor, *others: Tensor) -> list[Tensor]:
 def fit_logistic(
     x: Tensor, y: Tensor, *, num_classes: int, l2: float, max_iter: int = 100, start: Tensor | None = None
 ) -> Tensor:
-    r"""Weights of a multinomial logistic regression, bias last, shape (num_classes, D + 1).
+    r"""Weights of a multinomial logistic regression, bias last, shape (..., num_classes, D + 1).
 
     Minimises :math:`\frac1N \sum_i \mathrm{CE}_i + \frac{\lambda}{2} \lVert W \rVert^2` (bias not penalised) by L-BFGS on
     the whole batch, on the device of the features, so the result is deterministic. With scikit-learn's C it is
-    :math:`\lambda = 1 / (C N)`.
+    :math:`\lambda = 1 / (C N)`. Leading dimensions are problems of their own, fitted side by side.
 
     Args:
-        x: Features, fp32 (N, D).
-        y: Labels, int64 (N,).
+        x: Features, fp32 (..., N, D).
+        y: Labels, int64 (..., N).
         num_classes: Number of classes.
         l2: Strength of the penalty, :math:`\lambda`.
         max_iter: Largest number of iterations.
@@ -47,7 +46,8 @@ def fit_logistic(
     Returns:
         The weights, fp32; see :func:`logits`.
     """
-    weights = torch.zeros(num_classes, x.shape[1] + 1, device=x.device) if start is None else start.clone()
+    shape = (*x.shape[:-2], num_classes, x.shape[-1] + 1)
+    weights = torch.zeros(shape, device=x.device) if start is None else start.clone()
     optimizer = torch.optim.LBFGS(
         [weights], max_iter=max_iter, tolerance_grad=1e-6, tolerance_change=1e-9, line_search_fn="strong_wolfe"
     )
@@ -64,21 +64,20 @@ def loss_and_gradient(weights: Tensor, x: Tensor, y: Tensor, *, l2: float) -> tu
     """What :func:`fit_logistic` minimises, and its gradient, which takes autograd five times as long on a CPU.
 
     Returns:
-        The loss, a scalar, and its gradient by the weights, shape (num_classes, D + 1).
+        The loss, a scalar, summed over leading dimensions, and its gradient by the weights, of their shape.
     """
-    rows = torch.arange(len(x), device=x.device)
-    log_probs = torch.addmm(weights[:, -1:], weights[:, :-1], x.T).log_softmax(0)
-    loss = -log_probs[y, rows].mean() + 0.5 * l2 * weights[:, :-1].square().sum()
-    residuals = log_probs.exp_()
-    residuals[y, rows] -= 1
-    gradient = torch.cat([residuals @ x, residuals.sum(1, keepdim=True)], 1) / len(x)
-    gradient[:, :-1] += l2 * weights[:, :-1]
+    weight, bias, num_samples, label = weights[..., :-1], weights[..., -1:], x.shape[-2], y.unsqueeze(-2)
+    log_probs = (weight @ x.mT).add_(bias).log_softmax(-2)
+    loss = -log_probs.gather(-2, label).sum() / num_samples + 0.5 * l2 * weight.square().sum()
+    residuals = log_probs.exp_().scatter_add_(-2, label, -torch.ones_like(label, dtype=x.dtype))
+    gradient = torch.cat([residuals @ x, residuals.sum(-1, keepdim=True)], -1) / num_samples
+    gradient[..., :-1] += l2 * weight
     return loss, gradient
 
 
 def logits(weights: Tensor, x: Tensor) -> Tensor:
-    """Scores (N, num_classes) of features (N, D) under weights (num_classes, D + 1)."""
-    return x @ weights[:, :-1].T + weights[:, -1]
+    """Scores (..., N, num_classes) of features (N, D) under weights (..., num_classes, D + 1)."""
+    return x @ weights[..., :-1].mT + weights[..., None, :, -1]
 
 
 class LinearProbe(FeatureProtocol):
@@ -176,20 +175,28 @@ class FewLabelProbe(FeatureProtocol):
 
     def score(self, features: FeatureSet) -> dict[str, float]:
         """Mean and deviation of the accuracy over draws."""
+        # On the host: a hundred rows are no work for a device.
         train, test = (x.cpu() for x in standardise(features.train_x, features.test_x))
         train_y, test_y = features.train_y.cpu(), features.test_y.cpu()
         metrics = {}
         for n in self.labels_per_class:
-            accuracies = []
-            for draw in range(self.num_draws):
-                chosen = draw_labels(train_y, n, seed=self.seed * 10_000 + draw)
-                # A few samples are fitted fastest on the host: a hundred rows are no work for a device.
-                probe = LogisticRegression(C=1 / (self.penalty * len(chosen)), tol=1e-5, max_iter=1000)
-                probe.fit(train[chosen].numpy(), train_y[chosen].numpy())
-                accuracies.append(float(probe.score(test.numpy(), test_y.numpy())))
+            chosen = torch.stack([draw_labels(train_y, n, seed=self.seed * 10_000 + i) for i in range(self.num_draws)])
+            weights = fit_few(train[chosen], train_y[chosen], num_classes=features.num_classes, l2=self.penalty)
+            accuracies = [float((logits(w, test).argmax(1) == test_y).double().mean()) for w in weights]
             metrics[f"few_label/top1_n{n}"] = statistics.mean(accuracies)
             metrics[f"few_label/top1_n{n}_std"] = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
         return metrics
+
+
+def fit_few(x: Tensor, y: Tensor, *, num_classes: int, l2: float) -> Tensor:
+    """:func:`fit_logistic` for fewer samples than features, eight times as fast.
+
+    Penalised weights lie in the span of the samples, so they are fitted to the samples' coordinates there, as many as
+    there are samples, and then written out in features.
+    """
+    left, singular, right = torch.linalg.svd(x, full_matrices=False)
+    weights = fit_logistic(left * singular.unsqueeze(-2), y, num_classes=num_classes, l2=l2, max_iter=1000)
+    return torch.cat([weights[..., :-1] @ right, weights[..., -1:]], -1)
 
 
 def draw_labels(labels: Tensor, n: int, *, seed: int) -> Tensor:

@@ -152,6 +152,9 @@ def features_of(
 
     A split is taken as a whole, or of a larger one than ``max_samples`` a fixed random part. Ranks share the work and all
     get the result.
+
+    Raises:
+        ValueError: If a feature is not finite.
     """
 
     def with_labels(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -159,6 +162,12 @@ def features_of(
         return features, batch["label"] if "label" in batch else torch.full((len(features),), -1)
 
     features, labels = outputs_of(with_labels, datamodule, split, device=device, max_samples=max_samples)
+    broken = int((~features.isfinite()).any(1).sum())
+    if broken:
+        raise ValueError(
+            f"Features of {broken} of {len(features)} {split} samples are not finite, so nothing can be judged by them: the "
+            "training has diverged. Lower optim.lr, set trainer.gradient_clip_val=1.0, or start from an earlier checkpoint."
+        )
     return features.to(device), labels.to(device)
 
 

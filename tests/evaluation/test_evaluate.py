@@ -77,6 +77,18 @@ def test_features_come_in_order_whatever_the_batches(eval_batch_size):
     torch.testing.assert_close(features.test_y, datamodule.columns("test")["label"])
 
 
+def test_features_that_are_not_finite_are_told():
+    datamodule = ArrayImages()
+
+    def broken(batch):
+        features = raw_features(datamodule.spec)(batch)
+        features[batch["index"] == 3] = torch.nan
+        return features
+
+    with pytest.raises(ValueError, match=r"Features of 1 of 64 test samples are not finite.*optim\.lr"):
+        evaluate({"features": broken}, [RankMe()], datamodule, device=CPU)
+
+
 class Partly(ArrayImages):
     """Every fourth row has no label."""
 

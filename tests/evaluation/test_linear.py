@@ -11,6 +11,7 @@ from ssl_lab.evaluation.linear import (
     FewLabelProbe,
     LinearProbe,
     draw_labels,
+    fit_few,
     fit_logistic,
     logits,
     loss_and_gradient,
@@ -44,6 +45,19 @@ def test_the_gradient_is_that_of_autograd():
     loss, gradient = loss_and_gradient(weights.detach(), x, y, l2=0.1)
     torch.testing.assert_close(loss, expected.detach())
     torch.testing.assert_close(gradient, weights.grad)
+
+
+def test_few_samples_are_fitted_as_scikit_learn_fits_each_draw():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(6, 20, 64, generator=generator)
+    y = torch.stack([torch.arange(20)[torch.randperm(20, generator=generator)] % 4 for _ in range(6)])
+    for draw, weights in enumerate(fit_few(x, y, num_classes=4, l2=1e-2)):
+        expected = reference(x[draw], y[draw], l2=1e-2)
+        torch.testing.assert_close(weights[:, :-1].double(), torch.from_numpy(expected.coef_), atol=1e-3, rtol=0)
+        probabilities = logits(weights, x[draw]).softmax(1).double()
+        torch.testing.assert_close(
+            probabilities, torch.from_numpy(expected.predict_proba(x[draw].double())), atol=1e-3, rtol=0
+        )
 
 
 def test_start_changes_the_way_and_not_the_end():
