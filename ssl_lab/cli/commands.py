@@ -31,10 +31,11 @@ from ssl_lab.data.base import DataModule
 from ssl_lab.data.prepare import prepare as write_shards
 from ssl_lab.data.store import write_atomically
 from ssl_lab.data.text import TextModule
-from ssl_lab.engine import pretrain as engine
+from ssl_lab.engine import judge
 from ssl_lab.engine.bench import Speed
 from ssl_lab.engine.bench import bench as run_bench
 from ssl_lab.engine.lock import lock_run
+from ssl_lab.engine.pretrain import pretrain as pretrain_method
 from ssl_lab.engine.run_dir import environment, read_json, update_summary, write_json
 from ssl_lab.engine.signals import InterruptedRunError, is_first_rank, stop_on_signals
 from ssl_lab.engine.text_log import text_log
@@ -119,7 +120,7 @@ def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None) -> float | N
     datamodule = config.build_data(cfg.data, seed=cfg.seed)
     method = config.build_method(cfg, datamodule.spec)
     protocols = config.build_protocols(cfg.evaluation)
-    engine.check_needs(method, protocols, datamodule)
+    judge.check_needs(method, protocols, datamodule)
     _label_for_wandb(cfg)
     trainer = config.build_trainer(cfg, run_dir, progress_bar=sys.stdout.isatty())
     check_processes(trainer)
@@ -141,7 +142,7 @@ def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None) -> float | N
         )
         print("".join(f"{name} {value:.4f}\n" for name, value in datamodule.metrics().items()), end="")
     try:
-        metrics = engine.pretrain(
+        metrics = pretrain_method(
             method,
             datamodule,
             trainer,
@@ -220,14 +221,14 @@ def evaluate(args: list[str]) -> int:
         if cfg.metric.encoder is not None:
             config.judge_samples_by(cfg.metric.encoder, run_cfg.evaluation)
         protocols = config.build_protocols(run_cfg.evaluation)
-        engine.check_needs(method, protocols, datamodule)
+        judge.check_needs(method, protocols, datamodule)
         config.check_same_classes(method, protocols, spec, datamodule)
         key = f"{spec} {run_cfg.encoder} {run_cfg.evaluation}"  # runs that share these share a random encoder
         if key not in baselines:
             L.seed_everything(runs[0][0].seed, verbose=False)
             random_encoder = config.build_encoder(run_cfg.encoder, spec)
-            baselines[key] = engine.baseline_rows(protocols, datamodule, random_encoder, device=device, split=cfg.split)
-        table = engine.evaluate_with_baselines(
+            baselines[key] = judge.baseline_rows(protocols, datamodule, random_encoder, device=device, split=cfg.split)
+        table = judge.evaluate_with_baselines(
             method.to(device).capabilities(),
             protocols,
             datamodule,

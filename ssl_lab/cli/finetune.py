@@ -21,8 +21,9 @@ from ssl_lab.cli.process import compose_settings, print_table
 from ssl_lab.cli.ranks import check_processes, refuse_ranks_in_sweep
 from ssl_lab.data.base import DataModule
 from ssl_lab.encoders.text_configs import max_length_of
-from ssl_lab.engine import pretrain as engine
+from ssl_lab.engine import judge
 from ssl_lab.engine.checkpoint import checkpoint_identity, find_checkpoint, has_checkpoint
+from ssl_lab.engine.pretrain import pretrain as pretrain_method
 from ssl_lab.engine.run_dir import read_json, update_summary, write_json
 from ssl_lab.engine.signals import InterruptedRunError
 from ssl_lab.engine.text_log import text_log
@@ -216,7 +217,7 @@ def _train(
     method = config.build_method(cfg, spec, encoder_weights=None if cfg.run is None else find_checkpoint(Path(cfg.run)))
     _check_length(method, datamodule)
     protocols = config.build_protocols(cfg.evaluation)
-    engine.check_needs(method, protocols, datamodule)
+    judge.check_needs(method, protocols, datamodule)
     trainer = config.build_trainer(cfg, run_dir, progress_bar=sys.stdout.isatty())
     check_processes(trainer)
     refuse_ranks_in_sweep(trainer, RunMode.RUN if alone else RunMode.MULTIRUN)
@@ -232,7 +233,7 @@ def _train(
         )
     try:
         with text_log(run_dir) if trainer.is_global_zero else nullcontext():
-            engine.pretrain(
+            pretrain_method(
                 method,
                 datamodule,
                 trainer,

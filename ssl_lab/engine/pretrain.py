@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +32,7 @@ from ssl_lab.engine.collapse import CollapseAlarm
 from ssl_lab.engine.dashboards import dashboards, guarded
 from ssl_lab.engine.feature_pictures import projection, thumbnails
 from ssl_lab.engine.heartbeat import Heartbeat
+from ssl_lab.engine.judge import baseline_rows, check_is_measured, check_needs, evaluate_with_baselines
 from ssl_lab.engine.loggers import MetricsFile
 from ssl_lab.engine.pictures import PicturesDuringTraining, show_image
 from ssl_lab.engine.run_dir import BEST_CHECKPOINT, environment, update_summary, write_json
@@ -42,24 +43,8 @@ from ssl_lab.engine.text_log import LOG
 from ssl_lab.engine.trial import PrunedRunError, ReportObjective
 from ssl_lab.evaluation.evaluate import evaluate
 from ssl_lab.evaluation.protocol import Protocol, features_of
-from ssl_lab.evaluation.raw import raw_features
 from ssl_lab.methods.base import Method
 from ssl_lab.methods.finetune.base import FineTuning
-from ssl_lab.types import Encoder
-
-_SOURCES = {
-    "captions": "data=image_text_pairs for captions",
-    "factors": "data=shapes, whose images are drawn from known factors",
-    "label": "data with labels (data.label_column)",
-    "negative_input_ids": "data=text_pairs with data.negative_column",
-    "score": "data=text_pairs with data.score_column",
-    "second_input_ids": "data=text_pairs for pairs of texts",
-    "start_position": "data=squad for questions with answers in a text",
-    "target_input_ids": "data=parallel_text for texts and their translations",
-    "token_labels": "data=token_labels for texts with a label per token",
-}
-"""Where columns that not all data have come from."""
-
 
 _MAX_EMBEDDED = 2000  # features that TensorBoard's projector gets
 
@@ -161,7 +146,7 @@ def pretrain(
     protocols = list(protocols or [])
     check_needs(method, protocols, datamodule)
     if keep_best:
-        _check_is_measured(keep_best, protocols, datamodule)
+        check_is_measured(keep_best, protocols, datamodule)
     run_dir = Path(trainer.default_root_dir)
     judged = protocols if has_split(datamodule, "test") else []
     if protocols and not judged and trainer.is_global_zero:
@@ -304,90 +289,6 @@ def _made_up_evaluation(trainer: L.Trainer, method: Method) -> dict[str, float]:
         elif isinstance(callback, PicturesDuringTraining) and trainer.is_global_zero:
             callback.draw(trainer, method)
     return metrics
-
-
-def _check_is_measured(metric: str, protocols: Sequence[Protocol], datamodule: DataModule) -> None:
-    """Refuse to choose a checkpoint by what nothing measures; an unknown name is found at the first evaluation."""
-    asked = f"The checkpoint with the best {metric} was asked for, which"
-    if not has_split(datamodule, "val"):
-        raise ValueError(
-            f"{asked} needs a val split, but {type(datamodule).__name__} has none. Give data with one, such as by "
-            "data.val_fraction=0.1, or select=last."
-        )
-    if not protocols or not metric.startswith("eval/"):
-        names = ", ".join(type(protocol).__name__ for protocol in protocols) or "nothing"
-        raise ValueError(
-            f"{asked} should be an eval/ metric of the val split, measured by {names}. Set objective and evaluation=, or "
-            "select=last."
-        )
-
-
-def check_needs(method: Method, protocols: Sequence[Protocol], datamodule: DataModule) -> None:
-    """Refuse a protocol or data that cannot serve, before hours of training.
-
-    Raises:
-        ValueError: Naming who needs what, and what is offered.
-    """
-    offered = method.capabilities()
-    for protocol in protocols:
-        if protocol.needs not in offered:
-            raise ValueError(
-                f"{type(protocol).__name__} needs {protocol.needs!r}, but {type(method).__name__} offers "
-                f"{sorted(offered)}. Choose another evaluation=."
-            )
-    parts: list[tuple[Method | Protocol, str]] = [(method, datamodule.train_split)]
-    parts += [(protocol, "train") for protocol in protocols]
-    for part, split in parts:
-        columns = datamodule.columns(split) if part.needs_columns else {}
-        missing = [name for name in part.needs_columns if name not in columns]
-        if missing:
-            raise ValueError(
-                f"{type(part).__name__} needs {', '.join(missing)}, but {type(datamodule).__name__} has "
-                f"{sorted(columns)}. Choose {_SOURCES.get(missing[-1], 'data that has it')}."
-            )
-
-
-def baseline_rows(
-    protocols: Sequence[Protocol],
-    datamodule: DataModule,
-    random_encoder: Encoder,
-    *,
-    device: torch.device,
-    split: str = "test",
-) -> list[dict[str, Any]]:
-    """Rows for raw input and a random encoder, by those protocols that judge features."""
-    of_features = [p for p in protocols if p.needs == "features" and (datamodule.labelled or not p.needs_labels)]
-    if not of_features:
-        return []
-    random_encoder.to(device).eval()
-    raw_name = "word counts" if datamodule.spec.modality == "text" else "raw pixels"
-    start_name = "initial encoder" if random_encoder.pretrained else "random encoder"
-    return [
-        {"name": name, "metrics": evaluate({"features": fn}, of_features, datamodule, device=device, split=split)}
-        for name, fn in ((raw_name, raw_features(datamodule.spec)), (start_name, random_encoder.embed))
-    ]
-
-
-def evaluate_with_baselines(
-    capabilities: Mapping[str, Callable[..., Any]],
-    protocols: Sequence[Protocol],
-    datamodule: DataModule,
-    baselines: Sequence[Mapping[str, Any]],
-    *,
-    name: str,
-    device: torch.device,
-    split: str = "test",
-) -> dict[str, Any]:
-    """The rows of :func:`baseline_rows` and one for what is judged, as stored in evaluation.json."""
-    metrics = evaluate(capabilities, protocols, datamodule, device=device, split=split)
-    rows = [*baselines, {"name": name, "metrics": metrics}]
-    signatures = {type(protocol).__name__: protocol.signature for protocol in protocols if protocol.signature}
-    return {
-        "split": split,
-        "data": datamodule.title,
-        "rows": rows,
-        **({"signatures": signatures} if signatures else {}),
-    }
 
 
 def _description(method: Method, datamodule: DataModule) -> dict[str, Any]:

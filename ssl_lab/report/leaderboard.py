@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
 import shlex
 import statistics
@@ -14,46 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ssl_lab.report.compare import NOT_CHOICES, flatten
-from ssl_lab.report.run import YAML_LOADER
-from ssl_lab.report.runs import RunFacts, command_of, find_runs, read_facts
+from ssl_lab.report.results import Result, judged_runs, row_settings, same_but_for_seed, settings_of
+from ssl_lab.report.runs import find_runs, read_facts
 from ssl_lab.report.tables import ResultsTable, Row, tables
 from ssl_lab.report.vocabulary import TABLES, Metric, describe
 
-_NOT_OF_A_ROW = (*NOT_CHOICES, "seed", "source")
-"""Settings that differ between runs of one row, or change nothing."""
 _LOADING = ("batch_size", "eval_batch_size", "device_cache_gib", "num_workers")
 """Settings of ``data`` that leave the samples as they are."""
 _MAX_DIFFERENCES = 3  # in a row's name
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """A finished run with its evaluation.
-
-    Attributes:
-        facts: What its summary says.
-        settings: Its configuration, flat: dotted key to value as text.
-        split: The split that was judged.
-        metrics: What was measured on it.
-        baselines: The same of raw input and the like, by name.
-        checkpoint: ``last``, or ``best`` on the validation split.
-        start: Of a fine-tuning, the weights it began with; else empty.
-        hardware: What it ran on.
-        command: What does it again.
-    """
-
-    facts: RunFacts
-    settings: Mapping[str, str]
-    split: str
-    metrics: Mapping[str, float]
-    baselines: Mapping[str, Mapping[str, float]]
-    checkpoint: str
-    start: str
-    hardware: str
-    command: Sequence[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +106,7 @@ def leaderboard(
         ValueError: If nothing is left to show; says what there is.
     """
     found = [read_facts(path, sweep) for path, sweep in find_runs(folders)]
-    results, left_out = _results(sorted(found, key=lambda run: (-run.newest, str(run.path))))
+    results, left_out = judged_runs(sorted(found, key=lambda run: (-run.newest, str(run.path))))
     if not results:
         told = f": {', '.join(left_out)}" if left_out else ""
         raise ValueError(
@@ -154,77 +121,15 @@ def leaderboard(
         )
     asked = [metric.removeprefix("test/").removeprefix("eval/") for metric in metrics]
     _check_known(asked, protocols, {name for result in wanted for name in result.metrics})
-    groups = _by_key(wanted, lambda result: (str(result.facts.data), result.split, *_of(result, "data", _LOADING)))
+    groups = _by_key(
+        wanted, lambda result: (str(result.facts.data), result.split, *settings_of(result, "data", _LOADING))
+    )
     boards = [
         board
         for group in sorted(groups, key=lambda group: (str(group[0].facts.data), group[0].split))
         for board in _boards(group, results, asked, protocols)
     ]
     return Leaderboard(boards=boards, left_out=left_out)
-
-
-def _results(runs: Sequence[RunFacts]) -> tuple[list[Result], list[str]]:
-    """Finished runs with an evaluation, and how many others there are; of two that are equal with their seed the newer."""
-    without: Counter[str] = Counter()
-    results: dict[tuple[Any, ...], Result] = {}
-    for run in runs:
-        result = _read(run) if run.status == "finished" else None
-        if result is None:
-            without[run.status if run.status != "finished" else "finished without evaluation"] += 1
-        elif (key := (*_same_but_for_seed(result), run.seed)) in results:
-            without["repeated with the same seed"] += 1
-        else:
-            results[key] = result
-    return list(results.values()), [f"{count:,} {word}" for word, count in sorted(without.items())]
-
-
-def _read(run: RunFacts) -> Result | None:
-    try:
-        evaluation = json.loads((run.path / "evaluation.json").read_text(encoding="utf-8"))
-        summary = json.loads((run.path / "summary.json").read_text(encoding="utf-8"))
-        settings = yaml.load((run.path / "config.yaml").read_text(encoding="utf-8"), YAML_LOADER)
-        *baselines, own = [(row["name"], _numbers(row["metrics"])) for row in evaluation["rows"]]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
-        return None
-    if not own[1] or not isinstance(settings, dict):
-        return None
-    return Result(
-        facts=run,
-        settings=flatten(settings),
-        split=str(evaluation.get("split", "test")),
-        metrics=own[1],
-        baselines={name: metrics for name, metrics in baselines if metrics},
-        checkpoint=str(summary.get("checkpoint") or "last"),
-        start=str(summary.get("start") or ""),
-        hardware=str(summary.get("hardware") or ""),
-        command=command_of(run),
-    )
-
-
-def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}
-
-
-def _of(result: Result, group: str, without: Sequence[str] = ()) -> tuple[tuple[str, str], ...]:
-    """Settings of one group, but for some."""
-    return tuple(
-        (key, value)
-        for key, value in sorted(result.settings.items())
-        if key.split(".")[0] == group and key.split(".")[-1] not in (*without, "seed" if group == "data" else "")
-    )
-
-
-def _choices(result: Result) -> dict[str, str]:
-    """Settings by which rows differ."""
-    return {
-        key: value
-        for key, value in result.settings.items()
-        if key.split(".")[0] not in _NOT_OF_A_ROW and key != "data.seed"
-    }
-
-
-def _same_but_for_seed(result: Result) -> tuple[Any, ...]:
-    return result.facts.data, result.split, result.start, tuple(sorted(_choices(result).items()))
 
 
 def _by_key(results: Sequence[Result], key: Any) -> list[list[Result]]:
@@ -270,7 +175,7 @@ def _boards(
 def _way(result: Result, names: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """How the metrics were measured: settings of the protocols that they belong to."""
     prefixes = {f"evaluation.{name.split('/')[0]}." for name in names if name in result.metrics}
-    return tuple(item for item in _of(result, "evaluation") if any(item[0].startswith(p) for p in prefixes))
+    return tuple(item for item in settings_of(result, "evaluation") if any(item[0].startswith(p) for p in prefixes))
 
 
 def _distinction(
@@ -282,8 +187,8 @@ def _distinction(
 ) -> str:
     """What tells a table from others with the same title: settings of the data, or of the protocols."""
     namesakes = [r for r in everything if (r.facts.data, r.split) == (group[0].facts.data, group[0].split)]
-    differing = [dict(_of(result, "data", _LOADING)) for result in namesakes]
-    own = dict(_of(group[0], "data", _LOADING))
+    differing = [dict(settings_of(result, "data", _LOADING)) for result in namesakes]
+    own = dict(settings_of(group[0], "data", _LOADING))
     if len(ways) > 1:
         differing += [dict(_way(other[0], names)) for other in ways]
         own |= dict(_way(way[0], names))
@@ -300,7 +205,7 @@ def _board(
 ) -> Board:
     names = [name for name in names if any(name in result.metrics for result in results)]
     by = describe(names[0])
-    rows = _by_key(results, _same_but_for_seed)
+    rows = _by_key(results, same_but_for_seed)
     rows.sort(key=lambda row: _place(by, names[0], row))
     labels = _labels(rows)
     references = [name for name in results[0].metrics if describe(name).reference and describe(name).table == key]
@@ -367,7 +272,7 @@ def _baselines(
         for name, metrics in result.baselines.items():
             shown = {metric: metrics[metric] for metric in names if metric in metrics}
             of_input = name.startswith(("raw", "word counts"))
-            encoder = () if of_input else _of(result, "encoder")
+            encoder = () if of_input else settings_of(result, "encoder")
             encoders[encoder] = str(result.facts.encoder)
             known = measured.setdefault((name, encoder), [])
             if shown and shown not in known:
@@ -415,7 +320,7 @@ def _labels(rows: Sequence[Sequence[Result]]) -> list[str]:
 
 def _told_apart(firsts: Sequence[Result]) -> list[str]:
     """The settings in which these differ if they are few, else their folders."""
-    choices = [_choices(first) for first in firsts]
+    choices = [row_settings(first) for first in firsts]
     keys = dict.fromkeys(key for settings in choices for key in settings)
     differing = [key for key in keys if len({settings.get(key) for settings in choices}) > 1]
     told = [" ".join(f"{key}={settings.get(key, '–')}" for key in differing) for settings in choices]

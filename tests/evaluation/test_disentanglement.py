@@ -9,7 +9,7 @@ from arrays import ArrayImages
 
 from ssl_lab.data.shapes import Shapes
 from ssl_lab.encoders.convnet import ConvNet
-from ssl_lab.engine.pretrain import check_needs
+from ssl_lab.engine.judge import check_needs
 from ssl_lab.evaluation.disentanglement import DCI, MIG, Coded, dci_of_importance, is_kind
 from ssl_lab.methods.vae import VAE
 from ssl_lab.optim import AdamW

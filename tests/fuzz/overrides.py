@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from ssl_lab.cli import config
 from ssl_lab.cli.errors import explain
 from ssl_lab.cli.paths import choices, config_dir
-from ssl_lab.engine.pretrain import check_needs
+from ssl_lab.engine.judge import check_needs
 
 GROUPS = ("data", "encoder", "method", "optim", "trainer", "evaluation", "callbacks", "views@method.views")
 BUNDLED = ("digits", "python_docs", "shapes")
