@@ -48,18 +48,23 @@ def write_site(index: RunIndex, out: Path) -> Path:
 
     Args:
         index: The runs.
-        out: A folder, made if missing. Files of an earlier site are replaced.
+        out: A folder, made if missing. Of an earlier site, files are replaced, and those of runs that are gone removed.
 
     Raises:
         ImportError: If plotly is not installed.
-        ValueError: If the folder holds something else.
+        ValueError: If the folder holds something else, or the runs themselves.
     """
     found = assets()
+    if any(out.resolve() in (folder.resolve(), *folder.resolve().parents) for folder in index.folders):
+        raise ValueError(
+            f"The dashboard was to be written to {out}, but the runs lie in it, and what is no page is removed there. Give "
+            "a folder beside them."
+        )
     if out.is_dir() and any(out.iterdir()) and not (out / "data" / "index.js").is_file():
         raise ValueError(
             f"The dashboard was to be written to {out}, but this folder holds other files. Give an empty or a new one."
         )
-    _write_data(out, "index", index.as_json())  # first: by it a site is known again that was not finished
+    written = {_write_data(out, "index", index.as_json())}  # first: by it a site is known again that was not finished
     for name, source in found.items():
         _copy(source, out / "assets" / name)
     for entry in index.entries:
@@ -68,23 +73,36 @@ def write_site(index: RunIndex, out: Path) -> Path:
         for shown in details["pictures"]:
             for file in shown["files"].values():
                 if source_file := picture_file(entry.facts.path, shown["name"], file):
-                    _copy(source_file, folder / "pictures" / shown["name"] / file)
+                    written.add(_copy(source_file, folder / "pictures" / shown["name"] / file))
         if report := report_file(entry.facts.path):
-            _copy(report, folder / "report.html")
-        _write_data(out, f"run/{entry.id}", details)
+            written.add(_copy(report, folder / "report.html"))
+        written.add(_write_data(out, f"run/{entry.id}", details))
     for scope, entries in index.scopes().items():
         objectives = {entry.facts.objective for entry in entries if entry.facts.objective}
-        _write_data(out, f"importance/{scope}", {name: importances(entries, name) for name in sorted(objectives)})
+        found_importances = {name: importances(entries, name) for name in sorted(objectives)}
+        written.add(_write_data(out, f"importance/{scope}", found_importances))
+    for folder in (out / "data", out / "runs"):
+        _keep_only(folder, written)
     return replace_file(out / "index.html", page("static"))
 
 
-def _copy(source: Path, target: Path) -> None:
+def _keep_only(folder: Path, kept: set[Path]) -> None:
+    """Remove all other files below a folder, and folders that are empty then."""
+    for path in sorted(folder.rglob("*"), reverse=True):  # what a folder holds before itself
+        if path.is_dir() and not path.is_symlink():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif path not in kept:
+            path.unlink()
+
+
+def _copy(source: Path, target: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
+    return Path(shutil.copyfile(source, target))
 
 
-def _write_data(out: Path, name: str, value: Any) -> None:
+def _write_data(out: Path, name: str, value: Any) -> Path:
     """As a script: a page opened from a file may run scripts beside it, but not read files."""
     path = out / "data" / f"{name}.js"
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, b"receive(" + to_json(name) + b"," + to_json(value) + b")")
+    return replace_file(path, b"receive(" + to_json(name) + b"," + to_json(value) + b")")

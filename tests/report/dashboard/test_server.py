@@ -1,6 +1,7 @@
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -196,6 +197,30 @@ def test_a_site_that_was_not_finished_is_written_again(tmp_path, monkeypatch):
         patched.setattr(site, "read_details", lambda entry: (_ for _ in ()).throw(OSError("full")))
         site.write_site(index, tmp_path / "site")
     assert site.write_site(index, tmp_path / "site").is_file()
+
+
+def test_a_site_written_again_forgets_runs_that_are_gone(tmp_path):
+    runs, out = tmp_path / "runs", tmp_path / "site"
+    for name in ("a", "b"):
+        make_run(runs / name)
+    before = RunIndex([runs])
+    site.write_site(before, out)
+    gone = next(entry.id for entry in before.entries if entry.facts.path.name == "b")
+    assert list((out / "data").rglob(f"{gone}.js"))
+    shutil.rmtree(runs / "b")
+    site.write_site(RunIndex([runs]), out)
+    fresh = tmp_path / "fresh"
+    site.write_site(RunIndex([runs]), fresh)
+    assert {p.relative_to(out) for p in out.rglob("*")} == {p.relative_to(fresh) for p in fresh.rglob("*")}
+    assert not list(out.rglob(f"*{gone}*"))
+
+
+def test_a_site_is_not_written_around_the_runs(tmp_path):
+    make_run(tmp_path / "runs" / "a")
+    for out in (tmp_path, tmp_path / "runs"):
+        with pytest.raises(ValueError, match="the runs lie in it"):
+            site.write_site(RunIndex([tmp_path / "runs"]), out)
+    assert (tmp_path / "runs" / "a" / "summary.json").is_file()
 
 
 def test_errors_are_told(tmp_path, capsys, monkeypatch):
