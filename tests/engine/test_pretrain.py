@@ -62,12 +62,21 @@ def assert_same(a, b):
         assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
+TO_KILL = ["trainer.max_epochs=40", "callbacks=online_probes"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert ssl_lab(*SMALL, *TO_KILL, "run_dir=whole", cwd=folder).returncode == 0
+    return folder / "whole"
+
+
 @pytest.mark.parametrize("batches_before", [5, 18])
-def test_a_killed_and_resumed_run_ends_with_the_same_weights(tmp_path, batches_before):
+def test_a_killed_and_resumed_run_ends_with_the_same_weights(tmp_path, whole, batches_before):
     """Interrupted in the middle of an epoch and after several epochs; an epoch has 18 batches. Probes go on too."""
-    length = ["trainer.max_epochs=60", "callbacks=online_probes"]
-    assert ssl_lab(*SMALL, *length, "run_dir=whole", cwd=tmp_path).returncode == 0
-    process = subprocess.Popen([*SSL_LAB, *SMALL, *length, "run_dir=broken"], cwd=tmp_path, stderr=subprocess.PIPE)
+    process = subprocess.Popen([*SSL_LAB, *SMALL, *TO_KILL, "run_dir=broken"], cwd=tmp_path, stderr=subprocess.PIPE)
     wait_for(tmp_path / "broken/metrics.csv", process, f"\n{batches_before},")
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
@@ -76,13 +85,13 @@ def test_a_killed_and_resumed_run_ends_with_the_same_weights(tmp_path, batches_b
     assert b"Traceback" not in errors
     summary = json.loads((tmp_path / "broken/summary.json").read_text())
     assert summary["status"] == "preempted"
-    assert 0 < summary["step"] < 60 * 18
+    assert 0 < summary["step"] < 40 * 18
 
-    done = ssl_lab(*SMALL, *length, "run_dir=broken", "ckpt=last", cwd=tmp_path)
+    done = ssl_lab(*SMALL, *TO_KILL, "run_dir=broken", "ckpt=last", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    whole, broken = weights(tmp_path / "whole"), weights(tmp_path / "broken")
-    assert all(torch.equal(whole[key], broken[key]) for key in whole)
-    probes = [checkpoint(tmp_path / name)["callbacks"]["OnlineProbes"] for name in ("whole", "broken")]
+    expected, found = weights(whole), weights(tmp_path / "broken")
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+    probes = [checkpoint(path)["callbacks"]["OnlineProbes"] for path in (whole, tmp_path / "broken")]
     assert_same(*probes)
     steps = [line.split(",")[0] for line in (tmp_path / "broken/metrics.csv").read_text().splitlines()[1:]]
     assert steps == sorted(set(steps), key=int)
