@@ -32,8 +32,11 @@ class RankMe(LabelFreeProtocol):
 
     def score(self, x: Tensor) -> dict[str, float]:
         """The effective rank."""
-        singular_values = torch.linalg.svdvals(some_rows(x, self.num_samples).double())
-        return {"rankme/rank": float(effective_rank(singular_values))}
+        x = some_rows(x, self.num_samples).double()
+        gram = x.T @ x if x.shape[1] <= len(x) else x @ x.T  # half the time of a decomposition of x itself
+        squares = torch.linalg.eigvalsh(gram)
+        rounding = len(gram) * torch.finfo(gram.dtype).eps * squares.max()
+        return {"rankme/rank": float(effective_rank(squares.where(squares > rounding, 0.0).sqrt()))}
 
 
 class Uniformity(LabelFreeProtocol):
