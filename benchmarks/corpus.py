@@ -1,4 +1,4 @@
-"""Brown and 20 newsgroups as one corpus of documents: texts alone, without headers, quotes, signatures and encoded files.
+"""Brown and 20 newsgroups as one corpus of documents: texts alone, without headers, quotes and encoded files.
 
     python benchmarks/corpus.py --data DIR --out DIR
     ssl-lab prepare 'data.path={train: DIR/train.jsonl, val: DIR/val.jsonl}' data.vocab_size=8192 out=SHARDS
@@ -16,7 +16,7 @@ import tarfile
 from pathlib import Path
 
 QUOTE = re.compile(r"^\s*[>|:}#]|(writes|wrote|says):?\s*$")
-SIGNATURE = re.compile(r"\n--+\s*\n")
+RULE = re.compile(r"\n--+\s*\n")  # of dashes: behind the first one stand signatures, and in digests further texts
 MIN_CHARACTERS = 80
 MIN_SHARE_OF_WORDS = 0.7  # letters in lower case and spaces among the characters of a line
 
@@ -39,7 +39,7 @@ def newsgroups(root):
             if not member.isfile() or "20news" not in member.name:
                 continue
             _, _, body = archive.extractfile(member).read().decode("latin-1").partition("\n\n")
-            body = SIGNATURE.split(body)[0]
+            body = RULE.split(body)[0]
             lines = [line.strip() for line in body.split("\n") if not QUOTE.search(line) and is_language(line)]
             text = re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
             if len(text) >= MIN_CHARACTERS:

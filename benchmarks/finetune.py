@@ -100,10 +100,12 @@ def shortened(file, out, limit):
     return out
 
 
-def files_of(name, root, folder, limit):
+def files_of(name, root, folder, limit, with_val):
     """Paths of a task's splits as an override."""
     paths = {}
     for split, file in TASKS[name][0].items():
+        if split == "val" and not with_val:
+            continue
         paths[split] = root / file
         if limit is not None:
             endings = [".en.gz", ".de.gz"] if name == "multi30k" else [""]
@@ -127,7 +129,11 @@ def finetune(name, args, rate=None):
         settings.append(f"trainer.max_steps={args.max_steps}")
     ssl_lab(
         *("finetune", f"run={args.run}", "baseline=true", f"seeds={list(args.seeds)}".replace(" ", "")),
-        *(*SHARED, *settings, files_of(name, args.data, args.runs / f"data_{args.limit}", args.limit)),
+        *(
+            *SHARED,
+            *settings,
+            files_of(name, args.data, args.runs / f"data_{args.limit}", args.limit, rate is not None),
+        ),
         *("trainer.max_epochs=-1", "evaluate_every_n_epochs=1000", *args.overrides),
         *(f"run_dir={folder}", "ckpt=last"),
     )
@@ -181,6 +187,9 @@ def main():
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("overrides", nargs="*", help="of all trainings, after --")
     args = parser.parse_args()
+    without = [name for name in args.tasks if "val" not in TASKS[name][0]]
+    if args.rates and without:
+        parser.error(f"--rates needs a split to choose on, which {', '.join(without)} lack. Give --tasks sst2.")
 
     results = {}
     for name in args.tasks:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ssl_lab.evaluation.protocol import FeatureProtocol, FeatureSet
 from ssl_lab.evaluation.scores import classification_scores
 
+_WEIGHTS_AT_ONCE = 50_000  # of few-label probes that are fitted side by side; more of them are no faster
 HOLDOUT_SHARE = 0.2  # of the train split, to choose the penalty
 
 
@@ -27,13 +28,21 @@ def standardise(train: Tensor, *others: Tensor) -> list[Tensor]:
 
 @torch.no_grad()
 def fit_logistic(
-    x: Tensor, y: Tensor, *, num_classes: int, l2: float, max_iter: int = 100, start: Tensor | None = None
+    x: Tensor,
+    y: Tensor,
+    *,
+    num_classes: int,
+    l2: float,
+    max_iter: int = 100,
+    history_size: int = 100,
+    start: Tensor | None = None,
 ) -> Tensor:
     r"""Weights of a multinomial logistic regression, bias last, shape (..., num_classes, D + 1).
 
     Minimises :math:`\frac1N \sum_i \mathrm{CE}_i + \frac{\lambda}{2} \lVert W \rVert^2` (bias not penalised) by L-BFGS on
     the whole batch, on the device of the features, so the result is deterministic. With scikit-learn's C it is
-    :math:`\lambda = 1 / (C N)`. Leading dimensions are problems of their own, fitted side by side.
+    :math:`\lambda = 1 / (C N)`, and twice that for two classes, which it gives one vector of weights. Leading dimensions are
+    problems of their own, fitted side by side.
 
     Args:
         x: Features, fp32 (..., N, D).
@@ -41,6 +50,7 @@ def fit_logistic(
         num_classes: Number of classes.
         l2: Strength of the penalty, :math:`\lambda`.
         max_iter: Largest number of iterations.
+        history_size: Former steps that L-BFGS keeps.
         start: Weights to start from; zeros by default.
 
     Returns:
@@ -49,7 +59,12 @@ def fit_logistic(
     shape = (*x.shape[:-2], num_classes, x.shape[-1] + 1)
     weights = torch.zeros(shape, device=x.device) if start is None else start.clone()
     optimizer = torch.optim.LBFGS(
-        [weights], max_iter=max_iter, tolerance_grad=1e-6, tolerance_change=1e-9, line_search_fn="strong_wolfe"
+        [weights],
+        max_iter=max_iter,
+        tolerance_grad=1e-6,
+        tolerance_change=1e-9,
+        history_size=history_size,
+        line_search_fn="strong_wolfe",
     )
 
     def closure() -> Tensor:
@@ -177,25 +192,31 @@ class FewLabelProbe(FeatureProtocol):
         """Mean and deviation of the accuracy over draws."""
         # On the host: a hundred rows are no work for a device.
         train, test = (x.cpu() for x in standardise(features.train_x, features.test_x))
-        train_y, test_y = features.train_y.cpu(), features.test_y.cpu()
+        classes, train_y = features.train_y.cpu().unique(return_inverse=True)  # others have no samples to learn from
+        test_y = features.test_y.cpu()
         metrics = {}
         for n in self.labels_per_class:
-            chosen = torch.stack([draw_labels(train_y, n, seed=self.seed * 10_000 + i) for i in range(self.num_draws)])
-            weights = fit_few(train[chosen], train_y[chosen], num_classes=features.num_classes, l2=self.penalty)
-            accuracies = [float((logits(w, test).argmax(1) == test_y).double().mean()) for w in weights]
+            draws = [draw_labels(train_y, n, seed=self.seed * 10_000 + draw) for draw in range(self.num_draws)]
+            accuracies = []
+            for chosen in torch.stack(draws).split(max(1, _WEIGHTS_AT_ONCE // (len(draws[0]) * len(classes)))):
+                weights = fit_few(train[chosen], train_y[chosen], num_classes=len(classes), l2=self.penalty)
+                found = logits(weights, test).argmax(-1)
+                accuracies += (classes[found] == test_y).double().mean(-1).tolist()
             metrics[f"few_label/top1_n{n}"] = statistics.mean(accuracies)
             metrics[f"few_label/top1_n{n}_std"] = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
         return metrics
 
 
 def fit_few(x: Tensor, y: Tensor, *, num_classes: int, l2: float) -> Tensor:
-    """:func:`fit_logistic` for fewer samples than features, eight times as fast.
+    """:func:`fit_logistic` for a few samples: features (..., N, D) of more dimensions than samples cost no more.
 
-    Penalised weights lie in the span of the samples, so they are fitted to the samples' coordinates there, as many as
-    there are samples, and then written out in features.
+    Penalised weights lie in the span of the samples, so they are fitted to the samples' coordinates there, of which there
+    are min(N, D), and then written out in features.
     """
     left, singular, right = torch.linalg.svd(x, full_matrices=False)
-    weights = fit_logistic(left * singular.unsqueeze(-2), y, num_classes=num_classes, l2=l2, max_iter=1000)
+    weights = fit_logistic(
+        left * singular.unsqueeze(-2), y, num_classes=num_classes, l2=l2, max_iter=1000, history_size=10
+    )
     return torch.cat([weights[..., :-1] @ right, weights[..., -1:]], -1)
 
 

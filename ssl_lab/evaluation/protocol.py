@@ -165,8 +165,9 @@ def features_of(
     broken = int((~features.isfinite()).any(1).sum())
     if broken:
         raise ValueError(
-            f"Features of {broken} of {len(features)} {split} samples are not finite, so nothing can be judged by them: the "
-            "training has diverged. Lower optim.lr, set trainer.gradient_clip_val=1.0, or start from an earlier checkpoint."
+            f"Features of {broken} of {len(features)} {split} samples are not finite, so nothing can be judged by them. The "
+            "training has diverged, or the data hold such values. Lower optim.lr, set trainer.gradient_clip_val=1.0, or "
+            "start from an earlier checkpoint."
         )
     return features.to(device), labels.to(device)
 

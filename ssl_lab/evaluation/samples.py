@@ -190,8 +190,8 @@ def _statistics(
     scalars = {f"floor_{name}": value for name, value in floor.items()}
     scalars["kernel_within"] = kernel_within(x, draw_subsets(num_samples, len(x), seed=seed).y)
     if "y" in train and "y" in scored and num_classes is not None:
-        known = scored["y"] >= 0  # -1 marks an unlabelled sample
-        right = _classify(x[known], train, num_classes) == scored["y"][known]
+        labelled = some_rows((scored["y"] >= 0).nonzero()[:, 0], num_samples, seed)  # -1 marks an unlabelled sample
+        right = _classify(x[labelled], train, num_classes) == scored["y"][labelled]
         scalars["classifier_top1"] = float(right.double().mean())
     return {
         "mean": gaussian.mean,

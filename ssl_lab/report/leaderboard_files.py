@@ -125,7 +125,8 @@ def update_blocks(path: Path, make: Callable[[list[str]], Leaderboard]) -> tuple
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} was to be updated, but there is no such file.")
-    text = path.read_bytes().decode("utf-8")
+    written = path.read_bytes().decode("utf-8")
+    text = written.replace("\r\n", "\n")
     blocks = list(_BLOCK.finditer(text))
     num_begun = len(_BEGIN.findall(text))
     if not blocks or len(blocks) != num_begun:
@@ -151,7 +152,7 @@ def update_blocks(path: Path, make: Callable[[list[str]], Leaderboard]) -> tuple
     if len(kept) == len(blocks):
         raise ValueError(" ".join(kept))
     if new != text:
-        replace_file(path, new.encode())
+        replace_file(path, (new if text == written else new.replace("\n", "\r\n")).encode())
     return len(blocks) - len(kept), kept
 
 

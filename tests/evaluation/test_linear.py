@@ -60,6 +60,26 @@ def test_few_samples_are_fitted_as_scikit_learn_fits_each_draw():
         )
 
 
+def test_two_classes_have_a_vector_of_weights_each():
+    features = clusters(spread=0.6, num_classes=2)
+    weights = fit_logistic(features.train_x, features.train_y, num_classes=2, l2=1e-2)
+    expected = torch.from_numpy(reference(features.train_x, features.train_y, l2=0.5e-2).coef_)
+    torch.testing.assert_close((weights[1:, :-1] - weights[:1, :-1]).double(), expected, atol=2e-3, rtol=2e-3)
+
+
+def test_few_labels_of_many_classes_are_fitted_in_parts(monkeypatch):
+    features = clusters(spread=0.3)
+    whole = FewLabelProbe(labels_per_class=(2, 5), num_draws=5).score(features)
+    monkeypatch.setattr("ssl_lab.evaluation.linear._WEIGHTS_AT_ONCE", 100)
+    assert FewLabelProbe(labels_per_class=(2, 5), num_draws=5).score(features) == pytest.approx(whole, abs=0.005)
+
+
+def test_classes_without_samples_change_nothing():
+    features = clusters(spread=0.3)
+    more = replace(features, num_classes=features.num_classes + 20)
+    assert FewLabelProbe(num_draws=3).score(more) == FewLabelProbe(num_draws=3).score(features)
+
+
 def test_start_changes_the_way_and_not_the_end():
     features = clusters(spread=0.6)
     arguments = {"num_classes": 4, "l2": 1e-2}

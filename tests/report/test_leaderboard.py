@@ -227,6 +227,10 @@ def test_a_block_of_a_markdown_file_is_renewed_and_nothing_else(tmp_path, capsys
     )
     lines(capsys, tmp_path / "runs", "--update", page)
     assert page.read_text() == text
+    page.write_bytes(f"# Title\r\n{begin}\r\nold\r\n{end}\r\nAfter\r\n".encode())
+    lines(capsys, tmp_path / "runs", "--update", page)
+    content = page.read_bytes()
+    assert content.count(b"\n") == content.count(b"\r\n") > 8 and content.endswith(b"<!-- end -->\r\nAfter\r\n")
     for content, message in (
         ("no block", "it has no block"),
         (f"{begin}\nno end", "one of its blocks has no end"),

@@ -15,6 +15,8 @@ from ssl_lab.report.files import replace_file
 
 STATIC = Path(__file__).parent / "static"
 PLOTLY = "plotly.min.js"
+PARTS = ("data", "runs")  # folders of a site that hold what is known of its runs
+_RECEIVE = b"receive("
 
 
 def assets() -> dict[str, Path]:
@@ -52,18 +54,10 @@ def write_site(index: RunIndex, out: Path) -> Path:
 
     Raises:
         ImportError: If plotly is not installed.
-        ValueError: If the folder holds something else, or the runs themselves.
+        ValueError: If the folder holds something else or the runs themselves, or there is a site and no run.
     """
     found = assets()
-    if any(out.resolve() in (folder.resolve(), *folder.resolve().parents) for folder in index.folders):
-        raise ValueError(
-            f"The dashboard was to be written to {out}, but the runs lie in it, and what is no page is removed there. Give "
-            "a folder beside them."
-        )
-    if out.is_dir() and any(out.iterdir()) and not (out / "data" / "index.js").is_file():
-        raise ValueError(
-            f"The dashboard was to be written to {out}, but this folder holds other files. Give an empty or a new one."
-        )
+    _check_is_ours(out, index)
     written = {_write_data(out, "index", index.as_json())}  # first: by it a site is known again that was not finished
     for name, source in found.items():
         _copy(source, out / "assets" / name)
@@ -81,19 +75,43 @@ def write_site(index: RunIndex, out: Path) -> Path:
         objectives = {entry.facts.objective for entry in entries if entry.facts.objective}
         found_importances = {name: importances(entries, name) for name in sorted(objectives)}
         written.add(_write_data(out, f"importance/{scope}", found_importances))
-    for folder in (out / "data", out / "runs"):
-        _keep_only(folder, written)
+    for part in PARTS:
+        _keep_only(out / part, written)
     return replace_file(out / "index.html", page("static"))
 
 
+def _check_is_ours(out: Path, index: RunIndex) -> None:
+    """Refuse a folder whose files are not those of a site, as what is no page of it is removed."""
+    if any(out.resolve() in (folder.resolve(), *folder.resolve().parents) for folder in index.folders):
+        raise ValueError(
+            f"The dashboard was to be written to {out}, but the runs lie in it. Give a folder beside them."
+        )
+    linked = [name for name in PARTS if (out / name).is_symlink()]
+    if linked:
+        raise ValueError(
+            f"The dashboard was to be written to {out}, but {linked[0]} in it is a link. Give a new folder."
+        )
+    marker = out / "data" / "index.js"
+    is_site = marker.is_file() and marker.read_bytes().startswith(_RECEIVE + to_json("index"))
+    if out.is_dir() and any(out.iterdir()) and not is_site:
+        raise ValueError(
+            f"The dashboard was to be written to {out}, but this folder holds other files. Give an empty or a new one."
+        )
+    if is_site and not index.entries:
+        raise ValueError(
+            f"No runs are below {', '.join(map(str, index.folders))}: the site in {out} stays as it is. Give a folder that "
+            "holds runs, or remove the site."
+        )
+
+
 def _keep_only(folder: Path, kept: set[Path]) -> None:
-    """Remove all other files below a folder, and folders that are empty then."""
+    """Remove all other files below a folder, but those being written, and folders that are empty then."""
     for path in sorted(folder.rglob("*"), reverse=True):  # what a folder holds before itself
         if path.is_dir() and not path.is_symlink():
             if not any(path.iterdir()):
                 path.rmdir()
-        elif path not in kept:
-            path.unlink()
+        elif path not in kept and path.suffix != ".tmp":
+            path.unlink(missing_ok=True)
 
 
 def _copy(source: Path, target: Path) -> Path:
@@ -105,4 +123,4 @@ def _write_data(out: Path, name: str, value: Any) -> Path:
     """As a script: a page opened from a file may run scripts beside it, but not read files."""
     path = out / "data" / f"{name}.js"
     path.parent.mkdir(parents=True, exist_ok=True)
-    return replace_file(path, b"receive(" + to_json(name) + b"," + to_json(value) + b")")
+    return replace_file(path, _RECEIVE + to_json(name) + b"," + to_json(value) + b")")

@@ -215,12 +215,26 @@ def test_a_site_written_again_forgets_runs_that_are_gone(tmp_path):
     assert not list(out.rglob(f"*{gone}*"))
 
 
-def test_a_site_is_not_written_around_the_runs(tmp_path):
-    make_run(tmp_path / "runs" / "a")
-    for out in (tmp_path, tmp_path / "runs"):
+def test_a_site_takes_nothing_away_that_it_has_not_written(tmp_path):
+    runs = make_run(tmp_path / "runs" / "a").parent
+    for out in (tmp_path, runs):
         with pytest.raises(ValueError, match="the runs lie in it"):
-            site.write_site(RunIndex([tmp_path / "runs"]), out)
-    assert (tmp_path / "runs" / "a" / "summary.json").is_file()
+            site.write_site(RunIndex([runs]), out)
+    web = tmp_path / "web"
+    (web / "data").mkdir(parents=True)
+    (web / "data" / "index.js").write_text("export const x = 1")
+    with pytest.raises(ValueError, match="holds other files"):
+        site.write_site(RunIndex([runs]), web)
+    out = tmp_path / "site"
+    site.write_site(RunIndex([runs]), out)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ValueError, match="stays as it is"):
+        site.write_site(RunIndex([tmp_path / "none"]), out)
+    assert list((out / "data" / "run").iterdir())
+    (out / "runs").symlink_to(runs)
+    with pytest.raises(ValueError, match="is a link"):
+        site.write_site(RunIndex([runs]), out)
+    assert (runs / "a" / "summary.json").is_file()
 
 
 def test_errors_are_told(tmp_path, capsys, monkeypatch):
