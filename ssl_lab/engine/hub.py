@@ -39,34 +39,35 @@ def check_hub(repo: str) -> None:
         raise ValueError(
             f"{asked} the hub refuses the token (status {status}). Give HF_TOKEN one that is valid."
         ) from error
-    except OSError as error:
-        raise _unreachable(asked, error) from error
     except Exception as error:
-        if not type(error).__module__.startswith(
-            "httpx"
-        ):  # the client's, whose package depends on huggingface_hub's version
+        if not _is_of_the_network(error):
             raise
-        raise _unreachable(asked, error) from error
+        raise ConnectionError(
+            f"{asked} the hub cannot be reached ({error}). Try again, or leave push_to_hub= out."
+        ) from error
 
 
 def push(folder: Path, repo: str, *, private: bool, message: str) -> str:
     """Upload a folder's files in one commit to a repository, which is made if it is missing; its address.
 
     Raises:
-        ValueError: If the hub refuses; the folder stays.
+        ValueError: If the hub refuses or is gone; the folder stays.
     """
     api = HfApi()
     try:
         api.create_repo(repo, private=private, exist_ok=True)
         api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message)
-    except HfHubHTTPError as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:
+        if not (isinstance(error, HfHubHTTPError) or _is_of_the_network(error)):
+            raise
+        reason = str(error).strip().split("\n")[0]
         raise ValueError(
-            f"{folder} was written, but the hub took no upload to {repo} ({reason}). See that the token may write there, "
-            f"then hf upload {repo} {folder}"
+            f"{folder} was written, but the hub took no upload to {repo} ({reason}). See that it can be reached and that the "
+            f"token may write there, then hf upload {repo} {folder}"
         ) from error
     return f"{api.endpoint}/{repo}"
 
 
-def _unreachable(asked: str, error: Exception) -> ConnectionError:
-    return ConnectionError(f"{asked} the hub cannot be reached ({error}). Try again, or leave push_to_hub= out.")
+def _is_of_the_network(error: Exception) -> bool:
+    """Of the client too, whose package depends on huggingface_hub's version."""
+    return isinstance(error, OSError) or type(error).__module__.startswith("httpx")

@@ -176,8 +176,9 @@ def test_the_folder_is_uploaded_with_the_users_token(mae, tmp_path):
             done = python(*words, **home, **settings)
             assert done.returncode == 1 and message in done.stderr.splitlines()[-1], done.stderr
         assert list(hub.repositories) == ["me/digits"]
-    done = python(*check, **home)
-    assert done.returncode == 1 and "the hub cannot be reached" in done.stderr.splitlines()[-1]
+    for words, message in ((check, "the hub cannot be reached"), (["-c", push], "took no upload to other/x (")):
+        done = python(*words, **home)
+        assert done.returncode == 1 and message in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
