@@ -33,6 +33,11 @@ _UNREADABLE = (
 )  # fmt: skip
 
 
+def title_of(path: str | Mapping[str, str]) -> str:
+    """The last part of a path; for a file for each split, the folder of the first."""
+    return Path(path).name if isinstance(path, str) else Path(next(iter(path.values()))).absolute().parent.name
+
+
 def load_splits(
     path: str | Mapping[str, str],
     *,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import datasets
 
-from ssl_lab.data.hub import check_column, encode_labels, load_splits
+from ssl_lab.data.hub import check_column, encode_labels, load_splits, title_of
 from ssl_lab.data.text import TextModule, TextSource
 
 _SAMPLE_BY = ("line", "paragraph", "document")
@@ -98,9 +97,7 @@ class HubText(TextModule):
     @property
     def title(self) -> str:
         """The last part of the path; for a file for each split, the folder of the first."""
-        if isinstance(self.path, str):
-            return Path(self.path).name
-        return Path(self.path["train"]).absolute().parent.name
+        return title_of(self.path)
 
     def _source(self) -> TextSource:
         splits = load_splits(self.path, name=self.config_name, options=self.options, sample_by=self.sample_by)

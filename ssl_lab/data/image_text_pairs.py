@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from ssl_lab.data.decode import Encoded
-from ssl_lab.data.hub import check_column, identity, load_splits
+from ssl_lab.data.hub import check_column, identity, load_splits, title_of
 from ssl_lab.data.hub_images import hub_image_source
 from ssl_lab.data.images import ImageModule, ImageSource
 from ssl_lab.data.loader import BatchLoader, Columns
@@ -126,8 +126,8 @@ class ImageTextPairs(ImageModule):
 
     @property
     def title(self) -> str:
-        """The last part of the path."""
-        return _first_path(self.path).name
+        """The last part of the path; for a file for each split, the folder of the first."""
+        return title_of(self.path)
 
     @cached_property
     def _tables(self) -> dict[str, datasets.Dataset]:

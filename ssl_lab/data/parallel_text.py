@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from ssl_lab.data.hub import check_column, load_splits
+from ssl_lab.data.hub import check_column, load_splits, title_of
 from ssl_lab.data.splits import UNLABELLED, Part, split_named
 from ssl_lab.data.text import TextModule, TextSource, token_ids
 from ssl_lab.data.tokenizer import load_tokenizer, train_tokenizer
@@ -109,8 +109,7 @@ class ParallelText(TextModule):
     @property
     def title(self) -> str:
         """The last part of the path, or the folder of named files, and both languages."""
-        path = Path(self.path) if isinstance(self.path, str) else Path(self.path["train"]).absolute().parent
-        return f"{path.name} {self.source}-{self.target}"
+        return f"{title_of(self.path)} {self.source}-{self.target}"
 
     @cached_property
     def target_tokenizer(self) -> PreTrainedTokenizerFast:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ssl_lab.data.hub import files_by_split
+from ssl_lab.data.hub import files_by_split, title_of
 from ssl_lab.data.splits import UNLABELLED, Part
 from ssl_lab.data.text import CHUNK, TextModule, TextSource
 
@@ -121,9 +121,7 @@ class QuestionAnswering(TextModule):
     @property
     def title(self) -> str:
         """The last part of the path; for a file for each split, the folder of the first."""
-        if isinstance(self.path, str):
-            return Path(self.path).name
-        return Path(self.path["train"]).absolute().parent.name
+        return title_of(self.path)
 
     def questions(self, split: str) -> list[Question]:
         """Questions of a split in their order."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ssl_lab.data.base import PRETRAIN
-from ssl_lab.data.hub import check_column, load_splits
+from ssl_lab.data.hub import check_column, load_splits, title_of
 from ssl_lab.data.splits import UNLABELLED, Part
 from ssl_lab.data.text import TextModule, TextSource, token_ids
 
@@ -107,9 +106,8 @@ class TextPairs(TextModule):
 
     @property
     def title(self) -> str:
-        """The last part of the path."""
-        path = self.path if isinstance(self.path, str) else next(iter(self.path.values()))
-        return Path(path).name
+        """The last part of the path; for a file for each split, the folder of the first."""
+        return title_of(self.path)
 
     @cached_property
     def _splits(self) -> dict[str, datasets.Dataset]:

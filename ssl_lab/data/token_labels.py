@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from ssl_lab.data.hub import check_column, files_by_split, load_splits, suffix
+from ssl_lab.data.hub import check_column, files_by_split, load_splits, suffix, title_of
 from ssl_lab.data.splits import UNLABELLED, Part
 from ssl_lab.data.text import TextModule, TextSource
 from ssl_lab.data.token_rows import frame_of
@@ -103,9 +103,7 @@ class TokenLabels(TextModule):
     @property
     def title(self) -> str:
         """The last part of the path; for a file for each split, the folder of the first."""
-        if isinstance(self.path, str):
-            return Path(self.path).name
-        return Path(self.path["train"]).absolute().parent.name
+        return title_of(self.path)
 
     def sentences(self, split: str) -> list[Sentence]:
         """Words and tags of a split, whole sentences in their order."""

@@ -7,6 +7,7 @@ import torch
 import yaml
 
 from ssl_lab.cli.paths import config_dir
+from ssl_lab.data.hub import title_of
 from ssl_lab.data.text_pairs import TextPairs
 from ssl_lab.data.tokenizer import train_tokenizer
 from ssl_lab.methods.finetune.similarity import join_texts
@@ -132,3 +133,8 @@ def test_a_causal_tokenizer_puts_a_separator_between_two_texts(tmp_path):
         data.tokenizer.save_pretrained(tmp_path / "again")
         again = TextPairs(str(tmp_path / "pairs.csv"), tokenizer=str(tmp_path / "again"), max_length=16).tokenizer
         assert again(*texts[0])["input_ids"] == row, "once, in a run that is judged again too"
+
+
+def test_data_are_called_by_their_path():
+    assert title_of("sets/STS-B") == "STS-B" and title_of("sets/pairs.csv") == "pairs.csv"
+    assert title_of({"train": "sets/STS-B/sts-train.csv", "test": "sets/STS-B/sts-test.csv"}) == "STS-B"
