@@ -257,12 +257,8 @@ class ImageTextPairs(ImageModule):
 
 
 def _folder_of(path: str | Mapping[str, str]) -> Path:
-    local = _first_path(path).expanduser()
+    local = Path(path if isinstance(path, str) else next(iter(path.values()))).expanduser()
     return local if local.is_dir() else local.parent
-
-
-def _first_path(path: str | Mapping[str, str]) -> Path:
-    return Path(path if isinstance(path, str) else next(iter(path.values())))
 
 
 def _split_by(rows: datasets.Dataset, column: str) -> dict[str, datasets.Dataset]:

@@ -162,7 +162,7 @@ def features_of(
         return features, batch["label"] if "label" in batch else torch.full((len(features),), -1)
 
     features, labels = outputs_of(with_labels, datamodule, split, device=device, max_samples=max_samples)
-    broken = int((~features.isfinite()).any(1).sum())
+    broken = len(features) - int(features.isfinite().all(1).sum())
     if broken:
         raise ValueError(
             f"Features of {broken} of {len(features)} {split} samples are not finite, so nothing can be judged by them. The "
