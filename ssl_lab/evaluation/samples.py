@@ -28,6 +28,7 @@ from ssl_lab.evaluation.real_images import cached, content_digest, module_digest
 from ssl_lab.types import Batch, Encoder
 
 BATCH = 500
+_VERSION = 2  # of what is remembered of real images
 CLASSIFIER_NEIGHBORS = 5
 
 
@@ -137,7 +138,8 @@ class SampleQuality(Protocol):
         )
         number, seed, num_classes = self.num_samples, self.seed, datamodule.spec.num_classes
         statistics = remember(
-            [*digests, number, seed, num_classes], partial(_statistics, train, scored, number, seed, num_classes)
+            [*digests, number, seed, num_classes, _VERSION],
+            partial(_statistics, train, scored, number, seed, num_classes),
         )
         return _Real(train, scored, statistics, number, seed)
 

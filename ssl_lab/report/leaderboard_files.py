@@ -16,7 +16,8 @@ from ssl_lab.report.vocabulary import describe, duration
 
 NAMES = ("leaderboard.md", "leaderboard.csv", "leaderboard.html")
 _BLOCK = re.compile(
-    r"(?P<begin><!-- leaderboard:(?P<options>[^\n]*?)-->\n)(?P<body>.*?)(?P<end><!-- end -->)", re.DOTALL
+    r"(?P<begin><!-- leaderboard:(?P<options>[^\n]*?)-->(?P<line_end>\r?\n))(?P<body>.*?)(?P<end><!-- end -->)",
+    re.DOTALL,
 )
 _BEGIN = re.compile(r"<!-- leaderboard:")
 
@@ -125,8 +126,7 @@ def update_blocks(path: Path, make: Callable[[list[str]], Leaderboard]) -> tuple
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} was to be updated, but there is no such file.")
-    written = path.read_bytes().decode("utf-8")
-    text = written.replace("\r\n", "\n")
+    text = path.read_bytes().decode("utf-8")
     blocks = list(_BLOCK.finditer(text))
     num_begun = len(_BEGIN.findall(text))
     if not blocks or len(blocks) != num_begun:
@@ -144,15 +144,14 @@ def update_blocks(path: Path, make: Callable[[list[str]], Leaderboard]) -> tuple
             kept.append(f"{path}:{text.count(chr(10), 0, block.start()) + 1} stays as it is: {error}")
             return block[0]
         several = len({board.title for board in found.boards}) > 1 or len(found.boards) > 1
-        return (
-            f"{block['begin']}\n{as_markdown(found, headings=several)}\n{block['end']}"  # some readers want the lines
-        )
+        body = f"\n{as_markdown(found, headings=several)}\n"  # some readers want the lines
+        return f"{block['begin']}{body.replace(chr(10), block['line_end'])}{block['end']}"
 
     new = _BLOCK.sub(fill, text)
     if len(kept) == len(blocks):
         raise ValueError(" ".join(kept))
     if new != text:
-        replace_file(path, (new if text == written else new.replace("\n", "\r\n")).encode())
+        replace_file(path, new.encode())
     return len(blocks) - len(kept), kept
 
 

@@ -231,6 +231,10 @@ def test_a_block_of_a_markdown_file_is_renewed_and_nothing_else(tmp_path, capsys
     lines(capsys, tmp_path / "runs", "--update", page)
     content = page.read_bytes()
     assert content.count(b"\n") == content.count(b"\r\n") > 8 and content.endswith(b"<!-- end -->\r\nAfter\r\n")
+    page.write_bytes(f"# Title\n{begin}\nold\n{end}\r\nAfter\r\n".encode())
+    lines(capsys, tmp_path / "runs", "--update", page)
+    content = page.read_bytes()
+    assert content.startswith(f"# Title\n{begin}\n\n|".encode()) and content.count(b"\r\n") == 2
     for content, message in (
         ("no block", "it has no block"),
         (f"{begin}\nno end", "one of its blocks has no end"),

@@ -58,7 +58,7 @@ def write_site(index: RunIndex, out: Path) -> Path:
     """
     found = assets()
     _check_is_ours(out, index)
-    written = {_write_data(out, "index", index.as_json())}  # first: by it a site is known again that was not finished
+    _write_data(out, "index", index.as_json())  # first: by it a site is known again that was not finished
     for name, source in found.items():
         _copy(source, out / "assets" / name)
     for entry in index.entries:
@@ -67,21 +67,19 @@ def write_site(index: RunIndex, out: Path) -> Path:
         for shown in details["pictures"]:
             for file in shown["files"].values():
                 if source_file := picture_file(entry.facts.path, shown["name"], file):
-                    written.add(_copy(source_file, folder / "pictures" / shown["name"] / file))
+                    _copy(source_file, folder / "pictures" / shown["name"] / file)
         if report := report_file(entry.facts.path):
-            written.add(_copy(report, folder / "report.html"))
-        written.add(_write_data(out, f"run/{entry.id}", details))
+            _copy(report, folder / "report.html")
+        _write_data(out, f"run/{entry.id}", details)
     for scope, entries in index.scopes().items():
         objectives = {entry.facts.objective for entry in entries if entry.facts.objective}
-        found_importances = {name: importances(entries, name) for name in sorted(objectives)}
-        written.add(_write_data(out, f"importance/{scope}", found_importances))
-    for part in PARTS:
-        _keep_only(out / part, written)
+        _write_data(out, f"importance/{scope}", {name: importances(entries, name) for name in sorted(objectives)})
+    _forget(out, kept={entry.id for entry in index.entries}, scopes=set(index.scopes()))
     return replace_file(out / "index.html", page("static"))
 
 
 def _check_is_ours(out: Path, index: RunIndex) -> None:
-    """Refuse a folder whose files are not those of a site, as what is no page of it is removed."""
+    """Refuse a folder whose files are not those of a site, whose pages of other runs are removed."""
     if any(out.resolve() in (folder.resolve(), *folder.resolve().parents) for folder in index.folders):
         raise ValueError(
             f"The dashboard was to be written to {out}, but the runs lie in it. Give a folder beside them."
@@ -91,8 +89,7 @@ def _check_is_ours(out: Path, index: RunIndex) -> None:
         raise ValueError(
             f"The dashboard was to be written to {out}, but {linked[0]} in it is a link. Give a new folder."
         )
-    marker = out / "data" / "index.js"
-    is_site = marker.is_file() and marker.read_bytes().startswith(_RECEIVE + to_json("index"))
+    is_site = _is_data(out / "data" / "index.js", "index")
     if out.is_dir() and any(out.iterdir()) and not is_site:
         raise ValueError(
             f"The dashboard was to be written to {out}, but this folder holds other files. Give an empty or a new one."
@@ -104,23 +101,27 @@ def _check_is_ours(out: Path, index: RunIndex) -> None:
         )
 
 
-def _keep_only(folder: Path, kept: set[Path]) -> None:
-    """Remove all other files below a folder, but those being written, and folders that are empty then."""
-    for path in sorted(folder.rglob("*"), reverse=True):  # what a folder holds before itself
-        if path.is_dir() and not path.is_symlink():
-            if not any(path.iterdir()):
-                path.rmdir()
-        elif path not in kept and path.suffix != ".tmp":
-            path.unlink(missing_ok=True)
+def _forget(out: Path, *, kept: set[str], scopes: set[str]) -> None:
+    """Remove what an earlier site has written of other runs and sweeps, and nothing else."""
+    for part, known in (("run", kept), ("importance", scopes)):
+        for path in (out / "data" / part).glob("*.js"):
+            if path.stem not in known and _is_data(path, f"{part}/{path.stem}"):
+                if part == "run":
+                    shutil.rmtree(out / "runs" / path.stem, ignore_errors=True)
+                path.unlink(missing_ok=True)
 
 
-def _copy(source: Path, target: Path) -> Path:
+def _is_data(path: Path, name: str) -> bool:
+    return path.is_file() and path.read_bytes().startswith(_RECEIVE + to_json(name))
+
+
+def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    return Path(shutil.copyfile(source, target))
+    shutil.copyfile(source, target)
 
 
-def _write_data(out: Path, name: str, value: Any) -> Path:
+def _write_data(out: Path, name: str, value: Any) -> None:
     """As a script: a page opened from a file may run scripts beside it, but not read files."""
     path = out / "data" / f"{name}.js"
     path.parent.mkdir(parents=True, exist_ok=True)
-    return replace_file(path, _RECEIVE + to_json(name) + b"," + to_json(value) + b")")
+    replace_file(path, _RECEIVE + to_json(name) + b"," + to_json(value) + b")")

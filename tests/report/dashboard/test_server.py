@@ -231,6 +231,11 @@ def test_a_site_takes_nothing_away_that_it_has_not_written(tmp_path):
     with pytest.raises(ValueError, match="stays as it is"):
         site.write_site(RunIndex([tmp_path / "none"]), out)
     assert list((out / "data" / "run").iterdir())
+    mine = make_run(out / "runs" / "mine")
+    (out / "data" / "mine.csv").write_text("mine")
+    site.write_site(RunIndex([runs]), out)
+    assert (mine / "summary.json").is_file() and (out / "data" / "mine.csv").is_file()
+    shutil.move(out / "runs", tmp_path / "moved")
     (out / "runs").symlink_to(runs)
     with pytest.raises(ValueError, match="is a link"):
         site.write_site(RunIndex([runs]), out)
