@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 Groups: TypeAlias = list[dict[str, Any]]
 Decay: TypeAlias = Literal["cosine", "linear"]
+TrustNorm: TypeAlias = Literal["sum", "joint"]
 DECAYS: dict[str, Callable[[float], float]] = {
     "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
     "linear": lambda progress: 1 - progress,
@@ -44,8 +45,12 @@ class Optim(ABC):
 
     def __post_init__(self) -> None:
         """Refuse values that no schedule has."""
-        if self.lr <= 0:
-            raise ValueError(f"The learning rate must be positive, found {self.lr}. Set optim.lr above 0.")
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"The learning rate must be positive and finite, found {self.lr}. Set optim.lr above 0.")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(
+                f"Weight decay must be finite and at least 0, found {self.weight_decay}. Set optim.weight_decay=0 for none."
+            )
         if not 0 <= self.warmup_fraction < 1 or not 0 <= self.final_lr_fraction <= 1:
             raise ValueError(
                 f"Schedule shares lie in [0, 1), found warmup_fraction={self.warmup_fraction} and "
@@ -102,6 +107,12 @@ class AdamW(Optim):
     warmup_fraction: float = 0.05
     betas: tuple[float, float] = (0.9, 0.999)
 
+    def __post_init__(self) -> None:
+        """Refuse betas outside of [0, 1), besides what no schedule has."""
+        super().__post_init__()
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"AdamW needs two betas in [0, 1), found {self.betas}. Set optim.betas=[0.9,0.999].")
+
     def make_optimizer(self, groups: Groups) -> Optimizer:
         """Fused AdamW."""
         return torch.optim.AdamW(groups, lr=self.lr, betas=(self.betas[0], self.betas[1]), fused=True)
@@ -116,6 +127,11 @@ class SGD(Optim):
     warmup_fraction: float = 0.01
     momentum: float = 0.9
 
+    def __post_init__(self) -> None:
+        """Refuse a momentum outside of [0, 1), besides what no schedule has."""
+        super().__post_init__()
+        _check_momentum(self.momentum)
+
     def make_optimizer(self, groups: Groups) -> Optimizer:
         """Fused SGD. Its momenta begin at 0, as they do anyway: it cannot step while some parameters have none."""
         optimizer = torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, fused=True)
@@ -128,7 +144,16 @@ class SGD(Optim):
 
 @dataclass(frozen=True, kw_only=True)
 class LARS(Optim):
-    """Layer-wise adaptive rate scaling (You et al., 2017, arXiv:1708.03888)."""
+    """Layer-wise adaptive rate scaling (You et al., 2017, arXiv:1708.03888); see :class:`LARSOptimizer`.
+
+    Tensors with fewer than two dimensions are updated by plain SGD with momentum, whatever the weight decay.
+
+    Attributes:
+        momentum: Momentum factor.
+        eta: Trust coefficient.
+        clip: Whether the trust ratio never enlarges a step.
+        trust_norm: What the gradient counts as in the ratio: ``sum`` as in the paper, ``joint`` as in MoCo v3's code.
+    """
 
     lr: float = 0.4
     weight_decay: float = 1e-4
@@ -136,29 +161,60 @@ class LARS(Optim):
     momentum: float = 0.9
     eta: float = 0.02
     clip: bool = True
+    trust_norm: TrustNorm = "sum"
+
+    def __post_init__(self) -> None:
+        """Refuse values that LARS does not have, besides what no schedule has."""
+        super().__post_init__()
+        _check_momentum(self.momentum)
+        if not 0 < self.eta < math.inf:
+            raise ValueError(f"LARS needs a finite trust coefficient above 0, found {self.eta}. Set optim.eta=0.02.")
+        if self.trust_norm not in get_args(TrustNorm):
+            raise ValueError(f"LARS knows no norm {self.trust_norm!r}. Set optim.trust_norm to sum or joint.")
 
     def make_optimizer(self, groups: Groups) -> Optimizer:
-        """SGD whose step is scaled per tensor."""
-        return LARSOptimizer(groups, lr=self.lr, momentum=self.momentum, eta=self.eta, clip=self.clip)
+        """SGD whose step is scaled per tensor, but for tensors with fewer than two dimensions."""
+        flagged = [{**group, "adapt": all(p.ndim >= 2 for p in group["params"])} for group in groups]
+        return LARSOptimizer(
+            flagged, lr=self.lr, momentum=self.momentum, eta=self.eta, clip=self.clip, trust_norm=self.trust_norm
+        )
 
 
 class LARSOptimizer(Optimizer):
     r"""SGD with momentum in which each weight tensor's step is scaled by its trust ratio.
 
-    .. math:: g' = r\,(g + \lambda w), \qquad r = \eta \frac{\lVert w \rVert}{\lVert g \rVert + \lambda \lVert w \rVert}
+    .. math:: g' = r\,(g + \lambda w), \qquad
+        r_\mathrm{sum} = \eta \frac{\lVert w \rVert}{\lVert g \rVert + \lambda \lVert w \rVert}, \qquad
+        r_\mathrm{joint} = \eta \frac{\lVert w \rVert}{\lVert g + \lambda w \rVert}
 
-    Groups without weight decay (biases, normalisation) are updated by plain SGD with momentum, as in SimCLR.
+    The velocity is :math:`v \leftarrow m v + g'` and the step :math:`-\mathrm{lr} \cdot v`. The sum is the paper's and
+    solo-learn's; the joint norm is that of the code of MoCo v3 and SimCLR. Both agree without weight decay. SimCLR's code
+    puts the rate inside the velocity, which differs while the rate changes. The ratio is 1 where it has no
+    value: for weights that are all zero, and for gradients that are (of the joint norm, with decay).
+
+    Groups whose ``adapt`` is False (biases, normalisation) are updated by plain SGD with momentum, as in all of these.
 
     Args:
-        params: Parameter groups, each with ``weight_decay``.
+        params: Parameter groups, each with ``weight_decay`` and, unless it is adapted, ``adapt=False``.
         lr: Learning rate.
         momentum: Momentum factor.
         eta: Trust coefficient.
         clip: Never let the trust ratio enlarge the step: ``r = min(r / lr, 1)``, as in the CIFAR recipes.
+        trust_norm: Which ratio, ``sum`` or ``joint``.
     """
 
-    def __init__(self, params: Groups, *, lr: float, momentum: float, eta: float, clip: bool) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "eta": eta, "clip": clip, "weight_decay": 0.0})
+    def __init__(
+        self, params: Groups, *, lr: float, momentum: float, eta: float, clip: bool, trust_norm: TrustNorm = "sum"
+    ) -> None:
+        settings = {"lr": lr, "momentum": momentum, "eta": eta, "clip": clip, "trust_norm": trust_norm}
+        super().__init__(params, {**settings, "weight_decay": 0.0, "adapt": True})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Also of checkpoints that hold no ``adapt`` and no ``trust_norm``."""
+        super().__setstate__(state)
+        for group in self.param_groups:
+            group.setdefault("adapt", all(p.ndim >= 2 for p in group["params"]))
+            group.setdefault("trust_norm", "sum")
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
@@ -177,18 +233,26 @@ class LARSOptimizer(Optimizer):
         """All tensors of a group in few kernels; norms and ratios stay on the device."""
         decay, lr = group["weight_decay"], group["lr"]
         grads = [p.grad for p in params if p.grad is not None]
-        if decay > 0:
-            w_norm, g_norm = (torch.stack(torch._foreach_norm(tensors)) for tensors in (params, grads))
-            ratio = group["eta"] * w_norm / (g_norm + decay * w_norm + 1e-12)
+        decayed = list(torch._foreach_add(grads, params, alpha=decay))
+        if group["adapt"]:
+            joint = group["trust_norm"] == "joint"
+            w_norm, norm = (torch.stack(torch._foreach_norm(each)) for each in (params, decayed if joint else grads))
+            if not joint:
+                norm = torch.where(norm > 0, norm + decay * w_norm, 0.0)
+            ratio = group["eta"] * w_norm / norm
             if group["clip"]:
                 ratio = (ratio / lr).clamp(max=1.0) if lr > 0 else torch.ones_like(ratio)
-            ratio = torch.where((w_norm > 0) & (g_norm > 0), ratio, 1.0)
-            grads = list(torch._foreach_add(grads, params, alpha=decay))
-            torch._foreach_mul_(grads, list(ratio.unbind()))
+            ratio = torch.where((w_norm > 0) & (norm > 0), ratio, 1.0)
+            torch._foreach_mul_(decayed, list(ratio.unbind()))
         velocities = [self.state[p].setdefault("momentum_buffer", torch.zeros_like(p)) for p in params]
         torch._foreach_mul_(velocities, group["momentum"])
-        torch._foreach_add_(velocities, grads)
+        torch._foreach_add_(velocities, decayed)
         torch._foreach_add_(params, velocities, alpha=-lr)
+
+
+def _check_momentum(momentum: float) -> None:
+    if not 0 <= momentum < 1:
+        raise ValueError(f"Momentum lies in [0, 1), found {momentum}. Set optim.momentum=0.9.")
 
 
 def decay_groups(module: nn.Module, *, weight_decay: float) -> Groups:

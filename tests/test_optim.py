@@ -61,21 +61,51 @@ def test_a_part_may_keep_its_rate():
     assert updated == {id(p) for p in nn.ModuleList([trunk, predictor]).parameters()}
 
 
-def test_lars_equals_its_equation_over_two_steps():
-    lr, momentum, eta, decay = 0.1, 0.9, 0.02, 0.01
-    weight, bias = nn.Parameter(torch.tensor([[3.0, 4.0]])), nn.Parameter(torch.tensor([1.0]))
-    groups = [{"params": [weight], "weight_decay": decay}, {"params": [bias], "weight_decay": 0.0}]
-    optimizer = LARSOptimizer(groups, lr=lr, momentum=momentum, eta=eta, clip=False)
-    w, b, v_w, v_b = weight.detach().clone(), bias.detach().clone(), 0.0, 0.0
-    for g_w, g_b in ((torch.tensor([[1.0, 0.0]]), 2.0), (torch.tensor([[0.0, -2.0]]), -1.0)):
-        weight.grad, bias.grad = g_w, torch.tensor([g_b])
+def published_lars(module, grads, *, lr, momentum, eta, decay, trust_norm, clip):
+    """LARS tensor by tensor, as moco-v3 (joint) and solo-learn (sum) write it: weights after each list of gradients."""
+    weights = [p.detach().clone().double() for p in module.parameters()]
+    velocities = [torch.zeros_like(w) for w in weights]
+    for step in grads:
+        for w, v, g in zip(weights, velocities, [g.double() for g in step], strict=True):
+            update = g
+            if w.ndim > 1:  # neither a bias nor a parameter of normalisation
+                update = g + decay * w
+                norm = update.norm() if trust_norm == "joint" else g.norm() + decay * w.norm()
+                ratio = float(eta * w.norm() / norm) if w.norm() > 0 and norm > 0 else 1.0
+                update = (min(ratio / lr, 1.0) if clip else ratio) * update
+            v.mul_(momentum).add_(update)
+            w.sub_(lr * v)
+    return weights
+
+
+@pytest.mark.parametrize("decay", [0.0, 1e-2])
+@pytest.mark.parametrize("trust_norm", ["sum", "joint"])
+@pytest.mark.parametrize("clip", [False, True])
+def test_lars_equals_the_published_algorithm_with_and_without_decay(decay, trust_norm, clip):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3), nn.Linear(3, 2))
+    nn.init.zeros_(module[4].weight)
+    grads = [[torch.randn_like(p) * 10.0 ** (1 - k) for p in module.parameters()] for k in range(4)]
+    settings = {"lr": 0.3, "momentum": 0.9, "eta": 0.02, "trust_norm": trust_norm, "clip": clip}
+    expected = published_lars(module, grads, decay=decay, **settings)
+    recipe = LARS(weight_decay=decay, warmup_fraction=0.0, final_lr_fraction=1.0, **settings)
+    optimizer, _ = recipe.build(module, total_steps=4)
+    for step in grads:
+        for p, g in zip(module.parameters(), step, strict=True):
+            p.grad = g
         optimizer.step()
-        ratio = eta * w.norm() / (g_w.norm() + decay * w.norm())
-        v_w = momentum * v_w + ratio * (g_w + decay * w)
-        v_b = momentum * v_b + g_b
-        w, b = w - lr * v_w, b - lr * v_b
-    torch.testing.assert_close(weight.detach(), w)
-    torch.testing.assert_close(bias.detach(), b)
+    for p, w in zip(module.parameters(), expected, strict=True):
+        torch.testing.assert_close(p.detach().double(), w, rtol=1e-5, atol=1e-6)
+
+
+def test_lars_continues_from_a_checkpoint_without_the_flag():
+    module = nn.Linear(3, 2)
+    optimizer, _ = LARS(weight_decay=0.0).build(module, total_steps=4)
+    state = optimizer.state_dict()
+    for group in state["param_groups"]:
+        del group["adapt"], group["trust_norm"]
+    optimizer.load_state_dict(state)
+    assert [group["adapt"] for group in optimizer.param_groups] == [True, False]
 
 
 def test_clipped_lars_never_enlarges_a_step():
@@ -107,6 +137,16 @@ def test_every_optimizer_lowers_a_loss(recipe):
 def test_refuses_senseless_values():
     with pytest.raises(ValueError, match="positive"):
         AdamW(lr=0.0)
+    with pytest.raises(ValueError, match="positive"):
+        LARS(lr=math.nan)
+    with pytest.raises(ValueError, match="at least 0, found -0.1"):
+        SGD(weight_decay=-0.1)
+    with pytest.raises(ValueError, match="Momentum lies in"):
+        LARS(momentum=1.0)
+    with pytest.raises(ValueError, match="two betas"):
+        AdamW(betas=(0.9, 1.5))
+    with pytest.raises(ValueError, match="no norm 'l1'"):
+        LARS(trust_norm="l1")
     with pytest.raises(ValueError, match="warmup_fraction"):
         AdamW(warmup_fraction=1.5)
     with pytest.raises(ValueError, match="no decay 'square'"):

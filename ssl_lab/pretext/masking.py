@@ -343,9 +343,10 @@ def fixed_draws(index: Tensor, length: int, *, seed: int, num_draws: int) -> Ten
         seed: Another seed gives other numbers.
         num_draws: Numbers for each position.
     """
-    positions = torch.arange(length, device=index.device)
-    counter = (seed * 1_000_003 + index.unsqueeze(1)) * 65_537 + positions
-    return torch.stack([_hash_to_uniform(num_draws * counter + k) for k in range(num_draws)])
+    positions, rows = torch.arange(length, device=index.device), index.unsqueeze(1)
+    counter = (seed * 1_000_003 + rows % 1_000_003) * 65_537 + positions % 65_537
+    block = _mix((rows // 1_000_003 << 24) + positions // 65_537)  # 0 in the first, so that counters stay small there
+    return torch.stack([_hash_to_uniform((num_draws * counter + k) ^ block) for k in range(num_draws)])
 
 
 @cache
@@ -369,9 +370,13 @@ def _ordinary_ids(spec: DataSpec, device: torch.device) -> Tensor:
 
 
 def _hash_to_uniform(counter: Tensor) -> Tensor:
-    """Uniform numbers in [0, 1) from int64 counters, by the multiply-and-shift mixing of MurmurHash3."""
+    """Uniform numbers in [0, 1) from int64 counters."""
+    return ((_mix(counter) >> 31) & 0xFFFFFF).float() / 2**24  # 24 bits are exact in fp32
+
+
+def _mix(counter: Tensor) -> Tensor:
+    """The multiply-and-shift mixing of MurmurHash3: a permutation of int64 that keeps 0."""
     x = counter
     for multiplier in (-49064778989728563, -4265267296055464877):  # its two odd 64-bit constants, as signed numbers
         x = (x ^ ((x >> 33) & 0x7FFFFFFF)) * multiplier
-    x = x ^ ((x >> 33) & 0x7FFFFFFF)
-    return ((x >> 31) & 0xFFFFFF).float() / 2**24  # 24 bits are exact in fp32
+    return x ^ ((x >> 33) & 0x7FFFFFFF)

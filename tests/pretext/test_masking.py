@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ssl_lab.pretext.masking import TokenMasking, eligible_tokens, fixed_masks
+from ssl_lab.pretext.masking import TokenMasking, eligible_tokens, fixed_draws, fixed_masks
 from ssl_lab.types import DataSpec
 
 SPEC = DataSpec(
@@ -141,3 +141,25 @@ def test_fixed_masks_have_the_shares_and_no_pattern():
 def test_refuses_shares_without_sense(settings):
     with pytest.raises(ValueError, match="Masking needs"):
         TokenMasking(**settings)
+
+
+def test_fixed_draws_never_repeat_whatever_the_length_index_and_seed():
+    length = 3 * 65_537
+    draws = fixed_draws(torch.tensor([0, 1, 2, 1_000_003]), length, seed=0, num_draws=1)[0]
+    other = fixed_draws(torch.tensor([0]), length, seed=1, num_draws=1)[0]
+    parts = [part[:65_000] for row in [*draws, *other] for part in row.split(65_537)]
+    for number, part in enumerate(parts):
+        assert part.mean() == pytest.approx(0.5, abs=0.01)
+        for before in parts[:number]:
+            assert (part == before).float().mean() < 0.001
+    correlations = torch.corrcoef(torch.stack(parts)) - torch.eye(len(parts))
+    assert correlations.abs().max() < 0.03
+
+
+def test_fixed_draws_are_those_that_figures_were_measured_with():
+    draws = fixed_draws(torch.tensor([0, 7]), 3, seed=5, num_draws=2)
+    expected = [
+        [[0.9601584, 0.8185314, 0.6082569], [0.1484889, 0.7153676, 0.0407887]],
+        [[0.3729548, 0.1286430, 0.6259460], [0.7314260, 0.5647275, 0.7300084]],
+    ]
+    torch.testing.assert_close(draws, torch.tensor(expected), rtol=0, atol=1e-6)
