@@ -75,6 +75,11 @@ def mlp(dims: Sequence[int], activation: Activation) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
+def has_batch_statistics(module: nn.Module) -> bool:
+    """Whether what a network makes of a sample depends on the others of the batch, by batch normalisation."""
+    return any(isinstance(child, nn.modules.batchnorm._BatchNorm) for child in module.modules())
+
+
 def num_doublings(spec: DataSpec) -> int:
     """How often an image's sides are halved before fewer than four pixels remain, at least once.
 

@@ -16,6 +16,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from ssl_lab.encoders.image import as_float
 from ssl_lab.generators.base import NewGenerator
 from ssl_lab.generators.dcgan import DCGANGenerator
+from ssl_lab.heads import has_batch_statistics
 from ssl_lab.losses import adversarial
 from ssl_lab.losses.adversarial import AdversarialLoss, non_saturating
 from ssl_lab.methods.alternating import AlternatingMethod, Player
@@ -28,7 +29,7 @@ class GAN(AlternatingMethod):
     r"""A generator against a discriminator whose trunk is the encoder, by turns.
 
     The discriminator steps on every batch, the generator on every ``num_critic_steps``-th; each schedule counts its own
-    network's steps. Samples come from an exponential moving average of the generator.
+    network's steps. Real and generated images pass a trunk with batch normalisation one after the other. Samples come from an exponential moving average of the generator.
 
     With ``conditional`` the generator is given classes, and the discriminator's logit is a projection on the class:
 
@@ -130,8 +131,7 @@ class GAN(AlternatingMethod):
         with torch.no_grad():
             fake = self.generate(self.generator, self.latents(len(x)), label)
         shown = self.augmented(torch.cat([x, fake]))
-        both = label.repeat(2) if label is not None else None
-        real_logits, fake_logits = self.discriminate(shown, both).chunk(2)
+        real_logits, fake_logits = self.tell_apart(shown, label)
         discriminator_loss = self.loss.discriminator(real_logits, fake_logits)
         penalties = self.penalties(shown, label, with_r1=num_steps % self.r1_interval == 0)
         loss = torch.stack([discriminator_loss, *penalties.values()]).sum()
@@ -161,6 +161,19 @@ class GAN(AlternatingMethod):
         if self.r1 > 0 and with_r1:
             penalties["r1"] = self.r1_interval * self.r1 / 2 * adversarial.r1(critic, real)
         return penalties
+
+    def tell_apart(self, images: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits (B,) of B real and (B,) of B generated images that follow them, (2B, C, H, W), classes (B,) alike.
+
+        Where the trunk has batch statistics each kind passes by itself: in its own step the generator is judged by the
+        statistics of generated images alone, and would be moved against another discriminator than the one that learns.
+        """
+        if has_batch_statistics(self.encoder):
+            real, fake = (self.discriminate(part, label) for part in images.chunk(2))
+            return real, fake
+        both = label.repeat(2) if label is not None else None
+        real, fake = self.discriminate(images, both).chunk(2)
+        return real, fake
 
     def discriminate(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         """Logits (B,), high where the image looks real, and like its class where one is given."""
@@ -285,8 +298,7 @@ class GAN(AlternatingMethod):
             )
 
     def _check_penalties(self) -> None:
-        normalised = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.encoder.modules())
-        if normalised and (self.gradient_penalty > 0 or self.r1 > 0):
+        if has_batch_statistics(self.encoder) and (self.gradient_penalty > 0 or self.r1 > 0):
             raise ValueError(
                 f"GAN with gradient_penalty={self.gradient_penalty} and r1={self.r1} takes the slope at each image, but "
                 f"batch normalisation in {type(self.encoder).__name__} ties images together. Use encoder=sngan or "

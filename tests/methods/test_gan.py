@@ -12,13 +12,16 @@ from arrays import ArrayImages
 from torch import nn
 from torch.utils.data import DataLoader
 
+from ssl_lab.encoders.convnet import ConvNet
 from ssl_lab.encoders.dcgan import DCGANEncoder
 from ssl_lab.encoders.sngan import SNGANEncoder
 from ssl_lab.engine.pretrain import pretrain
 from ssl_lab.engine.signals import InterruptedRunError
 from ssl_lab.generators.base import Generator
+from ssl_lab.generators.dcgan import DCGANGenerator
 from ssl_lab.generators.resnet import ResNetGenerator
-from ssl_lab.losses.adversarial import hinge, least_squares, non_saturating, wasserstein
+from ssl_lab.heads import has_batch_statistics
+from ssl_lab.losses.adversarial import AdversarialLoss, hinge, least_squares, non_saturating, wasserstein
 from ssl_lab.methods.gan import GAN
 from ssl_lab.optim import SGD, AdamW
 from ssl_lab.pretext.diff_augment import DiffAugment
@@ -188,6 +191,34 @@ def test_the_generator_steps_on_every_nth_batch_of_all_epochs(tmp_path):
     discriminator, generator = (schedule.last_epoch for schedule in method.lr_schedulers())
     assert (discriminator, generator) == (12, 4)
     assert all(group["lr"] == 0 for optimizer in method.optimizers() for group in optimizer.param_groups)
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [partial(ConvNet, widths=(4, 8)), partial(DCGANEncoder, width=4, spectral_norm=False)],
+)
+@pytest.mark.parametrize("conditional", [False, True])
+def test_a_fake_batch_has_the_same_logits_in_both_steps(encoder, conditional, tmp_path):
+    """In train mode: batch statistics of the discriminator's step are those of the generator's."""
+    still = AdamW(lr=1e-12, warmup_fraction=0.0, weight_decay=0.0)
+    method = gan(encoder(DATA.spec), still, conditional=conditional)
+    z = torch.randn(16, 5)
+    method.latents = lambda num_samples: z
+    losses, seen = non_saturating(), {}
+
+    def of_discriminator(real, fake):
+        seen["discriminator"], seen["real"] = fake.detach(), real.detach()
+        return losses.discriminator(real, fake)
+
+    def of_generator(fake):
+        seen["generator"] = fake.detach()
+        return losses.generator(fake)
+
+    method.loss = AdversarialLoss(of_discriminator, of_generator)
+    fit(method, tmp_path, max_steps=1)
+    assert has_batch_statistics(method.encoder)
+    assert seen["real"].shape == seen["discriminator"].shape == (16,)
+    torch.testing.assert_close(seen["generator"], seen["discriminator"], rtol=1e-4, atol=1e-5)
 
 
 def stop(method, after):

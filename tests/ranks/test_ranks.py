@@ -71,4 +71,4 @@ def test_accumulating_over_parts_does_not_matter_where_it_is_allowed(name, num_p
 
 
 def test_every_method_has_a_case():
-    assert {*choices("method"), *choices("task")} == set(CASES)
+    assert {*choices("method"), *choices("task"), "gan_batch_norm"} == set(CASES)
