@@ -29,7 +29,8 @@ class GAN(AlternatingMethod):
     r"""A generator against a discriminator whose trunk is the encoder, by turns.
 
     The discriminator steps on every batch, the generator on every ``num_critic_steps``-th; each schedule counts its own
-    network's steps. Real and generated images pass a trunk with batch normalisation one after the other. Samples come from an exponential moving average of the generator.
+    network's steps. Real and generated images pass a trunk with batch normalisation one after the other. Samples come from
+    an exponential moving average of the generator.
 
     With ``conditional`` the generator is given classes, and the discriminator's logit is a projection on the class:
 

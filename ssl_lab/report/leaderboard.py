@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import shlex
 import statistics
@@ -242,7 +243,7 @@ def _board(
 
 def _place(by: Metric, name: str, row: Sequence[Result]) -> tuple[bool, float]:
     values = [result.metrics[name] for result in row if name in result.metrics]
-    if not values:
+    if not values or not all(map(math.isfinite, values)):
         return True, 0.0
     mean = statistics.fmean(values)
     return False, mean if by.better == "lower" else -mean
@@ -257,7 +258,7 @@ def _average(
         values = [metrics[name] for metrics in measured if name in metrics]
         if len(values) == len(measured):
             means[name] = statistics.fmean(values)
-            if len(values) > 1 and not describe(name).reference:
+            if len(values) > 1 and not describe(name).reference and all(map(math.isfinite, values)):
                 deviations[name] = statistics.stdev(values)
     return means, deviations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 import shlex
 from collections.abc import Callable
@@ -160,8 +161,8 @@ def _seeds(entry: Entry) -> str:
 
 
 def _sort_keys(board: Board, entry: Entry) -> list[str]:
-    """What the page sorts the cells of a row by: the values as measured, empty where there are none."""
-    return [repr(entry.means[name]) if name in entry.means else "" for name in board.metrics]
+    """What the page sorts the cells of a row by: the values as measured, empty where there are none or not finite."""
+    return [repr(x) if math.isfinite(x := entry.means.get(name, math.nan)) else "" for name in board.metrics]
 
 
 def _lower(board: Board) -> list[bool]:

@@ -187,7 +187,7 @@ def read_facts(path: Path, sweep: Path | None = None) -> RunFacts:
 
 
 def last_value(path: Path, metric: str) -> float | None:
-    """The last value of a metric in ``metrics.csv``; None if the file or the column has none."""
+    """The last value of a metric in ``metrics.csv``; None if the file or the column has none, or it is not finite."""
     value = None
     try:
         with path.open(newline="", encoding="utf-8", errors="replace") as file:
@@ -196,8 +196,8 @@ def last_value(path: Path, metric: str) -> float | None:
             if metric in head:
                 column = head.index(metric)
                 for row in reader:
-                    if len(row) > column and (cell := _number_in(row[column])) is not None:
-                        value = cell
+                    if len(row) > column and row[column].strip():
+                        value = _number_in(row[column])
     except (OSError, csv.Error):
         return value
     return value
@@ -205,6 +205,8 @@ def last_value(path: Path, metric: str) -> float | None:
 
 def rank(runs: Sequence[RunFacts], metric: str, *, lowest: bool) -> list[tuple[RunFacts, float]]:
     """Runs that have measured a metric with its value, best first: the final one, or the last logged one before the end.
+
+    A value that is not finite is none.
 
     Args:
         runs: Any runs.

@@ -197,6 +197,16 @@ def test_best(tmp_path, capsys):
     assert "cannot be read" in capsys.readouterr().out
 
 
+def test_a_loss_that_has_become_not_finite_is_no_value(tmp_path, capsys):
+    make_run(tmp_path / "good", value=0.5)
+    make_run(tmp_path / "diverged", value=0.9)
+    for name, last in (("good", "2.0,"), ("diverged", "nan,")):
+        (tmp_path / name / "metrics.csv").write_text(f"step,train/loss,other\n1,1.0,3\n2,{last}4\n3,,5\n")
+    assert main(["runs", "best", "train/loss", str(tmp_path), "--min"]) == 0
+    out = capsys.readouterr().out
+    assert "1 run, lowest first; 1 other has not measured it." in out and str(tmp_path / "diverged") not in out
+
+
 def test_which_folders_are_runs(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["runs"]) == 1

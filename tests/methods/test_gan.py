@@ -18,7 +18,6 @@ from ssl_lab.encoders.sngan import SNGANEncoder
 from ssl_lab.engine.pretrain import pretrain
 from ssl_lab.engine.signals import InterruptedRunError
 from ssl_lab.generators.base import Generator
-from ssl_lab.generators.dcgan import DCGANGenerator
 from ssl_lab.generators.resnet import ResNetGenerator
 from ssl_lab.heads import has_batch_statistics
 from ssl_lab.losses.adversarial import AdversarialLoss, hinge, least_squares, non_saturating, wasserstein

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import os
 import statistics
 
@@ -144,6 +145,15 @@ def test_finetuned_rows_say_their_weights_and_checkpoint(tmp_path):
         "ssl-lab finetune run=runs/x data=digits 'seeds=[0,1]' baseline=true"
     }
     assert board.notes[0] == "Scores of the checkpoint that was best on the validation split."
+
+
+def test_a_score_that_is_not_finite_never_comes_first(tmp_path):
+    for temperature, seed, score in ((0.3, 0, math.nan), (0.3, 1, 0.99), (0.4, 0, math.inf), (0.5, 0, 0.9)):
+        metrics = {"knn/top1": score, "masked/perplexity": -score}
+        judged(tmp_path / f"{temperature}_{seed}", 0, seed=seed, temperature=temperature, metrics=metrics)
+    for metric in ("knn/top1", "masked/perplexity"):
+        (board,) = leaderboard([tmp_path], metrics=[metric]).boards
+        assert [next(iter(entry.means.values())) for entry in board.entries][0] in (0.9, -0.9)
 
 
 def test_metric_and_protocol_choose_and_sort(tmp_path, capsys):
