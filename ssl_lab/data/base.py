@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ssl_lab.data.fingerprint import content_digest
 from ssl_lab.data.loader import BatchLoader, Columns, LazyColumn
+from ssl_lab.data.store import fingerprint
 from ssl_lab.types import Batch, DataSpec
 
 PRETRAIN = "pretrain"
@@ -81,6 +83,26 @@ class DataModule(L.LightningDataModule, ABC):
     def labelled(self) -> bool:
         """Whether the ``train`` split carries labels, which probes need."""
         return "label" in self.columns("train")
+
+    @property
+    def fingerprint(self) -> dict[str, str]:
+        """Number of samples and digest of the content of each split; place and age of files do not count."""
+        found, known = {}, {}
+        for split in dict.fromkeys((self.train_split, "train", "val", "test")):
+            try:
+                columns = self.columns(split)
+            except ValueError:  # no such split
+                continue
+            key = tuple(map(id, columns.values()))
+            if key not in known:
+                digests = [[name, self.column_digest(split, name)] for name in sorted(columns)]
+                known[key] = columns, fingerprint(digests)  # kept, as an id is that of a living object
+            found[split] = f"{len(next(iter(columns.values())))} {known[key][1]}"
+        return found
+
+    def column_digest(self, split: str, name: str) -> str:
+        """Digest of a column's content."""
+        return content_digest(self.columns(split)[name])
 
     def train_dataloader(self) -> BatchLoader:
         """Shuffled raw batches of the split that is trained on, on the training device where they fit."""

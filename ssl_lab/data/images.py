@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
@@ -135,6 +136,12 @@ class ImageModule(DataModule):
             columns["label"] = torch.from_numpy(labels)
         return columns
 
+    def column_digest(self, split: str, name: str) -> str:
+        """Digest of a column's content; that of images was taken when they were decoded."""
+        digests = self._facts.get("digests", {})  # which older caches lack
+        known: str | None = digests.get(find_split(split, self._facts["num_images"])) if name == "image" else None
+        return known or super().column_digest(split, name)
+
     def _source_rows(self, split: str) -> tuple[str, NDArray[np.int64]]:
         """The source split that a stored split was cut from, and the row of each of its images there."""
         return self._facts["source_splits"][split], np.load(self._folder / f"{split}_rows.npy")
@@ -162,8 +169,10 @@ class ImageModule(DataModule):
         to_pixels = partial(decode, channels=shape[0], image_size=self.image_size)
         skipped: list[str] = []
         num_images: dict[str, int] = {}
+        digests: dict[str, str] = {}
         for split, part in parts.items():
             kept = []
+            digest = hashlib.sha256()
             with open(folder / f"{split}_images.bin", "wb") as file:
                 for row, (name, pixels) in zip(
                     part.rows, _decode_all(source.read(part.source, part.rows), to_pixels), strict=True
@@ -177,6 +186,7 @@ class ImageModule(DataModule):
                             f"{pixels.shape} and the first {shape}. Set data.image_size."
                         )
                     file.write(pixels.tobytes())
+                    digest.update(pixels.tobytes())
                     kept.append(row)
                 file.flush()
                 os.fsync(file.fileno())
@@ -187,11 +197,12 @@ class ImageModule(DataModule):
                 )
             np.save(folder / f"{split}_rows.npy", np.array(kept, dtype=np.int64))
             np.save(folder / f"{split}_labels.npy", source.labels[part.source][kept].astype(np.int64))
-            num_images[split] = len(kept)
+            num_images[split], digests[split] = len(kept), digest.hexdigest()
         return {
             "shape": shape,
             "class_names": source.class_names,
             "num_images": num_images,
+            "digests": digests,
             "source_splits": {split: part.source for split, part in parts.items()},
             "num_skipped": len(skipped),
             "skipped": skipped[:5],

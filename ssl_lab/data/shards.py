@@ -161,6 +161,12 @@ class TokenShards(TokenModule):
         """
         return self._token_rows(split).columns()
 
+    def column_digest(self, split: str, name: str) -> str:
+        """Digest of the checksums of a split's shards, with which opening it compares its files."""
+        splits = self._manifest["splits"]
+        shards = [shard.get("crc32") for shard in splits[find_split(split, splits)]["shards"]]
+        return super().column_digest(split, name) if None in shards else fingerprint(shards)
+
     def padding_share(self, split: str) -> float:
         """Share of all tokens of a split that are padding.
 
