@@ -20,11 +20,19 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ssl_lab.cli import config
+from ssl_lab.cli.arguments import literal
 from ssl_lab.cli.errors import explain
 from ssl_lab.cli.paths import config_dir
 from ssl_lab.cli.process import compose_settings, find_device, prepare_process, print_table
 from ssl_lab.cli.ranks import check_processes, named_run, refuse_ranks_in_sweep
-from ssl_lab.cli.resume import begin, trial_name, with_saved_overrides, without_resumption
+from ssl_lab.cli.resume import (
+    begin,
+    chosen_run_dir,
+    task_overrides,
+    trial_name,
+    with_saved_overrides,
+    without_resumption,
+)
 from ssl_lab.cli.study import reporter
 from ssl_lab.cli.sweep import Outcome, attempt, register_sweepers
 from ssl_lab.data.base import DataModule
@@ -84,8 +92,8 @@ def pretrain(args: list[str]) -> int:
 def _run(cfg: DictConfig) -> float | None:
     prepare_process()
     stop_on_signals()
-    run_dir = Path(HydraConfig.get().runtime.output_dir)
-    cfg.run_dir = str(run_dir)
+    run_dir = chosen_run_dir()
+    cfg.run_dir = literal(str(run_dir))
     lock = lock_run(run_dir, wait=cfg.trial is not None) if is_first_rank() else None
     try:
         start = begin(cfg, run_dir)
@@ -129,7 +137,7 @@ def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None) -> float | N
     if checkpoint is not None:
         config.check_same_tokenizer(datamodule, run_dir)
     if trainer.is_global_zero:
-        config.save_config(cfg, without_resumption(hydra_cfg.overrides.task), datamodule, run_dir)
+        config.save_config(cfg, without_resumption(task_overrides()), datamodule, run_dir)
         for logger in trainer.loggers:
             logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
         update_summary(run_dir, experiment=hydra_cfg.runtime.choices.get("experiment"), seed=cfg.seed)

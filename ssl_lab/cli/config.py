@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import yaml
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from ssl_lab.cli.arguments import literal
 from ssl_lab.cli.checked import instantiate
 from ssl_lab.data.base import DataModule
 from ssl_lab.data.store import write_atomically
@@ -164,9 +166,11 @@ def save_config(
         run_dir: The run directory.
         spec: What the encoder was built from, if not from the data's own facts.
     """
-    resolved = OmegaConf.to_yaml(cfg, resolve=True)
+    resolved = OmegaConf.to_yaml(literal(OmegaConf.to_container(cfg, resolve=True)))
     write_atomically(run_dir / "config.yaml", lambda path: _write(path, resolved))
-    write_atomically(run_dir / "overrides.yaml", lambda path: _write(path, OmegaConf.to_yaml(overrides)))
+    write_atomically(
+        run_dir / "overrides.yaml", lambda path: _write(path, yaml.safe_dump(overrides, allow_unicode=True))
+    )
     write_spec(run_dir, spec or datamodule.spec)
     if datamodule.spec.modality != "image":
         datamodule.tokenizer.save_pretrained(run_dir / "tokenizer")  # type: ignore[attr-defined]
@@ -261,9 +265,9 @@ def data_for_run(cfg: DictConfig, run_dir: Path, spec: DataSpec, data: DictConfi
     node: Any = (data if data is not None else cfg.data).copy()
     if (run_dir / "tokenizer").is_dir() and "tokenizer" in node:
         with open_dict(node):
-            node.tokenizer = str(run_dir / "tokenizer")
+            node.tokenizer = literal(str(run_dir / "tokenizer"))
             if (run_dir / "target_tokenizer").is_dir() and "target_tokenizer" in node:
-                node.target_tokenizer = str(run_dir / "target_tokenizer")
+                node.target_tokenizer = literal(str(run_dir / "target_tokenizer"))
             if data is not None:
                 of_encoder = spec.shape[0] if spec.text_length is None else spec.text_length
                 node.max_length = cfg.data.get("max_length", of_encoder)  # a fine-tuned run has a length of its own

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ssl_lab import distributed
 from ssl_lab.cli import config
+from ssl_lab.cli.arguments import literal
 from ssl_lab.cli.process import compose_settings, print_table
 from ssl_lab.cli.ranks import check_processes, refuse_ranks_in_sweep
 from ssl_lab.data.base import DataModule
@@ -121,9 +122,9 @@ def _agreed_run_dir(cfg: DictConfig, args: Sequence[str]) -> Path:
         )
     parent, _, told = os.environ.get(_RUN_DIR, "").partition(":")
     if "LOCAL_RANK" in os.environ and parent == str(os.getppid()):
-        cfg.run_dir = told
+        cfg.run_dir = literal(told)
     else:
-        cfg.run_dir = str(cfg.run_dir)
+        cfg.run_dir = literal(str(cfg.run_dir))
         os.environ[_RUN_DIR] = f"{os.getpid()}:{cfg.run_dir}"
     return Path(cfg.run_dir)
 
@@ -147,7 +148,7 @@ def _take_over_run(cfg: DictConfig) -> DataSpec | None:
         )
     with open_dict(cfg):
         cfg.encoder = run_cfg.encoder
-        cfg.data.tokenizer = str(run_dir / "tokenizer")
+        cfg.data.tokenizer = literal(str(run_dir / "tokenizer"))
     return run_spec
 
 
@@ -168,7 +169,7 @@ def _cells(cfg: DictConfig) -> list[Cell]:
             with open_dict(cell):
                 for name in ("seeds", "baseline", "ckpt"):
                     del cell[name]
-                cell.seed, cell.run_dir = seed, str(Path(cfg.run_dir) / start / f"seed_{seed}")
+                cell.seed, cell.run_dir = seed, literal(str(Path(cfg.run_dir) / start / f"seed_{seed}"))
                 cell.source = source  # a run that is pretrained further keeps its directory
                 if start == RANDOM:
                     cell.run = cell.source = None
@@ -184,7 +185,7 @@ def _finished(cell: Cell) -> dict[str, Any] | None:
     """
     if not (cell.run_dir / "config.yaml").is_file():
         return None
-    there = OmegaConf.to_container(OmegaConf.load(cell.run_dir / "config.yaml"))
+    there = OmegaConf.to_container(OmegaConf.load(cell.run_dir / "config.yaml"), resolve=True)
     wanted = OmegaConf.to_container(cell.cfg, resolve=True)
     assert isinstance(there, dict) and isinstance(wanted, dict)
     if there.get("run") == wanted["run"] and there.get("source") != wanted["source"]:

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from rich.console import Console
 
+from ssl_lab.cli.arguments import with_raw_paths
 from ssl_lab.cli.paths import config_dir
 from ssl_lab.engine.memory import keep_freed_memory
 from ssl_lab.report.tables import results_table
@@ -26,11 +27,13 @@ def compose_settings(name: str, overrides: list[str]) -> DictConfig:
     """
     prepare_process()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        cfg = compose(name, overrides)
+        cfg = compose(name, with_raw_paths(overrides))
     # An evaluation may refer to the configuration of a run, which is not known yet.
     missing = OmegaConf.missing_keys(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "evaluation"]))
     if missing:
         raise ValueError(f"ssl-lab {name} needs {', '.join(sorted(missing))}. Give it as key=value.")
+    if "run" in cfg and not isinstance(cfg.run, str | ListConfig if name == "evaluate" else str | None):
+        raise ValueError(f"ssl-lab {name} reads one run directory, found run={cfg.run}. Give run=DIR.")
     return cfg
 
 

@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from ssl_lab.cli.arguments import as_override, path_of, with_raw_paths
 from ssl_lab.engine.checkpoint import find_checkpoint, has_checkpoint
 from ssl_lab.engine.run_dir import read_json
 from ssl_lab.engine.signals import is_first_rank
+from ssl_lab.report.run import YAML_LOADER
 
 # Settings that leave the run what it is: where it lies, when it is saved, how it was started.
 NOT_THE_RUN = (
@@ -38,6 +42,16 @@ class Start:
 
     checkpoint: Path | None = None
     finished: bool = False
+
+
+def chosen_run_dir() -> Path:
+    """The run directory of this process, or of its trial, as Hydra has chosen it: what looks like interpolation is none."""
+    return Path(OmegaConf.to_container(HydraConfig.get().runtime)["output_dir"])  # type: ignore[call-overload, index]
+
+
+def task_overrides() -> list[str]:
+    """What was asked of this run or trial, in Hydra's grammar; interpolations stay as they are."""
+    return OmegaConf.to_container(HydraConfig.get().overrides.task)  # type: ignore[return-value]
 
 
 def begin(cfg: DictConfig, run_dir: Path) -> Start:
@@ -94,15 +108,18 @@ def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
 def with_saved_overrides(args: Sequence[str]) -> list[str]:
     """The command line with ``run=DIR`` replaced by what that run was started with; later overrides come on top.
 
+    Paths that are given are quoted for Hydra.
+
     Raises:
         FileNotFoundError: If the directory is no run.
         ValueError: If a sweep was asked for.
     """
-    given = [arg for arg in args if not arg.startswith("run=")]
-    if len(given) == len(args):
+    sweep = any(arg in ("-m", "--multirun") for arg in args)
+    given = with_raw_paths([arg for arg in args if not arg.startswith("run=")], sweep=sweep)
+    run_dir = path_of(args, "run")
+    if run_dir is None:
         return given
-    run_dir = Path(next(arg for arg in args if arg.startswith("run=")).removeprefix("run="))
-    if any(arg in ("-m", "--multirun") for arg in given):
+    if sweep:
         raise ValueError(
             f"run={run_dir} goes on with one run, but -m asks for a sweep. Start the same sweep with its sweep_dir=."
         )
@@ -111,8 +128,9 @@ def with_saved_overrides(args: Sequence[str]) -> list[str]:
             f"{run_dir} is no run directory: it has no overrides.yaml. Give run= a directory below runs/."
         )
     keys = {_key(arg) for arg in given} | {"run_dir"}
-    saved = [str(arg) for arg in OmegaConf.load(run_dir / "overrides.yaml") if _key(str(arg)) not in keys]
-    return [*saved, f"run_dir='{run_dir}'", *given]
+    saved = yaml.load((run_dir / "overrides.yaml").read_text(encoding="utf-8"), Loader=YAML_LOADER)
+    kept = [str(arg) for arg in saved if _key(str(arg)) not in keys]
+    return [*kept, as_override("run_dir", run_dir), *given]
 
 
 def without_resumption(overrides: Sequence[str]) -> list[str]:

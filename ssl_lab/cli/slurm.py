@@ -16,6 +16,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
+from ssl_lab.cli.arguments import literal
 from ssl_lab.cli.resume import begin
 from ssl_lab.cli.sweep import Outcome, distinguish
 from ssl_lab.engine.run_dir import read_json
@@ -89,7 +90,7 @@ def plan(
         task_cfg = deepcopy(cfg)
         with open_dict(task_cfg):
             del task_cfg["hydra"]
-            task_cfg.run_dir = str(trial.run_dir)
+            task_cfg.run_dir = literal(str(trial.run_dir))
         try:
             if begin(task_cfg, trial.run_dir).finished:
                 trial.look()

@@ -20,6 +20,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ssl_lab.cli.errors import explain
+from ssl_lab.cli.resume import chosen_run_dir, task_overrides
 from ssl_lab.engine.signals import InterruptedRunError, requeue
 from ssl_lab.engine.trial import PrunedRunError
 
@@ -54,7 +55,7 @@ def attempt(run: Callable[[], float | None]) -> Outcome:
         InterruptedRunError: If a signal stopped the run and the sweep is in this process too.
     """
     hydra_cfg = HydraConfig.get()
-    overrides, run_dir = tuple(hydra_cfg.overrides.task), str(hydra_cfg.runtime.output_dir)
+    overrides, run_dir = tuple(task_overrides()), str(chosen_run_dir())
     try:
         return Outcome(overrides, run_dir, "finished", run())
     except InterruptedRunError as error:
