@@ -6,11 +6,13 @@ from pathlib import Path
 import ssl_lab
 
 ROOT = Path(ssl_lab.__file__).parent
-LOWEST = {"types"}
+LOWEST = {"types", "limited", "files"}
 LOWER = {"optim", "distributed", "losses", *LOWEST}
 PARTS = {"encoders", "generators", "heads", "teacher", "pretext", *LOWER}
 MAY_IMPORT = {
     "types": set(),
+    "limited": set(),
+    "files": set(),
     "optim": LOWEST,
     "distributed": LOWEST,
     "losses": set(),
@@ -22,7 +24,7 @@ MAY_IMPORT = {
     "data": {"distributed", *LOWEST},
     "evaluation": {"data", "encoders", "pretext", "distributed", *LOWEST},
     "methods": PARTS,
-    "report": set(),
+    "report": {"limited", "files"},
     "engine": {"methods", "evaluation", "data", *PARTS},
     "cli": {"engine", "report", "methods", "evaluation", "data", *PARTS},
 }
