@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from ssl_lab.cli.errors import explain
 from ssl_lab.cli.resume import NOT_THE_RUN
 from ssl_lab.cli.study import SharedStudy, Suggest, import_optuna, open_storage
-from ssl_lab.cli.sweep import Outcome, print_trials, refuse_failures
+from ssl_lab.cli.sweep import Outcome, name_by_what_varies, print_trials, refuse_failures
 
 if TYPE_CHECKING:
     import optuna
@@ -95,6 +95,7 @@ class OptunaSweeper(Sweeper):
         """
         fixed, space = self._read(arguments)
         self._check(fixed, space)
+        name_by_what_varies(self.settings, [one.split("=")[0].lstrip("+~") for one in fixed])
         sweep_dir = Path(self.settings.hydra.sweep.dir)
         sweep_dir.mkdir(parents=True, exist_ok=True)
         study = SharedStudy(

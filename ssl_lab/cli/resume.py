@@ -142,12 +142,23 @@ def _key(override: str) -> str:
     return override.split("=")[0].lstrip("+~")
 
 
-def trial_name(overrides: str) -> str:
-    """Name of a trial's directory from its overrides, ``key=value,key=value``; the same for the same trial of any sweep.
+def trial_name(overrides: Sequence[str], fixed: Sequence[str]) -> str:
+    """Name of a trial's directory: what varies in its sweep, as in ``temperature=0.2,seed=1``.
 
-    What would make a long path is cut, and told apart by a digest.
+    The same for the same trial of any order of arguments, and another one for every other trial of its sweep: where
+    characters are replaced or the end is cut, a digest of the whole follows.
+
+    Args:
+        overrides: All overrides of the trial.
+        fixed: Keys of those that are the same in the whole sweep, or leave the run what it is.
     """
-    name = re.sub(r"[^\w.,=+@\[\]-]+", "_", overrides)
-    if len(name) <= _LONGEST_NAME - 9 and name == overrides:
+    values = {key: one.partition("=")[2] for one in sorted(overrides, key=_key) if (key := _key(one)) not in fixed}
+    short = {key: re.split("[.@/]", key)[-1] for key in values}
+    if len(set(short.values())) < len(short):
+        short = {key: key for key in values}
+    whole = ",".join(f"{short[key]}={value}" for key, value in values.items())
+    name = re.sub(r"[^\w.,=+@\[\]-]+", "_", re.sub(r"(?<==)(['\"])(.*?)\1(?=,|$)", r"\2", whole))
+    if name == whole and len(os.fsencode(name)) <= _LONGEST_NAME - 9:
         return name or "default"
-    return f"{name[: _LONGEST_NAME - 9]}-{hashlib.sha256(overrides.encode()).hexdigest()[:8]}"
+    digest = hashlib.sha256(",".join(f"{key}={value}" for key, value in values.items()).encode()).hexdigest()[:8]
+    return f"{os.fsencode(name)[: _LONGEST_NAME - 9].decode(errors='ignore')}-{digest}"

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.plugins.plugin import Plugin
 from hydra.plugins.sweeper import Sweeper
@@ -88,6 +91,7 @@ class GridSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra gives to a sweeper."""
+        self.settings, self.loader = config, hydra_context.config_loader
         self.objective: str | None = config.objective
         self.basic.setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
@@ -95,9 +99,11 @@ class GridSweeper(Sweeper):
         """Run all combinations.
 
         Raises:
+            ValueError: If a setting has the same value twice.
             FailedTrialsError: If some failed.
             InterruptedRunError: If some were stopped by a signal.
         """
+        name_by_what_varies(self.settings, _fixed(self.loader, [*self.basic._parse_config(), *arguments]))
         returns = self.basic.sweep(arguments)
         outcomes = [job.return_value for jobs in returns for job in jobs]
         labels = distinguish([outcome.overrides for outcome in outcomes])
@@ -105,6 +111,31 @@ class GridSweeper(Sweeper):
         print_trials(rows, objective=self.objective)
         refuse_failures(list(zip(labels, outcomes, strict=True)))
         return returns
+
+
+def name_by_what_varies(settings: DictConfig, fixed: Sequence[str]) -> None:
+    """Leave settings that all trials share out of the names of their directories, in whichever process these are made."""
+    keys = [*settings.hydra.job.config.override_dirname.exclude_keys, *fixed]
+    shown = ",".join(f"'{key}'" for key in keys)
+    settings.hydra.overrides.hydra.append(f"hydra.job.config.override_dirname.exclude_keys=[{shown}]")
+
+
+def _fixed(loader: ConfigLoader, arguments: list[str]) -> list[str]:
+    """Keys that have one value in a sweep; none if none has several, since all of them name the only trial then.
+
+    Raises:
+        ValueError: If a key has the same value twice, so that two trials were the same.
+    """
+    overrides = {one.get_key_element(): one for one in OverridesParser.create(loader).parse_overrides(arguments)}
+    varying = {key for key, one in overrides.items() if one.is_sweep_override()}
+    for key in varying:
+        if overrides[key].is_discrete_sweep():
+            counts = Counter(overrides[key].sweep_string_iterator())
+            if twice := [value for value, count in counts.items() if count > 1]:
+                raise ValueError(
+                    f"The sweep has {key}={twice[0]} twice, which is the same trial. Give each value once."
+                )
+    return [key.lstrip("+~") for key in overrides if key not in varying] if varying else []
 
 
 def print_trials(rows: Iterable[tuple[str, str, float | None]], *, objective: str | None) -> None:

@@ -143,10 +143,30 @@ def test_a_sweep_started_again_runs_only_what_is_not_finished(tmp_path, capsys):
 
 
 def test_names_of_trials_are_short_and_distinct():
-    assert trial_name("method=byol,seed=1") == "method=byol,seed=1"
-    assert "/" not in trial_name("data.path=/a/b,seed=1")
-    long = [trial_name(f"{'encoder.widths=[8,16],' * 10}seed={seed}") for seed in (1, 2)]
-    assert long[0] != long[1] and max(map(len, long)) <= 120
+    def name(*overrides, fixed=("trainer", "run_dir")):
+        return trial_name([*overrides, "trainer=smoke", "run_dir=x"], fixed)
+
+    assert name("seed=1", "method.temperature=0.2") == "temperature=0.2,seed=1"
+    assert name("views@method.views=a", "+encoder.widths=[8,16]") == "widths=[8,16],views=a"
+    assert name("optim.lr=1", "method.lr=2") == "method.lr=2,optim.lr=1", "short names that are the same stay long"
+    assert name() == "default"
+    values = [
+        "/a/b",
+        "/a_b",
+        "'/a b'",
+        "'/a  b'",
+        "a",
+        "'a'",
+        "'a,seed=1'",
+        '"a"',
+        "x" * 300,
+        "x" * 299,
+        "é" * 90,
+        "é" * 91,
+    ]
+    names = [name(f"data.path={value}", "seed=1") for value in values]
+    assert len(set(names)) == len(names), "two trials never share a folder"
+    assert all("/" not in one and len(os.fsencode(one)) <= 120 for one in names)
 
 
 def test_a_second_process_is_refused_and_a_killed_one_holds_nothing(tmp_path, capsys):

@@ -74,3 +74,15 @@ def test_search_spaces_fit_the_experiment_that_they_name(name):
     assert cfg.objective.startswith("eval/")
     assert cfg.objective.split("/")[1] in cfg.evaluation
     assert f"At most {sweeper.n_trials} runs" in text
+
+
+def test_trials_lie_in_folders_named_by_what_varies(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ssl_lab.cli.commands._run", lambda cfg: float(cfg.seed))
+    args = ["pretrain", "-m", *SMALL, "method.temperature=0.2,0.5", "seed=1,2", "views@method.views=digits"]
+    sweep = "a sweep=1,${x}"
+    assert main([*args, f"sweep_dir={sweep}"]) == 0, capsys.readouterr().err
+    folders = {path.name for path in (tmp_path / sweep).iterdir() if path.is_dir()}
+    assert folders == {f"temperature={t},seed={s}" for t in (0.2, 0.5) for s in (1, 2)}
+    assert main([*args[:-1], "data.batch_size=8,8", "sweep_dir=twice"]) == 1
+    assert "data.batch_size=8 twice" in capsys.readouterr().err
