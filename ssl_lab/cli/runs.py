@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ssl_lab.report.runs import STATUSES, RunFacts, command_of, rank, read_runs
+from ssl_lab.report.runs import STATUSES, RunFacts, command_of, rank, read_runs, what_varies
 from ssl_lab.report.vocabulary import describe, duration
 
 _STYLES = {
@@ -125,6 +125,9 @@ def _table(shown: Sequence[RunFacts], everything: Sequence[RunFacts]) -> Table:
     table = _empty_table()
     table.add_column("status", no_wrap=True)
     table.add_column("run", overflow="fold", min_width=16)
+    has_sweeps = any(run.sweep for run in shown)
+    if has_sweeps:
+        table.add_column("varies", overflow="fold", min_width=12)
     for head in ("seed", "step", "epoch", "samples/s"):
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column("objective", overflow="fold", min_width=12)
@@ -139,10 +142,14 @@ def _table(shown: Sequence[RunFacts], everything: Sequence[RunFacts]) -> Table:
         is_sweep = trials[0].sweep is not None
         if table.row_count and (is_sweep or previous_was_sweep):
             table.add_section()
+        varies: dict[Path, str] = {}
         if is_sweep:
-            table.add_row(*_sweep_row(folder, [run for run in everything if run.sweep == folder]))
+            sweep = [run for run in everything if run.sweep == folder]
+            varies = dict(zip((run.path for run in sweep), what_varies(sweep), strict=True))
+            table.add_row(*_sweep_row(folder, sweep))
         for run in trials:
-            table.add_row(*_run_row(run))
+            cells = _run_row(run)
+            table.add_row(*cells[:2], *([Text(varies.get(run.path, ""))] if has_sweeps else []), *cells[2:])
         previous_was_sweep = is_sweep
     return table
 
@@ -151,7 +158,7 @@ def _sweep_row(folder: Path, trials: Sequence[RunFacts]) -> list[Text]:
     counts = Counter(run.status for run in trials)
     told = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
     head = Text(f"{len(trials)} trials: {told}", style="bold")
-    return [Text("sweep", style="bold"), head, *[Text()] * 7, Text(str(folder), style="bold")]
+    return [Text("sweep", style="bold"), head, *[Text()] * 8, Text(str(folder), style="bold")]
 
 
 def _run_row(run: RunFacts) -> list[Text]:

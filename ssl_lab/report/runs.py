@@ -236,15 +236,33 @@ def rank(runs: Sequence[RunFacts], metric: str, *, lowest: bool) -> list[tuple[R
 
 def command_of(run: RunFacts) -> list[str]:
     """The command that does a run again, in a directory of its own; empty if its overrides cannot be read."""
-    try:
-        overrides = yaml.load((run.path / "overrides.yaml").read_text(encoding="utf-8"), Loader=YAML_LOADER)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return []
-    if not isinstance(overrides, list):
+    if not (overrides := _overrides(run.path)):
         return []
     summary = _read_json(run.path / "summary.json", [])
-    kept = [str(override) for override in overrides if str(override).split("=")[0] not in _NOT_REPEATED]
+    kept = [override for override in overrides if override.split("=")[0] not in _NOT_REPEATED]
     return ["ssl-lab", "finetune" if "start" in summary else "pretrain", *kept]
+
+
+def what_varies(trials: Sequence[RunFacts]) -> list[str]:
+    """What tells each trial of a sweep from the others, as in ``temperature=0.2,seed=1``; empty where it is not known."""
+    asked = [
+        {key: value for key, _, value in (one.partition("=") for one in _overrides(trial.path))} for trial in trials
+    ]
+    keys = dict.fromkeys(key for settings in asked for key in settings if key not in _NOT_REPEATED)
+    varying = [key for key in keys if len({settings.get(key) for settings in asked if settings}) > 1]
+    short = {key: re.split("[.@/]", key)[-1].lstrip("+~") for key in varying}
+    if len(set(short.values())) < len(short):
+        short = {key: key for key in varying}
+    return [",".join(f"{short[key]}={settings[key]}" for key in varying if key in settings) for settings in asked]
+
+
+def _overrides(path: Path) -> list[str]:
+    """What was asked of a run; empty if it cannot be read."""
+    try:
+        overrides = yaml.load((path / "overrides.yaml").read_text(encoding="utf-8"), Loader=YAML_LOADER)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return []
+    return [str(override) for override in overrides] if isinstance(overrides, list) else []
 
 
 def _is_stale(path: Path, last_sign: float | None, host: str | None) -> bool:

@@ -155,6 +155,24 @@ def test_trials_of_a_sweep_stand_together(tmp_path, capsys, monkeypatch):
     assert run["sweep"] == mine
 
 
+def test_trials_show_what_varies_in_their_sweep(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    for k in range(3):
+        overrides = ["experiment=simclr_digits", f"method.temperature=0.{k + 1}", f"seed={k % 2}", f"run_dir=/x/{k}"]
+        make_run(tmp_path / "sweeps/s" / str(k), overrides=overrides, age=k)
+    (tmp_path / "sweeps/s/2/overrides.yaml").write_text("[")
+    make_run(tmp_path / "alone")
+    assert main(["runs", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "varies" in lines[0]
+    shown = [line.split() for line in lines]
+    assert [words[2] for words in shown if words and words[-1] in "01"] == [
+        "temperature=0.1,seed=0",
+        "temperature=0.2,seed=1",
+    ]
+    assert not any("temperature" in word for words in shown if words and words[-1] == "2" for word in words)
+
+
 def test_filter_sort_and_limit(tmp_path, capsys):
     for k, status in enumerate(["finished", "failed", "preempted"]):
         make_run(tmp_path / status, status=status, age=100 * (k + 1), value=[0.2, 0.9, 0.5][k])
