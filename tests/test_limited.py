@@ -129,5 +129,5 @@ def test_what_steers_a_terminal_is_written_out():
 
 
 def test_a_file_of_ours_is_read(tmp_path):
-    settings = {"a": {"b": [1, 2.5, None, True, "x"]}, "c": "1e-3", "d": 1e-3}
+    settings = {"a": {"b": [1, 2.5, None, True, "x"]}, "c": "x: y", "d": 1e-3}
     assert load_yaml(write(tmp_path / "c.yaml", yaml.safe_dump(settings))) == settings
