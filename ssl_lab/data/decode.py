@@ -26,7 +26,8 @@ def decode(encoded: Encoded, *, channels: int | None, image_size: int | None) ->
     """Pixels of an image, upright, uint8 (C, H, W); None if it cannot be read.
 
     The orientation stored by cameras is applied, transparent pixels are laid on white, 16-bit greys keep their upper
-    8 bits, and CMYK, palette and other modes become grey or RGB.
+    8 bits, floats are greys in [0, 1], and CMYK, palette and other modes become grey or RGB. Pixels of 32 bits whose range
+    cannot be known count as unreadable.
 
     Args:
         encoded: The image.
@@ -68,10 +69,17 @@ def _to_grey_or_rgb(image: Image.Image, channels: int | None) -> Image.Image:
 
 
 def _to_8_bit(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Greys of more than 8 bits: integers above 255 are taken for 16 bits, floats up to 1 for [0, 1]."""
-    grey = values.astype(np.float64)
-    if (values.dtype.kind == "u" and values.dtype.itemsize == 2) or grey.max() > 255:
-        grey = np.floor(grey / 256)
-    elif np.issubdtype(values.dtype, np.floating) and grey.max() <= 1:
-        grey = grey * 255
-    return grey.clip(0, 255).astype(np.uint8)
+    """Greys of more than 8 bits: the upper half of 16 bits, and floats in [0, 1].
+
+    What a value means is read off its type, never off the brightest pixel, so that a dark image stays dark.
+
+    Raises:
+        ValueError: If the range of 32-bit integers or floats cannot be known.
+    """
+    if values.dtype.kind == "f":
+        if not (values.min() >= 0 and values.max() <= 1):
+            raise ValueError("float pixels outside of [0, 1]")
+        return (values.astype(np.float64) * 255).astype(np.uint8)
+    if values.dtype.itemsize > 2 and not (values.min() >= 0 and 255 < values.max() < 2**16):
+        raise ValueError("32-bit pixels of unknown range")
+    return (values // 256).astype(np.uint8)

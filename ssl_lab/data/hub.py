@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 import os
 from collections.abc import Collection, Mapping
@@ -10,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 import pyarrow as pa
 from huggingface_hub.errors import HfHubHTTPError
-from numpy.typing import NDArray
 
-from ssl_lab.data.splits import UNLABELLED, split_named
+from ssl_lab.data.splits import split_named
+from ssl_lab.data.tables import check_csv, csv_options
 
 _FORMATS = {
     ".parquet": "parquet",
@@ -58,7 +56,7 @@ def load_splits(
         FileNotFoundError: If the path does not exist or the hub cannot be reached.
         ValueError: If the files are of no known kind, or the data cannot be read.
     """
-    options = dict(options or {})
+    given, options = options, dict(options or {})
     if isinstance(path, str) and not _is_local(path):
         return _by_split(_load_from_hub(path, {"name": name, **options}), path)
     files = files_by_split(path)
@@ -70,63 +68,21 @@ def load_splits(
             "Give one file for each split: data.path={train: ..., test: ...}."
         )
     if formats == {"csv"}:
-        options = {"keep_default_na": False} | options  # the word "null" is a word
-    if kinds == {".tsv"}:
-        options = {"sep": "\t", "quoting": csv.QUOTE_NONE} | options
+        options = csv_options(kinds, [file for split_files in files.values() for file in split_files]) | options
     if formats == {"text"}:
-        options = {"sample_by": sample_by or "line"} | options
-    data_files = {split: [glob.escape(str(file)) for file in split_files] for split, split_files in files.items()}
-    return _by_split(_load_files(formats.pop(), {"data_files": data_files, **options}), path)
-
-
-def encode_labels(
-    splits: Mapping[str, datasets.Dataset], column: str | None
-) -> tuple[dict[str, NDArray[np.int64]], tuple[str, ...]]:
-    """Labels 0, 1, ... of every row, -1 where unknown, and the names of the classes.
-
-    Classes of a column that does not name them are its sorted values in the train split. Empty values, None and -1
-    mean unknown.
-
-    Raises:
-        ValueError: If the column is missing, holds lists or real numbers, or has a class that train lacks.
-    """
-    if column is None:
-        return {split: np.full(len(rows), UNLABELLED) for split, rows in splits.items()}, ()
-    check_column(splits["train"], column, setting="label_column")
-    feature = splits["train"].features[column]
-    values: dict[str, list[Any]] = {split: list(rows[column]) for split, rows in splits.items()}
-    if not isinstance(feature, (datasets.ClassLabel, datasets.Value)):
-        raise ValueError(
-            f"label_column={column!r} holds {feature}, but a label is one number or name a row. Choose another column, "
-            "or null."
-        )
-    unknown = (None, "", UNLABELLED)
-    if isinstance(feature, datasets.ClassLabel):
-        labels = {s: np.array([UNLABELLED if v is None else v for v in vs], np.int64) for s, vs in values.items()}
-        return labels, tuple(feature.names)
-    if any(isinstance(value, float) and not value.is_integer() for value in values["train"]):
-        raise ValueError(
-            f"label_column={column!r} holds real numbers, but a label is a class. Choose another column, or null."
-        )
-    classes: list[Any] = sorted({value for value in values["train"] if value not in unknown})
-    number = {value: k for k, value in enumerate(classes)} | dict.fromkeys(unknown, UNLABELLED)
-    for split, split_values in values.items():
-        strangers = {value for value in split_values if value not in number}
-        if strangers:
-            raise ValueError(
-                f"label_column={column!r} has the classes {sorted(strangers)[:5]} in {split} that train lacks; train "
-                f"has {classes[:20]}. Correct the files, or choose another column."
-            )
-    return {s: np.array([number[v] for v in vs], np.int64) for s, vs in values.items()}, tuple(map(str, classes))
-
-
-def check_column(rows: datasets.Dataset, column: str, *, setting: str) -> None:
-    """Raise ValueError, naming the columns there are, if ``column`` is not one of them."""
-    if column not in rows.column_names:
-        raise ValueError(
-            f"{setting}={column!r} is no column of this data set, which has {rows.column_names}. "
-            f"Set data.{setting} to one of them."
-        )
+        options = {"sample_by": sample_by or "line", "encoding": "utf-8-sig"} | options
+    kind = formats.pop()
+    loaded = datasets.DatasetDict()
+    for (
+        split,
+        split_files,
+    ) in files.items():  # each by itself: whole numbers in one and others in the next are both right
+        data_files = {split: [glob.escape(str(file)) for file in split_files]}
+        loaded |= _load_files(kind, {"data_files": data_files, **options})
+    splits = _by_split(loaded, path)
+    if kind == "csv" and "sep" not in (given or {}) and "names" not in (given or {}):
+        check_csv(splits, path)
+    return splits
 
 
 def identity(splits: Mapping[str, datasets.Dataset]) -> list[tuple[str, str]]:
@@ -203,9 +159,12 @@ def _load_files(kind: str, arguments: Mapping[str, Any]) -> datasets.DatasetDict
     try:
         return datasets.load_dataset(kind, **arguments)
     except _UNREADABLE as error:
+        cause = error.__cause__ or error
+        remedy = "Check the files, or say how to read them in data.options."
+        if isinstance(cause, UnicodeDecodeError):
+            remedy = "Convert the files to UTF-8, or name their encoding: data.options={encoding: latin-1}, utf-16, ..."
         raise ValueError(
-            f"{arguments['data_files']} could not be read as {kind}: {error.__cause__ or error}. "
-            "Check the files, or say how to read them in data.options."
+            f"{arguments['data_files']} could not be read as {kind}: {str(cause).strip()}. {remedy}"
         ) from error
 
 

@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_lab.data.decode import Encoded
-from ssl_lab.data.hub import check_column, encode_labels, identity, load_splits
+from ssl_lab.data.hub import identity, load_splits
 from ssl_lab.data.images import CHUNK, ImageModule, ImageSource
+from ssl_lab.data.labels import encode_labels
+from ssl_lab.data.tables import check_column
 
 _LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")
 

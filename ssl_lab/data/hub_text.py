@@ -7,7 +7,9 @@ from typing import Any
 
 import datasets
 
-from ssl_lab.data.hub import check_column, encode_labels, load_splits, title_of
+from ssl_lab.data.hub import load_splits, title_of
+from ssl_lab.data.labels import encode_labels
+from ssl_lab.data.tables import check_column
 from ssl_lab.data.text import TextModule, TextSource
 
 _SAMPLE_BY = ("line", "paragraph", "document")
@@ -26,7 +28,7 @@ class HubText(TextModule):
         text_column: Column of the text; None if it is called ``text`` or is the only one of strings.
         label_column: Column of the labels, numbers or names; None to leave the text unlabelled.
         sample_by: What is one document of a plain text file: ``line``, ``paragraph`` (blank lines between) or
-            ``document`` (the file).
+            ``document`` (the file). None for ``paragraph``, but ``line`` where each split is one file without blank lines.
         options: Further arguments of ``datasets.load_dataset``, such as ``sep``, ``names`` and ``header`` for csv.
         tokenizer: Folder or hub identifier of a tokenizer; None to train one on the ``train`` split.
         tokenizer_kind: What is trained: ``wordpiece``, ``bpe``, ``unigram`` or ``characters``.
@@ -54,7 +56,7 @@ class HubText(TextModule):
         name: str | None = None,
         text_column: str | None = None,
         label_column: str | None = None,
-        sample_by: str = "paragraph",
+        sample_by: str | None = None,
         options: Mapping[str, Any] | None = None,
         tokenizer: str | None = None,
         tokenizer_kind: str = "wordpiece",
@@ -85,7 +87,7 @@ class HubText(TextModule):
             seed=seed,
             device_cache_gib=device_cache_gib,
         )
-        if sample_by not in _SAMPLE_BY:
+        if sample_by is not None and sample_by not in _SAMPLE_BY:
             raise ValueError(f"sample_by={sample_by!r} was asked for; known are {_SAMPLE_BY}. Set data.sample_by.")
         self.path = path
         self.config_name = name
@@ -100,13 +102,21 @@ class HubText(TextModule):
         return title_of(self.path)
 
     def _source(self) -> TextSource:
-        splits = load_splits(self.path, name=self.config_name, options=self.options, sample_by=self.sample_by)
+        splits = load_splits(
+            self.path, name=self.config_name, options=self.options, sample_by=self.sample_by or "paragraph"
+        )
+        is_plain = splits["train"].builder_name == "text"
+        if is_plain and self.sample_by is None and all(len(rows) == 1 for rows in splits.values()):
+            splits = load_splits(self.path, name=self.config_name, options=self.options, sample_by="line")
         column = self.text_column or _find_text_column(splits["train"])
         check_column(splits["train"], column, setting="text_column")
         labels, class_names = encode_labels(splits, self.label_column)
         texts = {split: rows.select_columns(column) for split, rows in splits.items()}
         return TextSource(
-            labels=labels, class_names=class_names, read=lambda split, rows: list(texts[split][rows][column])
+            labels=labels,
+            class_names=class_names,
+            read=lambda split, rows: list(texts[split][rows][column]),
+            is_table=not is_plain,
         )
 
 

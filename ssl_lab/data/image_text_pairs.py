@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,12 +17,13 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from ssl_lab.data.decode import Encoded
-from ssl_lab.data.hub import check_column, identity, load_splits, title_of
+from ssl_lab.data.hub import identity, load_splits, title_of
 from ssl_lab.data.hub_images import hub_image_source
 from ssl_lab.data.images import ImageModule, ImageSource
 from ssl_lab.data.loader import BatchLoader, Columns
 from ssl_lab.data.splits import find_split, split_named
 from ssl_lab.data.store import file_facts
+from ssl_lab.data.tables import check_column
 from ssl_lab.data.text import CHUNK, token_ids
 from ssl_lab.data.tokenizer import load_tokenizer, train_wordpiece
 from ssl_lab.types import Batch, DataSpec
@@ -134,10 +136,25 @@ class ImageTextPairs(ImageModule):
         tables = load_splits(self.path, name=self.config_name, options=self.options)
         for setting in ("image_column", "caption_column"):
             check_column(tables["train"], getattr(self, setting), setting=setting)
-        return tables if self.split_column is None else _split_by(tables["train"], self.split_column)
+        if self.split_column is None:
+            return tables
+        if len(tables) > 1:
+            raise ValueError(
+                f"split_column={self.split_column!r} cuts one table, but {self.path} has {', '.join(tables)}. Give one "
+                "table, or set data.split_column=null."
+            )
+        return _split_by(tables["train"], self.split_column)
 
     @cached_property
     def _captioned(self) -> dict[str, _Captioned]:
+        splits_of: dict[str, str] = {}
+        for split, rows in self._tables.items() if self._holds_paths else ():
+            for name in dict.fromkeys(rows[self.image_column]):
+                if (other := splits_of.setdefault(name, split)) != split:
+                    raise ValueError(
+                        f"The image {name} is in the rows of {other} and of {split}. Give each image one split, so that none "
+                        "is trained on and tested."
+                    )
         return {split: self._group(split, rows) for split, rows in self._tables.items()}
 
     @cached_property
@@ -158,11 +175,17 @@ class ImageTextPairs(ImageModule):
             rows_of.setdefault(name, []).append(row)
         texts = [_as_list(cell) for cell in rows[self.caption_column]]
         captions = {found[0]: [text for row in found for text in texts[row]] for found in rows_of.values()}
+        num_images = len(captions)
         captions = {row: found for row, found in captions.items() if found}
         if not captions:
             raise ValueError(
                 f"The {split} split has no captions: {self.caption_column!r} is blank in all of its {len(rows)} rows. Set "
                 "data.caption_column."
+            )
+        if len(captions) < num_images:
+            warnings.warn(
+                f"{num_images - len(captions)} of {num_images} images of {split} have no caption and are left out.",
+                stacklevel=2,
             )
         return _Captioned(np.array(list(captions), dtype=np.int64), list(captions.values()))
 
@@ -270,6 +293,12 @@ def _split_by(rows: datasets.Dataset, column: str) -> dict[str, datasets.Dataset
         raise ValueError(
             f"split_column={column!r} was asked for the splits, but no row says train; it holds {sorted(set(words))[:10]}. "
             "Set data.split_column to another column, or to null."
+        )
+    if others := sorted({word for word, split in zip(words, splits, strict=True) if split is None}):
+        warnings.warn(
+            f"{splits.count(None)} of {len(splits)} rows are left out: {column!r} says {', '.join(others[:5])}, not train, "
+            "val or test.",
+            stacklevel=2,
         )
     names = sorted({split for split in splits if split is not None})
     return {name: rows.select(np.flatnonzero([split == name for split in splits])) for name in names}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -16,9 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from ssl_lab.data.hub import check_column, load_splits, title_of
+from ssl_lab.data.hub import load_splits, title_of
 from ssl_lab.data.splits import UNLABELLED, Part, split_named
+from ssl_lab.data.tables import check_column
 from ssl_lab.data.text import TextModule, TextSource, token_ids
+from ssl_lab.data.text_files import read_lines
 from ssl_lab.data.tokenizer import load_tokenizer, train_tokenizer
 from ssl_lab.types import DataSpec
 
@@ -148,18 +151,32 @@ class ParallelText(TextModule):
     def _pairs(self) -> dict[str, list[tuple[str, str]]]:
         stems = self._stems()
         if stems:
-            return {split: _read_lines(stem, self.source, self.target) for split, stem in stems.items()}
-        pairs = {}
-        for split, rows in load_splits(self.path, name=self.config_name).items():
-            if "translation" in rows.column_names:  # as in the hub's translation data: a text for each language
-                texts = rows["translation"]
-                pairs[split] = [(row[self.source] or "", row[self.target] or "") for row in texts]
-                continue
-            check_column(rows, self.source, setting="source")
-            check_column(rows, self.target, setting="target")
-            columns = [[text or "" for text in rows[column]] for column in (self.source, self.target)]
-            pairs[split] = list(zip(*columns, strict=True))
+            found = {split: _read_lines(stem, self.source, self.target) for split, stem in stems.items()}
+        else:
+            splits = load_splits(self.path, name=self.config_name)
+            found = {split: self._of_table(rows) for split, rows in splits.items()}
+        pairs = {split: [pair for pair in both if all(map(str.strip, pair))] for split, both in found.items()}
+        for split, both in found.items():
+            if left_out := len(both) - len(pairs[split]):
+                warnings.warn(
+                    f"{left_out} of {len(both)} pairs of {split} are left out: {self.source} or {self.target} is blank.",
+                    stacklevel=2,
+                )
         return pairs
+
+    def _of_table(self, rows: datasets.Dataset) -> list[tuple[str, str]]:
+        if "translation" in rows.column_names:  # as in the hub's translation data: a text for each language
+            texts = rows["translation"]
+            if missing := [language for language in (self.source, self.target) if language not in (texts[0] or {})]:
+                raise ValueError(
+                    f"The translations are in {', '.join(texts[0] or {})}, not in {', '.join(missing)}. Set data.source and "
+                    "data.target."
+                )
+            return [((row or {}).get(self.source) or "", (row or {}).get(self.target) or "") for row in texts]
+        check_column(rows, self.source, setting="source")
+        check_column(rows, self.target, setting="target")
+        columns = [[text or "" for text in rows[column]] for column in (self.source, self.target)]
+        return list(zip(*columns, strict=True))
 
     def _stems(self) -> dict[str, Path]:
         """Names of parallel files without the language, by split; empty if there are none."""
@@ -229,15 +246,13 @@ def _read_lines(stem: Path, source: str, target: str) -> list[tuple[str, str]]:
     sides = []
     for language in (source, target):
         plain = stem.with_name(f"{stem.name}.{language}")
-        opened: dict[Path, Callable[..., Any]] = {plain: open, plain.with_name(f"{plain.name}.gz"): gzip.open}
-        file = next((file for file in opened if file.is_file()), None)
+        file = next((file for file in (plain, plain.with_name(f"{plain.name}.gz")) if file.is_file()), None)
         if file is None:
             raise FileNotFoundError(
                 f"Neither {plain} nor {plain.name}.gz is there. data.path is the name without its ending, data.source and "
                 "data.target are the endings."
             )
-        with opened[file](file, "rt", encoding="utf-8") as lines:
-            sides.append([line.strip() for line in lines])
+        sides.append([line.strip() for line in read_lines(file)])
     if len(sides[0]) != len(sides[1]):
         raise ValueError(
             f"{stem}.{source} has {len(sides[0])} lines but {stem}.{target} {len(sides[1])}. Line n of one must be the "

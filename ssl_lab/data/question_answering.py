@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from torch import Tensor
 from ssl_lab.data.hub import files_by_split, title_of
 from ssl_lab.data.splits import UNLABELLED, Part
 from ssl_lab.data.text import CHUNK, TextModule, TextSource
+from ssl_lab.data.text_files import read_text
 
 CONTEXT = 1  # number of the context among the two sequences that a tokenizer joins
 
@@ -39,6 +39,11 @@ class Question:
     context: str
     answers: tuple[str, ...]
     answer_start: int
+
+    @property
+    def answer_is_at_its_place(self) -> bool:
+        """Whether the text holds the first answer where the file says."""
+        return self.context.startswith(self.answers[0], self.answer_start)
 
 
 class QuestionAnswering(TextModule):
@@ -152,10 +157,18 @@ class QuestionAnswering(TextModule):
 
     @cached_property
     def _articles(self) -> dict[str, list[list[Question]]]:
-        return {
+        articles = {
             split: [article for file in files for article in read_squad(file)]
             for split, files in files_by_split(self.path, (".json",)).items()
         }
+        for split, found in articles.items():
+            questions = [question for article in found for question in article]
+            if astray := [question.id for question in questions if not question.answer_is_at_its_place]:
+                raise ValueError(
+                    f"The answers of {len(astray)} of {len(questions)} questions of {split}, such as {astray[0]}, are not at "
+                    "their answer_start. It counts the characters (not the bytes) of the context from 0. Correct the files."
+                )
+        return articles
 
     def _source(self) -> TextSource:
         def read(split: str, rows: NDArray[np.int64]) -> list[str | None]:
@@ -241,30 +254,28 @@ def read_squad(file: Path) -> list[list[Question]]:
     Raises:
         ValueError: If it is none, or has questions without an answer, as SQuAD v2.
     """
-    opened = gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8")
-    with opened as stream:
-        try:
-            articles = json.load(stream)["data"]
-            found = [
-                [
-                    Question(
-                        id=str(asked["id"]),
-                        text=asked["question"].strip(),
-                        context=paragraph["context"],
-                        answers=tuple(answer["text"] for answer in asked["answers"]),
-                        answer_start=asked["answers"][0]["answer_start"] if asked["answers"] else -1,
-                    )
-                    for paragraph in article["paragraphs"]
-                    for asked in paragraph["qas"]
-                ]
-                for article in articles
+    try:
+        articles = json.loads(read_text(file))["data"]
+        found = [
+            [
+                Question(
+                    id=str(asked["id"]),
+                    text=asked["question"].strip(),
+                    context=paragraph["context"],
+                    answers=tuple(answer["text"] for answer in asked["answers"]),
+                    answer_start=asked["answers"][0]["answer_start"] if asked["answers"] else -1,
+                )
+                for paragraph in article["paragraphs"]
+                for asked in paragraph["qas"]
             ]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{file} is no SQuAD file: {type(error).__name__} {error}. It should hold data, paragraphs, "
-                "qas and answers as SQuAD v1.1 does."
-            ) from error
-    without = [question.id for article in found for question in article if not question.answers]
+            for article in articles
+        ]
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{file} is no SQuAD file: {type(error).__name__} {error}. It should hold data, paragraphs, "
+            "qas and answers as SQuAD v1.1 does."
+        ) from error
+    without = [question.id for article in found for question in article if not any(question.answers)]
     if without:
         raise ValueError(
             f"{file} has {len(without)} questions without an answer, such as {without[0]}, but SQuAD v1.1 "

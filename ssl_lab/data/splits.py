@@ -112,8 +112,9 @@ def _cut(
     num, num_cut = len(labels), max(1, round(fraction * len(labels)))
     if num_cut >= num:
         raise ValueError(
-            f"A share of {fraction} of {num} training samples is to become another split, which leaves none to train "
-            "on. Give more samples or a smaller fraction, or 0 for no such split."
+            f"Cannot cut a share of {fraction} from {num} training {'sample' if num == 1 else 'samples'}: none would be left "
+            "to train on. Give more samples (of plain text, data.sample_by=line makes each line one), or cut nothing: "
+            "data.val_fraction=0 data.test_fraction=0."
         )
     order = np.random.default_rng(seed).permutation(num)
     order = order[np.argsort(labels[order], kind="stable")]

@@ -36,11 +36,13 @@ class TextSource:
         labels: Label of every text by source split, -1 where unknown.
         class_names: Names in label order; empty without labels.
         read: The texts of the given rows of a source split; None counts as blank.
+        is_table: Whether a blank text is a row without content, and not a gap between the lines of a file.
     """
 
     labels: Mapping[str, NDArray[np.int64]]
     class_names: tuple[str, ...] = ()
     read: Callable[[str, NDArray[np.int64]], Sequence[str | None]]
+    is_table: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -354,6 +356,9 @@ class TextModule(TokenModule):
                 f"The {split} split has no text: all of its {len(part.rows)} samples are blank. Check the files, or "
                 "the text column."
             )
+        if self._texts.is_table and len(encoded) < len(part.rows):
+            num_blank = len(part.rows) - len(encoded)
+            warnings.warn(f"{num_blank} of {len(part.rows)} texts of {split} are blank and left out.", stacklevel=2)
         lengths = np.array([len(ids) for ids in encoded])
         rows = self.token_rows([np.concatenate(encoded)], [lengths], labelled=labelled)
         columns = {name: torch.from_numpy(column.whole()) for name, column in rows.columns().items()}

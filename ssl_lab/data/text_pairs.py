@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ssl_lab.data.base import PRETRAIN
-from ssl_lab.data.hub import check_column, load_splits, title_of
+from ssl_lab.data.hub import load_splits, title_of
 from ssl_lab.data.splits import UNLABELLED, Part
+from ssl_lab.data.tables import as_numbers, check_column
 from ssl_lab.data.text import TextModule, TextSource, token_ids
 
 
@@ -32,7 +34,8 @@ class TextPairs(TextModule):
         first_column: Column of the first text, the anchor.
         second_column: Column of the second text.
         negative_column: Column of texts that are like the first but mean something else; None if there are none.
-        score_column: Column of similarities, any scale; None if there are none.
+        score_column: Column of similarities, any scale; None if there are none. Rows with a blank score are left out and
+            counted; a split without any score counts as lacking.
         positive_score: Pairs scored at least this are pretrained on, and no others; None for all. All stay in
             ``train``, ``val`` and ``test``.
         options: Further arguments of ``datasets.load_dataset``, such as ``sep``, ``names`` and ``header`` for csv.
@@ -124,14 +127,41 @@ class TextPairs(TextModule):
         if column is None:
             return {}
         check_column(self._splits["train"], column, setting="score_column")
-        kind = self._splits["train"].features[column]
-        if not isinstance(kind, datasets.Value) or not kind.dtype.startswith(("float", "int")):
-            raise ValueError(f"score_column={column!r} holds {kind}, but a score is a number. Set data.score_column.")
-        return {split: np.array(rows[column], dtype=np.float32) for split, rows in self._splits.items()}
+        scores = {
+            split: as_numbers(rows[column] if column in rows.column_names else [None] * len(rows), column=column)
+            for split, rows in self._splits.items()
+        }
+        if np.isnan(scores["train"]).all():
+            raise ValueError(
+                f"score_column={column!r} is blank in all {len(scores['train'])} rows of train. Set data.score_column."
+            )
+        for values in scores.values():
+            if (values == -1).all() and not (scores["train"] == -1).any():  # withheld, as in GLUE's test splits
+                values[:] = np.nan
+        return scores
+
+    @cached_property
+    def _rows(self) -> dict[str, NDArray[np.int64]]:
+        """Rows of every source split whose texts, and score if the split has any, are not blank; others are counted."""
+        found = {}
+        for split, rows in self._splits.items():
+            texts = [rows[column] for column in self.text_columns.values()]
+            filled = np.array([all(text and text.strip() for text in row) for row in zip(*texts, strict=True)], bool)
+            known = np.ones(len(rows), bool)
+            if self._scores and not np.isnan(self._scores[split]).all():
+                known = ~np.isnan(self._scores[split])
+            found[split] = np.flatnonzero(filled & known)
+            counted = {"a blank text": int((~filled).sum()), "no score": int((filled & ~known).sum())}
+            if reasons := [f"{number} have {what}" for what, number in counted.items() if number]:
+                warnings.warn(
+                    f"{len(rows) - len(found[split])} of {len(rows)} pairs of {split} are left out: {', '.join(reasons)}.",
+                    stacklevel=2,
+                )
+        return found
 
     @cached_property
     def _parts(self) -> dict[str, Part]:
-        parts = super()._parts
+        parts = {name: Part(part.source, self._rows[part.source][part.rows]) for name, part in super()._parts.items()}
         if self.positive_score is None:
             return parts
         train = parts["train"]
@@ -139,7 +169,7 @@ class TextPairs(TextModule):
         if len(positive) == 0:
             raise ValueError(
                 f"positive_score={self.positive_score} was asked for, but the highest score of {len(train.rows)} training "
-                f"pairs is {np.nanmax(self._scores[train.source][train.rows])}. Lower data.positive_score."
+                f"pairs is {self._scores[train.source][train.rows].max()}. Lower data.positive_score."
             )
         return {**parts, PRETRAIN: Part(train.source, positive)}
 
@@ -148,12 +178,16 @@ class TextPairs(TextModule):
             chosen = self._splits[split][rows]
             return [text for column in self.text_columns.values() for text in chosen[column]]
 
-        return TextSource(labels={s: np.full(len(rows), UNLABELLED) for s, rows in self._splits.items()}, read=read)
+        labels = {}  # of a split with scores 0, so that one without counts as lacking
+        for split, rows in self._rows.items():
+            has_scores = bool(self._scores) and not np.isnan(self._scores[split]).all()
+            labels[split] = np.full(len(rows), 0 if has_scores else UNLABELLED)
+        return TextSource(labels=labels, read=read)
 
     def _tokenize(self, split: str, part: Part) -> dict[str, Tensor]:
         rows = self._splits[part.source][part.rows]
         columns = {
-            name: token_ids(self.tokenizer, [text or "" for text in rows[column]], max_length=self.max_length)
+            name: token_ids(self.tokenizer, list(rows[column]), max_length=self.max_length)
             for name, column in self.text_columns.items()
         }
         if self._scores:

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import gzip
+import re
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import datasets
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from ssl_lab.data.hub import check_column, files_by_split, load_splits, suffix, title_of
+from ssl_lab.data.hub import files_by_split, load_splits, suffix, title_of
 from ssl_lab.data.splits import UNLABELLED, Part
+from ssl_lab.data.tables import check_column
+from ssl_lab.data.tag_schemes import to_iob2
 from ssl_lab.data.text import TextModule, TextSource
+from ssl_lab.data.text_files import read_lines
 from ssl_lab.data.token_rows import frame_of
 
 COLUMN_FILES = (".txt", ".conll", ".conllu", ".bio", ".iob", ".iob2", ".tsv")
+DOCUMENT, CONLLU_COLUMNS = "-DOCSTART-", 10
+_NO_WORD = re.compile(r"\d+-\d+|\d+\.\d+")  # first column of a range of contracted words, and of an empty node
 NO_WORD, UNKNOWN_TAG = -100, -1  # of tokens that begin no word, and of words whose tag the train split lacks
 
 Sentence: TypeAlias = tuple[list[str], list[str]]
@@ -31,17 +38,19 @@ class TokenLabels(TextModule):
 
     A word of several tokens is labelled at its first one. A sentence longer than ``max_length`` is cut between words into
     several rows, so that every word is in exactly one of them. Batches hold ``token_labels`` (B, L): the number of the tag
-    at the first token of each word, -1 where the train split lacks the tag, -100 everywhere else.
+    at the first token of each word, -1 where the train split lacks the tag, -100 everywhere else. Tags of spans in another
+    scheme (IOB1, BIOES, BILOU, ...) are read as IOB2.
 
     Args:
         path: Column files (a word and its tags a line, separated by blanks or tabs; an empty line between sentences;
-            -DOCSTART- and, in .conllu files, lines beginning with # before a sentence are left out), gzipped or not, or
+            -DOCSTART- lines are left out; of CoNLL-U files also comments, ranges of contracted words such as 2-3, and
+            empty nodes such as 4.1), gzipped or not, or
             json, jsonl or parquet files with a list of words and one of tags in each row: a file, a folder of files whose
             names say their split (train, val or valid or dev, test), or a file for each split; or an identifier on the
             hub.
         name: Configuration of a data set with several.
-        word_position: Column of the word in column files, from 0.
-        tag_position: Column of the tag in column files; -1 is the last.
+        word_position: Column of the word in column files, from 0; None for 0, in CoNLL-U files 1 (FORM).
+        tag_position: Column of the tag in column files, -1 is the last; None for -1, in CoNLL-U files 3 (UPOS).
         words_column: Column of the lists of words in tables.
         tags_column: Column of the lists of tags in tables.
         tokenizer: Folder or hub identifier of a tokenizer; None to train one on the ``train`` split.
@@ -62,8 +71,8 @@ class TokenLabels(TextModule):
         path: str | Mapping[str, str],
         *,
         name: str | None = None,
-        word_position: int = 0,
-        tag_position: int = -1,
+        word_position: int | None = None,
+        tag_position: int | None = None,
         words_column: str = "tokens",
         tags_column: str = "tags",
         tokenizer: str | None = None,
@@ -112,29 +121,40 @@ class TokenLabels(TextModule):
 
     @cached_property
     def _sentences(self) -> dict[str, list[Sentence]]:
-        if self._is_column_files():
-            return {
-                split: [
-                    sentence
-                    for file in files
-                    for sentence in read_columns(file, word=self.word_position, tag=self.tag_position)
-                ]
-                for split, files in files_by_split(self.path, COLUMN_FILES).items()
-            }
+        found = self._of_column_files() if self._is_column_files() else self._of_tables()
+        tags = iter(to_iob2([tags for sentences in found.values() for _, tags in sentences]))
+        return {split: [(words, next(tags)) for words, _ in sentences] for split, sentences in found.items()}
+
+    def _of_column_files(self) -> dict[str, list[Sentence]]:
+        return {
+            split: [
+                sentence
+                for file in files
+                for sentence in read_columns(file, word=self.word_position, tag=self.tag_position)
+            ]
+            for split, files in files_by_split(self.path, COLUMN_FILES).items()
+        }
+
+    def _of_tables(self) -> dict[str, list[Sentence]]:
         splits = load_splits(self.path, name=self.config_name)
-        check_column(splits["train"], self.words_column, setting="words_column")
-        check_column(splits["train"], self.tags_column, setting="tags_column")
+        for setting in ("words_column", "tags_column"):
+            check_column(splits["train"], column := getattr(self, setting), setting=setting)
+            if not isinstance(feature := splits["train"].features[column], datasets.List):
+                raise ValueError(f"{setting}={column!r} holds {feature}, but needs a list a row. Set data.{setting}.")
+        names = getattr(splits["train"].features[self.tags_column].feature, "names", None)
         found: dict[str, list[Sentence]] = {}
         for split, rows in splits.items():
-            names = getattr(getattr(rows.features[self.tags_column], "feature", None), "names", None)
-            tags = [[names[t] if names else str(t) for t in row] for row in rows[self.tags_column]]
-            found[split] = list(zip(rows[self.words_column], tags, strict=True))
-            for number, (words, row_tags) in enumerate(found[split]):
-                if len(words) != len(row_tags):
-                    raise ValueError(
-                        f"Row {number} of {split} has {len(words)} words but {len(row_tags)} tags. Correct the data, or set "
-                        "data.words_column and data.tags_column."
-                    )
+            found[split] = []
+            for number, (words, tags) in enumerate(zip(rows[self.words_column], rows[self.tags_column], strict=True)):
+                _check_row(words, tags, place=f"Row {number} of {split}")
+                if words:
+                    found[split].append((words, [names[tag] if names else str(tag) for tag in tags]))
+        if names is None and all(tag.isdigit() for _, tags in found["train"] for tag in tags):
+            warnings.warn(
+                f"The tags in {self.tags_column!r} are numbers without names: only the accuracy of tags can be scored. Give "
+                "their names, such as B-PER, to score spans.",
+                stacklevel=2,
+            )
         return found
 
     def _is_column_files(self) -> bool:
@@ -185,40 +205,81 @@ class TokenLabels(TextModule):
         return {**super().as_batch(rows), "token_labels": rows["token_labels"].long()}
 
 
-def read_columns(file: Path, *, word: int, tag: int) -> list[Sentence]:
+def _check_row(words: Sequence[str | None] | None, tags: Sequence[Any] | None, *, place: str) -> None:
+    """Raise ValueError unless a row has a tag for every word."""
+    if words is None or tags is None or len(words) != len(tags):
+        raise ValueError(
+            f"{place} has {len(words or ())} words but {len(tags or ())} tags. Correct the data, or set data.words_column "
+            "and data.tags_column."
+        )
+    for word, tag in zip(words, tags, strict=True):
+        if word is None or tag in (None, "") or (isinstance(tag, int) and tag < 0):
+            raise ValueError(f"{place} has the word {word!r} with the tag {tag!r}. Give every word a tag.")
+
+
+def read_columns(file: Path, *, word: int | None = None, tag: int | None = None) -> list[Sentence]:
     """Sentences of a column file.
 
+    Columns are separated by tabs if every line has one, else by blanks. A file is CoNLL-U by its name (.conllu), or if
+    its first line has ten columns of which the first is a number.
+
+    Args:
+        file: The file, gzipped or not.
+        word: Column of the word; None for the first, in CoNLL-U the second.
+        tag: Column of the tag; None for the last, in CoNLL-U the fourth (UPOS).
+
     Raises:
-        ValueError: Naming file and line, if a line has too few columns.
+        ValueError: Naming file and line, if a line has other columns than the first, or a word no tag.
     """
-    opened = gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8")
-    has_comments = suffix(file) == ".conllu"  # elsewhere # is a word, as in conll2000
+    lines = read_lines(file)
+    filled = [line for line in lines if line.strip()]
+    has_tabs = all("\t" in line for line in filled if not line.startswith(("#", DOCUMENT)))
+    split = _by_tab if has_tabs else _by_blanks
+    first = next((split(line) for line in filled if not line.startswith(("#", DOCUMENT))), [])
+    is_conllu = suffix(file) == ".conllu" or (len(first) == CONLLU_COLUMNS and first[0].isdecimal())
+    ten_columns = len(first) == CONLLU_COLUMNS
+    if word is None:
+        word = 1 if is_conllu and ten_columns else 0
+    if tag is None:
+        tag = 3 if is_conllu and ten_columns else -1
     sentences: list[Sentence] = []
     words: list[str] = []
     tags: list[str] = []
-    with opened as lines:
-        for number, line in enumerate([*lines, ""], start=1):
-            columns = line.split("\t") if "\t" in line else line.split()
-            columns = [column.strip() for column in columns]
-            if not any(columns):
-                if words:
-                    sentences.append((words, tags))
-                words, tags = [], []
-            elif not words and (columns[0] == "-DOCSTART-" or (has_comments and line.startswith("#"))):
-                continue
-            else:
-                try:
-                    if len(columns) < 2:
-                        raise IndexError
-                    words.append(columns[word])
-                    tags.append(columns[tag])
-                except IndexError as error:
-                    raise ValueError(
-                        f"Line {number} of {file} has {len(columns)} columns ({line.strip()[:40]!r}), but words come from "
-                        f"column {word} and tags from {tag}. Set data.word_position and data.tag_position, or "
-                        "correct the file."
-                    ) from error
+    num_columns = None
+    for number, line in enumerate([*lines, ""], start=1):
+        columns = split(line)
+        if not any(columns):
+            if words:
+                sentences.append((words, tags))
+            words, tags = [], []
+        elif not words and (columns[0] == DOCUMENT or (is_conllu and line.startswith("#"))):
+            continue
+        elif is_conllu and _NO_WORD.fullmatch(columns[0]):
+            continue
+        else:
+            num_columns = num_columns or len(columns)
+            if (
+                len(columns) != num_columns
+                or num_columns < 2
+                or not all(-num_columns <= k < num_columns for k in (word, tag))
+            ):
+                raise ValueError(
+                    f"Line {number} of {file} has {len(columns)} columns ({line.strip()[:40]!r}), the first word has "
+                    f"{num_columns}; words come from column {word} and tags from {tag}. Correct the file, or set "
+                    "data.word_position and data.tag_position."
+                )
+            _check_row([columns[word] or None], [columns[tag]], place=f"Line {number} of {file}")
+            words.append(columns[word])
+            tags.append(columns[tag])
     return sentences
+
+
+def _by_tab(line: str) -> list[str]:
+    return [column.strip() for column in line.split("\t")]
+
+
+def _by_blanks(line: str) -> list[str]:
+    return [column for column in re.split("[ \t]+", line.strip()) if column]
 
 
 def split_words(tokenizer: PreTrainedTokenizerFast, sentences: Sequence[Sequence[str]]) -> list[list[list[int]]]:

@@ -12,6 +12,7 @@ from seqeval.scheme import IOB2
 from torch import Tensor
 
 from ssl_lab.data.base import DataModule
+from ssl_lab.data.tag_schemes import is_iob2
 from ssl_lab.data.token_labels import NO_WORD, TokenLabels
 from ssl_lab.evaluation.protocol import Protocol, outputs_of
 from ssl_lab.types import Batch
@@ -51,7 +52,7 @@ class TaggedSpans(Protocol):
         assert next(flat, None) is None, "every word is predicted once"
         pairs = [(a, b) for tags, guesses in zip(gold, found, strict=True) for a, b in zip(tags, guesses, strict=True)]
         metrics = {"finetune/token_accuracy": sum(a == b for a, b in pairs) / len(pairs)}
-        if all(tag == "O" or tag[:2] in ("B-", "I-") for tag in names):
+        if all(map(is_iob2, names)):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about spans that were never predicted, which are worth 0
                 settings = {"mode": "strict", "scheme": IOB2, "zero_division": 0}

@@ -110,3 +110,17 @@ def test_damaged_files_are_none(kind):
     assert rgb(content) is not None
     assert rgb(content[: len(content) // 2]) is None
     assert rgb(b"no image") is None and rgb(b"") is None and rgb(None) is None
+
+
+def test_pixels_of_unknown_range_are_refused_and_never_guessed_by_brightness():
+    """The same value means the same grey in a dark and in a bright image."""
+
+    def pixels_of(values):
+        return decode(encoded(Image.fromarray(values), "TIFF"), channels=1, image_size=None)
+
+    for values in (np.array([[0, 0.5, 200]]), np.array([[-0.1, 0.5, 1]]), np.array([[np.nan, 0, 1]])):
+        assert pixels_of(values.astype(np.float32)) is None
+    for values in ([[0, 100, 200]], [[0, 100, 70_000]], [[-1, 100, 1000]]):
+        assert pixels_of(np.array(values, np.int32)) is None
+    bright = pixels_of(np.array([[0, 256, 65535]], np.int32))
+    assert bright.tolist() == [[[0, 1, 255]]]

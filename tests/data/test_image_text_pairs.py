@@ -48,6 +48,8 @@ def test_spec_holds_the_facts_of_both(table):
 
 def test_splits_by_column(table):
     data = make(table, split_column="part")
+    with pytest.warns(UserWarning, match="8 of 40 rows are left out: 'part' says other, not train, val or test"):
+        data.columns("train")
     for split, parts in {"train": (0, 1), "val": (2,), "test": (3,)}.items():
         assert numbers(data, split) == [i for i in range(20) if i % 5 in parts]
     with pytest.raises(ValueError, match=r"no row says train; it holds \['blue', 'red'\]"):
@@ -98,11 +100,13 @@ def test_contents_and_lists_of_captions_in_parquet(tmp_path):
     datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "train.parquet")
     columns = {"image_column": "picture", "caption_column": "says", "channels": None}
     data = make(tmp_path / "train.parquet", val_fraction=0, test_fraction=0, **columns)
+    with pytest.warns(UserWarning, match="1 of 6 images of train have no caption and are left out"):
+        data.columns("train")
     assert np.array(data.columns("train")["image"])[:, 0, 0, 0].tolist() == [0, 1, 3, 4, 5], "the third has no caption"
     captions = data.columns("train")["captions"]
     assert [read(data, ids) for ids in captions[1]] == ["two", "three"]
     assert (captions[0, 1] == 0).all(), "missing captions are padding"
-    batches = list(make(tmp_path / "train.parquet", val_fraction=0, test_fraction=0, **columns).train_dataloader())
+    batches = list(data.train_dataloader())
     assert all((batch["attention_mask"].sum(1) > 0).all() for batch in batches)
 
 
@@ -132,3 +136,21 @@ def test_what_cannot_be_read(table, tmp_path):
     (tmp_path / "blank.tsv").write_text("image\tcaption\na.png\t\nb.png\t\n")
     with pytest.raises(ValueError, match=r"no captions.*data\.caption_column"):
         make(tmp_path / "blank.tsv").columns("train")
+
+
+@pytest.mark.filterwarnings("ignore:8 of 41 rows are left out")
+def test_an_image_is_in_one_split(table):
+    text = table.read_text()
+    head, first, *rest = text.splitlines()
+    other = first.replace("train", "test")
+    table.write_text("\n".join([head, first, other, *rest]) + "\n")
+    with pytest.raises(ValueError, match="is in the rows of .* and of .*Give each image one split"):
+        make(table, split_column="part").columns("train")
+
+
+def test_a_split_column_cuts_one_table(table):
+    (table.parent / "train.tsv").write_text(table.read_text())
+    (table.parent / "test.tsv").write_text(table.read_text())
+    table.unlink()
+    with pytest.raises(ValueError, match="split_column='part' cuts one table, but .* has test, train"):
+        make(table.parent, split_column="part").columns("train")

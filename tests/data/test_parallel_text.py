@@ -80,3 +80,27 @@ def test_files_that_do_not_fit(folder):
     (folder / "test_2017.en").write_text("")
     with pytest.raises(ValueError, match="test_2016 and test_2017 in .* are named after test"):
         ParallelText(str(folder), "en", "de").columns("train")
+
+
+def test_pairs_with_a_blank_side_are_left_out_and_counted(tmp_path):
+    (tmp_path / "train.en").write_bytes(b"\xef\xbb\xbf" + "".join(f"{line}\r\n" for line in EN).encode())
+    (tmp_path / "train.de").write_text("".join(f"{line}\n" if k != 3 else " \n" for k, line in enumerate(DE)))
+    data = ParallelText(str(tmp_path), "en", "de", vocab_size=200, val_fraction=0, test_fraction=0)
+    with pytest.warns(UserWarning, match="1 of 20 pairs of train are left out: en or de is blank"):
+        assert data.references("train") == [*DE[:3], *DE[4:]]
+    first = data.columns("train")["input_ids"][0]
+    assert data.tokenizer.decode(first, skip_special_tokens=True) == "a dog number 0."
+
+
+def test_lines_end_where_wc_ends_them(tmp_path):
+    """A stray carriage return inside a line would shift all that follows."""
+    (tmp_path / "train.en").write_bytes(b"one\rtwo\n" + b"three\n" * 9)
+    (tmp_path / "train.de").write_bytes(b"eins zwei\n" + b"drei\n" * 9)
+    data = ParallelText(str(tmp_path), "en", "de", vocab_size=200, val_fraction=0, test_fraction=0)
+    assert data.references("train") == ["eins zwei", *["drei"] * 9]
+
+
+def test_languages_that_the_translations_lack(tmp_path):
+    (tmp_path / "train.jsonl").write_text(json.dumps({"translation": {"en": "a", "fr": "b"}}) + "\n")
+    with pytest.raises(ValueError, match="translations are in en, fr, not in de. Set data.source and data.target"):
+        ParallelText(str(tmp_path), "en", "de", vocab_size=200).columns("train")

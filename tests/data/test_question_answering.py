@@ -76,3 +76,13 @@ def test_what_is_no_squad_file(tmp_path, file):
         data(str(tmp_path / "a.json")).columns("train")
     with pytest.raises(ValueError, match="Raise data.max_length, or lower data.doc_stride"):
         data(file, doc_stride=30)
+
+
+def test_answers_that_are_not_where_the_file_says_are_refused(tmp_path):
+    """As in files that count bytes instead of characters."""
+    articles = [article(k) for k in range(4)]
+    for found in articles:
+        found["paragraphs"][0]["context"] = "Él. " + found["paragraphs"][0]["context"]
+    (tmp_path / "train.json").write_text(json.dumps({"data": articles}))
+    with pytest.raises(ValueError, match="The answers of 8 of 8 questions of train, such as 0a, are not at their"):
+        data(str(tmp_path / "train.json")).columns("train")

@@ -43,7 +43,7 @@ def test_a_test_split_with_withheld_labels_is_replaced():
 
 def test_zero_fractions_cut_nothing_and_too_few_samples_are_an_error():
     assert set(plan({"train": np.zeros(3, int)}, val_fraction=0, test_fraction=0)) == {"train"}
-    with pytest.raises(ValueError, match="leaves none to train on"):
+    with pytest.raises(ValueError, match="none would be left to train on.*data.val_fraction=0 data.test_fraction=0"):
         plan({"train": np.zeros(1, int)})
 
 

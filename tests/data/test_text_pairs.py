@@ -1,7 +1,7 @@
 import csv
 import json
+import re
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -69,27 +69,53 @@ def test_pretraining_on_similar_pairs_alone(file):
         TextPairs(file, positive_score=4)
 
 
-def test_missing_texts_are_blank_and_missing_scores_unknown(tmp_path):
-    rows = [{"a": "one text", "b": "another", "s": 0.5}, {"a": "a second text", "b": None, "s": None}] * 4
+def test_pairs_with_a_blank_text_or_no_score_are_left_out_and_counted(tmp_path):
+    rows = [
+        {"a": "one text", "b": "another", "s": 0.5},
+        {"a": "a second text", "b": None, "s": 0.1},
+        {"a": "a third text", "b": "its pair", "s": None},
+        {"a": "  ", "b": "its pair", "s": None},
+    ] * 4
     (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    data = TextPairs(
-        str(tmp_path / "x.jsonl"),
-        first_column="a",
-        second_column="b",
-        score_column="s",
-        vocab_size=100,
-        val_fraction=0,
-        test_fraction=0,
-    )
-    assert texts(data, "train", "second_input_ids")[:2] == ["another", ""]
-    np.testing.assert_equal(data.columns("train")["score"].tolist()[:2], [0.5, np.nan])
+    options = dict(first_column="a", second_column="b", vocab_size=100, val_fraction=0, test_fraction=0)
+    data = TextPairs(str(tmp_path / "x.jsonl"), score_column="s", **options)
+    with pytest.warns(UserWarning, match="12 of 16 pairs of train are left out: 8 have a blank text, 4 have no score"):
+        assert data.columns("train")["score"].tolist() == [0.5] * 4
+    with pytest.warns(UserWarning, match="8 of 16 pairs of train are left out: 8 have a blank text"):
+        found = texts(TextPairs(str(tmp_path / "x.jsonl"), **options), "train", "second_input_ids")
+    assert found == ["another", "its pair"] * 4
+
+
+@pytest.mark.parametrize("withheld", ["", "-1"])
+def test_a_split_whose_scores_are_withheld_counts_as_lacking(tmp_path, withheld):
+    head = "sentence1,sentence2,score\n"
+    (tmp_path / "train.csv").write_text(head + "".join(f"a {i},b {i},{i % 5}.5\n" for i in range(40)))
+    (tmp_path / "test.csv").write_text(head + "".join(f"c {i},d {i},{withheld}\n" for i in range(9)))
+    data = TextPairs(str(tmp_path), score_column="score", vocab_size=100)
+    with pytest.warns(UserWarning, match="The test split has no labels but the train split has"):
+        assert len(data.columns("test")["score"]) == 4
+    assert data.columns("test")["score"].min() >= 0.5
+
+
+def test_minus_one_among_other_scores_is_a_score(tmp_path):
+    rows = "".join(f"a {i},b {i},{i % 3 - 1}\n" for i in range(30))
+    (tmp_path / "train.csv").write_text("sentence1,sentence2,score\n" + rows)
+    data = TextPairs(str(tmp_path), score_column="score", vocab_size=100)
+    assert set(data.columns("train")["score"].tolist()) == {-1.0, 0.0, 1.0}
+
+
+@pytest.mark.parametrize("cell", ["high", "inf", "1e+99"])
+def test_a_score_is_a_finite_number(tmp_path, cell):
+    (tmp_path / "train.csv").write_text(f"sentence1,sentence2,score\na,b,1\nc,d,{cell}\n")
+    with pytest.raises(ValueError, match=re.escape(cell)):
+        TextPairs(str(tmp_path), score_column="score", vocab_size=100).columns("train")
 
 
 def test_columns_that_do_not_fit(file):
     for setting in ("first_column", "second_column", "negative_column", "score_column"):
         with pytest.raises(ValueError, match=rf"{setting}='x' is no column.*'sentence1'"):
             TextPairs(file, **{setting: "x"}).columns("train")
-    with pytest.raises(ValueError, match="score_column='negative' holds Value.*a score is a number"):
+    with pytest.raises(ValueError, match="score_column='negative' holds 'no cat.*a score is a number"):
         TextPairs(file, score_column="negative").columns("train")
 
 

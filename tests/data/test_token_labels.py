@@ -42,6 +42,73 @@ def test_comments_are_those_of_conllu_alone(tmp_path):
     assert read_columns(tmp_path / "b.conllu", word=0, tag=-1) == [(["It", "#"], ["PRP", "SYM"])]
 
 
+@pytest.mark.parametrize("name", ["x.conllu", "x.conll", "x.txt"])
+def test_conllu_words_are_forms_without_ranges_and_empty_nodes(tmp_path, name):
+    lines = (
+        "1\tI\tI\tPRON",
+        "2-3\tdon't\t_\t_",
+        "2\tdo\tdo\tAUX",
+        "3\tn't\tnot\tPART",
+        "4\tNew York\t_\tPROPN",
+        "4.1\tgo\t_\tVERB",
+    )
+    (tmp_path / name).write_text("# sent_id = 1\n" + "".join(line + "\t_" * 6 + "\n" for line in lines) + "\n")
+    assert read_columns(tmp_path / name) == [(["I", "do", "n't", "New York"], ["PRON", "AUX", "PART", "PROPN"])]
+    assert read_columns(tmp_path / name, tag=2)[0][1] == ["I", "do", "not", "_"]
+
+
+def test_ranges_are_words_in_files_that_are_not_conllu(tmp_path):
+    (tmp_path / "x.txt").write_text("2-3 B-SCORE\n4.1 O\n")
+    assert read_columns(tmp_path / "x.txt") == [(["2-3", "4.1"], ["B-SCORE", "O"])]
+
+
+def test_a_byte_order_mark_and_hard_spaces_are_no_words_and_no_columns(tmp_path):
+    (tmp_path / "x.txt").write_bytes(b"\xef\xbb\xbfAnna B-PER\r\n10\xc2\xa0000 O\r\n\r\nBen B-PER\r\n")
+    assert read_columns(tmp_path / "x.txt") == [(["Anna", "10\u00a0000"], ["B-PER", "O"]), (["Ben"], ["B-PER"])]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a DT O\nb NN\n", "Line 2 of .* has 2 columns .* the first word has 3"),
+        (b"a\tO\nb\t\n", "Line 2 of .* has the word 'b' with the tag ''. Give every word a tag"),
+        (b"a\tO\n\tO\n", "Line 2 of .* has the word None"),
+        (b"caf\xe9 O\n", "as UTF-8: line 1 has the byte 0xe9. Convert the file"),
+    ],
+)
+def test_column_files_with_a_fault_are_refused_by_line(tmp_path, content, message):
+    (tmp_path / "x.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_columns(tmp_path / "x.txt")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"tokens": ["a", None], "tags": ["O", "O"]}, "Row 1 of train has the word None with the tag 'O'"),
+        ({"tokens": ["a", "b"], "tags": ["O", None]}, "Row 1 of train has the word 'b' with the tag None"),
+        ({"tokens": ["a"], "tags": None}, "Row 1 of train has 1 words but 0 tags"),
+    ],
+)
+def test_rows_of_tables_have_a_tag_for_every_word(tmp_path, row, message):
+    rows = [{"tokens": ["x"], "tags": ["O"]}, row]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    with pytest.raises(ValueError, match=message):
+        TokenLabels(str(tmp_path), vocab_size=60).columns("train")
+
+
+def test_tags_of_tables_that_are_ignored_or_without_names(tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"tokens": ["a", "b"], "tags": [0, -100]}\n' * 10)
+    with pytest.raises(ValueError, match="Row 0 of train has the word 'b' with the tag -100"):
+        TokenLabels(str(tmp_path), vocab_size=60).columns("train")
+    (tmp_path / "train.jsonl").write_text('{"tokens": ["a", "b"], "tags": [0, 1]}\n' * 10)
+    with pytest.warns(UserWarning, match="are numbers without names: only the accuracy of tags can be scored"):
+        TokenLabels(str(tmp_path), vocab_size=60).columns("train")
+    (tmp_path / "train.jsonl").write_text('{"tokens": "ab", "tags": ["x", "y"]}\n' * 10)
+    with pytest.raises(ValueError, match="words_column='tokens' holds .* but needs a list a row"):
+        TokenLabels(str(tmp_path), vocab_size=60).columns("train")
+
+
 def test_every_word_is_labelled_at_its_first_token(folder):
     data = TokenLabels(str(folder), vocab_size=60, val_fraction=0.2)
     columns = data.columns("train")

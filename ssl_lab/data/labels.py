@@ -1,0 +1,93 @@
+"""Classes of the rows of a table."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import datasets
+import numpy as np
+from numpy.typing import NDArray
+
+from ssl_lab.data.splits import UNLABELLED
+from ssl_lab.data.tables import check_column
+
+
+def encode_labels(
+    splits: Mapping[str, datasets.Dataset], column: str | None
+) -> tuple[dict[str, NDArray[np.int64]], tuple[str, ...]]:
+    """Labels 0, 1, ... of every row, -1 where unknown, and the names of the classes.
+
+    Classes of a column that does not name them are its sorted values in the train split. Blank cells, None and NaN mean
+    unknown, and so does -1 in a column of named classes (``datasets.ClassLabel``). In any other column -1 is a class,
+    unless a split other than train holds nothing else: its labels are withheld.
+
+    Raises:
+        ValueError: If the column is missing, holds lists or real numbers, has no class, or has a class that train lacks.
+    """
+    if column is None:
+        return {split: np.full(len(rows), UNLABELLED) for split, rows in splits.items()}, ()
+    check_column(splits["train"], column, setting="label_column")
+    feature = splits["train"].features[column]
+    if not isinstance(feature, (datasets.ClassLabel, datasets.Value)):
+        raise ValueError(
+            f"label_column={column!r} holds {feature}, but a label is one number or name a row. Choose another column, "
+            "or null."
+        )
+    known: dict[str, list[Any]] = {
+        split: [_known(value) for value in rows[column]] if column in rows.column_names else [None] * len(rows)
+        for split, rows in splits.items()
+    }
+    if isinstance(feature, datasets.ClassLabel):
+        labels = {split: np.array([-1 if v is None else v for v in vs], np.int64) for split, vs in known.items()}
+        names = tuple(feature.names)
+    else:
+        labels, names = _number(known, column)
+    for split, numbers in labels.items():
+        missing = int((numbers == UNLABELLED).sum())
+        if 0 < missing < len(numbers):
+            warnings.warn(
+                f"{missing} of {len(numbers)} rows of {split} have no label in {column!r}. Probes and fine-tuning leave "
+                "them out.",
+                stacklevel=2,
+            )
+    return labels, names
+
+
+def _number(known: Mapping[str, list[Any]], column: str) -> tuple[dict[str, NDArray[np.int64]], tuple[str, ...]]:
+    """Numbers of the values of a column that does not name its classes."""
+    withheld = [split for split, values in known.items() if set(values) == {-1} and -1 not in known["train"]]
+    known = {split: [None] * len(values) if split in withheld else values for split, values in known.items()}
+    if any(isinstance(value, float) and not value.is_integer() for values in known.values() for value in values):
+        raise ValueError(
+            f"label_column={column!r} holds real numbers, but a label is a class. Choose another column, or null."
+        )
+    classes = sorted({value for value in known["train"] if value is not None})
+    if not classes:
+        raise ValueError(
+            f"label_column={column!r} is blank in all {len(known['train'])} rows of train. Choose another column, or null."
+        )
+    if -1 in classes and len(classes) > 2 and classes[1:] == list(range(len(classes) - 1)):
+        warnings.warn(
+            f"{known['train'].count(-1)} of {len(known['train'])} rows of train have -1 in {column!r}, which is read as a "
+            "class of its own. If it means that the label is unknown, leave these cells blank.",
+            stacklevel=3,
+        )
+    number = {value: k for k, value in enumerate(classes)} | {None: UNLABELLED}
+    for split, values in known.items():
+        strangers = {value for value in values if value not in number}
+        if strangers:
+            raise ValueError(
+                f"label_column={column!r} has the classes {sorted(strangers)[:5]} in {split} that train lacks; train "
+                f"has {classes[:20]}. Correct the files, or choose another column."
+            )
+    numbers = {split: np.array([number[value] for value in values], np.int64) for split, values in known.items()}
+    return numbers, tuple(map(str, classes))
+
+
+def _known(value: Any) -> Any:
+    """A label without blanks around it; None if there is none."""
+    if isinstance(value, str):
+        return value.strip() or None
+    return None if isinstance(value, float) and value != value else value
