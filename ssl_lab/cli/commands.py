@@ -37,7 +37,6 @@ from ssl_lab.cli.study import reporter
 from ssl_lab.cli.sweep import Outcome, attempt, register_sweepers
 from ssl_lab.data.base import DataModule
 from ssl_lab.data.prepare import prepare as write_shards
-from ssl_lab.data.store import write_atomically
 from ssl_lab.data.text import TextModule
 from ssl_lab.engine import judge
 from ssl_lab.engine.bench import Speed
@@ -48,6 +47,7 @@ from ssl_lab.engine.run_dir import environment, read_json, update_summary, write
 from ssl_lab.engine.signals import InterruptedRunError, is_first_rank, stop_on_signals
 from ssl_lab.engine.text_log import text_log
 from ssl_lab.engine.trial import PrunedRunError, ReportObjective
+from ssl_lab.files import write_atomically
 from ssl_lab.report.compare import run_labels, side_by_side
 from ssl_lab.report.page import write_report
 from ssl_lab.report.run import read_run
@@ -280,7 +280,7 @@ def embed(args: list[str]) -> int:
             )
             tables.append(pa.table(columns))
     table = pa.concat_tables(tables)
-    write_atomically(Path(cfg.out), lambda path: pq.write_table(table, path))
+    write_atomically(Path(cfg.out), lambda path: pq.write_table(table, path), through_link=True)
     print(f"{table.num_rows:,} rows of {method.features(batch).shape[1]} features: {cfg.out}")
     return 0
 

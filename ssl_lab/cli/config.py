@@ -16,7 +16,6 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from ssl_lab.cli.arguments import literal
 from ssl_lab.cli.checked import instantiate
 from ssl_lab.data.base import DataModule
-from ssl_lab.data.store import write_atomically
 from ssl_lab.data.tokenizer import load_tokenizer, tokenizer_digest
 from ssl_lab.encoders.blocks import recompute_activations
 from ssl_lab.engine.checkpoint import find_checkpoint, load_encoder_weights, load_weights
@@ -26,6 +25,7 @@ from ssl_lab.engine.signals import slurm_job
 from ssl_lab.engine.sync_batch_norm import SyncBatchNormLayers
 from ssl_lab.evaluation.protocol import Protocol
 from ssl_lab.evaluation.real_images import module_digest
+from ssl_lab.files import write_atomically
 from ssl_lab.methods.base import Method
 from ssl_lab.methods.finetune.base import FineTuning
 from ssl_lab.types import DataSpec, Encoder

@@ -19,12 +19,12 @@ from torch import Tensor
 from ssl_lab.cli import config
 from ssl_lab.cli.process import compose_settings, find_device
 from ssl_lab.data.base import DataModule
-from ssl_lab.data.store import write_atomically
 from ssl_lab.encoders.image import as_float
 from ssl_lab.engine.checkpoint import checkpoint_identity, find_checkpoint
 from ssl_lab.engine.generative_pictures import interpolation, latent_dim, lerp, slerp
 from ssl_lab.engine.pictures import render
 from ssl_lab.engine.sample_files import SampleFiles
+from ssl_lab.files import write_atomically
 from ssl_lab.methods.base import Method
 from ssl_lab.types import DataSpec, ImageGrid
 
@@ -164,6 +164,6 @@ def _need(method: Method, capability: str, lacks: str, remedy: str) -> Any:
 def _save(grid: ImageGrid, out: Path) -> int:
     if out.suffix != ".png":
         raise ValueError(f"out={out} was asked for, but the picture is a PNG file. Give out= a name that ends in .png.")
-    write_atomically(out, lambda path: Image.fromarray(render(grid)).save(path, "PNG"))
+    write_atomically(out, lambda path: Image.fromarray(render(grid)).save(path, "PNG"), through_link=True)
     print(out)
     return 0

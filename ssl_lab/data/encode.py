@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from ssl_lab.data.store import write_atomically
+from ssl_lab.files import write_atomically
 
 DAMAGED = (OSError, ValueError, TypeError, EOFError, SyntaxError, tokenize.TokenError)
 """What ``numpy.load`` raises on damaged files."""

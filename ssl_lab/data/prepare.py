@@ -18,9 +18,9 @@ from transformers import PreTrainedTokenizerFast
 
 from ssl_lab.data import encode
 from ssl_lab.data.shards import MANIFEST, TOKENIZER, read_manifest, write_manifest
-from ssl_lab.data.store import UNFINISHED
 from ssl_lab.data.text import TextCounts, TextModule
 from ssl_lab.data.tokenizer import load_tokenizer, plain_backend, tokenizer_digest
+from ssl_lab.files import UNFINISHED
 
 _WORDS = {"num_documents": "documents", "num_words": "words", "num_bytes": "bytes"}
 

@@ -15,10 +15,11 @@ from transformers import PreTrainedTokenizerFast
 from ssl_lab.data.encode import DAMAGED, checksum, ids_file, lengths_file
 from ssl_lab.data.loader import Columns
 from ssl_lab.data.splits import find_split
-from ssl_lab.data.store import fingerprint, write_atomically
+from ssl_lab.data.store import fingerprint
 from ssl_lab.data.text import TextCounts, TokenModule
 from ssl_lab.data.token_rows import TokenRows
 from ssl_lab.data.tokenizer import load_tokenizer, tokenizer_digest
+from ssl_lab.files import write_atomically
 
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer"

@@ -6,14 +6,13 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-UNFINISHED = ".unfinished"
+from ssl_lab.files import UNFINISHED
 
 
 def cache_folder() -> Path:
@@ -38,22 +37,6 @@ def file_facts(folder: Path) -> list[tuple[str, int, int]]:
             size, time_ns = (path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else (-1, 0)
             facts.append((os.path.relpath(path, folder), size, time_ns))
     return sorted(facts)
-
-
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, flush it to the disk, and rename it over ``path``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def build_once(key: str, build: Callable[[Path], None]) -> Path:

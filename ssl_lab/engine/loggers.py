@@ -11,7 +11,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from ssl_lab.data.store import write_atomically
+from ssl_lab.files import write_atomically
 
 
 class MetricsFile(Logger):

@@ -14,7 +14,6 @@ from lightning.pytorch.callbacks import Callback
 from PIL import Image, ImageDraw, ImageFont
 
 from ssl_lab.data.base import DataModule
-from ssl_lab.data.store import write_atomically
 from ssl_lab.engine.attention_pictures import image_attention, text_attention
 from ssl_lab.engine.callbacks import evaluation_due, optimizer_steps_done
 from ssl_lab.engine.dashboards import dashboards
@@ -22,6 +21,7 @@ from ssl_lab.engine.feature_pictures import feature_pictures
 from ssl_lab.engine.generative_pictures import generative_pictures
 from ssl_lab.engine.run_dir import write_json
 from ssl_lab.engine.sharded import gathered
+from ssl_lab.files import write_atomically
 from ssl_lab.methods.base import Method
 from ssl_lab.types import Batch, ImageGrid, MaskedText
 

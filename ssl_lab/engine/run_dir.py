@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ssl_lab.data.store import write_atomically
+from ssl_lab.files import write_atomically
 from ssl_lab.types import DataSpec
 
 LAST_CHECKPOINT = Path("checkpoints/last.ckpt")

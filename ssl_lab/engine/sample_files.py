@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ssl_lab.data.store import UNFINISHED, write_atomically
 from ssl_lab.engine.run_dir import read_json, write_json
+from ssl_lab.files import UNFINISHED, write_atomically
 
 BATCH = 250
 """Samples drawn together, and images of an npz file; fixed, so that image i is a function of the seed and i alone."""

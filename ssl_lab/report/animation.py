@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ssl_lab.report.files import replace_file
+from ssl_lab.files import replace_file
 
 NAMES = ("samples", "reconstructions", "interpolations", "traversals")
 """Pictures whose tiles stay the same from step to step."""

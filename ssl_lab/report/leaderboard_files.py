@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from ssl_lab.report.files import replace_file
+from ssl_lab.files import replace_file
 from ssl_lab.report.leaderboard import Board, Entry, Leaderboard
 from ssl_lab.report.page import environment
 from ssl_lab.report.vocabulary import describe, duration
@@ -107,7 +107,7 @@ def write_leaderboard(found: Leaderboard, out: Path) -> list[Path]:
     paths = [out] if out.suffix in writers and not out.is_dir() else [out / name for name in NAMES]
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, writers[path.suffix](found).encode())
+        replace_file(path, writers[path.suffix](found).encode(), through_link=True)
     return paths
 
 
@@ -152,7 +152,7 @@ def update_blocks(path: Path, make: Callable[[list[str]], Leaderboard]) -> tuple
     if len(kept) == len(blocks):
         raise ValueError(" ".join(kept))
     if new != text:
-        replace_file(path, new.encode())
+        replace_file(path, new.encode(), through_link=True)
     return len(blocks) - len(kept), kept
 
 

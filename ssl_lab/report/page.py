@@ -11,11 +11,11 @@ from typing import Any
 
 import jinja2
 
+from ssl_lab.files import replace_file
 from ssl_lab.report import pictures, tables
 from ssl_lab.report.animation import NAMES, write_animation
 from ssl_lab.report.compare import config_differences, evaluations_by_data, run_labels
 from ssl_lab.report.curves import NUM_COLORS, comparison_panels, run_panels
-from ssl_lab.report.files import replace_file
 from ssl_lab.report.run import Run, read_run
 from ssl_lab.report.vocabulary import describe, duration
 
@@ -107,7 +107,7 @@ def write_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
         )
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    return replace_file(out, page.encode())
+    return replace_file(out, page.encode(), through_link=True)
 
 
 def environment() -> jinja2.Environment:

@@ -8,10 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ssl_lab.files import replace_file
 from ssl_lab.report.dashboard.details import picture_file, read_details, report_file
 from ssl_lab.report.dashboard.importance import importances
 from ssl_lab.report.dashboard.index import RunIndex
-from ssl_lab.report.files import replace_file
 
 STATIC = Path(__file__).parent / "static"
 PLOTLY = "plotly.min.js"
@@ -75,7 +75,7 @@ def write_site(index: RunIndex, out: Path) -> Path:
         objectives = {entry.facts.objective for entry in entries if entry.facts.objective}
         _write_data(out, f"importance/{scope}", {name: importances(entries, name) for name in sorted(objectives)})
     _forget(out, kept={entry.id for entry in index.entries}, scopes=set(index.scopes()))
-    return replace_file(out / "index.html", page("static"))
+    return replace_file(out / "index.html", page("static"), durable=False)
 
 
 def _check_is_ours(out: Path, index: RunIndex) -> None:
@@ -124,4 +124,4 @@ def _write_data(out: Path, name: str, value: Any) -> None:
     """As a script: a page opened from a file may run scripts beside it, but not read files."""
     path = out / "data" / f"{name}.js"
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, _RECEIVE + to_json(name) + b"," + to_json(value) + b")")
+    replace_file(path, _RECEIVE + to_json(name) + b"," + to_json(value) + b")", durable=False)

@@ -1,0 +1,88 @@
+import fcntl
+import os
+import stat
+
+import pytest
+
+from ssl_lab.files import replace_file, write_atomically
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_file_keeps_its_mode_and_a_new_one_has_that_of_the_umask(tmp_path):
+    kept = tmp_path / "kept"
+    kept.write_text("old")
+    for wanted in (0o600, 0o664):
+        kept.chmod(wanted)
+        replace_file(kept, b"new")
+        assert mode(kept) == wanted and kept.read_text() == "new"
+    before = os.umask(0o077)
+    try:
+        assert mode(replace_file(tmp_path / "new", b"x")) == 0o600
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+def test_a_file_keeps_its_owner(tmp_path):
+    path = replace_file(tmp_path / "a", b"x")
+    os.chown(path, 12345, 23456)
+    path.chmod(0o640)
+    replace_file(path, b"y")
+    assert (path.stat().st_uid, path.stat().st_gid, mode(path)) == (12345, 23456, 0o640)
+
+
+def test_a_link_stays_where_the_user_names_it_and_nowhere_else(tmp_path):
+    (tmp_path / "real").mkdir()
+    target = tmp_path / "real" / "README.md"
+    target.write_text("old")
+    target.chmod(0o600)
+    link = tmp_path / "README.md"
+    link.symlink_to("real/README.md")
+    replace_file(link, b"new", through_link=True)
+    assert link.is_symlink() and target.read_text() == "new" and mode(target) == 0o600
+    replace_file(link, b"other")
+    assert not link.is_symlink() and link.read_text() == "other" and target.read_text() == "new"
+    new = tmp_path / "to_come"
+    new.symlink_to("real/not_yet")
+    replace_file(new, b"x", through_link=True)
+    assert new.is_symlink() and (tmp_path / "real" / "not_yet").read_text() == "x"
+
+
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path):
+    with pytest.raises(IsADirectoryError):
+        replace_file(tmp_path, b"x")
+    replace_file(tmp_path / "null", b"x")
+    (tmp_path / "null").unlink()
+    (tmp_path / "null").symlink_to("/dev/null")
+    replace_file(tmp_path / "null", b"x", through_link=True)
+    assert (tmp_path / "null").is_symlink() and stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = replace_file(tmp_path / "a", b"old")
+
+    def fail(temporary):
+        temporary.write_text("half")
+        raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        write_atomically(path, fail)
+    assert [p.name for p in tmp_path.iterdir()] == ["a"] and path.read_text() == "old"
+
+
+def test_left_overs_of_a_kill_are_removed_and_those_of_the_living_are_not(tmp_path):
+    dead, living, other, young = (
+        tmp_path / name
+        for name in (".a.1.x.unfinished", ".a.2.y.unfinished", ".ab.3.z.unfinished", ".a.4.w.unfinished")
+    )
+    for path in (dead, living, other, young):
+        path.write_text("half")
+        os.utime(path, (0, 0))
+    os.utime(young)
+    with living.open("rb+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        replace_file(tmp_path / "a", b"x")
+    assert {p.name for p in tmp_path.iterdir()} == {"a", living.name, other.name, young.name}
