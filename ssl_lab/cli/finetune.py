@@ -24,9 +24,10 @@ from ssl_lab.data.base import DataModule
 from ssl_lab.encoders.text_configs import max_length_of
 from ssl_lab.engine import judge
 from ssl_lab.engine.checkpoint import checkpoint_identity, find_checkpoint, has_checkpoint
+from ssl_lab.engine.lock import lock_run
 from ssl_lab.engine.pretrain import pretrain as pretrain_method
 from ssl_lab.engine.run_dir import read_json, update_summary, write_json
-from ssl_lab.engine.signals import InterruptedRunError
+from ssl_lab.engine.signals import InterruptedRunError, is_first_rank
 from ssl_lab.engine.text_log import text_log
 from ssl_lab.methods.base import Method
 from ssl_lab.methods.finetune.base import FineTuning
@@ -61,25 +62,34 @@ def finetune(args: list[str]) -> int:
     datamodule.columns("test")  # what is scored at the end: if it is missing, that is told now
     datamodule.train_split = "train"
     cells = _cells(cfg)
-    results = []
-    for cell in cells:
-        kept = _finished(cell) if cfg.ckpt == "last" else None
-        if kept is None:
-            datamodule.seed = cell.seed
-            spec = datamodule.spec if run_spec is None else replace(datamodule.spec, shape=run_spec.shape)
-            try:
+    lock = lock_run(root) if is_first_rank() else None
+    try:
+        results = _earlier_results(cfg, cells)
+        if results and distributed.rank() == 0:
+            told = ", ".join(f"{result['start']} weights with seed {result['seed']}" for result in results)
+            print(f"{root} holds more trainings with these settings, which stay in the table: {told}.")
+        finished = {cell.run_dir: _finished(cell) if cfg.ckpt == "last" else None for cell in cells}
+        results += [_result(cell, kept) for cell in cells if (kept := finished[cell.run_dir]) is not None]
+        for cell in cells:
+            if finished[cell.run_dir] is None:
+                datamodule.seed = cell.seed
+                spec = datamodule.spec if run_spec is None else replace(datamodule.spec, shape=run_spec.shape)
                 kept = _train(cell, args, datamodule, spec, resume=cfg.ckpt == "last", alone=len(cells) == 1)
-            except InterruptedRunError as error:
-                stopped = str(error).split(" Continue with")[0]
-                raise InterruptedRunError(
-                    f"{stopped} Continue with the same command and run_dir={root}.", error.signal_name
-                ) from error
-        results.append({"start": cell.start, "seed": cell.seed, "run_dir": str(cell.run_dir), **kept})
+                results.append(_result(cell, kept))
+            if distributed.rank() == 0:  # each time, so that a kill takes no training that has finished
+                table = _table(cfg, datamodule, results)
+                write_json(root / "finetune.json", table)
+    except InterruptedRunError as error:
+        stopped = str(error).split(" Continue with")[0]
+        raise InterruptedRunError(
+            f"{stopped} Continue with the same command and run_dir={root}.", error.signal_name
+        ) from error
+    finally:
+        if lock is not None:
+            lock.release()
     if distributed.rank() == 0:
-        table = _table(cfg, datamodule, results)
-        write_json(root / "finetune.json", table)
-        seeds = ", ".join(map(str, cfg.seeds))
-        spread = f"mean ± standard deviation over seeds {seeds}" if len(cfg.seeds) > 1 else f"seed {seeds}"
+        seeds = ", ".join(map(str, table["seeds"]))
+        spread = f"mean ± standard deviation over seeds {seeds}" if len(table["seeds"]) > 1 else f"seed {seeds}"
         print(f"\n{datamodule.title}, test split, {cfg.select} checkpoint, {spread}")
         print_table(table)
         print(f"Written to {root / 'finetune.json'}.")
@@ -162,19 +172,44 @@ def _cells(cfg: DictConfig) -> list[Cell]:
         )
     source = None if cfg.run is None else checkpoint_identity(find_checkpoint(Path(cfg.run)))
     starts = [PRETRAINED if cfg.run is not None or published else RANDOM, *([RANDOM] if cfg.baseline else [])]
-    cells = []
-    for start in starts:
-        for seed in cfg.seeds:
-            cell = cfg.copy()
-            with open_dict(cell):
-                for name in ("seeds", "baseline", "ckpt"):
-                    del cell[name]
-                cell.seed, cell.run_dir = seed, literal(str(Path(cfg.run_dir) / start / f"seed_{seed}"))
-                cell.source = source  # a run that is pretrained further keeps its directory
-                if start == RANDOM:
-                    cell.run = cell.source = None
-            cells.append(Cell(start, seed, cell))
-    return cells
+    return [_cell(cfg, start, seed, source) for start in starts for seed in cfg.seeds]
+
+
+def _cell(cfg: DictConfig, start: str, seed: int, source: dict[str, Any] | None) -> Cell:
+    cell = cfg.copy()
+    with open_dict(cell):
+        for name in ("seeds", "baseline", "ckpt"):
+            del cell[name]
+        cell.seed, cell.run_dir = seed, literal(str(Path(cfg.run_dir) / start / f"seed_{seed}"))
+        cell.source = source  # a run that is pretrained further keeps its directory
+        if start == RANDOM:
+            cell.run = cell.source = None
+    return Cell(start, seed, cell)
+
+
+def _earlier_results(cfg: DictConfig, cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """Results of finished trainings of earlier commands in the same run directory, with other seeds or starting points.
+
+    Raises:
+        ValueError: If one has other settings, so that one table cannot hold both.
+    """
+    wanted = {(cell.start, cell.seed) for cell in cells}
+    source = next((cell.cfg.source for cell in cells if cell.start == PRETRAINED), None)
+    found = []
+    for start in (PRETRAINED, RANDOM):
+        seeds = (
+            path.parent.name.removeprefix("seed_") for path in Path(cfg.run_dir, start).glob("seed_*/summary.json")
+        )
+        for seed in sorted(int(seed) for seed in seeds if seed.isdecimal()):
+            cell = _cell(cfg, start, seed, source)
+            if (start, seed) not in wanted and read_json(cell.run_dir / "summary.json").get("status") == "finished":
+                kept = _finished(cell)
+                found += [_result(cell, kept)] if kept is not None else []
+    return found
+
+
+def _result(cell: Cell, kept: dict[str, Any]) -> dict[str, Any]:
+    return {"start": cell.start, "seed": cell.seed, "run_dir": str(cell.run_dir), **kept}
 
 
 def _finished(cell: Cell) -> dict[str, Any] | None:
@@ -198,8 +233,8 @@ def _finished(cell: Cell) -> dict[str, Any] | None:
     differing = [str(name) for name in {**there, **wanted} if name != "run_dir" and there.get(name) != wanted.get(name)]
     if differing:
         raise ValueError(
-            f"{cell.run_dir} holds a training with other settings ({', '.join(differing)}), with which ckpt=last does not go "
-            "on. Give the command that began it, or another run_dir=."
+            f"{cell.run_dir} holds a training with other settings ({', '.join(differing)}), which does not belong into one "
+            "table with this one. Give the command that began it, or another run_dir=."
         )
     summary = read_json(cell.run_dir / "summary.json")
     return _kept(summary) if summary.get("status") == "finished" else None
@@ -268,8 +303,12 @@ def _check_length(method: Method, datamodule: DataModule) -> None:
 def _table(cfg: DictConfig, datamodule: DataModule, results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """A row for each starting point, mean and sample standard deviation over seeds, and what they are made of."""
     rows = []
+    results = sorted(results, key=lambda result: (result["start"] == RANDOM, result["seed"]))
+    all_seeds = sorted({result["seed"] for result in results})
     for start in dict.fromkeys(result["start"] for result in results):
         found = [result["metrics"] for result in results if result["start"] == start]
+        seeds = [result["seed"] for result in results if result["start"] == start]
+        note = "" if seeds == all_seeds else f" (seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))})"
         metrics: dict[str, float] = {}
         for name in found[0]:
             if name.startswith("test/"):
@@ -278,15 +317,15 @@ def _table(cfg: DictConfig, datamodule: DataModule, results: Sequence[dict[str, 
                 metrics[short] = statistics.fmean(values)
                 if len(values) > 1:
                     metrics[f"{short}_std"] = statistics.stdev(values)
-        rows.append({"name": f"{start} weights", "metrics": metrics})
+        rows.append({"name": f"{start} weights{note}", "metrics": metrics})
     first = read_json(Path(results[0]["run_dir"]) / "evaluation.json")
     return {
         "split": "test",
         "data": datamodule.title,
         "run": cfg.run,
         "checkpoint": cfg.select,
-        "seeds": list(cfg.seeds),
+        "seeds": all_seeds,
         "signatures": first.get("signatures", {}),
         "rows": rows,
-        "trainings": list(results),
+        "trainings": results,
     }

@@ -14,6 +14,7 @@ import torch
 
 from ssl_lab.cli.main import main
 from ssl_lab.engine.checkpoint import read_checkpoint
+from ssl_lab.engine.lock import lock_run
 from ssl_lab.engine.pretrain import EvaluateDuringTraining
 from ssl_lab.methods.finetune.classification import Classification
 
@@ -246,3 +247,44 @@ def test_errors_are_one_message(args, message, capsys):
     errors = capsys.readouterr().err
     assert message in errors
     assert "Traceback" not in errors
+
+
+def test_two_commands_do_not_train_in_one_run_directory(folder, capsys):
+    command = ["finetune", "run=run", *DATA, *SMALL, "trainer.max_steps=2", "run_dir=held"]
+    lock = lock_run(folder / "held")
+    try:
+        assert main(command) == 1
+        assert "Another process trains in held. Wait for it, stop it, or choose another run_dir=." in (
+            capsys.readouterr().err
+        )
+        assert not (folder / "held/pretrained").exists()
+    finally:
+        lock.release()
+    assert main(command) == 0
+
+
+def test_results_of_an_earlier_command_stay_in_the_table(folder, capsys, monkeypatch):
+    command = ["finetune", "run=run", *DATA, *SMALL, "trainer.max_steps=2", "run_dir=more"]
+    assert main([*command, "seeds=[1,0]", "baseline=true"]) == 0
+    before = json.loads((folder / "more/finetune.json").read_text())
+    assert main([*command, "seeds=[2]"]) == 0
+    assert "pretrained weights with seed 0, pretrained weights with seed 1, random weights" in capsys.readouterr().out
+    after = json.loads((folder / "more/finetune.json").read_text())
+    assert [(t["start"], t["seed"]) for t in after["trainings"]] == [
+        *[("pretrained", seed) for seed in (0, 1, 2)],
+        *[("random", seed) for seed in (0, 1)],
+    ]
+    assert all(training in after["trainings"] for training in before["trainings"])
+    assert [row["name"] for row in after["rows"]] == ["pretrained weights", "random weights (seeds 0, 1)"]
+    assert after["rows"][1]["metrics"] == before["rows"][1]["metrics"]
+
+    assert main([*command, "seeds=[3]", "optim.lr=1e-4"]) == 1
+    assert "holds a training with other settings (optim)" in capsys.readouterr().err
+    assert json.loads((folder / "more/finetune.json").read_text()) == after
+
+    def killed(self, batch, batch_idx):
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(Classification, "training_step", killed)
+    assert main([*command, "seeds=[2,4]"]) == 1
+    assert json.loads((folder / "more/finetune.json").read_text()) == after, "what has finished stays"
