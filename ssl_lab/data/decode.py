@@ -21,6 +21,22 @@ _DAMAGED = (
     Image.DecompressionBombError,
 )  # fmt: skip
 
+_COMMON = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+_NO_READERS = (
+    "BUFR",
+    "EPS",
+    "GRIB",
+    "HDF5",
+    "MPEG",
+    "WMF",
+)  # Pillow knows their names, or hands them to other programs
+
+
+def image_endings() -> tuple[str, ...]:
+    """Endings of the files that this Pillow decodes, the common ones first."""
+    formats = {e: name for e, name in Image.registered_extensions().items() if name in Image.OPEN}
+    return (*_COMMON, *sorted(e for e, name in formats.items() if name not in _NO_READERS and e not in _COMMON))
+
 
 def decode(encoded: Encoded, *, channels: int | None, image_size: int | None) -> NDArray[np.uint8] | None:
     """Pixels of an image, upright, uint8 (C, H, W); None if it cannot be read.

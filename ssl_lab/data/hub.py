@@ -12,7 +12,9 @@ import datasets
 import pyarrow as pa
 from huggingface_hub.errors import HfHubHTTPError
 
+from ssl_lab.data.inventory import Source, suffix, take_inventory, tell_once, title_of
 from ssl_lab.data.splits import split_named
+from ssl_lab.data.store import fingerprint
 from ssl_lab.data.tables import check_csv, csv_options
 
 _FORMATS = {
@@ -31,13 +33,8 @@ _UNREADABLE = (
 )  # fmt: skip
 
 
-def title_of(path: str | Mapping[str, str]) -> str:
-    """The last part of a path; for a file for each split, the folder of the first."""
-    return Path(path).name if isinstance(path, str) else Path(next(iter(path.values()))).absolute().parent.name
-
-
 def load_splits(
-    path: str | Mapping[str, str],
+    path: Source,
     *,
     name: str | None = None,
     options: Mapping[str, Any] | None = None,
@@ -47,7 +44,7 @@ def load_splits(
 
     Args:
         path: Identifier on the hub; or a local parquet, csv, tsv, json, jsonl or txt file, gzipped or not; or a folder
-            of such files whose names say their split; or a file for each split.
+            of such files; or files or folders for each split. See :func:`take_inventory`.
         name: Configuration of a data set with several.
         options: Further arguments of ``datasets.load_dataset``, such as ``sep`` for csv.
         sample_by: What is one sample of plain text: ``line``, ``paragraph`` or ``document``.
@@ -57,10 +54,12 @@ def load_splits(
         ValueError: If the files are of no known kind, or the data cannot be read.
     """
     given, options = options, dict(options or {})
-    if isinstance(path, str) and not _is_local(path):
+    if isinstance(path, str) and not is_local(path):
         return _by_split(_load_from_hub(path, {"name": name, **options}), path)
-    files = files_by_split(path)
-    kinds = {suffix(file) for split_files in files.values() for file in split_files}
+    inventory = take_inventory(path, tuple(_FORMATS))
+    inventory.tell(title_of(path))
+    files = inventory.paths
+    kinds = {suffix(file.name) for split_files in files.values() for file in split_files}
     formats = {_FORMATS[kind] for kind in kinds}
     if len(formats) > 1:
         raise ValueError(
@@ -71,12 +70,15 @@ def load_splits(
         options = csv_options(kinds, [file for split_files in files.values() for file in split_files]) | options
     if formats == {"text"}:
         options = {"sample_by": sample_by or "line", "encoding": "utf-8-sig"} | options
+    odd = [str(file) for split_files in files.values() for file in split_files if "::" in str(file)]
+    if odd:
+        raise ValueError(f"Cannot read {odd[0]}: the reader takes :: in a path for something else. Rename it.")
+    # The library's cache looks at modification times alone; the name makes it look at all that we know.
+    options = {"name": fingerprint(inventory.facts())} | options
     kind = formats.pop()
     loaded = datasets.DatasetDict()
-    for (
-        split,
-        split_files,
-    ) in files.items():  # each by itself: whole numbers in one and others in the next are both right
+    for split, split_files in files.items():
+        # Each by itself: whole numbers in one and others in the next are both right.
         data_files = {split: [glob.escape(str(file)) for file in split_files]}
         loaded |= _load_files(kind, {"data_files": data_files, **options})
     splits = _by_split(loaded, path)
@@ -90,59 +92,22 @@ def identity(splits: Mapping[str, datasets.Dataset]) -> list[tuple[str, str]]:
     return [(split, rows._fingerprint) for split, rows in sorted(splits.items())]
 
 
-def _is_local(path: str) -> bool:
-    looks_local = path.startswith((".", "~", os.sep)) or suffix(Path(path)) in _FORMATS
+def is_local(path: str) -> bool:
+    """Whether a path means files rather than a name on the hub."""
+    looks_local = path.startswith((".", "~", os.sep)) or suffix(path) in _FORMATS
     return looks_local or Path(path).exists()
 
 
-def suffix(file: Path) -> str:
-    """The ending of a file's name in lower case, a .gz after it aside."""
-    return Path(file.stem if file.suffix == ".gz" else file.name).suffix.lower()
-
-
-def files_by_split(path: str | Mapping[str, str], kinds: Collection[str] = tuple(_FORMATS)) -> dict[str, list[Path]]:
-    """Data files by split, from a file, a folder of files named by split, or a file for each split.
-
-    Args:
-        path: Where they are.
-        kinds: Endings of the files, a .gz after them aside.
+def files_by_split(path: Source, kinds: Collection[str] = tuple(_FORMATS)) -> dict[str, list[Path]]:
+    """Data files by split, from a file, a folder, or files or folders for each split; what is left out is told.
 
     Raises:
         FileNotFoundError: If nothing is there.
-        ValueError: If no file, or not only files of these kinds are there.
+        ValueError: If no file of these kinds is there, or the layout is unclear.
     """
-    if isinstance(path, Mapping):
-        files = {split_named(split) or split: [_existing(file)] for split, file in path.items()}
-    else:
-        root = _existing(path)
-        if root.is_file():
-            files = {"train": [root]}
-        else:
-            known = sorted(file for file in root.iterdir() if file.is_file() and suffix(file) in kinds)
-            known = known or sorted(file for file in root.rglob("*") if file.is_file() and suffix(file) in kinds)
-            files = {}
-            for file in known:
-                split = split_named(file.name)
-                if split is not None:
-                    files.setdefault(split, []).append(file)
-            if not files and known:
-                files = {"train": known}
-    unreadable = [str(file) for split_files in files.values() for file in split_files if suffix(file) not in kinds]
-    if unreadable or not files:
-        raise ValueError(
-            f"A data set is made of {', '.join(kinds)} files (or these with .gz), found "
-            f"{unreadable or 'none of them'} in {path}. Point data.path at such files."
-        )
-    return files
-
-
-def _existing(path: str) -> Path:
-    found = Path(path).expanduser()
-    if not found.exists():
-        raise FileNotFoundError(
-            f"data.path={path} was asked for, but nothing is there (working directory: {Path.cwd()}). Correct the path."
-        )
-    return found
+    inventory = take_inventory(path, kinds)
+    inventory.tell(title_of(path))
+    return inventory.paths
 
 
 def _load_from_hub(path: str, arguments: Mapping[str, Any]) -> datasets.DatasetDict:
@@ -168,16 +133,31 @@ def _load_files(kind: str, arguments: Mapping[str, Any]) -> datasets.DatasetDict
         ) from error
 
 
-def _by_split(loaded: datasets.DatasetDict, path: str | Mapping[str, str]) -> dict[str, datasets.Dataset]:
-    splits: dict[str, datasets.Dataset] = {}
-    for name, rows in loaded.items():
-        split = split_named(str(name))
-        if split is not None:
-            splits.setdefault(split, rows)
-    if not splits and len(loaded) == 1:
-        splits["train"] = next(iter(loaded.values()))
-    if "train" not in splits:
+def _by_split(loaded: datasets.DatasetDict, path: Source) -> dict[str, datasets.Dataset]:
+    """The data of each split, those with several names joined; what no split is named after is left out and told."""
+    named: dict[str, list[str]] = {}
+    for name in map(str, loaded):
+        named.setdefault(split_named(name) or "", []).append(name)
+    unknown = named.pop("", [])
+    if not named and len(unknown) == 1:
+        named, unknown = {"train": unknown}, []
+    if "train" not in named:
         raise ValueError(
             f"A data set needs a train split, but {path} has {sorted(map(str, loaded))}. Name the training files train."
         )
-    return splits
+    if unknown or any(len(names) > 1 for names in named.values()):
+        counts = [f"{split} {sum(len(loaded[name]) for name in names):,} rows" for split, names in named.items()]
+        left_out = [f"{name} ({len(loaded[name]):,} rows)" for name in unknown]
+        tell_once(f"{path}: {', '.join(counts)}" + (f", left out: {', '.join(left_out)}" if left_out else "") + ".")
+    try:
+        return {
+            split: datasets.concatenate_datasets([loaded[name] for name in names])
+            if len(names) > 1
+            else loaded[names[0]]
+            for split, names in named.items()
+        }
+    except (ValueError, TypeError, pa.ArrowException) as error:
+        several = [" and ".join(names) for names in named.values() if len(names) > 1]
+        raise ValueError(
+            f"Cannot join {', '.join(several)} of {path}: {error}. Load one of them, or give local files for each split."
+        ) from error

@@ -7,7 +7,8 @@ from typing import Any
 
 import datasets
 
-from ssl_lab.data.hub import load_splits, title_of
+from ssl_lab.data.hub import load_splits
+from ssl_lab.data.inventory import Source, title_of
 from ssl_lab.data.labels import encode_labels
 from ssl_lab.data.tables import check_column
 from ssl_lab.data.text import TextModule, TextSource
@@ -51,7 +52,7 @@ class HubText(TextModule):
 
     def __init__(
         self,
-        path: str | Mapping[str, str],
+        path: Source,
         *,
         name: str | None = None,
         text_column: str | None = None,

@@ -17,9 +17,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from ssl_lab.data.decode import Encoded
-from ssl_lab.data.hub import identity, load_splits, title_of
+from ssl_lab.data.hub import identity, load_splits
 from ssl_lab.data.hub_images import hub_image_source
 from ssl_lab.data.images import ImageModule, ImageSource
+from ssl_lab.data.inventory import Source, places, title_of
 from ssl_lab.data.loader import BatchLoader, Columns
 from ssl_lab.data.splits import find_split, split_named
 from ssl_lab.data.store import file_facts
@@ -77,7 +78,7 @@ class ImageTextPairs(ImageModule):
 
     def __init__(
         self,
-        path: str | Mapping[str, str],
+        path: Source,
         *,
         name: str | None = None,
         image_column: str = "image",
@@ -279,8 +280,8 @@ class ImageTextPairs(ImageModule):
         return {"input_ids": ids, "attention_mask": (ids != self.tokenizer.pad_token_id).long()}
 
 
-def _folder_of(path: str | Mapping[str, str]) -> Path:
-    local = Path(path if isinstance(path, str) else next(iter(path.values()))).expanduser()
+def _folder_of(path: Source) -> Path:
+    local = Path(places(path)[0]).expanduser()
     return local if local.is_dir() else local.parent
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from ssl_lab.data.hub import load_splits, title_of
-from ssl_lab.data.splits import UNLABELLED, Part, split_named
+from ssl_lab.data.hub import load_splits
+from ssl_lab.data.inventory import NoUsableFilesError, Source, places, suffix, take_inventory, title_of
+from ssl_lab.data.splits import UNLABELLED, Part
 from ssl_lab.data.tables import check_column
 from ssl_lab.data.text import TextModule, TextSource, token_ids
 from ssl_lab.data.text_files import read_lines
@@ -63,7 +63,7 @@ class ParallelText(TextModule):
 
     def __init__(
         self,
-        path: str | Mapping[str, str],
+        path: Source,
         source: str,
         target: str,
         *,
@@ -151,7 +151,10 @@ class ParallelText(TextModule):
     def _pairs(self) -> dict[str, list[tuple[str, str]]]:
         stems = self._stems()
         if stems:
-            found = {split: _read_lines(stem, self.source, self.target) for split, stem in stems.items()}
+            found = {
+                split: [pair for stem in each for pair in _read_lines(stem, self.source, self.target)]
+                for split, each in stems.items()
+            }
         else:
             splits = load_splits(self.path, name=self.config_name)
             found = {split: self._of_table(rows) for split, rows in splits.items()}
@@ -178,25 +181,42 @@ class ParallelText(TextModule):
         columns = [[text or "" for text in rows[column]] for column in (self.source, self.target)]
         return list(zip(*columns, strict=True))
 
-    def _stems(self) -> dict[str, Path]:
+    def _stems(self) -> dict[str, list[Path]]:
         """Names of parallel files without the language, by split; empty if there are none."""
-        if not isinstance(self.path, str):
-            stems = {split_named(split) or split: Path(stem).expanduser() for split, stem in self.path.items()}
-            return stems if not any(stem.is_file() for stem in stems.values()) else {}
-        root = Path(self.path).expanduser()
-        found: dict[str, Path] = {}
-        for file in sorted(root.iterdir()) if root.is_dir() else []:
-            name = file.name.removesuffix(".gz")
-            split = split_named(name)
-            if split is not None and name.endswith(f".{self.source}"):
-                stem = file.with_name(name.removesuffix(f".{self.source}"))
-                if split in found:
-                    raise ValueError(
-                        f"Both {found[split].name} and {stem.name} in {root} are named after {split}. Name one for each "
-                        "split: data.path={train: ..., test: ...}."
-                    )
-                found[split] = stem
-        return found
+        named = [Path(place).expanduser() for place in places(self.path)]
+        tables = [place for place in named if place.is_file() and self._language(place.name) is None]
+        if tables or (isinstance(self.path, str) and not named[0].exists()):
+            return {}
+        source: Source = self.path
+        if not isinstance(source, str):
+            source = {
+                key: [str(f) for place in places(value) for f in self._files(place)] for key, value in source.items()
+            }
+        languages = (self.source, self.target)
+        try:
+            inventory = take_inventory(source, languages, ending=lambda name: self._language(name) or suffix(name))
+        except NoUsableFilesError:
+            return {}
+        inventory.tell(self.title)
+        stems = {split: [self._stem(file) for file in files] for split, files in inventory.paths.items()}
+        return {split: list(dict.fromkeys(found)) for split, found in stems.items()}
+
+    def _language(self, name: str) -> str | None:
+        """The language that a file name ends with, if it is one of the two."""
+        name = name.removesuffix(".gz")
+        return next((language for language in (self.source, self.target) if name.endswith(f".{language}")), None)
+
+    def _stem(self, file: Path) -> Path:
+        return file.with_name(file.name.removesuffix(".gz").removesuffix(f".{self._language(file.name)}"))
+
+    def _files(self, place: str) -> list[Path]:
+        """What lies at a place, or the parallel files whose names begin so."""
+        found = Path(place).expanduser()
+        if found.exists():
+            return [found]
+        names = [f"{found.name}.{language}{gz}" for language in (self.source, self.target) for gz in ("", ".gz")]
+        files = [found.with_name(name) for name in names if found.with_name(name).is_file()]
+        return files or [found.with_name(names[0])]
 
     def _source(self) -> TextSource:
         def read(split: str, rows: NDArray[np.int64]) -> list[str | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ssl_lab.data.hub import files_by_split, title_of
+from ssl_lab.data.hub import files_by_split
+from ssl_lab.data.inventory import Source, title_of
 from ssl_lab.data.splits import UNLABELLED, Part
 from ssl_lab.data.text import CHUNK, TextModule, TextSource
 from ssl_lab.data.text_files import read_text
@@ -80,7 +81,7 @@ class QuestionAnswering(TextModule):
 
     def __init__(
         self,
-        path: str | Mapping[str, str],
+        path: Source,
         *,
         doc_stride: int = 64,
         tokenizer: str | None = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -18,9 +19,16 @@ UNLABELLED = -1
 _SPLIT_WORDS = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing"),
+    "test": ("test", "testing", "eval", "evaluation"),
     PRETRAIN: ("pretrain", "unlabeled", "unlabelled", "unsupervised"),
 }
+_SPLIT_OF = {
+    f"{word}{ending}": split
+    for split, words in _SPLIT_WORDS.items()
+    for word in words
+    for ending in ("", "set", "data", *("ab" if split == "test" else ""))  # CoNLL-2003 has testa and testb
+}
+_PLAIN_WORDS = ("training", "validation", "testing", "evaluation")
 
 
 @dataclass(frozen=True)
@@ -36,10 +44,27 @@ class Part:
     rows: NDArray[np.int64]
 
 
+def splits_in(name: str) -> set[str]:
+    """The splits whose words are in a name; ``unlabeled_train`` is for pretraining alone."""
+    found = {_SPLIT_OF[word] for word in _words(name) if word in _SPLIT_OF}
+    return {PRETRAIN} if found == {PRETRAIN, "train"} else found
+
+
 def split_named(name: str) -> str | None:
-    """The split that a file, folder or hub split is named after (``brown.valid.txt`` is ``val``), or None."""
-    words = re.split(r"[^a-z]+", name.lower())
-    return next((split for word in words for split, known in _SPLIT_WORDS.items() if word in known), None)
+    """The split that a file, folder or hub split is named after (``brown.valid.txt`` is ``val``); None for no or several."""
+    found = splits_in(name)
+    return found.pop() if len(found) == 1 else None
+
+
+def named_plainly(name: str) -> bool:
+    """Whether a name is nothing but an English word that may mean a split or not, as ``training.txt``."""
+    return _words(name)[0] in _PLAIN_WORDS
+
+
+def _words(name: str) -> list[str]:
+    """Words of letters, in lower case; a capital after a small letter begins one (``TestSet``)."""
+    name = re.sub("(?<=[a-z])(?=[A-Z])", " ", unicodedata.normalize("NFC", name))
+    return re.findall(r"[^\W\d_]+", name.lower()) or [""]
 
 
 def check_fractions(*, val_fraction: float, test_fraction: float = 0.0) -> None:

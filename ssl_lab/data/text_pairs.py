@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ssl_lab.data.base import PRETRAIN
-from ssl_lab.data.hub import load_splits, title_of
+from ssl_lab.data.hub import load_splits
+from ssl_lab.data.inventory import Source, title_of
 from ssl_lab.data.splits import UNLABELLED, Part
 from ssl_lab.data.tables import as_numbers, check_column
 from ssl_lab.data.text import TextModule, TextSource, token_ids
@@ -57,7 +58,7 @@ class TextPairs(TextModule):
 
     def __init__(
         self,
-        path: str | Mapping[str, str],
+        path: Source,
         *,
         name: str | None = None,
         first_column: str = "sentence1",

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from ssl_lab.data.hub import files_by_split, load_splits, suffix, title_of
+from ssl_lab.data.hub import files_by_split, is_local, load_splits
+from ssl_lab.data.inventory import Source, suffix, title_of
 from ssl_lab.data.splits import UNLABELLED, Part
 from ssl_lab.data.tables import check_column
 from ssl_lab.data.tag_schemes import to_iob2
@@ -25,6 +26,7 @@ from ssl_lab.data.text_files import read_lines
 from ssl_lab.data.token_rows import frame_of
 
 COLUMN_FILES = (".txt", ".conll", ".conllu", ".bio", ".iob", ".iob2", ".tsv")
+TABLES = (".json", ".jsonl", ".parquet")
 DOCUMENT, CONLLU_COLUMNS = "-DOCSTART-", 10
 _NO_WORD = re.compile(r"\d+-\d+|\d+\.\d+")  # first column of a range of contracted words, and of an empty node
 NO_WORD, UNKNOWN_TAG = -100, -1  # of tokens that begin no word, and of words whose tag the train split lacks
@@ -68,7 +70,7 @@ class TokenLabels(TextModule):
 
     def __init__(
         self,
-        path: str | Mapping[str, str],
+        path: Source,
         *,
         name: str | None = None,
         word_position: int | None = None,
@@ -121,18 +123,19 @@ class TokenLabels(TextModule):
 
     @cached_property
     def _sentences(self) -> dict[str, list[Sentence]]:
-        found = self._of_column_files() if self._is_column_files() else self._of_tables()
+        files = self._column_files()
+        found = self._of_column_files(files) if files else self._of_tables()
         tags = iter(to_iob2([tags for sentences in found.values() for _, tags in sentences]))
         return {split: [(words, next(tags)) for words, _ in sentences] for split, sentences in found.items()}
 
-    def _of_column_files(self) -> dict[str, list[Sentence]]:
+    def _of_column_files(self, files: Mapping[str, list[Path]]) -> dict[str, list[Sentence]]:
         return {
             split: [
                 sentence
-                for file in files
+                for file in each
                 for sentence in read_columns(file, word=self.word_position, tag=self.tag_position)
             ]
-            for split, files in files_by_split(self.path, COLUMN_FILES).items()
+            for split, each in files.items()
         }
 
     def _of_tables(self) -> dict[str, list[Sentence]]:
@@ -157,12 +160,18 @@ class TokenLabels(TextModule):
             )
         return found
 
-    def _is_column_files(self) -> bool:
-        if not isinstance(self.path, str):
-            return all(suffix(Path(file)) in COLUMN_FILES for file in self.path.values())
-        root = Path(self.path).expanduser()
-        files = root.rglob("*") if root.is_dir() else [root] if root.exists() else []
-        return any(suffix(file) in COLUMN_FILES for file in files)
+    def _column_files(self) -> dict[str, list[Path]]:
+        """Column files by split; empty if there are tables, or the path is a name on the hub."""
+        if isinstance(self.path, str) and not is_local(self.path):
+            return {}
+        files = files_by_split(self.path, (*COLUMN_FILES, *TABLES))
+        endings = {suffix(file.name) for split_files in files.values() for file in split_files}
+        if endings & set(COLUMN_FILES) and endings & set(TABLES):
+            raise ValueError(
+                f"The files of a data set must be of one kind, found {sorted(endings)} in {self.path}. Name the files of one "
+                "kind: data.path={train: ..., test: ...}."
+            )
+        return files if endings <= set(COLUMN_FILES) else {}
 
     def _source(self) -> TextSource:
         if "train" not in self._sentences:
@@ -236,7 +245,7 @@ def read_columns(file: Path, *, word: int | None = None, tag: int | None = None)
     has_tabs = all("\t" in line for line in filled if not line.startswith(("#", DOCUMENT)))
     split = _by_tab if has_tabs else _by_blanks
     first = next((split(line) for line in filled if not line.startswith(("#", DOCUMENT))), [])
-    is_conllu = suffix(file) == ".conllu" or (len(first) == CONLLU_COLUMNS and first[0].isdecimal())
+    is_conllu = suffix(file.name) == ".conllu" or (len(first) == CONLLU_COLUMNS and first[0].isdecimal())
     ten_columns = len(first) == CONLLU_COLUMNS
     if word is None:
         word = 1 if is_conllu and ten_columns else 0

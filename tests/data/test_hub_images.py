@@ -82,7 +82,7 @@ def test_without_the_hub_the_error_tells_of_local_copies(monkeypatch):
 
 
 def test_a_folder_without_data_files(tmp_path):
-    with pytest.raises(ValueError, match=r"found none of them in .*Point data\.path"):
+    with pytest.raises(ValueError, match=r"Cannot read .*found none of them\. Point data\.path"):
         HubImages(str(tmp_path)).columns("train")
 
 

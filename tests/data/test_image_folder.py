@@ -89,29 +89,22 @@ def test_damaged_files_are_left_out_with_one_counted_warning(tmp_path):
         assert [value // 100 for value in values(data, split)] == data.columns(split)["label"].tolist()
 
 
-def test_a_link_to_nowhere_is_left_out_too(tmp_path):
-    root = write_classes(tmp_path / "pets", per_class=20)
-    (root / "cat" / "z.png").symlink_to(tmp_path / "nowhere.png")
-    with pytest.warns(UserWarning, match=r"1 images of pets could not be read.*z\.png"):
-        assert len(sum((values(ImageFolder(str(root)), split) for split in SPLITS), [])) == 40
-
-
 def test_errors_name_the_folder(tmp_path):
     def error(root):
         with pytest.raises((ValueError, FileNotFoundError)) as caught:
             ImageFolder(str(root)).columns("train")
         return str(caught.value)
 
-    assert "nothing" not in error(tmp_path / "nothing").split("data.root")[1] and "data.root" in error(tmp_path / "no")
+    assert f"Cannot read data.root={tmp_path / 'no'}: nothing is there" in error(tmp_path / "no")
     (tmp_path / "empty").mkdir()
-    assert f"{tmp_path / 'empty'}, but there are none" in error(tmp_path / "empty")
+    assert f"Cannot read {tmp_path / 'empty'}: a data set is made of .jpg" in error(tmp_path / "empty")
     grey(0).save(write_classes(tmp_path / "mixed") / "stray.png")
     assert "1 images lie beside them (first: stray.png)" in error(tmp_path / "mixed")
     (write_classes(tmp_path / "hollow") / "bird").mkdir()
     assert "these have no images: ['bird']" in error(tmp_path / "hollow")
     write_classes(tmp_path / "other" / "train")
     write_classes(tmp_path / "other" / "test", names=("cat", "emu"))
-    assert "has the class folders ['emu']" in error(tmp_path / "other")
+    assert "test split has the class folders ['emu'] that train lacks" in error(tmp_path / "other")
     for file in write_classes(tmp_path / "broken").rglob("*.png"):
         file.write_bytes(b"broken")
     assert "None of the training images of broken can be read" in error(tmp_path / "broken")

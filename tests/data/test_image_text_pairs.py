@@ -152,5 +152,5 @@ def test_a_split_column_cuts_one_table(table):
     (table.parent / "train.tsv").write_text(table.read_text())
     (table.parent / "test.tsv").write_text(table.read_text())
     table.unlink()
-    with pytest.raises(ValueError, match="split_column='part' cuts one table, but .* has test, train"):
+    with pytest.raises(ValueError, match="split_column='part' cuts one table, but .* has train, test"):
         make(table.parent, split_column="part").columns("train")

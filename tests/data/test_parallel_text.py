@@ -77,9 +77,32 @@ def test_files_that_do_not_fit(folder):
     with pytest.raises(FileNotFoundError, match=r"Neither .*train\.fr nor train\.fr\.gz is there"):
         ParallelText(str(folder), "en", "fr").columns("train")
     (folder / "test_2016.en").write_text("")
-    (folder / "test_2017.en").write_text("")
-    with pytest.raises(ValueError, match="test_2016 and test_2017 in .* are named after test"):
-        ParallelText(str(folder), "en", "de").columns("train")
+    with pytest.raises(ValueError, match=r"test_2016\.en is named after test, but test has no file that can be used"):
+        ParallelText(str(folder), "en", "de").columns("val")
+
+
+def test_all_files_of_a_split_are_read_and_none_stands_alone(folder):
+    for year in (2016, 2017):
+        for language, lines in (("en", EN), ("de", DE)):
+            (folder / f"test_{year}.{language}").write_text("\n".join(lines[:2]) + "\n")
+    data = ParallelText(str(folder), "en", "de", vocab_size=200, target_vocab_size=400)
+    assert data.references("test") == DE[:2] * 2
+    (folder / "val_2.de").write_text("Ein Satz.\n")
+    with pytest.raises(FileNotFoundError, match=r"Neither .*val_2\.en nor val_2\.en\.gz is there"):
+        ParallelText(str(folder), "en", "de").references("val")
+
+
+def test_folders_for_each_split_and_a_corpus_without_split_names(tmp_path):
+    for name, rows in (("train/a", EN), ("test/b", EN[:3])):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / f"{name}.en").write_text("\n".join(rows))
+        (tmp_path / f"{name}.de").write_text("\n".join(DE[: len(rows)]))
+    assert ParallelText(str(tmp_path), "en", "de").references("test") == DE[:3]
+    alone = ParallelText(str(tmp_path / "train"), "en", "de")
+    assert sorted(sum((alone.references(split) for split in ("train", "val", "test")), [])) == sorted(DE)
+    path = {"train": f"{tmp_path}/train/a", "test": f"{tmp_path}/train/a"}
+    with pytest.raises(ValueError, match=r"Cannot use data\.path: .*a\.en in train and .*a\.en in test are one file"):
+        ParallelText(path, "en", "de").references("test")
 
 
 def test_pairs_with_a_blank_side_are_left_out_and_counted(tmp_path):

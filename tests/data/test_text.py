@@ -277,7 +277,7 @@ def test_errors(tmp_path):
     )
     (tmp_path / "train.txt").write_text("a")
     (tmp_path / "test.csv").write_text("text\na\n")
-    assert "must be of one kind" in error(str(tmp_path))
+    assert "test.csv, train.txt are named after splits, but blank.txt, lists.jsonl, " in error(str(tmp_path))
     assert "must be of one kind" in error({"train": path, "test": str(tmp_path / "train.txt")})
 
 
