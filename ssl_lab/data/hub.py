@@ -39,6 +39,7 @@ def load_splits(
     name: str | None = None,
     options: Mapping[str, Any] | None = None,
     sample_by: str | None = None,
+    aside: Collection[str] = (),
 ) -> dict[str, datasets.Dataset]:
     """Data by split, memory-mapped: ``train``, and where they exist ``val``, ``test`` and ``pretrain``.
 
@@ -48,6 +49,7 @@ def load_splits(
         name: Configuration of a data set with several.
         options: Further arguments of ``datasets.load_dataset``, such as ``sep`` for csv.
         sample_by: What is one sample of plain text: ``line``, ``paragraph`` or ``document``.
+        aside: Endings of files that rows name, which are therefore not left out.
 
     Raises:
         FileNotFoundError: If the path does not exist or the hub cannot be reached.
@@ -56,7 +58,7 @@ def load_splits(
     given, options = options, dict(options or {})
     if isinstance(path, str) and not is_local(path):
         return _by_split(_load_from_hub(path, {"name": name, **options}), path)
-    inventory = take_inventory(path, tuple(_FORMATS))
+    inventory = take_inventory(path, tuple(_FORMATS), aside=aside)
     inventory.tell(title_of(path))
     files = inventory.paths
     kinds = {suffix(file.name) for split_files in files.values() for file in split_files}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from ssl_lab.data.decode import Encoded
+from ssl_lab.data.base import PRETRAIN
+from ssl_lab.data.decode import Encoded, image_endings
 from ssl_lab.data.hub import identity, load_splits
 from ssl_lab.data.hub_images import hub_image_source
 from ssl_lab.data.images import ImageModule, ImageSource
-from ssl_lab.data.inventory import Source, places, title_of
+from ssl_lab.data.inventory import Source, places, tell_once, title_of
+from ssl_lab.data.layout import shown
 from ssl_lab.data.loader import BatchLoader, Columns
+from ssl_lab.data.referenced import Referenced, find_referenced
 from ssl_lab.data.splits import find_split, split_named
-from ssl_lab.data.store import file_facts
 from ssl_lab.data.tables import check_column
 from ssl_lab.data.text import CHUNK, token_ids
 from ssl_lab.data.tokenizer import load_tokenizer, train_wordpiece
@@ -134,7 +137,7 @@ class ImageTextPairs(ImageModule):
 
     @cached_property
     def _tables(self) -> dict[str, datasets.Dataset]:
-        tables = load_splits(self.path, name=self.config_name, options=self.options)
+        tables = load_splits(self.path, name=self.config_name, options=self.options, aside=image_endings())
         for setting in ("image_column", "caption_column"):
             check_column(tables["train"], getattr(self, setting), setting=setting)
         if self.split_column is None:
@@ -148,20 +151,38 @@ class ImageTextPairs(ImageModule):
 
     @cached_property
     def _captioned(self) -> dict[str, _Captioned]:
-        splits_of: dict[str, str] = {}
-        for split, rows in self._tables.items() if self._holds_paths else ():
-            for name in dict.fromkeys(rows[self.image_column]):
-                if (other := splits_of.setdefault(name, split)) != split:
-                    raise ValueError(
-                        f"The image {name} is in the rows of {other} and of {split}. Give each image one split, so that none "
-                        "is trained on and tested."
-                    )
         return {split: self._group(split, rows) for split, rows in self._tables.items()}
+
+    @cached_property
+    def _files(self) -> Referenced | None:
+        """The named image files; None if the table holds their content."""
+        if not self._holds_paths:
+            return None
+        names = {split: [name for name in rows[self.image_column] if name] for split, rows in self._tables.items()}
+        files = find_referenced(chain.from_iterable(names.values()), self.image_root, image_endings())
+        if files.missing and len(files.missing) == len(files.real):
+            raise FileNotFoundError(
+                f"Cannot find the image {shown(files.missing[0])} in {self.image_root.absolute()}, nor any other. Set "
+                "data.image_root to the folder that paths are relative to."
+            )
+        split_of: dict[Any, tuple[str, str]] = {}
+        for split, named in names.items():
+            for name in dict.fromkeys(named):
+                other, same = split_of.setdefault(files.real[name], (split, name))
+                if other != split and {other, split} != {"train", PRETRAIN}:
+                    raise ValueError(
+                        f"The image {shown(name)} is in the rows of {other} and of {split}"
+                        + (f", there as {shown(same)}" if same != name else "")
+                        + ". Give each image one split, so that none is trained on and tested."
+                    )
+        if files.notes():
+            tell_once(f"{self.title}: {', '.join(files.notes())}.")
+        return files
 
     @cached_property
     def _identity(self) -> tuple[str, Any]:
         columns = [self.image_column, self.caption_column, self.label_column, self.split_column]
-        files = [str(self.image_root.absolute()), file_facts(self.image_root)] if self._holds_paths else []
+        files = [str(self.image_root.absolute()), self._files.facts] if self._files is not None else []
         return self.title, [identity(self._tables), columns, files]
 
     @property
@@ -170,10 +191,12 @@ class ImageTextPairs(ImageModule):
         return isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string")
 
     def _group(self, split: str, rows: datasets.Dataset) -> _Captioned:
-        names = rows[self.image_column] if self._holds_paths else range(len(rows))
+        images: Sequence[Any] = range(len(rows))
+        if self._files is not None:
+            images = [self._files.real[name] if name else None for name in rows[self.image_column]]
         rows_of: dict[Any, list[int]] = {}
-        for row, name in enumerate(names):
-            rows_of.setdefault(name, []).append(row)
+        for row, image in enumerate(images):
+            rows_of.setdefault(image, []).append(row)
         texts = [_as_list(cell) for cell in rows[self.caption_column]]
         captions = {found[0]: [text for row in found for text in texts[row]] for found in rows_of.values()}
         num_images = len(captions)
@@ -192,13 +215,6 @@ class ImageTextPairs(ImageModule):
 
     def _source(self) -> ImageSource:
         table = hub_image_source(self._tables, image_column=self.image_column, label_column=self.label_column)
-        first = self._captioned["train"].rows[:1]
-        for name, encoded in table.read("train", first):
-            if isinstance(encoded, Path) and not (self.image_root / encoded).is_file():
-                raise FileNotFoundError(
-                    f"The image {name} was asked for in {self.image_root.absolute()}, but it is not there. Set "
-                    "data.image_root to the folder that paths are relative to."
-                )
 
         def read(split: str, rows: NDArray[np.int64]) -> Iterator[tuple[str, Encoded]]:
             for name, encoded in table.read(split, self._captioned[split].rows[rows]):

@@ -142,6 +142,7 @@ def take_inventory(
     setting: str = "data.path",
     ending: Callable[[str], str] | None = None,
     one_of_many: bool = False,
+    aside: Collection[str] = (),
 ) -> Inventory:
     """Look through files and folders once, and plan the splits.
 
@@ -154,6 +155,7 @@ def take_inventory(
         setting: The setting that names them, for messages.
         ending: The ending of a file's name; by default its suffix in lower case, a ``.gz`` after it aside.
         one_of_many: A file is one sample of many, as an image is, and its name rarely means something.
+        aside: Endings of files that are looked at elsewhere, and are not counted as left out here.
 
     Raises:
         FileNotFoundError: If nothing is there.
@@ -173,6 +175,8 @@ def take_inventory(
                 )
             for number, place in enumerate(places(named)):
                 _look(_existing(place, setting), (key, str(number)), place, kinds, ending, found)
+    for kind in aside:
+        found.left_out.pop(kind, None)
     if not found.files:
         raise NoUsableFilesError(
             f"Cannot read {shown(where)}: a data set is made of {first_of(list(kinds), num=8)} files, found none of them"
@@ -307,6 +311,13 @@ def _look(
                 seen.add((real, here[:2]))
                 found.folders.append((*prefix, *here))
                 waiting.append((entry.path, here, around | {real}, is_linked))
+
+
+def folder_facts(folder: Path) -> list[Any]:
+    """Relative path, size and times of every file below a folder, links followed: plain data that change with the files."""
+    found = _Found()
+    _look(folder, (), "", ("",), lambda name: "", found)
+    return [[file.name, *file.facts] for file in sorted(found.files)]
 
 
 def _as_file(parts: Parts, name: str, path: str, facts: os.stat_result, *, linked: bool) -> DataFile:

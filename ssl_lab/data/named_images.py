@@ -18,7 +18,8 @@ from ssl_lab.data.decode import Encoded
 from ssl_lab.data.hub import identity, load_splits
 from ssl_lab.data.hub_images import hub_image_source
 from ssl_lab.data.images import ImageModule, ImageSource
-from ssl_lab.data.store import cache_folder, file_facts
+from ssl_lab.data.inventory import folder_facts
+from ssl_lab.data.store import cache_folder
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
 """Images (N, H, W) or (N, H, W, 3) and labels (N,)."""
@@ -123,7 +124,7 @@ class NamedImages(ImageModule):
         if self._parquet is not None:
             return self.dataset, identity(self._parquet)
         own = self.root / _TORCHVISION_FOLDERS[self.dataset]
-        return self.dataset, [str(self.root.absolute()), file_facts(own if own.is_dir() else self.root)]
+        return self.dataset, [str(self.root.absolute()), folder_facts(own if own.is_dir() else self.root)]
 
     def _source(self) -> ImageSource:
         if self._parquet is not None:

@@ -25,20 +25,6 @@ def fingerprint(facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
 
 
-def file_facts(folder: Path) -> list[tuple[str, int, int]]:
-    """Relative path, size and modification time of each file below a folder, in order of path.
-
-    A link to nowhere has size -1.
-    """
-    facts = []
-    for parent, _, names in os.walk(folder, followlinks=True):
-        for name in names:
-            path = Path(parent, name)
-            size, time_ns = (path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else (-1, 0)
-            facts.append((os.path.relpath(path, folder), size, time_ns))
-    return sorted(facts)
-
-
 def build_once(key: str, build: Callable[[Path], None]) -> Path:
     """The folder ``key`` of the cache; built if it is missing, while other processes that want it wait.
 

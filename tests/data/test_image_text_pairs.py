@@ -1,3 +1,5 @@
+import os
+
 import datasets
 import numpy as np
 import pytest
@@ -128,12 +130,13 @@ def test_changed_files_are_read_again(table):
 def test_what_cannot_be_read(table, tmp_path):
     with pytest.raises(ValueError, match=r"caption_column='text' is no column.*'caption'"):
         make(table, caption_column="text").columns("train")
-    with pytest.raises(FileNotFoundError, match=r"is not there\. Set data\.image_root"):
+    with pytest.raises(FileNotFoundError, match=r"image pictures/0\.png in .*nor any other\. Set data\.image_root"):
         make(table, image_root=str(tmp_path)).columns("train")
     assert make(table, image_root=str(table.parent)).spec.shape == (3, 8, 8)
     with pytest.raises(ValueError, match="max_length"):
         make(table, max_length=2)
     (tmp_path / "blank.tsv").write_text("image\tcaption\na.png\t\nb.png\t\n")
+    (tmp_path / "a.png").touch()
     with pytest.raises(ValueError, match=r"no captions.*data\.caption_column"):
         make(tmp_path / "blank.tsv").columns("train")
 
@@ -154,3 +157,29 @@ def test_a_split_column_cuts_one_table(table):
     table.unlink()
     with pytest.raises(ValueError, match="split_column='part' cuts one table, but .* has train, test"):
         make(table.parent, split_column="part").columns("train")
+
+
+def test_missing_images_and_images_without_a_row_are_counted(table, capsys):
+    (table.parent / "pictures" / "4.png").unlink()
+    grey(1).save(table.parent / "pictures" / "stray.png")
+    data = make(table.parent, val_fraction=0, test_fraction=0)
+    with pytest.warns(UserWarning, match=r"1 images of squares could not be read .*4\.png"):
+        assert len(data.columns("train")["image"]) == 19
+    assert capsys.readouterr().out == (
+        "squares: train 1 file.\n"
+        "squares: 1 file named by a row but missing (pictures/4.png), 1 file named by no row (pictures/stray.png).\n"
+    )
+
+
+def test_one_image_of_several_names_is_one_image(table):
+    os.link(table.parent / "pictures/0.png", table.parent / "pictures/hard.png")
+    lines = ["image\tcaption", "pictures/0.png\ta", "./pictures/0.png\tb", "pictures/hard.png\tc", "pictures/1.png\td"]
+    (table.parent / "some.tsv").write_text("\n".join(lines) + "\n")
+    captions = make(table.parent / "some.tsv", val_fraction=0, test_fraction=0).columns("train")["captions"]
+    assert captions.shape[:2] == (2, 3)
+    for name, rows in (("train", lines[:2]), ("test", [lines[0], lines[3]])):
+        (table.parent / f"{name}.tsv").write_text("\n".join(rows) + "\n")
+    with pytest.raises(
+        ValueError, match=r"pictures/hard\.png is in the rows of train and of test, there as pictures/0"
+    ):
+        ImageTextPairs({split: str(table.parent / f"{split}.tsv") for split in ("train", "test")}).columns("train")

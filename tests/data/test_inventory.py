@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ssl_lab.data.hub import _by_split
 from ssl_lab.data.hub_text import HubText
 from ssl_lab.data.image_folder import ImageFolder
-from ssl_lab.data.inventory import take_inventory, tell_once
+from ssl_lab.data.inventory import folder_facts, take_inventory, tell_once
 
 
 def take(root, kinds=(".txt",), **options):
@@ -243,6 +243,14 @@ def test_splits_of_one_kind_on_the_hub_are_joined_and_others_told(capsys):
     rows["train_r2"] = Dataset.from_dict({"text": [[1, 2]]})
     with pytest.raises(ValueError, match=r"Cannot join train_r1 and train_r2.* of nobody/several"):
         _by_split(DatasetDict(rows), "nobody/several")
+
+
+def test_facts_of_a_folder_follow_its_files(tmp_path):
+    (tmp_path / "x").write_text("1")
+    (tmp_path / "again").symlink_to(".")
+    before = folder_facts(tmp_path)
+    (tmp_path / "x").write_text("2")
+    assert before != folder_facts(tmp_path) and len(before) == 1
 
 
 NAMES = [
