@@ -111,8 +111,9 @@ def _run(args: list[str]) -> int:
         if os.environ.get("SSL_LAB_TRACEBACK"):
             raise
         from ssl_lab.cli.errors import explain
+        from ssl_lab.limited import printable
 
-        print(f"ssl-lab: {explain(error)}", file=sys.stderr)
+        print(printable(f"ssl-lab: {explain(error)}"), file=sys.stderr)  # it may quote someone else's file
         return 1
 
 

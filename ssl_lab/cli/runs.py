@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ssl_lab.limited import printable
 from ssl_lab.report.runs import STATUSES, RunFacts, command_of, rank, read_runs, what_varies
 from ssl_lab.report.vocabulary import describe, duration
 
@@ -62,7 +63,8 @@ def _list(args: list[str]) -> int:
     parser.add_argument("--limit", type=int, default=None, metavar="N", help="at most N runs; 0 for all (default: 50)")
     parser.add_argument("--json", action="store_true", help="one JSON array with all that is known, for programs")
     parsed = parser.parse_intermixed_args(args)
-    everything = read_runs(parsed.folders or [Path("runs")])
+    closed: list[str] = []
+    everything = read_runs(parsed.folders or [Path("runs")], closed)
     wanted = [run for run in everything if not parsed.status or run.status in parsed.status]
     wanted.sort(key=_BY[parsed.sort])
     limit = parsed.limit if parsed.limit is not None else (0 if parsed.json else 50)
@@ -77,7 +79,7 @@ def _list(args: list[str]) -> int:
     print(f"{_runs(len(wanted))}: {told}." if told else f"{_runs(0)} here.")
     if len(shown) < len(wanted):
         print(f"{len(wanted) - len(shown):,} more are not shown. Show all with --limit 0.")
-    _tell_of_problems(everything)
+    _tell_of_problems(everything, closed)
     return 0
 
 
@@ -91,7 +93,8 @@ def _best(args: list[str]) -> int:
     parser.add_argument("--min", action="store_true", help="the lowest is the best (known for perplexities and such)")
     parser.add_argument("--limit", type=int, default=10, metavar="N", help="at most N runs; 0 for all (default: 10)")
     parsed = parser.parse_intermixed_args(args)
-    everything = read_runs(parsed.folders or [Path("runs")])
+    closed: list[str] = []
+    everything = read_runs(parsed.folders or [Path("runs")], closed)
     lowest = parsed.min or describe(re.sub("^(eval|test|train)/", "", parsed.metric)).better == "lower"
     ranked = rank(everything, parsed.metric, lowest=lowest)
     shown = ranked[: parsed.limit] if parsed.limit > 0 else ranked
@@ -103,20 +106,20 @@ def _best(args: list[str]) -> int:
     table.add_column("directory", overflow="fold")
     for place, (run, value) in enumerate(shown, 1):
         cells = [str(place), f"{value:.4g}", _count(run.step), _plain(run.seed)]
-        table.add_row(*cells, _status(run.status), Text(run.name), Text(str(run.path)))
+        table.add_row(*cells, _status(run.status), _named(run.name), _named(str(run.path)))
     _print(table)
     num_without = len(everything) - len(ranked)
     without = f"; {num_without:,} {'other has' if num_without == 1 else 'others have'} not measured it" * bool(
         num_without
     )
     print(f"{_runs(len(ranked))}, {'lowest' if lowest else 'highest'} first{without}.")
-    _tell_of_problems(everything)
+    _tell_of_problems(everything, closed)
     best = ranked[0][0]
     command = command_of(best)
     if command:
-        print(f"The best one again: {shlex.join(command)}")
+        print(printable(f"The best one again: {shlex.join(command)}"))
     else:
-        print(f"What was asked of the best one is not known: {best.path / 'overrides.yaml'} cannot be read.")
+        print(printable(f"What was asked of the best one is not known: {best.path / 'overrides.yaml'} cannot be read."))
     return 0
 
 
@@ -149,7 +152,7 @@ def _table(shown: Sequence[RunFacts], everything: Sequence[RunFacts]) -> Table:
             table.add_row(*_sweep_row(folder, sweep))
         for run in trials:
             cells = _run_row(run)
-            table.add_row(*cells[:2], *([Text(varies.get(run.path, ""))] if has_sweeps else []), *cells[2:])
+            table.add_row(*cells[:2], *([_named(varies.get(run.path, ""))] if has_sweeps else []), *cells[2:])
         previous_was_sweep = is_sweep
     return table
 
@@ -158,20 +161,20 @@ def _sweep_row(folder: Path, trials: Sequence[RunFacts]) -> list[Text]:
     counts = Counter(run.status for run in trials)
     told = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
     head = Text(f"{len(trials)} trials: {told}", style="bold")
-    return [Text("sweep", style="bold"), head, *[Text()] * 8, Text(str(folder), style="bold")]
+    return [Text("sweep", style="bold"), head, *[Text()] * 8, _named(str(folder), "bold")]
 
 
 def _run_row(run: RunFacts) -> list[Text]:
-    place = Text(f"  {run.path.name}" if run.sweep else str(run.path))
+    place = _named(f"  {run.path.name}" if run.sweep else str(run.path))
     if run.error and run.status != "finished":
-        first_line = run.error.splitlines()[0]
+        first_line = printable(run.error.splitlines()[0], keep="")
         place.append("\n" + (first_line if len(first_line) <= _MAX_ERROR else first_line[:_MAX_ERROR] + "…"), "dim")
     objective = Text(_DASH)
     if run.objective and run.value is not None:
-        objective = Text(f"{run.value:.4g}").append(f" {run.objective}", "dim")
+        objective = Text(f"{run.value:.4g}").append(" ").append(_named(run.objective, "dim"))
     return [
         _status(run.status),
-        Text(("  " if run.sweep else "") + run.name),
+        _named(("  " if run.sweep else "") + run.name),
         Text(_plain(run.seed)),
         Text(_count(run.step)),
         Text(_count(run.epoch)),
@@ -183,12 +186,15 @@ def _run_row(run: RunFacts) -> list[Text]:
     ]
 
 
-def _tell_of_problems(everything: Sequence[RunFacts]) -> None:
+def _tell_of_problems(everything: Sequence[RunFacts], closed: Sequence[str]) -> None:
     damaged = [run for run in everything if run.problems]
     if damaged:
         verb = "has" if len(damaged) == 1 else "have"
         example = f"{damaged[0].path}: {damaged[0].problems[0]}"
-        print(f"{_runs(len(damaged))} {verb} files that could not be read, such as {example}")
+        print(printable(f"{_runs(len(damaged))} {verb} files that could not be read, such as {example}", keep=""))
+    if closed:
+        told = f"{len(closed):,} folder{'s' * (len(closed) > 1)} cannot be looked into, such as {closed[0]}."
+        print(printable(told, keep=""))
 
 
 def _as_json(run: RunFacts) -> dict[str, Any]:
@@ -210,6 +216,11 @@ def _print(table: Table) -> None:
 
 def _status(status: str) -> Text:
     return Text(status, style=_STYLES.get(status, ""))
+
+
+def _named(name: str, style: str = "") -> Text:
+    """A name from a run, which may be someone else's: it does not steer the terminal."""
+    return Text(printable(name, keep=""), style=style)
 
 
 def _runs(num: int) -> str:

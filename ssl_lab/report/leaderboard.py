@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_lab.report.results import Result, judged_runs, row_settings, same_but_for_seed, settings_of
-from ssl_lab.report.runs import find_runs, read_facts
+from ssl_lab.report.runs import read_runs
 from ssl_lab.report.tables import ResultsTable, Row, tables
 from ssl_lab.report.vocabulary import TABLES, Metric, describe
 
@@ -106,8 +106,10 @@ def leaderboard(
         FileNotFoundError: If a folder does not exist.
         ValueError: If nothing is left to show; says what there is.
     """
-    found = [read_facts(path, sweep) for path, sweep in find_runs(folders)]
-    results, left_out = judged_runs(sorted(found, key=lambda run: (-run.newest, str(run.path))))
+    closed: list[str] = []
+    results, left_out = judged_runs(read_runs(folders, closed))
+    if closed:
+        left_out.append(f"{len(closed):,} folder{'s' * (len(closed) > 1)} that cannot be looked into ({closed[0]})")
     if not results:
         told = f": {', '.join(left_out)}" if left_out else ""
         raise ValueError(

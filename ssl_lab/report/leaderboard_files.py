@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ssl_lab.files import replace_file
+from ssl_lab.limited import printable
 from ssl_lab.report.leaderboard import Board, Entry, Leaderboard
 from ssl_lab.report.page import environment
 from ssl_lab.report.vocabulary import describe, duration
@@ -34,7 +35,7 @@ def as_markdown(found: Leaderboard, *, headings: bool = True) -> str:
     previous = ""
     told: set[str] = set()
     for board in found.boards:
-        lines = [f"### {board.title}", ""] if headings and board.title != previous else []
+        lines = [f"### {_plain(board.title)}", ""] if headings and board.title != previous else []
         lines += [f"**{board.table.title}**", ""] if headings else []
         previous = board.title
         heads = ["", "seeds", *board.table.columns, "time"]
@@ -46,15 +47,15 @@ def as_markdown(found: Leaderboard, *, headings: bool = True) -> str:
             lines.append(_row([entry.row.name, _seeds(entry), *cells, duration(entry.wall_time_sec)]))
         lines += [
             "",
-            f"{_upper(board.split)} split. {' '.join(board.notes)}" if not headings else " ".join(board.notes),
+            _plain(f"{_upper(board.split)} split. {' '.join(board.notes)}" if not headings else " ".join(board.notes)),
         ]
         commands = {entry.command: entry.row.name for entry in board.entries if entry.command not in ("", *told)}
         if commands:
-            lines += ["", *[f"- {_escaped(name)}: `{command}`" for command, name in commands.items()]]
+            lines += ["", *[f"- {_escaped(name)}: {_code(command)}" for command, name in commands.items()]]
         told |= commands.keys()
         parts.append("\n".join(lines))
     if headings and found.left_out:
-        parts.append(f"Left out: {', '.join(found.left_out)}.")
+        parts.append(f"Left out: {_plain(', '.join(found.left_out))}.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -175,7 +176,19 @@ def _row(cells: list[str]) -> str:
 
 
 def _escaped(cell: str) -> str:
-    return cell.replace("|", "\\|").replace("<", "&lt;")
+    return _plain(cell).replace("|", "\\|")
+
+
+def _plain(text: str) -> str:
+    """A text from a run in one line, which no tag and no mark of ours can end."""
+    return printable(text, keep="").replace("<", "&lt;")
+
+
+def _code(text: str) -> str:
+    """A text as code; longer fences where it holds backticks."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    space = " " if "`" in text else ""
+    return f"{fence}{space}{printable(text, keep='').replace('<!--', '<! --')}{space}{fence}"
 
 
 def _upper(word: str) -> str:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
+from ssl_lab.limited import load_yaml
 from ssl_lab.report.compare import NOT_CHOICES, flatten
-from ssl_lab.report.run import YAML_LOADER
+from ssl_lab.report.run import noted, read_evaluation, read_summary
 from ssl_lab.report.runs import RunFacts, command_of
 
 _NOT_OF_A_ROW = (*NOT_CHOICES, "seed", "source")
@@ -49,42 +48,47 @@ def judged_runs(runs: Sequence[RunFacts]) -> tuple[list[Result], list[str]]:
     """Finished runs with an evaluation, and how many others there are; of two that are equal with their seed the newer."""
     without: Counter[str] = Counter()
     results: dict[tuple[Any, ...], Result] = {}
+    damaged: list[str] = []
     for run in runs:
-        result = _read(run) if run.status == "finished" else None
-        if result is None:
+        problems = list(run.problems)
+        result = _read(run, problems) if run.status == "finished" else None
+        if result is None and problems:
+            damaged.append(f"{run.path}: {problems[0]}")
+        elif result is None:
             without[run.status if run.status != "finished" else "finished without evaluation"] += 1
         elif (key := (*same_but_for_seed(result), run.seed)) in results:
             without["repeated with the same seed"] += 1
         else:
             results[key] = result
-    return list(results.values()), [f"{count:,} {word}" for word, count in sorted(without.items())]
+    left_out = [f"{count:,} {word}" for word, count in sorted(without.items())]
+    if damaged:
+        left_out.append(f"{len(damaged):,} damaged ({damaged[0].rstrip('.')})")
+    return list(results.values()), left_out
 
 
-def _read(run: RunFacts) -> Result | None:
-    try:
-        evaluation = json.loads((run.path / "evaluation.json").read_text(encoding="utf-8"))
-        summary = json.loads((run.path / "summary.json").read_text(encoding="utf-8"))
-        settings = yaml.load((run.path / "config.yaml").read_text(encoding="utf-8"), YAML_LOADER)
-        *baselines, own = [(row["name"], _numbers(row["metrics"])) for row in evaluation["rows"]]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
+def _read(run: RunFacts, problems: list[str]) -> Result | None:
+    evaluation = read_evaluation(run.path, problems)
+    settings = noted(lambda: load_yaml(run.path / "config.yaml", within=run.path), problems, {})
+    if not evaluation or not evaluation["rows"] or not evaluation["rows"][-1]["metrics"] or not settings:
         return None
-    if not own[1] or not isinstance(settings, dict):
-        return None
+    summary = read_summary(run.path, [])
+    *baselines, own = evaluation["rows"]
     return Result(
         facts=run,
         settings=flatten(settings),
-        split=str(evaluation.get("split", "test")),
-        metrics=own[1],
-        baselines={name: metrics for name, metrics in baselines if metrics},
-        checkpoint=str(summary.get("checkpoint") or "last"),
-        start=str(summary.get("start") or ""),
-        hardware=str(summary.get("hardware") or ""),
+        split=evaluation.get("split", "test"),
+        metrics=_scores(own),
+        baselines={row["name"]: _scores(row) for row in baselines if row["metrics"]},
+        checkpoint=summary.get("checkpoint") or "last",
+        start=summary.get("start") or "",
+        hardware=summary.get("hardware") or "",
         command=command_of(run),
     )
 
 
-def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}
+def _scores(row: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics of a row; one that was not finite is NaN, so that no mean of seeds passes over it."""
+    return {name: math.nan if value is None else value for name, value in row["metrics"].items()}
 
 
 def settings_of(result: Result, group: str, without: Sequence[str] = ()) -> tuple[tuple[str, str], ...]:

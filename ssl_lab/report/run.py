@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
-import csv
-import json
+import math
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
-import yaml
+from ssl_lab.limited import (
+    UnreadableFileError,
+    load_json,
+    load_yaml,
+    parse_yaml,
+    read_bytes,
+    read_table,
+    read_text,
+)
 
 RUN_FILES = ("config.yaml", "summary.json", "metrics.csv")
 """What makes a directory a run: one of these."""
-YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""Safe, and ten times as fast where libyaml is there."""
+_LARGEST = 1e100  # of a number: means and deviations of such are still numbers
+_MAX_NAME, _MAX_TEXT = 300, 20_000  # characters of a name and of an error
+_MAX_CELLS = 5_000_000  # of learning curves
+_MAX_PICTURE_BYTES, _MAX_PIXELS = 64 << 20, 100_000_000
+_NUMBERS = (
+    "seed", "step", "epoch", "num_parameters", "num_train_samples", "wall_time_sec", "training_time_sec",
+    "samples_per_sec",
+)  # fmt: skip
+_TEXTS = (
+    "status", "error", "experiment", "method", "data", "encoder", "hardware", "commit", "started", "checkpoint", "start",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,116 +99,236 @@ def read_run(run_dir: Path | str) -> Run:
     advice = "Give the run directory that training printed; it holds config.yaml."
     if not run_dir.is_dir():
         raise FileNotFoundError(f"A report was asked for {run_dir}, but there is no such directory. {advice}")
-    if not any((run_dir / name).is_file() for name in RUN_FILES):
+    if not any(os.path.lexists(run_dir / name) for name in RUN_FILES):
         found = ", ".join(sorted(path.name for path in run_dir.iterdir())[:5]) or "nothing"
         raise ValueError(
             f"A report was asked for {run_dir}, but it is no run: none of {', '.join(RUN_FILES)} is there; "
             f"found {found}. {advice}"
         )
     problems: list[str] = []
-    evaluation = _read(run_dir / "evaluation.json", dict, problems)
-    if evaluation is not None and "rows" not in evaluation:
-        problems.append("evaluation.json has no rows.")
-        evaluation = None
-    config_text = _read_text(run_dir / "config.yaml", problems)
+    config_text = noted(lambda: read_text(run_dir / "config.yaml", within=run_dir), problems, "")
+    config = noted(lambda: parse_yaml(config_text, run_dir / "config.yaml"), problems, {}) if config_text else {}
     return Run(
         path=run_dir.resolve(),
         config_text=config_text,
-        config=_parsed(config_text, run_dir / "config.yaml", dict, problems) or {},
-        overrides=_read(run_dir / "overrides.yaml", list, problems) or [],
-        summary=_read(run_dir / "summary.json", dict, problems) or {},
-        evaluation=evaluation,
-        curves=_read_curves(run_dir / "metrics.csv"),
-        pictures=_read_pictures(run_dir / "pictures"),
-        sentences=_read_sentences(run_dir / "pictures", problems),
+        config=config,
+        overrides=read_overrides(run_dir, problems),
+        summary=read_summary(run_dir, problems),
+        evaluation=read_evaluation(run_dir, problems),
+        curves=_read_curves(run_dir, problems),
+        pictures=_read_pictures(run_dir, problems),
+        sentences=_read_sentences(run_dir, problems),
         problems=problems,
     )
 
 
-def _read_text(path: Path, problems: list[str]) -> str:
-    if not path.is_file():
-        return ""
+def noted(read: Callable[[], Any], problems: list[str], otherwise: Any) -> Any:
+    """What ``read`` returns; ``otherwise`` if there is no file, or none that can be read, which ``problems`` then names."""
     try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        problems.append(f"{path.name} is not UTF-8 text: {error}")
-        return ""
+        return read()
+    except FileNotFoundError:
+        return otherwise
+    except UnreadableFileError as error:
+        problems.append(error.sentence)
+        return otherwise
 
 
-def _parsed(text: str, path: Path, kind: type, problems: list[str]) -> Any:
-    """Contents of a YAML or JSON text; None, and a problem noted, if it is cut off or of another kind."""
+def read_summary(run_dir: Path, problems: list[str]) -> dict[str, Any]:
+    """``summary.json``, without what is not of the type that it should have; empty if there is none."""
+    found: dict[str, Any] = noted(lambda: load_json(run_dir / "summary.json", within=run_dir), problems, {})
+    summary = dict(found)
+
+    def drop(key: str, wanted: str) -> None:
+        if summary[key] is not None:
+            problems.append(f"summary.json: {key} should be {wanted}, found {shortened(repr(summary[key]), 40)}.")
+        del summary[key]
+
+    for key in [key for key in _NUMBERS if key in summary and number(summary[key]) is None]:
+        drop(key, "a number")
+    for key in [key for key in _TEXTS if key in summary]:
+        if not isinstance(summary[key], str):
+            drop(key, "a text")
+        else:
+            summary[key] = shortened(summary[key], _MAX_TEXT if key == "error" else _MAX_NAME)
+    if "started" in summary and not _is_time(summary["started"]):
+        drop("started", "a time")
+    for key in [key for key in ("metrics", "objective", "versions") if key in summary]:
+        if not isinstance(summary[key], dict):
+            drop(key, "a mapping")
+    if "metrics" in summary:
+        summary["metrics"] = numbers(summary["metrics"])
+    if "objective" in summary:
+        name, value = summary["objective"].get("name"), number(summary["objective"].get("value"))
+        if isinstance(name, str) and name:
+            summary["objective"] = {"name": shortened(name), "value": value}
+        else:
+            del summary["objective"]
+    return summary
+
+
+def read_evaluation(run_dir: Path, problems: list[str]) -> dict[str, Any] | None:
+    """``evaluation.json``, each row with a name and metrics, None for those not finite; None if there is no such file."""
+    found = noted(lambda: load_json(run_dir / "evaluation.json", within=run_dir), problems, None)
+    if found is None:
+        return None
+    rows = found.get("rows")
+    if not isinstance(rows, list):
+        problems.append("evaluation.json has no rows.")
+        return None
+    if not all(isinstance(row, dict) and isinstance(row.get("metrics"), dict) and row.get("name") for row in rows):
+        problems.append("evaluation.json has a row that is no mapping with a name and metrics.")
+        return None
+    wrong = [
+        name for row in rows for name, value in row["metrics"].items() if value is not None and not _is_number(value)
+    ]
+    if wrong:
+        problems.append(f"evaluation.json: {shortened(str(wrong[0]))} should be a number.")
+    rows = [{**row, "name": shortened(str(row["name"])), "metrics": _scores(row["metrics"])} for row in rows]
+    texts = {key: shortened(str(found[key])) for key in ("data", "split") if found.get(key) is not None}
+    return {**{key: value for key, value in found.items() if key not in ("data", "split")}, **texts, "rows": rows}
+
+
+def read_overrides(run_dir: Path, problems: list[str]) -> list[str]:
+    """``overrides.yaml``, empty if there is none."""
+    found = noted(lambda: load_yaml(run_dir / "overrides.yaml", list, within=run_dir), problems, [])
+    if not all(isinstance(override, str) for override in found):
+        problems.append("overrides.yaml should hold texts alone.")
+        return []
+    return list(found)
+
+
+def number(value: object) -> float | None:
+    """A number that one can reckon with, or None."""
+    return float(value) if _is_number(value) and abs(value) <= _LARGEST else None  # not NaN either
+
+
+def _is_time(text: str) -> bool:
     try:
-        value = json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader=YAML_LOADER)
-    except (json.JSONDecodeError, yaml.YAMLError) as error:
-        problems.append(f"{path.name} cannot be read, perhaps it is half written ({str(error).splitlines()[0]}).")
-        return None
-    if value is not None and not isinstance(value, kind):
-        problems.append(f"{path.name} should hold a {kind.__name__}, but holds a {type(value).__name__}.")
-        return None
-    return value
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
-def _read(path: Path, kind: type, problems: list[str]) -> Any:
-    text = _read_text(path, problems)
-    return _parsed(text, path, kind, problems) if text or path.is_file() else None
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _read_curves(path: Path) -> dict[str, Curve]:
+def _scores(metrics: Mapping[Any, object]) -> dict[str, float | None]:
+    return {
+        shortened(str(name)): number(value) for name, value in metrics.items() if value is None or _is_number(value)
+    }
+
+
+def numbers(metrics: Mapping[Any, object]) -> dict[str, float]:
+    """The metrics that are numbers."""
+    return {shortened(str(name)): value for name, cell in metrics.items() if (value := number(cell)) is not None}
+
+
+def shortened(text: str, length: int = _MAX_NAME) -> str:
+    """A text that a page can show."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _read_curves(run_dir: Path, problems: list[str]) -> dict[str, Curve]:
     """Columns by name; of several rows of one step the last counts, as after a resume from an earlier checkpoint."""
-    if not path.is_file():
-        return {}
     points: dict[str, dict[int, float]] = {}
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        for row in csv.DictReader(file):
-            step = _number(row.get("step"))
-            if step is None:
+
+    def read() -> None:
+        path = run_dir / "metrics.csv"
+        rows = read_table(path, within=run_dir)
+        head = next(rows, [])
+        at = head.index("step") if "step" in head else -1
+        names = {k: shortened(name) for k, name in enumerate(head) if name not in ("", "step", "epoch")}
+        num_left = _MAX_CELLS
+        for row in rows if at >= 0 else ():
+            step = number_in(row[at]) if at < len(row) else None
+            if step is None or not math.isfinite(step) or abs(step) > 2**53:
                 continue
-            for name, cell in row.items():
-                value = _number(cell)
-                if name not in (None, "step", "epoch") and value is not None:
+            for k, name in names.items():
+                value = number_in(row[k]) if k < len(row) else None
+                if value is not None:
                     points.setdefault(name, {})[int(step)] = value
+            num_left -= len(row)
+            if num_left < 0:
+                raise UnreadableFileError(path, f"it has more than {_MAX_CELLS:,} cells; those behind are left out")
+
+    noted(read, problems, None)
     return {
         name: Curve(steps=tuple(sorted(by_step)), values=tuple(by_step[step] for step in sorted(by_step)))
         for name, by_step in points.items()
     }
 
 
-def _number(cell: object) -> float | None:
+def number_in(cell: str) -> float | None:
+    """The number that a cell of a table holds, NaN and infinity among them, or None."""
     try:
-        return float(cell) if isinstance(cell, str) and cell else None
+        value = float(cell) if cell else None
     except ValueError:
         return None
+    return math.copysign(math.inf, value) if value is not None and abs(value) > _LARGEST else value
 
 
 def _by_step(folder: Path, suffix: str) -> dict[int, Path]:
     found = {}
-    for path in folder.iterdir():
-        if match := re.fullmatch(rf"step_(\d+)\.{suffix}", path.name):
+    for path in _listed(folder):
+        if match := re.fullmatch(rf"step_([0-9]{{1,15}})\.{suffix}", path.name):
             found[int(match[1])] = path
     return dict(sorted(found.items()))
 
 
-def _folders(pictures: Path) -> list[Path]:
-    return sorted(path for path in pictures.iterdir() if path.is_dir()) if pictures.is_dir() else []
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:  # none, or it must not be looked into
+        return []
 
 
-def _read_pictures(pictures: Path) -> dict[str, dict[int, Path]]:
+def _folders(run_dir: Path) -> list[Path]:
+    return [path for path in _listed(run_dir / "pictures") if path.is_dir()]
+
+
+def _read_pictures(run_dir: Path, problems: list[str]) -> dict[str, dict[int, Path]]:
     complete = {
-        folder.name: {step: path for step, path in _by_step(folder, "png").items() if _is_complete_png(path)}
-        for folder in _folders(pictures)
+        folder.name: {
+            step: path
+            for step, path in _by_step(folder, "png").items()
+            if _is_complete_png(noted(partial(_picture, path, run_dir), problems, b""))
+        }
+        for folder in _folders(run_dir)
     }
     return {name: by_step for name, by_step in complete.items() if by_step}
 
 
-def _is_complete_png(path: Path) -> bool:
-    content = path.read_bytes()
-    return content.startswith(b"\x89PNG\r\n\x1a\n") and content[-8:-4] == b"IEND"
+def _picture(path: Path, run_dir: Path) -> bytes:
+    return read_bytes(path, within=run_dir, max_bytes=_MAX_PICTURE_BYTES)
 
 
-def _read_sentences(pictures: Path, problems: list[str]) -> dict[str, dict[int, list[list[dict[str, Any]]]]]:
+def _is_complete_png(content: bytes) -> bool:
+    if not content.startswith(b"\x89PNG\r\n\x1a\n") or content[-8:-4] != b"IEND":
+        return False
+    return int.from_bytes(content[16:20]) * int.from_bytes(content[20:24]) <= _MAX_PIXELS
+
+
+def _read_sentences(run_dir: Path, problems: list[str]) -> dict[str, dict[int, list[list[dict[str, Any]]]]]:
     found = {}
-    for folder in _folders(pictures):
-        read = {step: _read(path, list, problems) for step, path in _by_step(folder, "json").items()}
-        if complete := {step: sentences for step, sentences in read.items() if sentences}:
+    for folder in _folders(run_dir):
+        complete = {}
+        for step, path in _by_step(folder, "json").items():
+            sentences = noted(partial(load_json, path, list, within=run_dir), problems, [])
+            if not all(isinstance(sentence, list) and all(map(_is_token, sentence)) for sentence in sentences):
+                problems.append(f"{path.name} should hold sentences, each a list of tokens.")
+            elif sentences:
+                complete[step] = sentences
+        if complete:
             found[folder.name] = complete
     return found
+
+
+def _is_token(token: object) -> bool:
+    return (
+        isinstance(token, dict)
+        and isinstance(token.get("text"), str)
+        and isinstance(token.get("guess", 0), str | None)
+        and isinstance(token.get("correct", 0), bool | None)
+    )

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
 import fcntl
-import json
-import math
 import os
 import re
 import socket
@@ -17,9 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ssl_lab.report.run import RUN_FILES, YAML_LOADER
+from ssl_lab.limited import UnreadableFileError, load_json, open_regular, read_table, read_text
+from ssl_lab.report.run import RUN_FILES, noted, number, number_in, read_overrides, read_summary, shortened
 
 STATUSES = ("running", "finished", "failed", "interrupted", "preempted", "pruned", "stale", "unknown")
 """``stale`` says it is running, but gives no sign of life; ``unknown`` has left no summary that can be read."""
@@ -27,6 +23,7 @@ STALE_AFTER_SEC = 300.0
 """A run writes its heartbeat about every 30 seconds."""
 _OF_A_RUN = {"checkpoints", "pictures", "tokenizer", "target_tokenizer", "wandb", "tensorboard"}
 _OF_A_SWEEP = ("multirun.yaml", "study.lock")
+_LAST_MOMENT = 250_000_000_000.0  # Unix seconds, in the year 9892
 _NOT_REPEATED = ("run_dir", "sweep_dir", "resume", "force", "ckpt")
 
 
@@ -92,20 +89,29 @@ class RunFacts:
         return self.started or self.last_sign or 0.0
 
 
-def find_runs(folders: Sequence[Path]) -> Iterator[tuple[Path, Path | None]]:
+def find_runs(folders: Sequence[Path], closed: list[str] | None = None) -> Iterator[tuple[Path, Path | None]]:
     """Each run directory at or below the folders, once, with the folder of its sweep; links are not followed.
+
+    Args:
+        folders: Where to look.
+        closed: Receives the folders that cannot be looked into, with the reason.
 
     Raises:
         FileNotFoundError: If a folder does not exist.
     """
     seen: set[Path] = set()
+
+    def note(error: OSError) -> None:
+        if closed is not None:
+            closed.append(f"{error.filename}: {error.strerror}")
+
     for folder in folders:
         if not folder.is_dir():
             raise FileNotFoundError(
                 f"Runs were asked for below {folder}, but there is no such folder. Give a folder that holds run "
                 "directories, such as runs."
             )
-        for parent, sub_folders, files in os.walk(folder):
+        for parent, sub_folders, files in os.walk(folder, onerror=note):
             is_run = any(name in files for name in RUN_FILES)
             sub_folders[:] = [
                 name for name in sub_folders if not name.startswith(".") and not (is_run and name in _OF_A_RUN)
@@ -120,46 +126,43 @@ def _is_sweep(folder: Path) -> bool:
     return folder.parent.name == "sweeps" or any((folder / name).is_file() for name in _OF_A_SWEEP)
 
 
-def read_runs(folders: Sequence[Path | str]) -> list[RunFacts]:
-    """The facts of all runs at or below the folders, the newest first.
+def read_runs(folders: Sequence[Path | str], closed: list[str] | None = None) -> list[RunFacts]:
+    """The facts of all runs at or below the folders, the newest first; see :func:`find_runs` for the arguments.
 
     Raises:
         FileNotFoundError: If a folder does not exist.
     """
-    runs = [read_facts(path, sweep) for path, sweep in find_runs([Path(folder) for folder in folders])]
+    runs = [read_facts(path, sweep) for path, sweep in find_runs([Path(folder) for folder in folders], closed)]
     return sorted(runs, key=lambda run: (-run.newest, str(run.path)))
 
 
 def read_facts(path: Path, sweep: Path | None = None) -> RunFacts:
     """The facts of one run; what is missing, half written or of the wrong kind is None, and named in ``problems``."""
     problems: list[str] = []
-    summary = _read_json(path / "summary.json", problems)
-    heartbeat = _read_json(path / "heartbeat.json", problems)
+    summary = read_summary(path, problems)
+    heartbeat: dict[str, Any] = noted(lambda: load_json(path / "heartbeat.json", within=path), problems, {})
     status = summary.get("status")
     status = status if status in STATUSES else "unknown"
-    signs = (_number(heartbeat.get("time")), _changed(path / "summary.json"))
+    signs = (_moment(number(heartbeat.get("time"))), _changed(path / "summary.json"))
     last_sign = max((sign for sign in signs if sign is not None), default=None)
     host = _text(heartbeat.get("host"))
     if status == "running" and _is_stale(path, last_sign, host):
         status = "stale"
     live = heartbeat if status in ("running", "stale") else {}
-    objective = summary.get("objective")
-    objective = objective if isinstance(objective, dict) else {}
-    metrics = summary.get("metrics")
-    metrics = metrics if isinstance(metrics, dict) else {}
-    metrics = {name: value for name, cell in metrics.items() if (value := _number(cell)) is not None}
+    objective = summary.get("objective", {})
+    metrics = summary.get("metrics", {})
     name = _text(objective.get("name")) or _objective_of_config(path / "config.yaml", problems)
-    value = _number(objective.get("value"))
+    value = number(objective.get("value"))
     if value is None and name is not None:
         value = metrics.get(name) if status == "finished" else last_value(path / "metrics.csv", name)
     started = _time(summary.get("started"))
-    wall_time_sec = _number(summary.get("wall_time_sec"))
+    wall_time_sec = number(summary.get("wall_time_sec"))
     if wall_time_sec is None and started is not None and last_sign is not None:
         wall_time_sec = max(0.0, last_sign - started)
 
     def newest_number(key: str) -> float | None:
-        number = _number(live.get(key))
-        return _number(summary.get(key)) if number is None else number
+        newest = number(live.get(key))
+        return summary.get(key) if newest is None else newest
 
     return RunFacts(
         path=path,
@@ -169,7 +172,7 @@ def read_facts(path: Path, sweep: Path | None = None) -> RunFacts:
         method=_text(summary.get("method")),
         data=_text(summary.get("data")),
         encoder=_text(summary.get("encoder")),
-        seed=_whole(_number(summary.get("seed"))),
+        seed=_whole(number(summary.get("seed"))),
         step=_whole(newest_number("step")),
         epoch=_whole(newest_number("epoch")),
         samples_per_sec=newest_number("samples_per_sec"),
@@ -178,9 +181,9 @@ def read_facts(path: Path, sweep: Path | None = None) -> RunFacts:
         started=started,
         last_sign=last_sign,
         wall_time_sec=wall_time_sec,
-        error=_text(summary.get("error")),
+        error=summary.get("error") or None,
         host=host,
-        slurm_job_id=None if heartbeat.get("slurm_job_id") is None else str(heartbeat["slurm_job_id"]),
+        slurm_job_id=_job(heartbeat.get("slurm_job_id")),
         metrics=metrics,
         problems=problems,
     )
@@ -190,16 +193,15 @@ def last_value(path: Path, metric: str) -> float | None:
     """The last value of a metric in ``metrics.csv``; None if the file or the column has none, or it is not finite."""
     value = None
     try:
-        with path.open(newline="", encoding="utf-8", errors="replace") as file:
-            reader = csv.reader(line.replace("\0", "") for line in file)
-            head = next(reader, [])
-            if metric in head:
-                column = head.index(metric)
-                for row in reader:
-                    if len(row) > column and row[column].strip():
-                        value = _number_in(row[column])
-    except (OSError, csv.Error):
-        return value
+        rows = read_table(path, within=path.parent)
+        head = next(rows, [])
+        if metric in head:
+            column = head.index(metric)
+            for row in rows:
+                if len(row) > column and row[column].strip():
+                    value = number(number_in(row[column]))
+    except (FileNotFoundError, UnreadableFileError):  # what stands before the damage counts
+        pass
     return value
 
 
@@ -236,9 +238,9 @@ def rank(runs: Sequence[RunFacts], metric: str, *, lowest: bool) -> list[tuple[R
 
 def command_of(run: RunFacts) -> list[str]:
     """The command that does a run again, in a directory of its own; empty if its overrides cannot be read."""
-    if not (overrides := _overrides(run.path)):
+    if not (overrides := read_overrides(run.path, [])):
         return []
-    summary = _read_json(run.path / "summary.json", [])
+    summary = read_summary(run.path, [])
     kept = [override for override in overrides if override.split("=")[0] not in _NOT_REPEATED]
     return ["ssl-lab", "finetune" if "start" in summary else "pretrain", *kept]
 
@@ -246,7 +248,8 @@ def command_of(run: RunFacts) -> list[str]:
 def what_varies(trials: Sequence[RunFacts]) -> list[str]:
     """What tells each trial of a sweep from the others, as in ``temperature=0.2,seed=1``; empty where it is not known."""
     asked = [
-        {key: value for key, _, value in (one.partition("=") for one in _overrides(trial.path))} for trial in trials
+        {key: value for key, _, value in (one.partition("=") for one in read_overrides(trial.path, []))}
+        for trial in trials
     ]
     keys = dict.fromkeys(key for settings in asked for key in settings if key not in _NOT_REPEATED)
     varying = [key for key in keys if len({settings.get(key) for settings in asked if settings}) > 1]
@@ -256,13 +259,9 @@ def what_varies(trials: Sequence[RunFacts]) -> list[str]:
     return [",".join(f"{short[key]}={settings[key]}" for key in varying if key in settings) for settings in asked]
 
 
-def _overrides(path: Path) -> list[str]:
-    """What was asked of a run; empty if it cannot be read."""
-    try:
-        overrides = yaml.load((path / "overrides.yaml").read_text(encoding="utf-8"), Loader=YAML_LOADER)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return []
-    return [str(override) for override in overrides] if isinstance(overrides, list) else []
+def is_stale(run: RunFacts) -> bool:
+    """Whether a run that said it was running has given no sign of life for long, or its process has gone."""
+    return _is_stale(run.path, run.last_sign, run.host)
 
 
 def _is_stale(path: Path, last_sign: float | None, host: str | None) -> bool:
@@ -274,38 +273,18 @@ def _is_stale(path: Path, last_sign: float | None, host: str | None) -> bool:
 def _is_unlocked(path: Path) -> bool:
     """Whether a lock file is there and no process holds it."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path, within=path.parent) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # closing it gives it back
-    except OSError:  # held, or not there
+    except (OSError, UnreadableFileError):  # held, or not there
         return False
     return True
 
 
-def _read_json(path: Path, problems: list[str]) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:  # half written, no UTF-8, no JSON
-        problems.append(f"{path.name} cannot be read ({str(error).splitlines()[0]}).")
-        return {}
-    if not isinstance(value, dict):
-        problems.append(f"{path.name} should hold a dict, but holds a {type(value).__name__}.")
-        return {}
-    return value
-
-
 def _objective_of_config(path: Path, problems: list[str]) -> str | None:
     """``objective`` of a configuration, found without parsing the whole of it."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        problems.append(f"{path.name} cannot be read ({str(error).splitlines()[0]}).")
-        return None
+    text = noted(lambda: read_text(path, within=path.parent), problems, "")
     match = re.search(r"^objective: *['\"]?([^\s'\"#]+)", text, re.MULTILINE)
-    return match[1] if match and match[1] not in ("null", "~") else None
+    return shortened(match[1]) if match and match[1] not in ("null", "~") else None
 
 
 def _changed(path: Path) -> float | None:
@@ -315,29 +294,21 @@ def _changed(path: Path) -> float | None:
         return None
 
 
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _number_in(cell: str) -> float | None:
-    try:
-        return _number(float(cell))
-    except ValueError:
-        return None
-
-
 def _whole(number: float | None) -> int | None:
     return None if number is None else int(number)
 
 
 def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
+    return shortened(value) if isinstance(value, str) and value else None
+
+
+def _job(value: object) -> str | None:
+    return shortened(str(value)) if isinstance(value, int | str) and value else None
+
+
+def _moment(seconds: float | None) -> float | None:
+    """A time that a calendar has."""
+    return seconds if seconds is not None and 0 < seconds < _LAST_MOMENT else None
 
 
 def _time(value: object) -> float | None:
@@ -347,4 +318,4 @@ def _time(value: object) -> float | None:
         return None
     if time_ is None:
         return None
-    return (time_ if time_.tzinfo else time_.replace(tzinfo=UTC)).timestamp()
+    return _moment((time_ if time_.tzinfo else time_.replace(tzinfo=UTC)).timestamp())

@@ -116,7 +116,10 @@ def test_what_is_not_comparable_is_left_out_or_stands_apart(tmp_path, capsys):
     }
     out = lines(capsys, tmp_path, "--data", "fashion")
     assert sum(line.startswith("### ") for line in out) == 1 and "### Fashion-MNIST, test split" in out
-    assert out[-1] == "Left out: 1 failed, 2 finished without evaluation, 1 repeated with the same seed."
+    assert out[-1].startswith(
+        "Left out: 1 failed, 1 finished without evaluation, 1 repeated with the same seed, 1 damaged ("
+    )
+    assert f"{tmp_path / 'broken'}: evaluation.json cannot be read" in out[-1]
 
 
 def test_finetuned_rows_say_their_weights_and_checkpoint(tmp_path):

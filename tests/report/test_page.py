@@ -171,7 +171,7 @@ def test_a_failing_write_leaves_the_old_page(tmp_path, monkeypatch):
     def full_disk(source, target):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("ssl_lab.report.files.os.replace", full_disk)
+    monkeypatch.setattr("ssl_lab.files.os.replace", full_disk)
     with pytest.raises(OSError, match="No space"):
         write_report(run_dir)
     assert (run_dir / "report.html").read_text() == before

@@ -37,10 +37,10 @@ def test_half_written_files_are_named_and_left_out(tmp_path):
     run = read_run(run_dir)
     assert (run.summary, run.evaluation, run.overrides, run.config) == ({}, None, [], {})
     assert [problem.split()[0] for problem in run.problems] == [
-        "evaluation.json",
         "config.yaml",
         "overrides.yaml",
         "summary.json",
+        "evaluation.json",
     ]
     assert list(run.pictures["views"]) == [100, 200, 300, 400, 500]
 

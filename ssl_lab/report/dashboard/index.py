@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import math
 import os
@@ -12,15 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from ssl_lab.limited import load_yaml, read_table
 from ssl_lab.report.compare import NOT_CHOICES, flatten
-from ssl_lab.report.run import YAML_LOADER
-from ssl_lab.report.runs import RunFacts, find_runs, read_facts
+from ssl_lab.report.run import noted, number, number_in, shortened
+from ssl_lab.report.runs import RunFacts, find_runs, is_stale, read_facts
 from ssl_lab.report.vocabulary import describe
 
 _WATCHED = ("summary.json", "heartbeat.json", "metrics.csv", "evaluation.json", "report.html", "overrides.yaml")
 _MAX_ERROR = 200  # characters of an error in the table; all of it is on the run's page
+_MAX_COLUMNS = 500  # settings or metrics of one run: they are columns of the table of all
+_MAX_VALUE = 2000  # characters of a setting
 _Stamp = tuple[int, int] | None
 
 
@@ -37,6 +37,7 @@ class Entry:
         logged: Names of the columns of ``metrics.csv``.
         version: Changes whenever one of its files does.
         config_problems: What was wrong with ``config.yaml``, as sentences.
+        table_problems: What was wrong with ``metrics.csv``, as sentences.
         stamps: Time and size of each of its files.
     """
 
@@ -48,12 +49,14 @@ class Entry:
     logged: Sequence[str]
     version: str
     config_problems: Sequence[str]
+    table_problems: Sequence[str]
     stamps: Mapping[str, _Stamp] = field(repr=False)
 
     @property
     def problems(self) -> list[str]:
         """Files that could not be read, as sentences."""
-        return [*self.facts.problems, *self.config_problems]
+        found = [*self.facts.problems, *self.config_problems, *self.table_problems]
+        return list(dict.fromkeys(found))
 
 
 class RunIndex:
@@ -62,12 +65,16 @@ class RunIndex:
     Args:
         folders: Where to look.
 
+    Attributes:
+        closed: Folders that cannot be looked into, with the reason.
+
     Raises:
         FileNotFoundError: If a folder does not exist.
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self.folders = list(folders)
+        self.closed: list[str] = []
         self._by_path: dict[Path, Entry] = {}
         self.refresh()
 
@@ -76,14 +83,15 @@ class RunIndex:
         root = Path(os.path.commonpath([folder.resolve() for folder in self.folders]))
         found: dict[Path, Entry] = {}
         num_read = 0
-        for path, sweep in find_runs(self.folders):
+        closed: list[str] = []
+        for path, sweep in find_runs(self.folders, closed):
             known = self._by_path.get(path)
             stamps = _stamps(path)
-            if known is None or known.stamps != stamps or known.facts.status == "running":
+            if known is None or known.stamps != stamps or (known.facts.status == "running" and is_stale(known.facts)):
                 known = _read_entry(path, sweep, root, stamps, known)
                 num_read += 1
             found[path] = known
-        self._by_path = found
+        self._by_path, self.closed = found, closed
         return num_read
 
     @property
@@ -134,7 +142,7 @@ def _read_entry(path: Path, sweep: Path | None, root: Path, stamps: Mapping[str,
         settings, problems = known.settings, known.config_problems
     else:
         settings, problems = _read_settings(path / "config.yaml")
-    logged, last = _last_values(path / "metrics.csv", values=facts.status != "finished")
+    logged, last, damage = _last_values(path / "metrics.csv", values=facts.status != "finished")
     place = os.path.relpath(path.resolve(), root)
     digest = hashlib.blake2s(repr(sorted(stamps.items())).encode(), digest_size=5).hexdigest()
     return Entry(
@@ -142,10 +150,11 @@ def _read_entry(path: Path, sweep: Path | None, root: Path, stamps: Mapping[str,
         facts=facts,
         place=place,
         settings=settings,
-        metrics={**last, **facts.metrics},
+        metrics=dict(list(({**last, **facts.metrics}).items())[-_MAX_COLUMNS:]),  # final values before logged ones
         logged=logged,
         version=f"{digest}{facts.status[0]}",
         config_problems=problems,
+        table_problems=damage,
         stamps=stamps,
     )
 
@@ -154,7 +163,7 @@ def _stamps(path: Path) -> dict[str, _Stamp]:
     """Time and size of each file that is shown, and of the folders of pictures, whose times tell of new ones."""
     stamps = {name: _stamp(path / name) for name in ("config.yaml", *_WATCHED)}
     try:
-        stamps |= {f.name: _stamp(Path(f.path)) for f in os.scandir(path / "pictures") if f.is_dir()}
+        stamps |= {f"pictures/{f.name}": _stamp(Path(f.path)) for f in os.scandir(path / "pictures") if f.is_dir()}
     except OSError:  # none yet
         pass
     return stamps
@@ -170,40 +179,32 @@ def _stamp(path: Path) -> _Stamp:
 
 def _read_settings(path: Path) -> tuple[dict[str, str], list[str]]:
     """The configuration as dotted keys and texts, and what is wrong with it."""
-    try:
-        config = yaml.load(path.read_text(encoding="utf-8"), Loader=YAML_LOADER)
-    except FileNotFoundError:
-        return {}, []
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:  # no UTF-8, or a date that there is not
-        return {}, [f"{path.name} cannot be read ({str(error).splitlines()[0]})."]
-    if not isinstance(config, Mapping):
-        return {}, [f"{path.name} should hold a dict, but holds a {type(config).__name__}."]
-    return flatten(config), []
+    problems: list[str] = []
+    settings = flatten(noted(lambda: load_yaml(path, within=path.parent), problems, {}))
+    if len(settings) > _MAX_COLUMNS:
+        problems.append(f"{path.name} has {len(settings):,} settings; the first {_MAX_COLUMNS} are shown.")
+    kept = list(settings.items())[:_MAX_COLUMNS]
+    return {shortened(key): shortened(text, _MAX_VALUE) for key, text in kept}, problems
 
 
-def _last_values(path: Path, *, values: bool) -> tuple[list[str], dict[str, float]]:
-    """Columns of ``metrics.csv`` and, where they are asked for, the last value of each."""
+def _last_values(path: Path, *, values: bool) -> tuple[list[str], dict[str, float], list[str]]:
+    """Columns of ``metrics.csv``, where they are asked for the last value of each, and what is wrong with the file."""
     last: dict[str, float] = {}
-    names: list[str] = []
-    try:
-        with path.open(newline="", encoding="utf-8", errors="replace") as file:
-            reader = csv.reader(line.replace("\0", "") for line in file)
-            head = next(reader, [])
-            names = [name for name in head if name not in ("", "step", "epoch")]
-            for row in reader if values else ():
-                for name, cell in zip(head, row, strict=False):
-                    if cell and name in names:
-                        last[name] = _number(cell, last.get(name, math.nan))
-    except (OSError, csv.Error):
-        pass
-    return names, {name: value for name, value in last.items() if math.isfinite(value)}
+    columns: dict[int, str] = {}
 
+    def read() -> None:
+        rows = read_table(path, within=path.parent)
+        head = [(k, name) for k, name in enumerate(next(rows, [])) if name not in ("", "step", "epoch")]
+        columns.update((k, shortened(name)) for k, name in head[:_MAX_COLUMNS])
+        for row in rows if values else ():
+            for k, name in columns.items():
+                if k < len(row) and row[k] and (value := number_in(row[k])) is not None:
+                    last[name] = value
 
-def _number(cell: str, otherwise: float) -> float:
-    try:
-        return float(cell)
-    except ValueError:
-        return otherwise
+    problems: list[str] = []
+    noted(read, problems, None)
+    finite = {name: value for name, cell in last.items() if (value := number(cell)) is not None}
+    return list(columns.values()), finite, problems
 
 
 def _row(entry: Entry) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def test_the_index_tells_settings_and_metrics_by_columns(tmp_path):
     assert len({row["id"] for row in told["runs"]}) == 3
 
 
-def test_only_what_has_changed_is_read_again(tmp_path):
+def test_only_what_has_changed_is_read_again(tmp_path, monkeypatch):
     for k in range(4):
         make_run(tmp_path / f"run_{k}")
     index = RunIndex([tmp_path])
@@ -53,7 +53,10 @@ def test_only_what_has_changed_is_read_again(tmp_path):
     make_run(tmp_path / "run_4", status="running", beat=1)
     shutil.rmtree(tmp_path / "run_0")
     assert index.refresh() == 1 and len(index.entries) == 4
-    assert index.refresh() == 1  # one that runs may fall silent without any change of its files
+    assert index.refresh() == 0
+    monkeypatch.setattr("ssl_lab.report.runs.STALE_AFTER_SEC", 0.0)
+    assert index.refresh() == 1  # one that runs has fallen silent without any change of its files
+    assert row_of(index, "run_4")["status"] == "stale" and index.refresh() == 0
 
 
 def test_a_run_that_falls_silent_becomes_stale(tmp_path):
