@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import collections.abc
+import difflib
+import functools
 import inspect
 import pydoc
+import re
 import types
 import typing
 from pathlib import Path
@@ -23,13 +26,50 @@ _SCALARS: dict[Any, str] = {
 
 
 def instantiate(node: DictConfig, **settings: Any) -> Any:
-    """As Hydra's, after a look at the type of every setting.
+    """As Hydra's, after a look at every setting: a partial object looks at what it is completed with, too.
 
     Raises:
         ValueError: Naming the setting, what its constructor takes, and what was found.
     """
     check_types(node)
-    return hydra.utils.instantiate(node, **settings)
+    built = hydra.utils.instantiate(node, **settings)
+    return _Checked(built, node._get_full_key(None)) if isinstance(built, functools.partial) else built
+
+
+class _Checked:
+    """A constructor with its settings, called with the live objects that it is for.
+
+    What does not fit its signature is a matter of settings, and told as such; errors within it are not.
+    """
+
+    def __init__(self, built: functools.partial[Any], key: str) -> None:
+        self.built = built
+        self.key = key
+
+    def __call__(self, *live: Any, **more: Any) -> Any:
+        """Build it.
+
+        Raises:
+            ValueError: If the signature takes other arguments.
+        """
+        signature = _signature(self.built.func)
+        try:
+            if signature is not None:
+                signature.bind(*live, **{**self.built.keywords, **more})
+        except TypeError as error:
+            name = getattr(self.built.func, "__name__", self.built.func)
+            if missing := re.search("missing a required (?:keyword-only )?argument: '(.*)'", str(error)):
+                key = f"{self.key}.{missing[1]}"
+                raise ValueError(f"{name} needs {key}. Give it on the command line as +{key}=VALUE.") from None
+            if twice := re.search("multiple values for argument '(.*)'", str(error)):
+                raise ValueError(
+                    f"{self.key}.{twice[1]} is given by ssl_lab itself. Leave {self.key}.{twice[1]} out."
+                ) from None
+            raise ValueError(
+                f"{name}{signature} cannot be built from {self.key}: {error}. ssl_lab gives it {len(live)} positional "
+                f"arguments ({', '.join(type(each).__name__ for each in live)}); its signature must take them."
+            ) from None
+        return self.built(*live, **more)
 
 
 def check_types(node: Any) -> None:
@@ -44,7 +84,9 @@ def check_types(node: Any) -> None:
                 check_types(node[place])
     if not isinstance(node, DictConfig) or node._is_none() or node._is_missing():
         return
-    hints = _hints(node.get("_target_")) if not OmegaConf.is_missing(node, "_target_") else {}
+    target = _located(node.get("_target_")) if not OmegaConf.is_missing(node, "_target_") else None
+    hints = _hints(target)
+    _refuse_unknown(node, target)
     for name in node:
         key = node._get_full_key(name)
         if OmegaConf.is_missing(node, name):
@@ -58,17 +100,63 @@ def check_types(node: Any) -> None:
             )
 
 
-def _hints(target: Any) -> dict[str, Any]:
-    """Annotations of what a path names, by argument; empty where they are not known."""
+def _refuse_unknown(node: DictConfig, target: Any) -> None:
+    """Refuse settings that a signature lacks.
+
+    Raises:
+        ValueError: Naming the setting, a near one if there is, and all.
+    """
+    parameters = _parameters(target)
+    for name in node if parameters is not None else ():
+        assert parameters is not None
+        if name not in parameters and not str(name).startswith("_"):
+            key = node._get_full_key(name)
+            close = difflib.get_close_matches(str(name), list(parameters), n=1)
+            hint = f" Did you mean {key.removesuffix(str(name))}{close[0]}?" if close else ""
+            known = [one for one in parameters if one in node or parameters[one].default is not inspect.Parameter.empty]
+            raise ValueError(
+                f"{target.__name__} has no setting {name!r}, which {key} sets.{hint} Leave {key} out; {target.__name__} "
+                f"takes {', '.join(known) or 'no settings'}."
+            )
+
+
+def takes(node: DictConfig) -> list[str] | None:
+    """Names of the settings that what a node builds can take; None if they are not known, or any."""
+    parameters = _parameters(_located(node.get("_target_")))
+    return None if parameters is None else list(parameters)
+
+
+def _parameters(target: Any) -> dict[str, inspect.Parameter] | None:
+    signature = _signature(target)
+    if signature is None or any(one.kind is one.VAR_KEYWORD for one in signature.parameters.values()):
+        return None
+    return {name: one for name, one in signature.parameters.items() if one.kind is not one.POSITIONAL_ONLY}
+
+
+def _signature(target: Any) -> inspect.Signature | None:
+    """What a class or function takes; None where it is not known."""
     try:
-        found = pydoc.locate(target) if isinstance(target, str) else None
-        return typing.get_type_hints(found.__init__ if inspect.isclass(found) else found)
+        return inspect.signature(target)
+    except (TypeError, ValueError):  # nothing, or written in C
+        return None
+
+
+def _located(target: Any) -> Any:
+    """What a path names; None where there is no such thing, which Hydra reports."""
+    try:
+        return pydoc.locate(target) if isinstance(target, str) else None
     except pydoc.ErrorDuringImport as error:  # which wraps signals too
         if isinstance(error.value, BaseException) and not isinstance(error.value, Exception):
             raise error.value from None
-        return {}
+        return None
+
+
+def _hints(target: Any) -> dict[str, Any]:
+    """Annotations of a class or function, by argument; empty where they are not known."""
+    try:
+        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
     except (TypeError, NameError, AttributeError):
-        return {}  # no such path, which Hydra reports, or annotations that cannot be evaluated
+        return {}
 
 
 def _accepts(hint: Any, value: Any) -> bool:

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from ssl_lab.cli import config
 from ssl_lab.cli.arguments import literal
 from ssl_lab.cli.errors import explain
+from ssl_lab.cli.experiments import drop_replaced
 from ssl_lab.cli.paths import config_dir
 from ssl_lab.cli.process import compose_settings, find_device, prepare_process, print_table
 from ssl_lab.cli.ranks import check_processes, named_run, refuse_ranks_in_sweep
@@ -93,6 +94,9 @@ def _run(cfg: DictConfig) -> float | None:
     prepare_process()
     stop_on_signals()
     run_dir = chosen_run_dir()
+    for sentence in drop_replaced(cfg, HydraConfig.get().runtime.choices, task_overrides()):
+        if is_first_rank():
+            print(sentence)
     cfg.run_dir = literal(str(run_dir))
     lock = lock_run(run_dir, wait=cfg.trial is not None) if is_first_rank() else None
     try:

@@ -1,35 +1,75 @@
-"""Errors as one message."""
+"""Errors as one message: what cannot be done, what was found, what to do; and the line of the user's file it came from."""
 
 from __future__ import annotations
 
-import difflib
+import linecache
 import re
+import shlex
+import sys
+import sysconfig
 import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 _PLUGINS = {
     "joblib": "hydra-joblib-launcher: pip install 'ssl_lab[sweep]'",
     "ray": "hydra-ray-launcher: pip install 'ssl_lab[ray]'",
 }
 """What brings a launcher or sweeper that is not part of Hydra."""
+_TRACE = "SSL_LAB_TRACEBACK=1 shows the whole trace."
+_OURS = (
+    "This looks like a fault of ours. Please report it with the command and its trace, which SSL_LAB_TRACEBACK=1 shows."
+)
+_IN_TEXT = re.compile(
+    r'File "([^"\n]+)", line (\d+), in (\S+)'
+)  # of a trace that another process or the compiler quotes
 
 
-def explain(error: BaseException) -> str:
-    """The message of the error that a user can act on, without the layers that wrapped it."""
+def explain(error: BaseException, *, command: str = "pretrain", overrides: Sequence[str] = ()) -> str:
+    """The message of the error that a user can act on, without the layers that wrapped it.
+
+    Args:
+        error: What was raised.
+        command: The command that raised it.
+        overrides: Its arguments.
+    """
     from hydra.errors import InstantiationException
 
+    raised = error
     while isinstance(error, InstantiationException) and error.__cause__ is not None:
         error = error.__cause__
+    if known := _known(error, command, overrides):
+        return known
     text = str(error).strip()
-    if isinstance(error, TypeError) and "unexpected keyword argument" in text:
-        name = text.split("'")[-2]
-        return f"{text!s}. Remove +...{name}= from the command, or see the accepted keys with --cfg job."
+    kind = type(error)
+    if place := _line_of_user(raised):
+        quoted = text.splitlines()[-1] if "Original Traceback" in text else f"{kind.__name__}: {text}"
+        return f"{quoted}\n{place}\n{_TRACE}"
+    if isinstance(error, TypeError | AttributeError | ImportError) and (outdated := _outdated()):
+        return f"{kind.__name__}: {text}\n{outdated}"
+    module = _raised_in(error)
+    if kind.__module__.startswith(("hydra", "omegaconf")):
+        return _of_omegaconf(text)
+    if kind.__module__.startswith("lightning") or isinstance(error, OSError | ImportError):
+        return text or kind.__name__
+    if isinstance(error, ValueError | RuntimeError):
+        by_library = module and not module.startswith(("ssl_lab", "hydra"))
+        return f"{text or kind.__name__}" + (f"\nRaised in {module}. {_TRACE}" if by_library else "")
+    return f"{kind.__name__}: {text}\n{_OURS}"
+
+
+def _known(error: BaseException, command: str, overrides: Sequence[str]) -> str | None:
+    """The message of an error whose cause and remedy are known."""
+    from ssl_lab.cli.suggest import is_group, unknown_choice, unknown_setting
+
+    text = str(error).strip()
     if missing_module := re.search(r"Error loading '([\w.]+)':\s+ModuleNotFoundError\(\"No module named '(\w+)", text):
         path, module = missing_module.groups()
         own = f"Start the command in the folder that holds {module}.py, or install it."
         remedy = own if path.startswith(f"{module}.") else f"Install {module}."
         return f"{path} was asked for, but there is no module {module!r}. {remedy}"
     if misspelt := re.search(r"Could not override '([\w.@/]+)'", text):
-        return f"There is no setting {misspelt[1]!r}.{_suggest(misspelt[1])} See all settings with --cfg job."
+        return unknown_setting(misspelt[1], command, overrides)
     if plugin := re.search(r"Could not find 'hydra/(launcher|sweeper)/(\w+)'", text):
         package = _PLUGINS.get(plugin[2], f"the Hydra plugin that brings the {plugin[1]} {plugin[2]!r}")
         return f"hydra/{plugin[1]}={plugin[2]} was asked for, but is not installed. Install {package}."
@@ -39,45 +79,110 @@ def explain(error: BaseException) -> str:
         )
     if isinstance(error, AssertionError) and _raised_in(error).startswith("hydra."):
         return "Hydra cannot read a setting of the command line. Settings have the form key=value, see --cfg job."
-    if missing := re.search(r"Could not find '(\w+)/([\w/]+)'", text):
-        return _unknown_choice(missing[1], missing[2])
+    if type(error).__name__ == "OverrideParseException":
+        return _unreadable(error.override)  # type: ignore[attr-defined]
+    if "Config group override must be a string or a list" in text:
+        if nameless := [one for one in overrides if one.startswith("=")]:
+            return _unreadable(nameless[0])
+        wrong = [one for one in overrides if is_group(one.partition("=")[0])] or list(overrides)
+        return f"Cannot read {' or '.join(map(repr, wrong))}: a group takes the name of a choice. See ssl-lab list."
+    if ambiguous := re.search("Ambiguous value for argument '(.*?)=(.*?)'\n1\\.", text, re.DOTALL):
+        key, value = ambiguous.groups()
+        listed = f" For one list, write {key}=[{value}]." * (not is_group(key))
+        return f"{key}={value} gives several values to one run. For a run with each of them, add -m.{listed}"
+    if gone := re.search(r"^Key '(\w+)' is not in struct", text):
+        return f"The command needs {gone[1]!r}, which its arguments take out. Leave ~{gone[1]} out."
+    if missing := re.search(r"Could not find '([\w/]+)/([^/']*)'", text):
+        return unknown_choice(missing[1], missing[2])
     if type(error).__name__ == "MissingMandatoryValue":
         return f"{text.splitlines()[0]}. Give it on the command line as key=value."
     if isinstance(error, MemoryError) or "not enough memory" in text:
         return f"The settings ask for more memory than there is ({text or 'MemoryError'}). Lower sizes and widths."
-    kind = type(error)
-    meant_for_users = isinstance(
-        error, ValueError | OSError | RuntimeError | ImportError
-    ) or kind.__module__.startswith(("hydra", "omegaconf", "lightning"))
-    hint = "" if meant_for_users else "\nThis looks like a fault of ours. SSL_LAB_TRACEBACK=1 shows where it happened."
-    return (text if meant_for_users else f"{kind.__name__}: {text}") + hint
+    return None
+
+
+def _unreadable(override: str) -> str:
+    """What to do about an argument that Hydra's grammar does not know."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    key, equals, value = override.partition("=")
+    if not equals or not key.strip():
+        return f"Cannot read the argument {override!r}. Settings have the form key=value, see --cfg job."
+    quoted = shlex.quote(f"{key}={QuotedString(text=value, quote=Quote.single).with_quotes()}")
+    return f"Cannot read the value of {override!r}. If it is text, quote it twice: {quoted}"
+
+
+def _of_omegaconf(text: str) -> str:
+    """The first line of a message, and the setting that the others name."""
+    key = re.search(r"full_key: (\S+)", text)
+    first = text.splitlines()[0] if text else ""
+    if key is None or key[1] in first:
+        return text if key is None else first
+    return f"{key[1]}: {first}. Set {key[1]} to another value, see --cfg job."
+
+
+def _outdated() -> str | None:
+    """Installed packages below the versions that are needed, and what to do; None if there are none."""
+    from importlib.metadata import PackageNotFoundError, requires, version
+
+    from packaging.requirements import Requirement
+
+    old = []
+    try:
+        for line in requires("ssl_lab") or ():
+            need = Requirement(line)
+            if need.marker is None and not need.specifier.contains(found := version(need.name), prereleases=True):
+                old.append((need, found))
+    except PackageNotFoundError:
+        return None
+    if not old:
+        return None
+    told = "; ".join(f"ssl_lab needs {need}, found {found}" for need, found in old)
+    return f"{told}. Update: pip install {' '.join(shlex.quote(str(need)) for need, _ in old)}"
+
+
+def _line_of_user(error: BaseException) -> str | None:
+    """File, line and text of the deepest line of the user's own code that the error went through; None without."""
+    found = None
+    for each in _chain(error):
+        for frame, number in traceback.walk_tb(each.__traceback__):
+            if is_users_file(frame.f_code.co_filename):
+                found = (frame.f_code.co_filename, number, frame.f_code.co_name)
+        for path, line, name in _IN_TEXT.findall(str(each)):
+            if is_users_file(path):
+                found = (path, int(line), name)
+        if isinstance(each, SyntaxError) and each.filename and is_users_file(each.filename):
+            found = (each.filename, each.lineno or 1, "<module>")
+        if found is not None:
+            path, number, name = found
+            return f"  {path}, line {number}, in {name}\n    {linecache.getline(path, number).strip()}"
+    return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and what it was raised from, the innermost first."""
+    chain: list[BaseException] = []
+    step: BaseException | None = error
+    while step is not None and step not in chain:
+        chain.append(step)
+        step = step.__cause__ or (None if step.__suppress_context__ else step.__context__)
+    return reversed(chain)
+
+
+def is_users_file(path: str) -> bool:
+    """Whether a source file is neither ours nor Python's nor of an installed package."""
+    file = Path(path)
+    if not file.is_file() or {"site-packages", "dist-packages"} & set(file.parts):
+        return False
+    package = Path(__file__).resolve().parents[1]
+    python = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")}
+    ours = (package, package.parent / "hydra_plugins", *python)
+    return file.resolve() != Path(sys.argv[0]).resolve() and not any(
+        file.resolve().is_relative_to(folder) for folder in ours
+    )
 
 
 def _raised_in(error: BaseException) -> str:
     """The module in which it was raised."""
     frames = list(traceback.walk_tb(error.__traceback__))
     return str(frames[-1][0].f_globals.get("__name__", "")) if frames else ""
-
-
-def _suggest(key: str) -> str:
-    from omegaconf import OmegaConf
-
-    from ssl_lab.cli.paths import config_dir
-
-    known: set[str] = set()
-    for path in config_dir().rglob("*.yaml"):
-        group = ".".join(path.parent.relative_to(config_dir()).parts)
-        prefix = "" if group in ("", "experiment", "sweep") else f"{group}."
-        node = OmegaConf.load(path)
-        known |= {f"{prefix}{name!s}" for name in node if name not in ("defaults", "_target_", "hydra")}
-    close = difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.7)
-    return f" Did you mean {close[0]}?" if close else ""
-
-
-def _unknown_choice(group: str, name: str) -> str:
-    from ssl_lab.cli.paths import choices
-
-    known = choices(group)
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f" Did you mean {group}={close[0]}?" if close else ""
-    return f"There is no {group} {name!r}.{hint} Choose from: {', '.join(known)}."

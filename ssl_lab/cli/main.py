@@ -36,6 +36,8 @@ HYDRA_FLAGS = (
 )
 """What pretrain takes with two dashes; the commands with settings take ``--help`` alone."""
 
+HYDRA_SHORT_FLAGS = ("-h", "-c", "-p", "-r", "-m", "-i", "-cn", "-cp", "-cd", "-sc")
+
 HELP = """ssl-lab: self-supervised pretraining, evaluation and reports.
 
 {commands}
@@ -89,6 +91,10 @@ def _run(args: list[str]) -> int:
                 file=sys.stderr,
             )
             return 1
+        short = [arg for arg in args[1:] if arg[:1] == "-" != arg[1:2]]
+        if unknown := [arg for arg in short if args[0] != "pretrain" or arg not in HYDRA_SHORT_FLAGS]:
+            print(f"ssl-lab: {unknown[0]} is no option. Settings are given as key=value.", file=sys.stderr)
+            return 1
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # for a _target_ in a file of one's own; python -m does so by itself
     if args[0] in ("pretrain", "finetune"):
@@ -113,7 +119,8 @@ def _run(args: list[str]) -> int:
         from ssl_lab.cli.errors import explain
         from ssl_lab.limited import printable
 
-        print(printable(f"ssl-lab: {explain(error)}"), file=sys.stderr)  # it may quote someone else's file
+        told = explain(error, command=args[0], overrides=args[1:])
+        print(printable(f"ssl-lab: {told}"), file=sys.stderr)  # it may quote someone else's file
         return 1
 
 

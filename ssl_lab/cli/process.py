@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from rich.console import Console
 
 from ssl_lab.cli.arguments import with_raw_paths
+from ssl_lab.cli.experiments import drop_replaced
 from ssl_lab.cli.paths import config_dir
 from ssl_lab.engine.memory import keep_freed_memory
 from ssl_lab.report.tables import results_table
@@ -27,7 +28,12 @@ def compose_settings(name: str, overrides: list[str]) -> DictConfig:
     """
     prepare_process()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        cfg = compose(name, with_raw_paths(overrides))
+        given = with_raw_paths(overrides)
+        cfg = compose(name, given, return_hydra_config=True)
+    choices = cfg.hydra.runtime.choices
+    with open_dict(cfg):
+        del cfg["hydra"]
+    print("".join(f"{sentence}\n" for sentence in drop_replaced(cfg, choices, given)), end="")
     # An evaluation may refer to the configuration of a run, which is not known yet.
     missing = OmegaConf.missing_keys(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "evaluation"]))
     if missing:

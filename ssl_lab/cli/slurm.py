@@ -17,6 +17,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
 from ssl_lab.cli.arguments import literal
+from ssl_lab.cli.experiments import drop_replaced
 from ssl_lab.cli.resume import begin
 from ssl_lab.cli.sweep import Outcome, distinguish
 from ssl_lab.engine.run_dir import read_json
@@ -91,6 +92,7 @@ def plan(
         with open_dict(task_cfg):
             del task_cfg["hydra"]
             task_cfg.run_dir = literal(str(trial.run_dir))
+        drop_replaced(task_cfg, cfg.hydra.runtime.choices, trial.overrides)
         try:
             if begin(task_cfg, trial.run_dir).finished:
                 trial.look()

@@ -81,8 +81,7 @@ def test_tab_completes(line, expected):
     ("args", "message"),
     [
         (["pretrain", "method.temprature=1"], "Did you mean method.temperature?"),
-        (["pretrain", "method=simclrr"], "Did you mean method=simclr?"),
-        (["pretrain", "+method.extra=1"], "unexpected keyword argument 'extra'"),
+        (["pretrain", "method=simclrr"], "Did you mean method=simclr or"),
         (["pretrain", "method=mlm"], "Choose data= and encoder= of one modality"),
         (["pretrain", "data=python_docs", "encoder=convnet"], "ConvNet encodes images, but the data is text"),
         (["pretrain", "encoder.widths=[8,8,8,8,8,8]"], "encoder.widths"),

@@ -1,0 +1,166 @@
+"""Messages: the user's line of code, the setting that was meant, the package that is too old."""
+
+import importlib.util
+import sys
+import textwrap
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from ssl_lab.cli.checked import instantiate
+from ssl_lab.cli.errors import explain
+from ssl_lab.cli.main import main
+
+
+@pytest.fixture
+def users_file(tmp_path, monkeypatch):
+    """Writes a file of the user's and imports it."""
+
+    def write(text, name="mine"):
+        (tmp_path / f"{name}.py").write_text(textwrap.dedent(text))
+        spec = importlib.util.spec_from_file_location(name, tmp_path / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)
+        spec.loader.exec_module(module)
+        return module
+
+    return write
+
+
+def explained(function, *args, **settings):
+    try:
+        function(*args, **settings)
+    except Exception as error:
+        return explain(error)
+    raise AssertionError("nothing was raised")
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("x, y = {'image': 1, 'index': 2, 'label': 3}", "ValueError: too many values to unpack (expected 2)"),
+        ("batch['labels']", "KeyError: 'labels'"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("assert not batch", "AssertionError:"),
+        ("batch.image", "AttributeError: 'dict' object has no attribute 'image'"),
+        ("torch.nn.Linear(3, 4)(torch.zeros(2, 5))", "RuntimeError: mat1 and mat2"),
+        ("torch.nn.Linear(3, 4, widht=2)", "TypeError: "),
+        ("raise NotImplementedError", "NotImplementedError:"),
+        ("open('/nowhere/file')", "FileNotFoundError: [Errno 2]"),
+        ("nt_xent(torch.zeros(2, 3), torch.zeros(3, 3), temperature=1.0)", "ValueError: "),
+    ],
+)
+def test_an_error_in_the_users_file_shows_the_line(line, kind, users_file, tmp_path):
+    module = users_file(
+        f"""
+        import torch
+        from ssl_lab.losses.contrastive import nt_xent
+
+        def step(batch={{'image': 1}}):
+            {line}
+        """
+    )
+    message = explained(module.step)
+    assert message.startswith(kind)
+    assert f"{tmp_path / 'mine.py'}, line 6, in step\n    {line}\n" in message
+
+
+def test_the_users_line_is_found_behind_hydra_and_in_quoted_traces(users_file, tmp_path):
+    users_file("class Broken:\n    def __init__(self):\n        [][0]\n")
+    message = explained(instantiate, OmegaConf.create({"_target_": "mine.Broken"}))
+    assert message.startswith("IndexError: list index out of range\n")
+    assert "mine.py, line 3, in __init__\n    [][0]" in message
+    quoted = (
+        f'Caught KeyError in worker 0.\nOriginal Traceback:\n  File "{tmp_path}/mine.py", line 3, in get\nKeyError: 3'
+    )
+    message = explain(RuntimeError(quoted))
+    assert message.startswith("KeyError: 3") and "mine.py, line 3, in get\n    [][0]" in message
+    (tmp_path / "torn.py").write_text("x = (\n")
+    message = explained(compile, "x = = 1", str(tmp_path / "torn.py"), "exec")
+    assert "torn.py, line 1" in message
+
+
+def test_a_fault_of_ours_says_how_to_report_it():
+    error = KeyError("x")
+    assert "SSL_LAB_TRACEBACK=1" in explain(error) and "report it" in explain(error)
+
+
+class Part:
+    def __init__(self, live, *, width=1, depth):
+        self.width = torch.nn.Linear(1, 1, attn_layer=3)
+
+
+def test_a_keyword_is_blamed_on_a_setting_only_if_it_is_one(monkeypatch):
+    monkeypatch.setitem(sys.modules, __name__, sys.modules[Part.__module__])
+    target = {"_target_": f"{__name__}.Part"}
+    node = OmegaConf.create({"a": {**target, "widht": 2}}).a
+    with pytest.raises(ValueError, match=r"Part has no setting 'widht', which a.widht sets. Did you mean a.width\?"):
+        instantiate(node, _partial_=True)
+    with pytest.raises(ValueError, match="Part needs a.depth. Give it on the command line as"):
+        instantiate(OmegaConf.create({"a": target}).a, _partial_=True)(3)
+    with pytest.raises(ValueError, match="a.live is given by ssl_lab itself"):
+        instantiate(OmegaConf.create({"a": {**target, "live": 2, "depth": 1}}).a, _partial_=True)(3)
+    with pytest.raises(ValueError, match="too many positional arguments"):
+        instantiate(OmegaConf.create({"a": {**target, "depth": 1}}).a, _partial_=True)(3, 4)
+    with pytest.raises(TypeError, match="attn_layer"):  # an error within is none of settings
+        instantiate(OmegaConf.create({"a": {**target, "depth": 1}}).a, _partial_=True)(3)
+
+
+def test_a_package_that_is_too_old_is_named(monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "1.0.19" if name == "timm" else "99")
+    message = explain(TypeError("VisionTransformer.__init__() got an unexpected keyword argument 'attn_layer'"))
+    assert "ssl_lab needs timm>=" in message and "found 1.0.19. Update: pip install 'timm>=" in message
+    assert "command" not in message
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (
+            ["encoder=resnet50", "encoder.pretrained=true"],
+            "resnet50 has no setting 'pretrained'. encoder=timm encoder.name=resnet50 encoder.pretrained=true has",
+        ),
+        (["temperature=0.2"], "temperature is set as method.temperature=0.2"),
+        (["method.lr=1"], "simclr has no setting 'lr'. lr is set as optim.lr=1."),
+        (["encoder.depth=5"], "convnet has no setting 'depth'. encoder=code_gpt_mini, encoder=resnet18"),
+        (["metod=byol"], "Did you mean method?"),
+        (["views=digits"], "Give it as views@method.views=digits."),
+        (["generator=dcgan"], "ssl-lab pretrain has no setting 'generator'"),
+        (["method=resnet18"], "resnet18 is a choice of encoder: encoder=resnet18."),
+        (["optim=adam"], "Did you mean optim=adamw"),
+        (["method="], "There is no method ''"),
+        (["trainer=5"], "Cannot read 'trainer=5': a group takes the name of a choice"),
+        (["optim.lr.x=3"], "optim.lr is one value"),
+        (["optim.lr=a=b"], "quote it twice"),
+        (["optim.lr=50%"], "optim.lr should be a number, found"),
+        (["seed=1,2"], "add -m. For one list, write seed=[1,2]."),
+        (["foo"], "Settings have the form key=value"),
+        (["=3"], "Settings have the form key=value"),
+        (["~method"], "Leave ~method out"),
+        (["experiment=simclr_digits", "method=vae"], "experiment=simclr_digits sets views@method.views"),
+        (["-x"], "-x is no option"),
+        (["+method.extra=1"], "SimCLR has no setting 'extra', which method.extra sets. Leave method.extra out"),
+    ],
+)
+def test_what_was_meant_is_suggested(args, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["pretrain", *args, "trainer.max_steps=1", "run_dir=run"]) == 1
+    errors = capsys.readouterr().err
+    assert message in errors
+    key = args[-1].partition("=")[0]
+    assert f"Did you mean {key}?" not in errors
+    assert not any(phrase in errors for phrase in ("mismatched input", "Traceback", "fault of ours"))
+
+
+def test_settings_of_a_replaced_choice_fall_away_with_a_line(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    seen = []
+    monkeypatch.setattr("ssl_lab.cli.commands.begin", lambda cfg, run_dir: seen.append(cfg) or 1 / 0)
+    args = ["experiment=simclr_digits", "method=byol", "encoder=resnet18", "method.hidden_dim=32", "run_dir=run"]
+    assert main(["pretrain", *args]) == 1
+    printed = capsys.readouterr().out
+    assert "experiment=simclr_digits sets method.temperature, which method=byol does not have: left out." in printed
+    assert "sets encoder.widths, which encoder=resnet18 does not have" in printed
+    assert "temperature" not in seen[0].method and seen[0].method.hidden_dim == 32
+    assert "widths" not in seen[0].encoder
