@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -18,7 +17,7 @@ from ssl_lab.cli.arguments import as_override, path_of, with_raw_paths
 from ssl_lab.engine.checkpoint import find_checkpoint, has_checkpoint
 from ssl_lab.engine.run_dir import read_json
 from ssl_lab.engine.signals import is_first_rank
-from ssl_lab.report.run import YAML_LOADER
+from ssl_lab.limited import load_yaml
 
 # Settings that leave the run what it is: where it lies, when it is saved, how it was started.
 NOT_THE_RUN = (
@@ -128,7 +127,7 @@ def with_saved_overrides(args: Sequence[str]) -> list[str]:
             f"{run_dir} is no run directory: it has no overrides.yaml. Give run= a directory below runs/."
         )
     keys = {_key(arg) for arg in given} | {"run_dir"}
-    saved = yaml.load((run_dir / "overrides.yaml").read_text(encoding="utf-8"), Loader=YAML_LOADER)
+    saved = load_yaml(run_dir / "overrides.yaml", list)
     kept = [str(arg) for arg in saved if _key(str(arg)) not in keys]
     return [*kept, as_override("run_dir", run_dir), *given]
 
