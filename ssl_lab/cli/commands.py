@@ -40,9 +40,11 @@ from ssl_lab.data.base import DataModule
 from ssl_lab.data.prepare import prepare as write_shards
 from ssl_lab.data.text import TextModule
 from ssl_lab.engine import judge
+from ssl_lab.engine.beginning import Beginning
 from ssl_lab.engine.bench import Speed
 from ssl_lab.engine.bench import bench as run_bench
 from ssl_lab.engine.lock import lock_run
+from ssl_lab.engine.loggers import last_metrics
 from ssl_lab.engine.pretrain import pretrain as pretrain_method
 from ssl_lab.engine.run_dir import environment, read_json, update_summary, write_json
 from ssl_lab.engine.signals import InterruptedRunError, is_first_rank, stop_on_signals
@@ -50,7 +52,7 @@ from ssl_lab.engine.text_log import text_log
 from ssl_lab.engine.trial import PrunedRunError, ReportObjective
 from ssl_lab.files import write_atomically
 from ssl_lab.report.compare import run_labels, side_by_side
-from ssl_lab.report.page import write_report
+from ssl_lab.report.page import is_current, write_report
 from ssl_lab.report.run import read_run
 
 OmegaConf.register_new_resolver("trial_name", trial_name, replace=True)
@@ -103,11 +105,12 @@ def _run(cfg: DictConfig) -> float | None:
         start = begin(cfg, run_dir)
         if start.finished:
             return _found(cfg, run_dir)
+        beginning = Beginning(run_dir, waits=start.waits, forced=cfg.force, changes=start.changes)
         try:
-            with text_log(run_dir) if is_first_rank() else nullcontext():
-                return _train(cfg, run_dir, start.checkpoint)
+            with text_log(run_dir, beginning) if is_first_rank() else nullcontext():
+                return _train(cfg, run_dir, start.checkpoint, beginning)
         except Exception as error:
-            if is_first_rank() and not isinstance(error, PrunedRunError):
+            if is_first_rank() and beginning.done and not isinstance(error, PrunedRunError):
                 update_summary(run_dir, status="failed", error=explain(error))
             raise
     finally:
@@ -116,17 +119,20 @@ def _run(cfg: DictConfig) -> float | None:
 
 
 def _found(cfg: DictConfig, run_dir: Path) -> float | None:
-    """The objective of a run that has ended before."""
+    """The objective of a run that has ended before; its report is made up for if the process died before writing it."""
     summary = read_json(run_dir / "summary.json")
+    if is_first_rank() and not is_current(run_dir):
+        write_report(run_dir)
     if summary["status"] == PrunedRunError.status:
         raise PrunedRunError(summary["error"])
-    value: float | None = summary["metrics"].get(cfg.objective)
+    metrics = last_metrics(run_dir) | summary["metrics"]
+    value: float | None = metrics.get(cfg.objective)
     found = f" with {cfg.objective} {value:.4f}" if value is not None else ""
     print(f"{run_dir} has finished before{found} and is not run again.")
     return value
 
 
-def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None) -> float | None:
+def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None, beginning: Beginning) -> float | None:
     hydra_cfg = HydraConfig.get()
     L.seed_everything(cfg.seed, verbose=False)
     datamodule = config.build_data(cfg.data, seed=cfg.seed)
@@ -141,10 +147,15 @@ def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None) -> float | N
     if checkpoint is not None:
         config.check_same_tokenizer(datamodule, run_dir)
     if trainer.is_global_zero:
-        config.save_config(cfg, without_resumption(task_overrides()), datamodule, run_dir)
-        for logger in trainer.loggers:
-            logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
-        update_summary(run_dir, experiment=hydra_cfg.runtime.choices.get("experiment"), seed=cfg.seed)
+        overrides, experiment = task_overrides(), hydra_cfg.runtime.choices.get("experiment")
+
+        def write_settings() -> None:
+            config.save_config(cfg, without_resumption(overrides), datamodule, run_dir)
+            for logger in trainer.loggers:
+                logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+            update_summary(run_dir, experiment=experiment, seed=cfg.seed)
+
+        beginning.do(write_settings)
         size = sum(p.numel() for p in method.encoder.parameters())
         print(
             f"{type(method).__name__} on {datamodule.title} {datamodule.spec.shape}: "
@@ -166,15 +177,18 @@ def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None) -> float | N
             save_every_n_minutes=cfg.save_every_n_minutes,
             save_every_n_steps=cfg.save_every_n_steps,
             trial=_trial(cfg),
+            objective=cfg.objective,
+            beginning=beginning,
         )
     except BaseException as error:
-        if trainer.is_global_zero and getattr(error, "status", None) != "preempted":  # then there may be seconds left
+        if (
+            trainer.is_global_zero and beginning.done and getattr(error, "status", None) != "preempted"
+        ):  # then there may be seconds left
             with suppress(Exception):  # the error is what has to be told
                 write_report(run_dir)
         raise
     value = metrics.get(cfg.objective) if cfg.objective else None
     if trainer.is_global_zero:
-        update_summary(run_dir, objective={"name": cfg.objective, "value": value} if cfg.objective else None)
         _conclude(run_dir)
     if cfg.objective and value is None and hydra_cfg.mode == RunMode.MULTIRUN:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Whether a run directory is begun, gone on with, or finished."""
+"""Whether a run directory is begun, gone on with, or finished, and which of its settings may change then."""
 
 from __future__ import annotations
 
@@ -32,15 +32,46 @@ NOT_THE_RUN = (
         "activation_checkpointing",
     ),
 )
+_WEIGHTS = "the weights of its checkpoint stay, so the setting would have no effect"
+_SPLITS = "samples that were trained on would be judged on"
+_STEPS = "steps, epochs and schedules so far were counted with the old one"
+# Settings that no run can change once it has a checkpoint, by the end of their names, and why.
+FIXED = {
+    "seed": "weights, order and random streams came from the old one",
+    "method._target_": "its checkpoint belongs to another objective",
+    "encoder._target_": "its checkpoint belongs to another network",
+    "optim._target_": "its checkpoint holds the state of another optimizer",
+    "generator_optim._target_": "its checkpoint holds the state of another optimizer",
+    "loss._target_": "its checkpoint belongs to another objective",
+    "pretrained": _WEIGHTS,
+    "encoder.codes": _WEIGHTS,
+    "data.val_fraction": _SPLITS,
+    "data.test_fraction": _SPLITS,
+    "data.split_seed": _SPLITS,
+    "data.split_column": _SPLITS,
+    "trainer.accumulate_grad_batches": _STEPS,
+    "trainer.limit_train_batches": _STEPS,
+}
+# The same for single methods, whose setting is only where a learned number starts from.
+FIXED_OF_METHODS = {"CLIP": ("temperature",)}
 _LONGEST_NAME = 120
 
 
 @dataclass(frozen=True)
 class Start:
-    """How a run begins: from which checkpoint, if any; ``finished`` if there is nothing left to do."""
+    """How a run begins.
+
+    Attributes:
+        checkpoint: From which checkpoint, if any.
+        finished: There is nothing left to do.
+        changes: Settings of the run that are other ones now, in words.
+        waits: Whether the directory holds what must stay as it is until the run has proved that it can go on.
+    """
 
     checkpoint: Path | None = None
     finished: bool = False
+    changes: tuple[str, ...] = ()
+    waits: bool = False
 
 
 def chosen_run_dir() -> Path:
@@ -70,19 +101,59 @@ def begin(cfg: DictConfig, run_dir: Path) -> Start:
         raise ValueError(
             f"{run_dir} holds a run already, and resume=never does not go on with it. Choose another run_dir=."
         )
-    changed = differences(OmegaConf.load(run_dir / "config.yaml"), cfg)  # type: ignore[arg-type]
+    before = _read_config(run_dir)
+    changed = differences(before, cfg)
+    summary = read_json(run_dir / "summary.json")
+    saved = has_checkpoint(run_dir)
+    if not saved and summary.get("status") == "failed" and not summary.get("step"):
+        return Start(asked)  # it failed before its first step: there is nothing to go on with
     if changed and not cfg.force:
-        shown = "; ".join(changed[:6]) + (f"; and {len(changed) - 6} more" if len(changed) > 6 else "")
         raise ValueError(
-            f"{run_dir} holds a run with other settings: {shown}. Choose another run_dir=, restore them, or go on with the "
-            "new ones by force=true."
+            f"{run_dir} holds a run with other settings: {_shown(changed)}. Choose another run_dir=, restore them, or go on "
+            "with the new ones by force=true."
         )
+    ended = summary.get("status") in (("finished",) if cfg.trial is None else ("finished", "pruned"))
+    waits = bool(changed) or cfg.force or ended
     if asked is not None and (cfg.ckpt == "last" or asked.resolve().is_relative_to(run_dir.resolve())):
-        return Start(asked)
-    ended = ("finished",) if cfg.trial is None else ("finished", "pruned")
-    if not cfg.force and read_json(run_dir / "summary.json").get("status") in ended:
+        checkpoint: Path | None = asked
+    elif not cfg.force and ended:
         return Start(finished=True)
-    return Start(find_checkpoint(run_dir) if has_checkpoint(run_dir) else asked)  # what it began from is behind it
+    else:
+        checkpoint = find_checkpoint(run_dir) if saved else asked  # what it began from is behind it
+    if checkpoint is not None:
+        _refuse_fixed(before, cfg, run_dir)
+    return Start(checkpoint, changes=tuple(changed), waits=waits)
+
+
+def _read_config(run_dir: Path) -> DictConfig:
+    cfg = OmegaConf.load(run_dir / "config.yaml")
+    if not isinstance(cfg, DictConfig):
+        raise ValueError(
+            f"Cannot resume {run_dir}: its config.yaml holds no settings. Restore the file, or choose another run_dir=."
+        )
+    return cfg
+
+
+def _refuse_fixed(before: DictConfig, now: DictConfig, run_dir: Path) -> None:
+    """Refuse changes that could not take effect, or would make the run something that it is not, even if forced.
+
+    Raises:
+        ValueError: Naming the setting, and why.
+    """
+    method = str(OmegaConf.select(now, "method._target_")).rsplit(".", 1)[-1]
+    fixed = {**FIXED, **{f"method.{name}": _WEIGHTS for name in FIXED_OF_METHODS.get(method, ())}}
+    for change in differences(before, now):
+        key = change.split(": ")[0]
+        end = next((end for end in fixed if key == end or key.endswith(f".{end}")), None)
+        if end is not None:
+            raise ValueError(
+                f"Cannot resume {run_dir} with another {key} ({change.removeprefix(f'{key}: ')}), even by force=true: "
+                f"{fixed[end]}. Restore the setting, or start a new run."
+            )
+
+
+def _shown(changed: Sequence[str]) -> str:
+    return "; ".join(changed[:6]) + (f"; and {len(changed) - 6} more" if len(changed) > 6 else "")
 
 
 def differences(before: DictConfig, now: DictConfig) -> list[str]:

@@ -11,18 +11,20 @@ from ssl_lab import distributed
 
 
 class Agreement(Callback):
-    """Compares over ranks, before any weight is loaded, which run directory and checkpoint each has found.
+    """Compares over ranks, before any weight is loaded, which run directory, checkpoint and data each has found.
 
-    Processes that were started from outside look for both by themselves. One host without the checkpoint, because its
+    Processes that were started from outside look for them by themselves. One host without the checkpoint, because its
     disk is not shared, would begin anew while the others go on.
 
     Args:
         run_dir: The run directory.
         checkpoint: The checkpoint to go on from; None to begin.
+        data: Fingerprint of the data.
     """
 
-    def __init__(self, run_dir: Path, checkpoint: Path | None) -> None:
-        self.found = {"run_dir": str(run_dir), "checkpoint": str(checkpoint or "none")}
+    def __init__(self, run_dir: Path, checkpoint: Path | None, data: dict[str, str]) -> None:
+        splits = ", ".join(f"{split} {fact}" for split, fact in data.items())
+        self.found = {"run_dir": str(run_dir), "checkpoint": str(checkpoint or "none"), "data": splits}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Compare.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from ssl_lab.engine.flops import FlopCounter, num_elements, peak_flops
 from ssl_lab.engine.run_dir import LAST_CHECKPOINT
 from ssl_lab.methods.base import Method
 from ssl_lab.types import Batch
+
+_OF_ALL_LIVES = ("num_samples", "training_time_sec", "evaluation_time_sec", "wall_time_sec")
 
 
 class NonFiniteLossError(RuntimeError):
@@ -118,16 +121,19 @@ class ExactPosition(Callback):
     The model is built from the same seed on all ranks; from the start of training rank r draws views, masks and latents
     from ``seed + r``. A resumed run goes on where its streams were, with the very next batch. (Lightning stores the
     loader's position but restores it only if nothing has asked for the number of steps before, which schedules do.)
+
+    Args:
+        data: Fingerprint of the data, which is stored beside the position in them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, data: Mapping[str, str]) -> None:
+        self.data = dict(data)
         self._restored: list[dict[str, torch.Tensor]] | None = None
         self._position: dict[str, int] | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Restore the position in the data; seed or restore the streams."""
-        if self._position is not None:
-            trainer.train_dataloader.load_state_dict(self._position)  # type: ignore[union-attr]
+        self._take_position(trainer)
         trainer.fit_loop.epoch_loop._batches_that_stepped = optimizer_steps_done(trainer)
         states, rank = self._restored, distributed.rank()
         if states is None or rank >= len(states):
@@ -136,6 +142,15 @@ class ExactPosition(Callback):
         torch.set_rng_state(states[rank]["cpu"])
         if "cuda" in states[rank] and torch.cuda.is_available():
             torch.cuda.set_rng_state(states[rank]["cuda"])
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Compare sizes with the checkpoint's even where no step was left to do."""
+        self._take_position(trainer)
+
+    def _take_position(self, trainer: L.Trainer) -> None:
+        if self._position is not None and trainer.train_dataloader is not None:
+            trainer.train_dataloader.load_state_dict(self._position)
+            self._position = None
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
@@ -156,6 +171,7 @@ class ExactPosition(Callback):
         state = {"cpu": torch.get_rng_state()}
         if pl_module.device.type == "cuda":
             state["cuda"] = torch.cuda.get_rng_state()
+        checkpoint["data"] = self.data
         checkpoint["random_states"] = distributed.gather_objects(state)
         checkpoint["data_position"] = trainer.train_dataloader.state_dict()  # type: ignore[union-attr]
 
@@ -176,6 +192,8 @@ class Throughput(Callback):
     them stand the data module's own figures, such as ``data/padding_share``.
     Time between epochs, which evaluation and pictures take, counts neither as training nor as waiting:
     ``perf/evaluation_frac`` is its share of the time since training started.
+
+    Samples and times go on in each life of a run from those of its checkpoint.
     """
 
     def __init__(self, datamodule: DataModule) -> None:
@@ -184,6 +202,25 @@ class Throughput(Callback):
         self.training_time_sec = 0.0
         self.evaluation_time_sec = 0.0
         self._flops = FlopCounter()
+        self._counts_flops = True
+        self._life_start = time.perf_counter()
+        self._earlier_lives_sec = 0.0
+
+    @property
+    def wall_time_sec(self) -> float:
+        """Duration of all lives, as far as they led to where the run is."""
+        return self._earlier_lives_sec + time.perf_counter() - self._life_start
+
+    def state_dict(self) -> dict[str, Any]:
+        """Samples and times so far."""
+        return {name: getattr(self, name) for name in _OF_ALL_LIVES}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from them."""
+        self.num_samples = state_dict["num_samples"]
+        self.training_time_sec = state_dict["training_time_sec"]
+        self.evaluation_time_sec = state_dict["evaluation_time_sec"]
+        self._earlier_lives_sec = state_dict["wall_time_sec"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
@@ -193,7 +230,8 @@ class Throughput(Callback):
         self._flops_per_element, self._window_elements = 0.0, 0
         device = pl_module.device
         self._peak_flops = peak_flops(device, str(trainer.precision)) if device.type == "cuda" else None
-        self._window_start = self._batch_end = self._train_start = time.perf_counter()
+        self._window_start = self._batch_end = time.perf_counter()
+        self._train_start = self._batch_end - self.training_time_sec
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Count no further operations."""
@@ -221,10 +259,9 @@ class Throughput(Callback):
     ) -> None:
         """What passed since the last batch ended was spent waiting for data."""
         self._waited += time.perf_counter() - self._batch_end
-        if self.num_samples == 0 and not isinstance(
-            trainer.strategy, ModelParallelStrategy
-        ):  # whose gathers it miscounts
+        if self._counts_flops and not isinstance(trainer.strategy, ModelParallelStrategy):  # whose gathers it miscounts
             self._flops.start()
+        self._counts_flops = False
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int

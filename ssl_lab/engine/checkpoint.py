@@ -50,22 +50,22 @@ def has_checkpoint(run_dir: Path) -> bool:
     return any((run_dir / path).is_file() for path in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT))
 
 
-def sound_checkpoint(path: Path) -> Path:
-    """``path``, or the run's checkpoint before it if that one is damaged; then with a warning.
+def sound_checkpoint(path: Path) -> tuple[Path, dict[str, Any]]:
+    """``path``, or the run's checkpoint before it if that one is damaged, then with a warning; and what it holds.
 
     Raises:
         ValueError: If it holds code, or both are damaged.
     """
     previous = path.with_name(PREVIOUS_CHECKPOINT.name)
     try:
-        read_checkpoint(path)
-        return path
+        return path, read_checkpoint(path)
     except DamagedCheckpointError as error:
         if path.name != LAST_CHECKPOINT.name or not previous.is_file():
             raise
-        step = read_checkpoint(previous).get("global_step")
+        contents = read_checkpoint(previous)
+        step = contents.get("global_step")
         warnings.warn(f"{error} The run goes on from {previous}, optimizer step {step}.", stacklevel=2)
-        return previous
+        return previous, contents
 
 
 def checkpoint_identity(path: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 from torch import Tensor
 
+from ssl_lab.engine.beginning import Beginning
 from ssl_lab.engine.run_dir import LAST_CHECKPOINT
 from ssl_lab.types import Encoder
 
@@ -39,6 +40,7 @@ class Dashboard(Logger):
     def __init__(self, logger: Logger) -> None:
         super().__init__()
         self.logger = logger
+        self.beginning: Beginning | None = None  # what is logged waits for it
         self._failed = False
 
     @property
@@ -98,12 +100,17 @@ class Dashboard(Logger):
 
     def finish(self, *, failed: bool) -> None:
         """Write out what the logger still holds, and end the W&B run, so that a sweep's next trial gets its own."""
+        if self.beginning is not None and not self.beginning.done:
+            return
         if isinstance(self.logger, WandbLogger):
             self._try(_finish_wandb, failed, at_last=True)
         else:
             self._try(self.logger.finalize, "failed" if failed else "success", at_last=True)
 
     def _try(self, action: Callable[..., Any], *args: Any, at_last: bool = False) -> None:
+        if self.beginning is not None and not self.beginning.done:
+            self.beginning.do(partial(self._try, action, *args))
+            return
         if self._failed and not at_last:
             return
         try:

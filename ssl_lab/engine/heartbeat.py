@@ -12,6 +12,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
+from ssl_lab.engine.beginning import Beginning
 from ssl_lab.engine.callbacks import Throughput, optimizer_steps_done
 from ssl_lab.engine.run_dir import HEARTBEAT, write_json
 from ssl_lab.engine.signals import slurm_job
@@ -25,19 +26,24 @@ class Heartbeat(Callback):
     Args:
         run_dir: The run directory.
         throughput: What measures the speed.
+        beginning: The first beat waits for it.
         every_n_seconds: Time between two beats.
     """
 
-    def __init__(self, run_dir: Path, throughput: Throughput, *, every_n_seconds: float = 30.0) -> None:
+    def __init__(
+        self, run_dir: Path, throughput: Throughput, beginning: Beginning, *, every_n_seconds: float = 30.0
+    ) -> None:
         self.path = run_dir / HEARTBEAT
         self.throughput = throughput
+        self.beginning = beginning
         self.every_n_seconds = every_n_seconds
         self._done = threading.Event()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin, on rank 0."""
         if trainer.is_global_zero:
-            threading.Thread(target=self._beat, args=(trainer,), daemon=True, name="heartbeat").start()
+            beats = threading.Thread(target=self._beat, args=(trainer,), daemon=True, name="heartbeat")
+            self.beginning.do(beats.start)
 
     def stop(self) -> None:
         """No more beats."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from ssl_lab.engine.beginning import Beginning
 from ssl_lab.files import write_atomically
 
 
@@ -20,10 +22,15 @@ class MetricsFile(Logger):
     Rows are appended as steps are completed; the file is written anew only when a metric comes up for the first time. Rows
     that cannot be written, such as on a full disk, wait in memory. When a run is resumed, rows after the first step logged
     again are replaced, and the row of that step is gone on with.
+
+    Args:
+        run_dir: The run directory.
+        beginning: Rows wait for it; without it they are written at once.
     """
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, beginning: Beginning | None = None) -> None:
         super().__init__()
+        self._beginning = beginning or Beginning(run_dir)
         self.path = run_dir / "metrics.csv"
         self._columns: list[str] = []
         self._row: dict[str, Any] = {}
@@ -47,6 +54,9 @@ class MetricsFile(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Add metrics to the row of a step."""
+        self._beginning.do(partial(self._log, dict(metrics), step))
+
+    def _log(self, metrics: dict[str, float], step: int | None) -> None:
         step = step if step is not None else int(self._row.get("step", 0))
         if self._row and self._row["step"] != step:
             self._finish_row()
@@ -141,3 +151,21 @@ class MetricsFile(Logger):
                 writer.writerows(rows)
 
         write_atomically(self.path, write)
+
+
+def last_metrics(run_dir: Path) -> dict[str, float]:
+    """The last value of each metric in ``metrics.csv``; of ``eval/`` those of the last evaluation alone."""
+    path = run_dir / "metrics.csv"
+    if not path.is_file():
+        return {}
+    found: dict[str, float] = {}
+    with path.open(newline="", errors="replace") as file:
+        for row in csv.DictReader(file):
+            values = {name: value for name, value in row.items() if value and name not in (None, "step", "epoch")}
+            if any(name.startswith("eval/") for name in values):
+                found = {name: value for name, value in found.items() if not name.startswith("eval/")}
+            try:
+                found |= {name: float(value) for name, value in values.items()}
+            except ValueError:  # half a row
+                continue
+    return found

@@ -172,7 +172,14 @@ class OnlineProbes(Callback):
     def _restore(self, state: dict[str, Any]) -> None:
         self.weights.data.copy_(state["weights"])
         self._optimizer.load_state_dict(state["optimizer"])
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.lr
         self._counts.copy_(state["counts"])
         queue_x, queue_y, self._place, self._epoch = state["queue"]
+        if queue_x.shape != self._queue_x.shape:
+            raise ValueError(
+                f"Cannot resume OnlineProbes with a queue of {len(self._queue_x)} features: the checkpoint's has "
+                f"{len(queue_x)}. Restore callbacks.online_probes.queue_size, or start a new run."
+            )
         self._queue_x.copy_(queue_x)
         self._queue_y.copy_(queue_y)

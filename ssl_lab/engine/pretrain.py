@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Sequence
 from copy import deepcopy
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import Callback
 from ssl_lab import distributed
 from ssl_lab.data.base import DataModule
 from ssl_lab.engine.agreement import Agreement
+from ssl_lab.engine.beginning import BeginAfterFirstStep, Beginning
 from ssl_lab.engine.callbacks import (
     ExactPosition,
     StopOnNonFiniteLoss,
@@ -33,9 +34,10 @@ from ssl_lab.engine.dashboards import dashboards, guarded
 from ssl_lab.engine.feature_pictures import projection, thumbnails
 from ssl_lab.engine.heartbeat import Heartbeat
 from ssl_lab.engine.judge import baseline_rows, check_is_measured, check_needs, evaluate_with_baselines
-from ssl_lab.engine.loggers import MetricsFile
+from ssl_lab.engine.loggers import MetricsFile, last_metrics
 from ssl_lab.engine.pictures import PicturesDuringTraining, show_image
-from ssl_lab.engine.run_dir import BEST_CHECKPOINT, environment, update_summary, write_json
+from ssl_lab.engine.restoring import ConfiguredOptimizers, check_data_are_same, check_length, check_weights_fit
+from ssl_lab.engine.run_dir import BEST_CHECKPOINT, environment, read_json, update_summary, write_json
 from ssl_lab.engine.saving import KeepBest, SaveCheckpoint
 from ssl_lab.engine.sharded import gathered
 from ssl_lab.engine.signals import InterruptedRunError
@@ -111,6 +113,8 @@ def pretrain(
     save_every_n_steps: int | None = None,
     keep_best: str | None = None,
     trial: ReportObjective | None = None,
+    objective: str | None = None,
+    beginning: Beginning | None = None,
 ) -> dict[str, float]:
     """Train ``method`` on raw batches of ``datamodule``, then judge it on the test split beside its baselines.
 
@@ -133,15 +137,19 @@ def pretrain(
         keep_best: Metric of the validation split, ``eval/...``, whose highest value chooses the checkpoint that is judged
             on test; None for the last one.
         trial: Tells a study of many runs how this one does, and may end it.
+        objective: Metric that the summary names as the run's objective.
+        beginning: Says when the run may write for the first time; at once without it.
 
     Returns:
-        The last logged metrics, ``eval/...`` on the validation and ``test/...`` on the test split.
+        The last logged metrics, ``eval/...`` on the validation and ``test/...`` on the test split; of a run that was
+        resumed those of all its lives.
 
     Raises:
         NonFiniteLossError: If the loss becomes NaN or infinite.
         InterruptedRunError: If SIGINT, SIGTERM or SIGUSR1 came; the state is saved.
         PrunedRunError: If the study ended the run.
-        ValueError: If a protocol needs what the method does not offer, or nothing measures ``keep_best``.
+        ValueError: If a protocol needs what the method does not offer, nothing measures ``keep_best``, or the checkpoint
+            does not fit the method, its optimizers or the data.
     """
     protocols = list(protocols or [])
     check_needs(method, protocols, datamodule)
@@ -156,13 +164,22 @@ def pretrain(
             stacklevel=1,
         )
     initial_encoder = deepcopy(method.encoder)
+    beginning = beginning or Beginning(run_dir)
     throughput = Throughput(datamodule)
-    heartbeat = Heartbeat(run_dir, throughput)
+    heartbeat = Heartbeat(run_dir, throughput, beginning)
     guard = StopOnNonFiniteLoss(run_dir)
-    asked_path, ckpt_path = ckpt_path, ckpt_path and sound_checkpoint(ckpt_path)
+    data = datamodule.fingerprint
+    asked_path, contents = ckpt_path, None
+    if asked_path is not None:
+        ckpt_path, contents = sound_checkpoint(asked_path)
+        check_weights_fit(method, contents, run_dir)
+        check_length(trainer, contents, run_dir)
+        check_data_are_same(contents, data, beginning, run_dir)
+        beginning.step = contents["global_step"]
     trainer.callbacks += [  # type: ignore[attr-defined]
-        Agreement(run_dir, ckpt_path),
-        ExactPosition(),
+        Agreement(run_dir, ckpt_path, data),
+        ConfiguredOptimizers(contents, run_dir),
+        ExactPosition(data),
         throughput,
         heartbeat,
         guard,
@@ -177,6 +194,7 @@ def pretrain(
         ),
         *([KeepBest(run_dir, keep_best)] if keep_best else []),
         *([trial] if trial else []),
+        BeginAfterFirstStep(beginning, guard),
         SaveCheckpoint(
             run_dir,
             guard,
@@ -185,28 +203,34 @@ def pretrain(
             last_is_damaged=ckpt_path != asked_path,
         ),
     ]
-    trainer.loggers = [MetricsFile(run_dir), *guarded(trainer.loggers)]
-
-    start = time.perf_counter()
+    trainer.loggers = [MetricsFile(run_dir, beginning), *guarded(trainer.loggers)]
+    for board in dashboards(trainer):
+        board.beginning = beginning
     if trainer.is_global_zero:
-        update_summary(run_dir, **_description(method, datamodule), **environment(), status="running", error=None)
+        facts = _description(method, datamodule) | environment()
+        beginning.do(partial(_start_summary, run_dir, facts, resumed=contents is not None))
+    del contents
     try:
         trainer.fit(method, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         device = trainer.strategy.root_device
         method = gathered(trainer, method).to(device)
-        metrics |= _made_up_evaluation(trainer, method)
+        made_up = _made_up_evaluation(trainer, method)
         if keep_best:
             load_weights(method, run_dir / BEST_CHECKPOINT)
         baselines = baseline_rows(judged, datamodule, initial_encoder, device=device)
         table = evaluate_with_baselines(
             method.capabilities(), judged, datamodule, baselines, name=method.result_name, device=device
         )
-        metrics |= {f"test/{name}": value for name, value in table["rows"][-1]["metrics"].items()}
+        scores = {f"test/{name}": value for name, value in table["rows"][-1]["metrics"].items()}
+        beginning.begin(writes=trainer.is_global_zero)  # where there was no step left
+        if made_up is not None:
+            _log_made_up(trainer, method, made_up)
+        metrics = distributed.broadcast_object(last_metrics(run_dir) if trainer.is_global_zero else {})
+        metrics |= {name: float(value) for name, value in trainer.callback_metrics.items()}
+        metrics |= (made_up or {}) | scores
         if trainer.is_global_zero:
             if table["rows"][-1]["metrics"]:
                 write_json(run_dir / "evaluation.json", table)
-            scores = {name: value for name, value in metrics.items() if name.startswith("test/")}
             for board in dashboards(trainer):
                 board.log_metrics(scores, optimizer_steps_done(trainer) - 1)
             if pictures_every_n_epochs:
@@ -224,8 +248,11 @@ def pretrain(
         status = error.status if isinstance(error, InterruptedRunError | PrunedRunError) else stopped
         told = str(error) or type(error).__name__
         try:  # first: a job that is preempted may have no time to wait for uploads
-            if trainer.is_global_zero:
-                update_summary(run_dir, status=status, error=told, step=optimizer_steps_done(trainer))
+            if trainer.is_global_zero and beginning.done:
+                step = optimizer_steps_done(trainer)  # none where the checkpoint was not restored yet
+                update_summary(run_dir, status=status, error=told, **({"step": step} if step or not asked_path else {}))
+        except OSError as full:  # never in place of the error, which may ask for another life
+            warnings.warn(f"{run_dir / 'summary.json'} cannot be written ({full}).", stacklevel=1)
         finally:
             for board in dashboards(trainer):
                 board.finish(failed=True)
@@ -239,7 +266,8 @@ def pretrain(
             step=optimizer_steps_done(trainer),
             epoch=trainer.current_epoch,
             metrics=metrics,
-            wall_time_sec=time.perf_counter() - start,
+            objective={"name": objective, "value": metrics.get(objective)} if objective else None,
+            wall_time_sec=throughput.wall_time_sec,
             training_time_sec=throughput.training_time_sec,
             evaluation_time_sec=throughput.evaluation_time_sec,
             samples_per_sec=throughput.num_samples / max(throughput.training_time_sec, 1e-9),
@@ -273,22 +301,34 @@ def _watchers(
     return watchers
 
 
-def _made_up_evaluation(trainer: L.Trainer, method: Method) -> dict[str, float]:
-    """The last evaluation of a run that was stopped between its last step and its end; empty if it was not."""
+def _made_up_evaluation(trainer: L.Trainer, method: Method) -> dict[str, float] | None:
+    """The last evaluation of a run that was stopped between its last step and its end; None if it was not."""
     evaluations = [c for c in trainer.callbacks if isinstance(c, EvaluateDuringTraining)]  # type: ignore[attr-defined]
     if not evaluations or trainer.callback_metrics or evaluations[0].step == steps_done(trainer):
-        return {}
+        return None
     metrics = evaluations[0].evaluate(method)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, KeepBest):
+            callback.look(trainer, metrics)
+    return metrics
+
+
+def _log_made_up(trainer: L.Trainer, method: Method, metrics: dict[str, float]) -> None:
+    """Leave what was made up where the evaluation would have left it, with its pictures."""
     if metrics:
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=optimizer_steps_done(trainer) - 1)
         trainer.loggers[0].finalize("success")
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, KeepBest):
-            callback.look(trainer, metrics)
-        elif isinstance(callback, PicturesDuringTraining) and trainer.is_global_zero:
+        if isinstance(callback, PicturesDuringTraining) and trainer.is_global_zero:
             callback.draw(trainer, method)
-    return metrics
+
+
+def _start_summary(run_dir: Path, facts: dict[str, Any], *, resumed: bool) -> None:
+    """Facts of the run, which began with its first life."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    started = read_json(run_dir / "summary.json").get("started") if resumed else None
+    update_summary(run_dir, **facts, started=started or now, status="running", error=None)
 
 
 def _description(method: Method, datamodule: DataModule) -> dict[str, Any]:
@@ -300,7 +340,6 @@ def _description(method: Method, datamodule: DataModule) -> dict[str, Any]:
         "num_parameters": sum(p.numel() for p in method.encoder.parameters()),
         "num_train_samples": len(next(iter(columns.values()))),
         **datamodule.metrics(),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 

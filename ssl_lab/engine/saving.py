@@ -28,9 +28,11 @@ from ssl_lab.engine.callbacks import (
 from ssl_lab.engine.loggers import MetricsFile
 from ssl_lab.engine.run_dir import BEST_CHECKPOINT, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
 from ssl_lab.engine.signals import STOP_SIGNALS, InterruptedRunError
+from ssl_lab.engine.text_log import LOG
 from ssl_lab.types import Batch
 
 _LOOK_EVERY_SEC = 2.0
+_RETRY_SEC = 30.0  # after a checkpoint that could not be written; twice as long after each further one
 
 
 class SaveCheckpoint(Callback):
@@ -38,7 +40,8 @@ class SaveCheckpoint(Callback):
 
     The one before stays as ``previous.ckpt``. SIGINT, SIGTERM and SIGUSR1 only set a flag; all ranks agree at the end of a
     batch, save together, and stop. A second SIGINT stops at once. A checkpoint that cannot be written, such as on a full
-    disk, is a warning, and the last one stays.
+    disk, is one warning, and the last one stays. Training goes on, and tries again after half a minute, then after twice as
+    long each time, up to ``every_n_minutes``.
 
     Args:
         run_dir: The run directory.
@@ -62,13 +65,14 @@ class SaveCheckpoint(Callback):
         self.guard = guard
         self.every_n_minutes = every_n_minutes
         self.every_n_steps = every_n_steps
+        self._num_failures = 0  # since the last checkpoint that was written
         self._signal: str | None = None
         self._previous_handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take over the signals, where this thread may; Lightning has set its own handlers before."""
-        self._saved_at, self._saved_step = time.monotonic(), steps_done(trainer)
-        self._looked_at, self._looked_step, self._next_look = self._saved_at, self._saved_step, 0
+        self._tried_at, self._saved_step = time.monotonic(), steps_done(trainer)
+        self._looked_at, self._looked_step, self._next_look = self._tried_at, self._saved_step, 0
         for number in STOP_SIGNALS:
             try:
                 self._previous_handlers[number] = signal.signal(number, self._on_signal)
@@ -104,7 +108,8 @@ class SaveCheckpoint(Callback):
         if (batch_idx + 1) % trainer.accumulate_grad_batches and not trainer.is_last_batch:
             return
         ends = is_last_epoch(trainer) and (trainer.is_last_batch or trainer.global_step >= trainer.max_steps > 0)
-        if ends or (self.every_n_steps and step - self._saved_step >= self.every_n_steps):
+        counted = self.every_n_steps if self._num_failures == 0 else None  # else time decides, on all ranks alike
+        if ends or (counted and step - self._saved_step >= counted):
             self._save_after_step(trainer)  # at the end before the last evaluation, which may fail
         stop, due = self._look(trainer, step)
         if due and not stop:
@@ -121,7 +126,10 @@ class SaveCheckpoint(Callback):
     def _look(self, trainer: L.Trainer, step: int) -> tuple[str | None, bool]:
         """Which signal came to any rank, and whether it is time to save; ranks talk every two seconds or so."""
         now = time.monotonic()
-        due = now - self._saved_at > 60 * self.every_n_minutes
+        wait = 60 * self.every_n_minutes
+        if self._num_failures:
+            wait = min(wait, _RETRY_SEC * 2 ** (self._num_failures - 1))
+        due = now - self._tried_at > wait
         if distributed.world_size() == 1:
             return self._signal, due
         if step < self._next_look:
@@ -176,17 +184,21 @@ class SaveCheckpoint(Callback):
         keep = step != self._saved_step and not self.last_is_damaged
         previous = self.run_dir / PREVIOUS_CHECKPOINT if keep else None
         reason = _write_checkpoint(trainer, self.run_dir / LAST_CHECKPOINT, previous=previous)
-        self._saved_at = time.monotonic()
+        self._tried_at = time.monotonic()
         if reason is None:
-            self._saved_step, self.last_is_damaged = step, False
+            if self._num_failures:
+                LOG.info("step %d: the state could be saved again", step)
+            self._saved_step, self.last_is_damaged, self._num_failures = step, False, 0
             return True
+        self._num_failures += 1
         message = (
             f"The state of step {step} could not be saved ({reason}); the checkpoint of step {self._saved_step} stays. Make "
             f"room in {self.run_dir}."
         )
         if must:
             raise OSError(f"{message} Then continue with ssl-lab pretrain run={self.run_dir}.")
-        warnings.warn(message, stacklevel=2)
+        if self._num_failures == 1:
+            warnings.warn(f"{message} Training goes on and saves when there is room.", stacklevel=2)
         return False
 
 

@@ -64,6 +64,12 @@ def write_report(run_dir: Path) -> Path:
     return replace_file(run_dir / "report.html", page.encode())
 
 
+def is_current(run_dir: Path) -> bool:
+    """Whether the run's report was written after its summary."""
+    report, summary = run_dir / "report.html", run_dir / "summary.json"
+    return report.is_file() and report.stat().st_mtime_ns >= summary.stat().st_mtime_ns
+
+
 def write_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
     """Write one page about several runs: their results side by side, their curves over each other, what differs.
 

@@ -21,7 +21,7 @@ STATUSES = ("running", "finished", "failed", "interrupted", "preempted", "pruned
 """``stale`` says it is running, but gives no sign of life; ``unknown`` has left no summary that can be read."""
 STALE_AFTER_SEC = 300.0
 """A run writes its heartbeat about every 30 seconds."""
-_OF_A_RUN = {"checkpoints", "pictures", "tokenizer", "target_tokenizer", "wandb", "tensorboard"}
+_OF_A_RUN = {"checkpoints", "pictures", "tokenizer", "target_tokenizer", "wandb", "tensorboard", "replaced"}
 _OF_A_SWEEP = ("multirun.yaml", "study.lock")
 _LAST_MOMENT = 250_000_000_000.0  # Unix seconds, in the year 9892
 _NOT_REPEATED = ("run_dir", "sweep_dir", "resume", "force", "ckpt")

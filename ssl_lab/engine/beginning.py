@@ -1,0 +1,124 @@
+"""When a run writes for the first time: at its start, or once it is certain that it can go on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+from ssl_lab.engine.callbacks import StopOnNonFiniteLoss
+from ssl_lab.engine.run_dir import LAST_CHECKPOINT, read_json, update_summary
+from ssl_lab.types import Batch
+
+REPLACED = Path("replaced")
+_CHECKPOINTS = Path("checkpoints")
+_REMADE = ("report.html", "heartbeat.json")
+
+
+class Beginning:
+    """What waits until the run has proved that it can go on.
+
+    A run that is changed, or has finished before, may refuse its new settings, lack memory or fail in code of the user's at
+    any moment up to its first step. Until then nothing is written, so that the run directory stays what it was.
+
+    Args:
+        run_dir: The run directory.
+        waits: Whether to wait for the first step; else all is done at once.
+        forced: Whether changes of the run are wanted.
+        changes: Settings that differ from those of the run before, in words.
+    """
+
+    def __init__(
+        self, run_dir: Path, *, waits: bool = False, forced: bool = False, changes: Sequence[str] = ()
+    ) -> None:
+        self.run_dir = run_dir
+        self.done = not waits
+        self.forced = forced
+        self.changes = list(changes)
+        self.step = 0  # of the checkpoint that the run goes on from
+        self._waiting: list[Callable[[], Any]] = []
+
+    def do(self, action: Callable[[], Any]) -> None:
+        """Do it now, or in its turn when the run begins."""
+        if self.done:
+            action()
+        else:
+            self._waiting.append(action)
+
+    def begin(self, *, writes: bool = True) -> None:
+        """All that waits is done; what a change replaces is kept before, by the process that ``writes``."""
+        if self.done:
+            return
+        if writes and self.changes:
+            self._keep()
+        self.done = True
+        for action in self._waiting:
+            action()
+        self._waiting = []
+
+    def _keep(self) -> None:
+        """Keep the run as it was in ``replaced/<n>``, a run directory of its own, and say in the summary what has changed."""
+        number = 1
+        while (kept := self.run_dir / REPLACED / str(number)).exists():
+            number += 1
+        unfinished = self.run_dir / REPLACED / f".{number}"
+        shutil.rmtree(unfinished, ignore_errors=True)  # left by a process that was killed
+        try:
+            self._copy(unfinished)
+            unfinished.rename(kept)
+        except OSError:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            with suppress(OSError):  # it holds former changes
+                unfinished.parent.rmdir()
+            raise
+        before = read_json(self.run_dir / "summary.json").get("changes", [])
+        change = {"step": self.step, "settings": self.changes, "before": str(REPLACED / str(number))}
+        self._waiting.append(lambda: update_summary(self.run_dir, changes=[*before, change]))
+
+    def _copy(self, folder: Path) -> None:
+        """Copy what makes the run a run: settings, facts, results, tokenizers, and the checkpoint."""
+        (folder / _CHECKPOINTS).mkdir(parents=True)
+        for path in self.run_dir.iterdir():
+            if path.is_file() and path.suffix in (".yaml", ".json", ".csv") and path.name not in _REMADE:
+                shutil.copy2(path, folder)
+            elif path.is_dir() and path.name.endswith("tokenizer"):
+                shutil.copytree(path, folder / path.name)
+        for path in (self.run_dir / _CHECKPOINTS).glob("*.ckpt"):
+            if path.name == LAST_CHECKPOINT.name or not (self.run_dir / LAST_CHECKPOINT).is_file():
+                _link(path, folder / _CHECKPOINTS / path.name)
+
+
+class BeginAfterFirstStep(Callback):
+    """Lets a run begin that waits for its first step. Stands before the callback that saves.
+
+    Args:
+        beginning: What waits.
+        guard: Looks at the first loss.
+    """
+
+    def __init__(self, beginning: Beginning, guard: StopOnNonFiniteLoss) -> None:
+        self.beginning = beginning
+        self.guard = guard
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Begin after an optimizer step with a finite loss."""
+        if self.beginning.done or ((batch_idx + 1) % trainer.accumulate_grad_batches and not trainer.is_last_batch):
+            return
+        self.guard.check(trainer)
+        self.beginning.begin(writes=trainer.is_global_zero)
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file under another name, which takes no room; a copy where file systems have no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
