@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +36,17 @@ NOT_THE_RUN = (
 _WEIGHTS = "the weights of its checkpoint stay, so the setting would have no effect"
 _SPLITS = "samples that were trained on would be judged on"
 _STEPS = "steps, epochs and schedules so far were counted with the old one"
-# Settings that no run can change once it has a checkpoint, by the end of their names, and why.
+# Settings that no run can change once it has a checkpoint, by patterns of their names, and why.
 FIXED = {
     "seed": "weights, order and random streams came from the old one",
     "method._target_": "its checkpoint belongs to another objective",
-    "encoder._target_": "its checkpoint belongs to another network",
+    "encoder*._target_": "its checkpoint belongs to another network",
     "optim._target_": "its checkpoint holds the state of another optimizer",
-    "generator_optim._target_": "its checkpoint holds the state of another optimizer",
-    "loss._target_": "its checkpoint belongs to another objective",
-    "pretrained": _WEIGHTS,
+    "method.generator_optim._target_": "its checkpoint holds the state of another optimizer",
+    "method.loss._target_": "its checkpoint belongs to another objective",
+    "encoder*.pretrained": _WEIGHTS,
     "encoder.codes": _WEIGHTS,
+    "data.seed": "the order of samples comes from seed=",
     "data.val_fraction": _SPLITS,
     "data.test_fraction": _SPLITS,
     "data.split_seed": _SPLITS,
@@ -142,13 +144,16 @@ def _refuse_fixed(before: DictConfig, now: DictConfig, run_dir: Path) -> None:
     """
     method = str(OmegaConf.select(now, "method._target_")).rsplit(".", 1)[-1]
     fixed = {**FIXED, **{f"method.{name}": _WEIGHTS for name in FIXED_OF_METHODS.get(method, ())}}
+    same_data = OmegaConf.select(before, "data._target_") == OmegaConf.select(now, "data._target_")
     for change in differences(before, now):
         key = change.split(": ")[0]
-        end = next((end for end in fixed if key == end or key.endswith(f".{end}")), None)
-        if end is not None:
+        if key.startswith("data.") and not same_data:
+            continue  # their content is compared later
+        pattern = next((pattern for pattern in fixed if fnmatchcase(key, pattern)), None)
+        if pattern is not None:
             raise ValueError(
                 f"Cannot resume {run_dir} with another {key} ({change.removeprefix(f'{key}: ')}), even by force=true: "
-                f"{fixed[end]}. Restore the setting, or start a new run."
+                f"{fixed[pattern]}. Restore the setting, or start a new run."
             )
 
 
