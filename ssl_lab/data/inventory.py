@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ssl_lab.data.base import PRETRAIN
 from ssl_lab.data.layout import Layout, Parts, first_of, shown
-from ssl_lab.data.splits import split_named
+from ssl_lab.data.splits import split_named, splits_in
 from ssl_lab.data.store import fingerprint
 
 Source: TypeAlias = "str | Mapping[str, str | Sequence[str]]"
@@ -40,19 +40,24 @@ class DataFile(NamedTuple):
 
     Attributes:
         parts: Its path below the folder that was named; below the split and its number where each split names some.
-        name: Its path as messages show it.
         path: Where it is.
+        start: Where the part of the path begins that messages show.
         real: Device and inode.
         linked: Whether it was reached through a link.
         facts: Size in bytes, and times of modification and of the last change of any kind, in ns.
     """
 
     parts: Parts
-    name: str
     path: str
+    start: int = 0
     real: tuple[int, int] = (0, 0)
     linked: bool = False
     facts: tuple[int, int, int] = (0, 0, 0)
+
+    @property
+    def name(self) -> str:
+        """The path as messages show it."""
+        return self.path[self.start :]
 
 
 @dataclass
@@ -165,7 +170,7 @@ def take_inventory(
     ending = ending or suffix
     where = str(source) if isinstance(source, str) else setting
     if isinstance(source, str):
-        _look(_existing(source, setting), (), "", kinds, ending, found)
+        _look(_existing(source, setting), (), kinds, ending, found)
     else:
         for key, named in source.items():
             if split_named(key) is None:
@@ -174,7 +179,7 @@ def take_inventory(
                     f"once: {setting}={{train: ..., test: ...}}."
                 )
             for number, place in enumerate(places(named)):
-                _look(_existing(place, setting), (key, str(number)), place, kinds, ending, found)
+                _look(_existing(place, setting), (key, str(number)), kinds, ending, found)
     for kind in aside:
         found.left_out.pop(kind, None)
     if not found.files:
@@ -226,12 +231,14 @@ def _plan(
     for file in distinct:
         splits.setdefault(str(split_of(file.parts)), []).append(file)
     same_split = []
+    shared = set()
     for file, kept in again:
         split, other = split_of(file.parts), str(split_of(kept.parts))
-        if {split, other} == {"train", PRETRAIN}:
+        if {split, other} == {"train", PRETRAIN} and file.real not in shared:
+            shared.add(file.real)
             splits.setdefault(str(split), []).append(file)
             continue
-        if split not in (None, other):
+        if split not in (None, other) and {split, other} != {"train", PRETRAIN}:
             raise ValueError(
                 f"Cannot use {where}: {shown(file.name)} in {split} and {shown(kept.name)} in {other} are one file. Remove "
                 "one of them."
@@ -259,21 +266,24 @@ def _plan(
     )
 
 
-def _look(
-    root: Path, prefix: Parts, name: str, kinds: Collection[str], ending: Callable[[str], str], found: _Found
-) -> None:
-    """Find what lies at a place, each real folder once below the first two names of a path."""
+def _look(root: Path, prefix: Parts, kinds: Collection[str], ending: Callable[[str], str], found: _Found) -> None:
+    """Find what lies at a place.
+
+    A linked folder is looked into once for each two names that a path begins with and each sequence of names of splits in
+    it: a second time can find nothing that matters.
+    """
     facts = root.stat()
     if not stat.S_ISDIR(facts.st_mode):
-        file = _as_file((*prefix, root.name), name or root.name, str(root), facts, linked=False)
         reason = _unusable(root.name, facts, str(root), kinds, ending)
         if reason is not None:
             raise ValueError(
                 f"Cannot read {shown(str(root))}: it is {reason}. A data set is made of "
                 f"{first_of(list(kinds), num=8)} files."
             )
-        found.files.append(file)
+        start = 0 if prefix else len(str(root)) - len(root.name)
+        found.files.append(_as_file((*prefix, root.name), str(root), start, facts, linked=False))
         return
+    start = 0 if prefix else len(os.path.join(root, ""))
     top = (facts.st_dev, facts.st_ino)
     seen = set()
     waiting: list[tuple[str, Parts, frozenset[tuple[int, int]], bool]] = [(str(root), (), frozenset([top]), False)]
@@ -282,11 +292,11 @@ def _look(
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError:
-            found.leave_out("not readable", DataFile((*prefix, *below), os.path.join(name, *below, ""), folder))
+            found.leave_out("not readable", DataFile((*prefix, *below), os.path.join(folder, ""), start))
             continue
         for entry in entries:
             here = (*below, entry.name)
-            file = DataFile((*prefix, *here), os.path.join(name, *here), entry.path)
+            file = DataFile((*prefix, *here), entry.path, start)
             if entry.name.startswith(".") or entry.name in _SYSTEM_FOLDERS:
                 found.leave_out("hidden", file)
                 continue
@@ -302,13 +312,15 @@ def _look(
                 if reason is not None:
                     found.leave_out(reason, file)
                 else:
-                    found.files.append(_as_file(file.parts, file.name, entry.path, facts, linked=is_linked))
-            elif real in around:
+                    found.files.append(_as_file(file.parts, entry.path, start, facts, linked=is_linked))
+                continue
+            view = (real, here[:2], tuple(name for name in here if splits_in(name)))
+            if real in around:
                 found.leave_out("looping link", file)
-            elif (real, here[:2]) in seen:
+            elif is_linked and view in seen:
                 found.leave_out("already read by another name", file)
             else:
-                seen.add((real, here[:2]))
+                seen.add(view)
                 found.folders.append((*prefix, *here))
                 waiting.append((entry.path, here, around | {real}, is_linked))
 
@@ -316,13 +328,13 @@ def _look(
 def folder_facts(folder: Path) -> list[Any]:
     """Relative path, size and times of every file below a folder, links followed: plain data that change with the files."""
     found = _Found()
-    _look(folder, (), "", ("",), lambda name: "", found)
-    return [[file.name, *file.facts] for file in sorted(found.files)]
+    _look(folder, (), ("",), lambda name: "", found)
+    return [[os.sep.join(file.parts), *file.facts] for file in sorted(found.files)]
 
 
-def _as_file(parts: Parts, name: str, path: str, facts: os.stat_result, *, linked: bool) -> DataFile:
+def _as_file(parts: Parts, path: str, start: int, facts: os.stat_result, *, linked: bool) -> DataFile:
     return DataFile(
-        parts, name, path, (facts.st_dev, facts.st_ino), linked, (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+        parts, path, start, (facts.st_dev, facts.st_ino), linked, (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
     )
 
 
@@ -369,4 +381,5 @@ def places(source: Source | Sequence[str]) -> list[str]:
 
 def title_of(source: Source) -> str:
     """The last part of a path; where each split names some, the folder of the first."""
-    return Path(source).name if isinstance(source, str) else Path(places(source)[0]).absolute().parent.name
+    path = os.path.abspath(Path(places(source)[0]).expanduser())
+    return os.path.basename(path if isinstance(source, str) else os.path.dirname(path))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ssl_lab.data.base import PRETRAIN
 from ssl_lab.data.splits import named_plainly, split_named, splits_in
@@ -53,8 +53,8 @@ class Layout:
     def __init__(self, paths: Sequence[Parts], *, where: str, setting: str, one_of_many: bool) -> None:
         self._one_of_many = one_of_many
         depth = max((len(path) for path in paths), default=1) - 1
-        names = {level: sorted({self._name(path, level) for path in paths}) for level in (*range(depth), BY_NAME)}
-        splits = {level: {split_named(name) for name in found} for level, found in names.items()}
+        levels = (*range(depth), BY_NAME)
+        splits = {level: _splits_of(self._name(path, level) for path in paths) for level in levels}
         if one_of_many and len(splits[BY_NAME]) < 2:
             splits[BY_NAME] = {None}  # val_1.png, val_2.png
         clear = {level: found for level, found in splits.items() if None not in found and found != {PRETRAIN}}
@@ -67,9 +67,10 @@ class Layout:
             )
         self.level: int | None = next((k for k in trained if len(clear[k]) > 1), trained[0] if trained else None)
         if self.level is None:
-            for level, found in names.items():
+            for level in levels:
                 if level != BY_NAME or not one_of_many:
-                    _refuse_mixture(found, top=level in (0, BY_NAME), where=where, setting=setting)
+                    names = sorted({self._name(path, level) for path in paths})
+                    _refuse_mixture(names, top=level in (0, BY_NAME), where=where, setting=setting)
 
     def split(self, path: Parts) -> str | None:
         """The split that a path names; ``train`` where there are no splits."""
@@ -85,6 +86,17 @@ class Layout:
         if level == BY_NAME or len(path) > level + 1:
             return path[level]
         return "files beside them" if self._one_of_many else path[-1]
+
+
+def _splits_of(names: Iterable[str]) -> set[str | None]:
+    """The splits that names say; None alone if one says none."""
+    splits: set[str | None] = set()
+    for name in names:
+        split = split_named(name)
+        if split is None:
+            return {None}
+        splits.add(split)
+    return splits
 
 
 def _refuse_mixture(names: Sequence[str], *, top: bool, where: str, setting: str) -> None:

@@ -7,6 +7,7 @@ import unicodedata
 import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,16 +45,17 @@ class Part:
     rows: NDArray[np.int64]
 
 
-def splits_in(name: str) -> set[str]:
+@lru_cache(maxsize=4096)
+def splits_in(name: str) -> frozenset[str]:
     """The splits whose words are in a name; ``unlabeled_train`` is for pretraining alone."""
-    found = {_SPLIT_OF[word] for word in _words(name) if word in _SPLIT_OF}
-    return {PRETRAIN} if found == {PRETRAIN, "train"} else found
+    found = frozenset(_SPLIT_OF[word] for word in _words(name) if word in _SPLIT_OF)
+    return frozenset({PRETRAIN}) if found == {PRETRAIN, "train"} else found
 
 
 def split_named(name: str) -> str | None:
     """The split that a file, folder or hub split is named after (``brown.valid.txt`` is ``val``); None for no or several."""
     found = splits_in(name)
-    return found.pop() if len(found) == 1 else None
+    return next(iter(found)) if len(found) == 1 else None
 
 
 def named_plainly(name: str) -> bool:

@@ -118,17 +118,29 @@ def test_one_real_file_in_two_splits_is_refused_with_both_paths(tmp_path, how):
         take(tmp_path)
 
 
+def test_a_link_deep_below_one_split_to_another_is_refused(tmp_path):
+    for name in ("a/b/train/cat/1.txt", "a/b/test/cat/2.txt"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "a/b/train/cat/more").symlink_to(tmp_path / "a/b/test/cat")
+    with pytest.raises(
+        ValueError, match=r"train/cat/more/2\.txt in train and a/b/test/cat/2\.txt in test are one file"
+    ):
+        take(tmp_path)
+
+
 def test_a_link_to_a_split_beside_it_changes_nothing_and_train_may_be_pretrained_on(tmp_path):
     for name in ("train/a.txt", "test/b.txt", "unlabeled/c.txt"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text(name)
     (tmp_path / "latest").symlink_to("train")
     (tmp_path / "unlabeled" / "too").symlink_to("../train")
+    (tmp_path / "unlabeled" / "again.txt").symlink_to("../train/a.txt")
     inventory = take(tmp_path)
     assert used(inventory) == {
-        "train": ["train/a.txt"], "test": ["test/b.txt"], "pretrain": ["unlabeled/c.txt", "unlabeled/too/a.txt"],
+        "train": ["train/a.txt"], "test": ["test/b.txt"], "pretrain": ["unlabeled/again.txt", "unlabeled/c.txt"],
     }  # fmt: skip
-    assert left_out(inventory) == {"already read by another name": ["latest/a.txt"]}
+    assert left_out(inventory) == {"already read by another name": ["latest/a.txt", "unlabeled/too/a.txt"]}
 
 
 def test_one_image_of_two_classes_is_refused(tmp_path):

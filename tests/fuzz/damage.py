@@ -74,6 +74,8 @@ def account(data, num):
         kept = sum(len(data.columns(split)["image"]) for split in ("train", "val", "test"))
     told = [str(warning.message) for warning in caught if "could not be read and were left out" in str(warning.message)]
     left_out = int(told[0].split()[0]) if told else 0
+    if isinstance(data, ImageFolder):
+        left_out += sum(map(len, data._inventory.left_out.values()))  # empty files
     assert kept + left_out == num, (kept, left_out, num)
     return Counter({"images read": kept, "images left out and counted": left_out})
 
