@@ -6,12 +6,14 @@ from pathlib import Path
 import ssl_lab
 
 ROOT = Path(ssl_lab.__file__).parent
-LOWEST = {"types", "limited", "files"}
+LOWEST = {"types", "limited", "files", "measured", "outputs"}
 LOWER = {"optim", "distributed", "losses", *LOWEST}
 PARTS = {"encoders", "generators", "heads", "teacher", "pretext", *LOWER}
 MAY_IMPORT = {
     "types": set(),
     "limited": set(),
+    "measured": set(),
+    "outputs": {"files"},
     "files": set(),
     "optim": LOWEST,
     "distributed": LOWEST,
@@ -24,7 +26,7 @@ MAY_IMPORT = {
     "data": {"distributed", *LOWEST},
     "evaluation": {"data", "encoders", "pretext", "distributed", *LOWEST},
     "methods": PARTS,
-    "report": {"limited", "files"},
+    "report": {"limited", "files", "measured", "outputs"},
     "engine": {"methods", "evaluation", "data", *PARTS},
     "cli": {"engine", "report", "methods", "evaluation", "data", *PARTS},
 }

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import sys
 import tempfile
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any
 
 import hydra
 import lightning as L
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from ssl_lab.cli import config
 from ssl_lab.cli.arguments import literal
 from ssl_lab.cli.errors import explain
 from ssl_lab.cli.experiments import drop_replaced
 from ssl_lab.cli.paths import config_dir
-from ssl_lab.cli.process import compose_settings, find_device, prepare_process, print_table
+from ssl_lab.cli.process import compose_settings, prepare_process, print_table
 from ssl_lab.cli.ranks import check_processes, named_run, refuse_ranks_in_sweep
 from ssl_lab.cli.resume import (
     begin,
@@ -50,10 +47,7 @@ from ssl_lab.engine.run_dir import environment, read_json, update_summary, write
 from ssl_lab.engine.signals import InterruptedRunError, is_first_rank, stop_on_signals
 from ssl_lab.engine.text_log import text_log
 from ssl_lab.engine.trial import PrunedRunError, ReportObjective
-from ssl_lab.files import write_atomically
-from ssl_lab.report.compare import run_labels, side_by_side
 from ssl_lab.report.page import is_current, write_report
-from ssl_lab.report.run import read_run
 
 OmegaConf.register_new_resolver("trial_name", trial_name, replace=True)
 
@@ -227,80 +221,6 @@ def _conclude(run_dir: Path) -> None:
         print_table(evaluation)
     seconds = read_json(run_dir / "summary.json")["training_time_sec"]
     print(f"Trained in {seconds:.0f} s. Report: {write_report(run_dir)}")
-
-
-def evaluate(args: list[str]) -> int:
-    """``ssl-lab evaluate``: judge a run again, or several side by side, on their own or on other data."""
-    cfg = compose_settings("evaluate", args)
-    run_dirs = [Path(run_dir) for run_dir in (cfg.run if isinstance(cfg.run, ListConfig) else [cfg.run])]
-    runs = [config.load_run(run_dir) for run_dir in run_dirs]
-    if cfg.get("data") is None:
-        config.check_same_data(run_dirs, [run_cfg for run_cfg, _, _ in runs])
-    own = cfg.get("data") is None and cfg.split == "test"
-    device = find_device()
-    baselines: dict[str, list[dict[str, Any]]] = {}
-    tables, written = [], []
-    for run_dir, (run_cfg, spec, method) in zip(run_dirs, runs, strict=True):
-        datamodule = config.data_for_run(run_cfg, run_dir, spec, cfg.get("data"))
-        if cfg.get("evaluation") is not None:
-            run_cfg.evaluation = cfg.evaluation  # within the run's configuration, to which it may refer
-        if cfg.metric.encoder is not None:
-            config.judge_samples_by(cfg.metric.encoder, run_cfg.evaluation)
-        protocols = config.build_protocols(run_cfg.evaluation)
-        judge.check_needs(method, protocols, datamodule)
-        config.check_same_classes(method, protocols, spec, datamodule)
-        key = f"{spec} {run_cfg.encoder} {run_cfg.evaluation}"  # runs that share these share a random encoder
-        if key not in baselines:
-            L.seed_everything(runs[0][0].seed, verbose=False)
-            random_encoder = config.build_encoder(run_cfg.encoder, spec)
-            baselines[key] = judge.baseline_rows(protocols, datamodule, random_encoder, device=device, split=cfg.split)
-        table = judge.evaluate_with_baselines(
-            method.to(device).capabilities(),
-            protocols,
-            datamodule,
-            baselines[key],
-            name=method.result_name,
-            device=device,
-            split=cfg.split,
-        )
-        method.cpu()
-        slug = re.sub(r"[^a-z0-9]+", "_", table["data"].lower())
-        name = "evaluation.json" if own else f"evaluation_{slug}_{cfg.split}.json"
-        write_json(run_dir / name, table)
-        written.append(f"Written to {run_dir / name}." + (f" Report: {write_report(run_dir)}" if own else ""))
-        tables.append(table)
-    labels = run_labels([read_run(run_dir) for run_dir in run_dirs])
-    print_table(side_by_side(tables, labels) if len(tables) > 1 else tables[0])
-    print("\n".join(written))
-    return 0
-
-
-@torch.no_grad()
-def embed(args: list[str]) -> int:
-    """``ssl-lab embed``: features of every sample as a parquet file."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    cfg = compose_settings("embed", args)
-    run_dir, device = Path(cfg.run), find_device()
-    run_cfg, spec, method = config.load_run(run_dir)
-    datamodule = config.data_for_run(run_cfg, run_dir, spec, cfg.get("data"))
-    method.to(device)
-    tables = []
-    for split in cfg.splits:
-        for batch in datamodule.eval_dataloader(split):
-            features = method.features({name: column.to(device) for name, column in batch.items()}).float().cpu()
-            columns: dict[str, Any] = {"split": [split] * len(features), "index": batch["index"].tolist()}
-            if datamodule.labelled:
-                columns["label"] = batch["label"].tolist()
-            columns["features"] = pa.FixedSizeListArray.from_arrays(
-                pa.array(features.flatten().numpy()), features.shape[1]
-            )
-            tables.append(pa.table(columns))
-    table = pa.concat_tables(tables)
-    write_atomically(Path(cfg.out), lambda path: pq.write_table(table, path), through_link=True)
-    print(f"{table.num_rows:,} rows of {method.features(batch).shape[1]} features: {cfg.out}")
-    return 0
 
 
 def prepare(args: list[str]) -> int:

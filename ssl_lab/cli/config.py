@@ -30,7 +30,7 @@ from ssl_lab.methods.base import Method
 from ssl_lab.methods.finetune.base import FineTuning
 from ssl_lab.types import DataSpec, Encoder
 
-_LOADING = ("batch_size", "eval_batch_size", "device_cache_gib")  # settings of data= that leave the samples as they are
+LOADING = ("batch_size", "eval_batch_size", "device_cache_gib")  # settings of data= that leave the samples as they are
 
 
 def build_data(node: DictConfig, *, seed: int) -> DataModule:
@@ -245,7 +245,7 @@ def check_same_data(run_dirs: Sequence[Path], cfgs: Sequence[DictConfig]) -> Non
     Raises:
         ValueError: Naming two runs whose data differ, in what, and the remedy.
     """
-    first, *others = [{name: value for name, value in cfg.data.items() if name not in _LOADING} for cfg in cfgs]
+    first, *others = [{name: value for name, value in cfg.data.items() if name not in LOADING} for cfg in cfgs]
     for run_dir, other in zip(run_dirs[1:], others, strict=True):
         differing = [name for name in {**first, **other} if first.get(name) != other.get(name)]
         if differing:

@@ -184,6 +184,10 @@ def _command(name: str) -> Callable[[list[str]], int]:
         from ssl_lab.cli import drawing
 
         return {"reconstruct": drawing.reconstruct, "interpolate": drawing.interpolate}[name]
+    if name in ("evaluate", "embed"):
+        from ssl_lab.cli import evaluating
+
+        return {"evaluate": evaluating.evaluate, "embed": evaluating.embed}[name]
     if name == "finetune":
         from ssl_lab.cli.finetune import finetune
 
@@ -192,8 +196,6 @@ def _command(name: str) -> Callable[[list[str]], int]:
 
     return {
         "pretrain": commands.pretrain,
-        "evaluate": commands.evaluate,
-        "embed": commands.embed,
         "prepare": commands.prepare,
         "bench": commands.bench,
     }[name]

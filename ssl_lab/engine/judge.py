@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from ssl_lab.data.base import DataModule
 from ssl_lab.engine.callbacks import has_split
-from ssl_lab.evaluation.evaluate import evaluate
+from ssl_lab.engine.run_dir import read_json
+from ssl_lab.evaluation.evaluate import measure
 from ssl_lab.evaluation.protocol import Protocol
 from ssl_lab.evaluation.raw import raw_features
+from ssl_lab.measured import Record, records_of
 from ssl_lab.methods.base import Method
 from ssl_lab.types import Encoder
 
@@ -81,37 +86,91 @@ def baseline_rows(
     *,
     device: torch.device,
     split: str = "test",
-) -> list[dict[str, Any]]:
-    """Rows for raw input and a random encoder, by those protocols that judge features."""
+) -> dict[str, list[dict[str, float]]]:
+    """Metrics of raw input and a random encoder by each of the protocols, which are empty but for those of features."""
     of_features = [p for p in protocols if p.needs == "features" and (datamodule.labelled or not p.needs_labels)]
     if not of_features:
-        return []
+        return {}
     random_encoder.to(device).eval()
     raw_name = "word counts" if datamodule.spec.modality == "text" else "raw pixels"
     start_name = "initial encoder" if random_encoder.pretrained else "random encoder"
-    return [
-        {"name": name, "metrics": evaluate({"features": fn}, of_features, datamodule, device=device, split=split)}
-        for name, fn in ((raw_name, raw_features(datamodule.spec)), (start_name, random_encoder.embed))
-    ]
+    rows = {}
+    for name, fn in ((raw_name, raw_features(datamodule.spec)), (start_name, random_encoder.embed)):
+        found = iter(measure({"features": fn}, of_features, datamodule, device=device, split=split))
+        rows[name] = [next(found) if protocol in of_features else {} for protocol in protocols]
+    return rows
 
 
 def evaluate_with_baselines(
-    capabilities: Mapping[str, Callable[..., Any]],
+    method: Method,
     protocols: Sequence[Protocol],
     datamodule: DataModule,
-    baselines: Sequence[Mapping[str, Any]],
+    baselines: Mapping[str, Sequence[Mapping[str, float]]],
     *,
-    name: str,
     device: torch.device,
     split: str = "test",
-) -> dict[str, Any]:
-    """The rows of :func:`baseline_rows` and one for what is judged, as stored in evaluation.json."""
-    metrics = evaluate(capabilities, protocols, datamodule, device=device, split=split)
-    rows = [*baselines, {"name": name, "metrics": metrics}]
-    signatures = {type(protocol).__name__: protocol.signature for protocol in protocols if protocol.signature}
+) -> list[dict[str, Any]]:
+    """What was measured of a method and of the baselines, a record for each protocol; see :mod:`ssl_lab.measured`."""
+    found = measure(method.capabilities(), protocols, datamodule, device=device, split=split)
+    if not any(found):
+        return []
+    weights = weights_digest(method)
+    data = data_facts(datamodule, split)
+    return [
+        {
+            "protocol": type(protocol).__name__,
+            "settings": protocol.settings,
+            "split": split,
+            "data": data,
+            "weights": weights,
+            **({"signature": protocol.signature} if protocol.signature else {}),
+            "metrics": {
+                **{name: dict(measured[k]) for name, measured in baselines.items() if measured[k]},
+                method.result_name: metrics,
+            },
+        }
+        for k, (protocol, metrics) in enumerate(zip(protocols, found, strict=True))
+        if metrics
+    ]
+
+
+def data_facts(datamodule: DataModule, split: str) -> dict[str, Any]:
+    """What tells the data of a measurement from others: number and content of the samples it was fitted to and scored on."""
+    spec, known = datamodule.spec, datamodule.fingerprint
     return {
-        "split": split,
-        "data": datamodule.title,
-        "rows": rows,
-        **({"signatures": signatures} if signatures else {}),
+        "title": datamodule.title,
+        "modality": spec.modality,
+        "shape": list(spec.shape),
+        "train": known.get("train"),
+        "scored": known.get(split),
     }
+
+
+def weights_digest(method: Method) -> str:
+    """Hash of all that a checkpoint holds of a method, the same whether it is compiled or not."""
+    digest = hashlib.sha256()
+    for name, value in sorted(method.state_dict().items()):
+        if isinstance(value, torch.Tensor):
+            digest.update(f"{name.replace('_orig_mod.', '')} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def earlier_records(
+    path: Path, settings: Mapping[str, Any] | None = None, *, weights: str | None = None
+) -> list[Record]:
+    """What an evaluation file holds, to be joined with new results; a file that cannot be read is moved aside.
+
+    Args:
+        path: The file; none need be there.
+        settings: What the run was evaluated by, for files that do not say it.
+        weights: Digest of the weights that such files were written for.
+    """
+    try:
+        return records_of(read_json(path), settings, weights=weights)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        aside = path.with_name(f"{path.name}.damaged")
+        path.replace(aside)
+        reason = str(error).splitlines()[0]
+        warnings.warn(f"{path} cannot be read ({reason}) and was moved to {aside.name}.", stacklevel=1)
+        return []

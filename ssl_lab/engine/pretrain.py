@@ -33,7 +33,13 @@ from ssl_lab.engine.collapse import CollapseAlarm
 from ssl_lab.engine.dashboards import dashboards, guarded
 from ssl_lab.engine.feature_pictures import projection, thumbnails
 from ssl_lab.engine.heartbeat import Heartbeat
-from ssl_lab.engine.judge import baseline_rows, check_is_measured, check_needs, evaluate_with_baselines
+from ssl_lab.engine.judge import (
+    baseline_rows,
+    check_is_measured,
+    check_needs,
+    earlier_records,
+    evaluate_with_baselines,
+)
 from ssl_lab.engine.loggers import MetricsFile, last_metrics
 from ssl_lab.engine.pictures import PicturesDuringTraining, show_image
 from ssl_lab.engine.restoring import ConfiguredOptimizers, check_data_are_same, check_length, check_weights_fit
@@ -45,6 +51,7 @@ from ssl_lab.engine.text_log import LOG
 from ssl_lab.engine.trial import PrunedRunError, ReportObjective
 from ssl_lab.evaluation.evaluate import evaluate
 from ssl_lab.evaluation.protocol import Protocol, features_of
+from ssl_lab.measured import merged
 from ssl_lab.methods.base import Method
 from ssl_lab.methods.finetune.base import FineTuning
 
@@ -218,9 +225,8 @@ def pretrain(
         if keep_best:
             load_weights(method, run_dir / BEST_CHECKPOINT)
         baselines = baseline_rows(judged, datamodule, initial_encoder, device=device)
-        table = evaluate_with_baselines(
-            method.capabilities(), judged, datamodule, baselines, name=method.result_name, device=device
-        )
+        records = evaluate_with_baselines(method, judged, datamodule, baselines, device=device)
+        table = merged([], records) if records else {"rows": [{"metrics": {}}]}
         scores = {f"test/{name}": value for name, value in table["rows"][-1]["metrics"].items()}
         beginning.begin(writes=trainer.is_global_zero)  # where there was no step left
         if made_up is not None:
@@ -229,8 +235,8 @@ def pretrain(
         metrics |= {name: float(value) for name, value in trainer.callback_metrics.items()}
         metrics |= (made_up or {}) | scores
         if trainer.is_global_zero:
-            if table["rows"][-1]["metrics"]:
-                write_json(run_dir / "evaluation.json", table)
+            if records:
+                write_json(run_dir / "evaluation.json", merged(earlier_records(run_dir / "evaluation.json"), records))
             for board in dashboards(trainer):
                 board.log_metrics(scores, optimizer_steps_done(trainer) - 1)
             if pictures_every_n_epochs:

@@ -11,6 +11,7 @@ import torch
 from ssl_lab import distributed
 from ssl_lab.data.base import DataModule
 from ssl_lab.evaluation.protocol import FeatureProtocol, LabelFreeProtocol, Protocol, extract, features_of
+from ssl_lab.measured import rows_of
 
 
 def evaluate(
@@ -22,7 +23,32 @@ def evaluate(
     split: str = "test",
     max_train_samples: int | None = None,
 ) -> dict[str, float]:
-    """Metrics of all protocols by name, the same on every rank.
+    """Metrics of all protocols by name, the same on every rank; see :func:`measure`.
+
+    Where protocols of other settings measure one metric, its names say how they differ.
+    """
+    found = measure(
+        capabilities, protocols, datamodule, device=device, split=split, max_train_samples=max_train_samples
+    )
+    records = [
+        {"settings": protocol.settings, "metrics": {"": metrics}}
+        for protocol, metrics in zip(protocols, found, strict=True)
+        if metrics
+    ]
+    (metrics,) = [row["metrics"] for row in rows_of(records)] or [{}]
+    return metrics
+
+
+def measure(
+    capabilities: Mapping[str, Callable[..., Any]],
+    protocols: Sequence[Protocol],
+    datamodule: DataModule,
+    *,
+    device: torch.device,
+    split: str = "test",
+    max_train_samples: int | None = None,
+) -> list[dict[str, float]]:
+    """Metrics of each protocol by name, the same on every rank; empty for one that is left out.
 
     Features are extracted once, by all ranks together; protocols that are not ``shared`` run on rank 0. The global
     random streams are left as they were.
@@ -53,10 +79,10 @@ def evaluate(
         warnings.warn(
             f"{', '.join(left_out)} need labels and {type(datamodule).__name__} has none: left out.", stacklevel=1
         )
-    runnable = [p for p in protocols if datamodule.labelled or not p.needs_labels]
-    probes = [p for p in runnable if isinstance(p, FeatureProtocol)]
-    label_free = [p for p in runnable if isinstance(p, LabelFreeProtocol)]
-    metrics: dict[str, float] = {}
+    runnable = {k: p for k, p in enumerate(protocols) if datamodule.labelled or not p.needs_labels}
+    probes = {k: p for k, p in runnable.items() if isinstance(p, FeatureProtocol)}
+    label_free = {k: p for k, p in runnable.items() if isinstance(p, LabelFreeProtocol)}
+    found: list[dict[str, float]] = [{} for _ in protocols]
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         if probes or label_free:
             fn = capabilities["features"]
@@ -66,12 +92,12 @@ def evaluate(
                     fn, datamodule, device=device, split=split, scored=scored, max_train_samples=max_train_samples
                 )
             if distributed.rank() == 0:
-                for probe in probes:
-                    metrics |= probe.score(features)
-                for statistic in label_free:
-                    metrics |= statistic.score(scored[0])
-        for protocol in runnable:
+                for k, probe in probes.items():
+                    found[k] = probe.score(features)
+                for k, statistic in label_free.items():
+                    found[k] = statistic.score(scored[0])
+        for k, protocol in runnable.items():
             if not isinstance(protocol, FeatureProtocol | LabelFreeProtocol):
                 if protocol.shared or distributed.rank() == 0:
-                    metrics |= protocol.run(capabilities[protocol.needs], datamodule, device=device, split=split)
-    return distributed.broadcast_object(metrics)
+                    found[k] = protocol.run(capabilities[protocol.needs], datamodule, device=device, split=split)
+    return distributed.broadcast_object(found)

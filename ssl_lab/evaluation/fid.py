@@ -50,6 +50,7 @@ class FID(Protocol):
     """
 
     needs: ClassVar[str] = "sample"
+    told_by_names: ClassVar[tuple[str, ...]] = ("weights",)  # all others are refused
     signature = "Inception 2015 (TensorFlow weights), uint8, bilinear 299 without antialiasing, fp64 statistics"
 
     def __init__(self, *, weights: str | None = None, num_samples: int = 50_000, seed: int = 0) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -32,6 +34,11 @@ class KNN(FeatureProtocol):
             )
         self.num_neighbors = tuple(num_neighbors)
         self.temperature = temperature
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The first k alone: the names of the others say theirs."""
+        return {**super().settings, "num_neighbors": self.num_neighbors[0]}
 
     def score(self, features: FeatureSet) -> dict[str, float]:
         """Vote among the train features."""

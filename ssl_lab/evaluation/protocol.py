@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssl_lab import distributed
 from ssl_lab.data.base import DataModule
+from ssl_lab.evaluation.real_images import module_digest
 from ssl_lab.types import Batch
 
 
@@ -23,6 +26,7 @@ class Protocol(ABC):
         needs_labels: Whether the data must be labelled.
         needs_columns: Columns of the data that not all data have, and that it cannot do without.
         shared: Whether ranks share its work, so that all of them must run it; else it runs on the first.
+        told_by_names: Settings that its metrics' names say, and that therefore tell no two measurements apart.
         signature: How its numbers are computed, for those who want to compare them with others'; empty if its
             documentation says it all.
     """
@@ -31,7 +35,14 @@ class Protocol(ABC):
     needs_labels: ClassVar[bool] = False
     needs_columns: ClassVar[tuple[str, ...]] = ()
     shared: ClassVar[bool] = False
+    told_by_names: ClassVar[tuple[str, ...]] = ()
     signature: str = ""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What tells its measurements from others of the same names, as plain data: arguments kept under their names."""
+        names = [name for name in inspect.signature(type(self)).parameters if name not in self.told_by_names]
+        return {name: _plain(vars(self)[name]) for name in names if name in vars(self)}
 
     @abstractmethod
     def run(
@@ -49,6 +60,19 @@ class Protocol(ABC):
         Returns:
             Metrics by name, ``{"knn/top1": 0.83}``.
         """
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, nn.Module):
+        return f"{type(value).__name__} {module_digest(value)[:12]}"
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    known = value is None or isinstance(value, str | int | float | bool)
+    return value if known else str(value) if isinstance(value, Path) else type(value).__name__
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,14 +186,23 @@ def features_of(
         return features, batch["label"] if "label" in batch else torch.full((len(features),), -1)
 
     features, labels = outputs_of(with_labels, datamodule, split, device=device, max_samples=max_samples)
-    broken = len(features) - int(features.isfinite().all(1).sum())
+    check_finite(features, split)
+    return features.to(device), labels.to(device)
+
+
+def check_finite(outputs: Tensor, split: str, *, what: str = "Features") -> None:
+    """Refuse outputs (N, ...) of samples that hold NaN or infinity.
+
+    Raises:
+        ValueError: Saying of how many samples.
+    """
+    broken = len(outputs) - int(outputs.flatten(1).isfinite().all(1).sum())
     if broken:
         raise ValueError(
-            f"Features of {broken} of {len(features)} {split} samples are not finite, so nothing can be judged by them. The "
+            f"{what} of {broken} of {len(outputs)} {split} samples are not finite, so nothing can be judged by them. The "
             "training has diverged, or the data hold such values. Lower optim.lr, set trainer.gradient_clip_val=1.0, or "
             "start from an earlier checkpoint."
         )
-    return features.to(device), labels.to(device)
 
 
 @torch.no_grad()

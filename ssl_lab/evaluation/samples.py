@@ -67,6 +67,7 @@ class SampleQuality(Protocol):
     """
 
     needs: ClassVar[str] = "sample"
+    told_by_names: ClassVar[tuple[str, ...]] = ("encoder_name",)
 
     def __init__(
         self,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
+from ssl_lab.measured import Record, rows_of, shown_names
 from ssl_lab.report.run import Run
 
 NOT_CHOICES = (
@@ -58,29 +60,31 @@ def evaluations_by_data(runs: Sequence[Run], labels: Sequence[str]) -> list[tupl
     """
     groups: dict[str, list[tuple[Run, str]]] = {}
     for run, label in zip(runs, labels, strict=True):
-        if run.evaluation and run.evaluation["rows"]:
+        if run.evaluation and run.measured:
             groups.setdefault(f"{run.data}, {run.evaluation.get('split', 'test')} split", []).append((run, label))
     return [
-        (title, side_by_side([run.evaluation or {} for run, _ in members], [label for _, label in members]))
+        (title, side_by_side([run.measured for run, _ in members], [label for _, label in members]))
         for title, members in groups.items()
     ]
 
 
-def side_by_side(evaluations: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> dict[str, Any]:
-    """Evaluations of several runs on the same data as one: yardsticks first, then a row for each run.
+def side_by_side(measured: Sequence[Sequence[Record]], labels: Sequence[str]) -> dict[str, Any]:
+    """Evaluations of several runs as one: yardsticks first, then a row for each run.
 
     Args:
-        evaluations: One for each run as in ``evaluation.json``; its last row is the run's own.
+        measured: Of each run the records of its evaluation; the last row of the last one is the run's own.
         labels: Names of the runs' own rows; see :func:`run_labels`.
 
     Returns:
-        One evaluation. A yardstick is one row as long as runs agree on what they share of it, to the last digit; where
-        they do not, as on random encoders of two architectures, it carries the label of the first run it came with.
+        One evaluation, in which a metric that runs measured in different ways is a column for each. A yardstick is one row
+        as long as runs agree on what they share of it, to the last digit; where they do not, as on random encoders of two
+        architectures, it carries the label of the first run it came with.
     """
     yardsticks: dict[str, list[tuple[str, dict[str, float]]]] = {}
     own = []
-    for evaluation, label in zip(evaluations, labels, strict=True):
-        *baselines, result = evaluation["rows"]
+    names = iter(shown_names([record for records in measured for record in records]))
+    for records, label in zip(measured, labels, strict=True):
+        *baselines, result = rows_of(records, list(islice(names, len(records))))
         own.append({"name": label, "metrics": result["metrics"]})
         for row in baselines:
             known = yardsticks.setdefault(row["name"], [])

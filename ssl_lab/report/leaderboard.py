@@ -10,11 +10,11 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ssl_lab.report.results import Result, judged_runs, row_settings, same_but_for_seed, settings_of
+from ssl_lab.measured import base_name
+from ssl_lab.report.results import Result, judged_runs, row_settings, same_but_for_seed, settings_of, side_by_side
 from ssl_lab.report.runs import read_runs
 from ssl_lab.report.tables import ResultsTable, Row, tables
 from ssl_lab.report.vocabulary import TABLES, Metric, describe
@@ -123,10 +123,11 @@ def leaderboard(
             f"No run was judged on data called {' or '.join(data)}. Choose from: {', '.join(sorted(titles))}."
         )
     asked = [metric.removeprefix("test/").removeprefix("eval/") for metric in metrics]
-    _check_known(asked, protocols, {name for result in wanted for name in result.metrics})
-    groups = _by_key(
+    by_data = _by_key(
         wanted, lambda result: (str(result.facts.data), result.split, *settings_of(result, "data", _LOADING))
     )
+    groups = [side_by_side(group) for group in by_data]
+    _check_known(asked, protocols, {name for group in groups for result in group for name in result.metrics})
     boards = [
         board
         for group in sorted(groups, key=lambda group: (str(group[0].facts.data), group[0].split))
@@ -143,6 +144,7 @@ def _by_key(results: Sequence[Result], key: Any) -> list[list[Result]]:
 
 
 def _check_known(metrics: Sequence[str], protocols: Sequence[str], known: set[str]) -> None:
+    known |= {base_name(name) for name in known}
     names = {name for name in known if not name.endswith("_std")}
     for asked, choices in ((metrics, names), (protocols, {name.split("/")[0] for name in names})):
         for name in asked:
@@ -158,43 +160,36 @@ def _check_known(metrics: Sequence[str], protocols: Sequence[str], known: set[st
 def _boards(
     group: Sequence[Result], everything: Sequence[Result], metrics: Sequence[str], protocols: Sequence[str]
 ) -> list[Board]:
-    """The tables of one data set: one for each kind of metric and each way of measuring it."""
+    """The tables of one data set: one for each kind of metric."""
     shown: dict[str, list[str]] = {}
     for name in dict.fromkeys(name for result in group for name in result.metrics):
-        asked = name in metrics or name.split("/")[0] in protocols or not (metrics or protocols)
+        is_metric = _place_in(metrics, name) < len(metrics)
+        asked = is_metric or name.split("/")[0] in protocols or not (metrics or protocols)
         metric = describe(name)
-        if asked and (metric.table or name in metrics) and not name.endswith("_std") and not metric.reference:
+        if asked and (metric.table or is_metric) and not name.endswith("_std") and not metric.reference:
             shown.setdefault(metric.table or "other", []).append(name)
     boards = []
     for key in [key for key in TABLES if metrics or key != "other_scores"]:
         names = sorted(shown.get(key, []), key=lambda name: describe(name).order)
         if metrics:
-            names.sort(key=lambda name: metrics.index(name) if name in metrics else len(metrics))
-        ways = _by_key([r for r in group if r.metrics.keys() & set(names)], partial(_way, names=names))
-        boards += [_board(way, key, names, metrics, _distinction(way, ways, group, everything, names)) for way in ways]
+            names.sort(key=lambda name: _place_in(metrics, name))
+        having = [result for result in group if result.metrics.keys() & set(names)]
+        if having:
+            boards.append(_board(having, key, names, metrics, _distinction(group, everything)))
     return boards
 
 
-def _way(result: Result, names: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """How the metrics were measured: settings of the protocols that they belong to."""
-    prefixes = {f"evaluation.{name.split('/')[0]}." for name in names if name in result.metrics}
-    return tuple(item for item in settings_of(result, "evaluation") if any(item[0].startswith(p) for p in prefixes))
+def _place_in(metrics: Sequence[str], name: str) -> int:
+    """Where a metric stands among those that were asked for, by its name or its plain name; behind all if it does not."""
+    places = [k for k, metric in enumerate(metrics) if metric in (name, base_name(name))]
+    return places[0] if places else len(metrics)
 
 
-def _distinction(
-    way: Sequence[Result],
-    ways: Sequence[Sequence[Result]],
-    group: Sequence[Result],
-    everything: Sequence[Result],
-    names: Sequence[str],
-) -> str:
-    """What tells a table from others with the same title: settings of the data, or of the protocols."""
+def _distinction(group: Sequence[Result], everything: Sequence[Result]) -> str:
+    """What tells a table from others with the same title: settings of the data."""
     namesakes = [r for r in everything if (r.facts.data, r.split) == (group[0].facts.data, group[0].split)]
     differing = [dict(settings_of(result, "data", _LOADING)) for result in namesakes]
     own = dict(settings_of(group[0], "data", _LOADING))
-    if len(ways) > 1:
-        differing += [dict(_way(other[0], names)) for other in ways]
-        own |= dict(_way(way[0], names))
     told = [
         f"{key.partition('.')[2]}={own[key]}"
         for key in own
@@ -211,7 +206,8 @@ def _board(
     rows = _by_key(results, same_but_for_seed)
     rows.sort(key=lambda row: _place(by, names[0], row))
     labels = _labels(rows)
-    references = [name for name in results[0].metrics if describe(name).reference and describe(name).table == key]
+    every = dict.fromkeys(name for result in results for name in result.metrics)
+    references = [name for name in every if describe(name).reference and describe(name).table == key]
     references = [name for name in references if not name.endswith("_real") or name.removesuffix("_real") in names]
     averaged = {
         label: _average([result.metrics for result in row], [*names, *references])
@@ -258,7 +254,7 @@ def _average(
     means, deviations = {}, {}
     for name in names:
         values = [metrics[name] for metrics in measured if name in metrics]
-        if len(values) == len(measured):
+        if values and len(values) == len(measured):
             means[name] = statistics.fmean(values)
             if len(values) > 1 and not describe(name).reference and all(map(math.isfinite, values)):
                 deviations[name] = statistics.stdev(values)
@@ -269,7 +265,7 @@ def _baselines(
     results: Sequence[Result], names: Sequence[str]
 ) -> dict[str, tuple[dict[str, float], dict[str, float], int]]:
     """Rows that come with every run: once where runs agree, as a mean over what differs, apart for each encoder."""
-    measured: dict[tuple[str, Any], list[Mapping[str, float]]] = {}
+    measured: dict[tuple[str, Any], list[dict[str, float]]] = {}
     encoders: dict[Any, str] = {}
     for result in results:
         for name, metrics in result.baselines.items():
@@ -278,14 +274,23 @@ def _baselines(
             encoder = () if of_input else settings_of(result, "encoder")
             encoders[encoder] = str(result.facts.encoder)
             known = measured.setdefault((name, encoder), [])
-            if shown and shown not in known:
+            same = [other for other in known if all(other[name] == shown[name] for name in other.keys() & shown.keys())]
+            if shown and same:
+                same[0].update(shown)
+            elif shown:
                 known.append(shown)
     found = {}
     for (name, encoder), values in measured.items():
         alike = [other for other, kind in measured if other == name and kind != encoder]
         label = f"{name} ({_encoder_label(encoder, encoders)})" if alike else name
         if values:
-            found[label] = (*_average(values, names), len(values))
+            means: dict[str, float] = {}
+            deviations: dict[str, float] = {}
+            for metric in names:  # encoders may have been measured in different ways
+                one, its_deviation = _average([row for row in values if metric in row], [metric])
+                means |= one
+                deviations |= its_deviation
+            found[label] = (means, deviations, len(values))
     return found
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from ssl_lab.limited import load_yaml
+from ssl_lab.measured import Record, current, records_of, rows_of, shown_names
 from ssl_lab.report.compare import NOT_CHOICES, flatten
 from ssl_lab.report.run import noted, read_evaluation, read_summary
 from ssl_lab.report.runs import RunFacts, command_of
@@ -25,7 +27,8 @@ class Result:
         facts: What its summary says.
         settings: Its configuration, flat: dotted key to value as text.
         split: The split that was judged.
-        metrics: What was measured on it.
+        measured: Records of what was measured.
+        metrics: The same by name; see :func:`side_by_side`.
         baselines: The same of raw input and the like, by name.
         checkpoint: ``last``, or ``best`` on the validation split.
         start: Of a fine-tuning, the weights it began with; else empty.
@@ -36,6 +39,7 @@ class Result:
     facts: RunFacts
     settings: Mapping[str, str]
     split: str
+    measured: Sequence[Record]
     metrics: Mapping[str, float]
     baselines: Mapping[str, Mapping[str, float]]
     checkpoint: str
@@ -69,21 +73,44 @@ def judged_runs(runs: Sequence[RunFacts]) -> tuple[list[Result], list[str]]:
 def _read(run: RunFacts, problems: list[str]) -> Result | None:
     evaluation = read_evaluation(run.path, problems)
     settings = noted(lambda: load_yaml(run.path / "config.yaml", within=run.path), problems, {})
-    if not evaluation or not evaluation["rows"] or not evaluation["rows"][-1]["metrics"] or not settings:
+    if not evaluation or not settings:
+        return None
+    nodes = settings.get("evaluation")
+    measured = current({"measured": records_of(evaluation, nodes if isinstance(nodes, Mapping) else None)})
+    metrics, baselines = _with_names(measured, shown_names(measured)) if measured else ({}, {})
+    if not metrics:
         return None
     summary = read_summary(run.path, [])
-    *baselines, own = evaluation["rows"]
     return Result(
         facts=run,
         settings=flatten(settings),
-        split=evaluation.get("split", "test"),
-        metrics=_scores(own),
-        baselines={row["name"]: _scores(row) for row in baselines if row["metrics"]},
+        split=measured[-1].get("split") or "test",
+        measured=measured,
+        metrics=metrics,
+        baselines=baselines,
         checkpoint=summary.get("checkpoint") or "last",
         start=summary.get("start") or "",
         hardware=summary.get("hardware") or "",
         command=command_of(run),
     )
+
+
+def side_by_side(results: Sequence[Result]) -> list[Result]:
+    """The same results with names of metrics that tell apart what some of them measured in different ways."""
+    names = iter(shown_names([record for result in results for record in result.measured]))
+    found = []
+    for result in results:
+        metrics, baselines = _with_names(result.measured, list(islice(names, len(result.measured))))
+        found.append(replace(result, metrics=metrics, baselines=baselines))
+    return found
+
+
+def _with_names(
+    measured: Sequence[Record], names: Sequence[Mapping[str, str]]
+) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """The run's own metrics, and those of the baselines by name."""
+    *baselines, own = rows_of(measured, names)
+    return _scores(own), {row["name"]: _scores(row) for row in baselines if row["metrics"]}
 
 
 def _scores(row: Mapping[str, Any]) -> dict[str, float]:

@@ -21,6 +21,7 @@ from ssl_lab.limited import (
     read_table,
     read_text,
 )
+from ssl_lab.measured import Record, current, records_of
 
 RUN_FILES = ("config.yaml", "summary.json", "metrics.csv")
 """What makes a directory a run: one of these."""
@@ -78,6 +79,13 @@ class Run:
     def method(self) -> str:
         """Name of the method, as far as it is known."""
         return self.summary.get("method") or "Run"
+
+    @property
+    def measured(self) -> list[Record]:
+        """Records of what was measured of the newest weights."""
+        settings = self.config.get("evaluation")
+        records = records_of(self.evaluation or {}, settings if isinstance(settings, Mapping) else None)
+        return current({"measured": records})
 
     @property
     def data(self) -> str:
@@ -185,7 +193,28 @@ def read_evaluation(run_dir: Path, problems: list[str]) -> dict[str, Any] | None
         problems.append(f"evaluation.json: {shortened(str(wrong[0]))} should be a number.")
     rows = [{**row, "name": shortened(str(row["name"])), "metrics": _scores(row["metrics"])} for row in rows]
     texts = {key: shortened(str(found[key])) for key in ("data", "split") if found.get(key) is not None}
-    return {**{key: value for key, value in found.items() if key not in ("data", "split")}, **texts, "rows": rows}
+    measured = [_record(record) for record in found.get("measured") or () if isinstance(record, dict)]
+    if any(record is None for record in measured) or not isinstance(found.get("measured", []), list):
+        problems.append("evaluation.json: measured should be a list of records; its rows are shown.")
+        measured = []
+    rest = {key: value for key, value in found.items() if key not in ("data", "split", "measured")}
+    return {**rest, **texts, "rows": rows, "measured": measured}
+
+
+def _record(found: dict[str, Any]) -> dict[str, Any] | None:
+    """A record of :mod:`ssl_lab.measured` with what it should have, or None."""
+    metrics, data = found.get("metrics"), found.get("data") or {}
+    settings = found.get("settings") or {}
+    if not (isinstance(metrics, dict) and metrics and isinstance(data, dict) and isinstance(settings, dict)):
+        return None
+    if not all(isinstance(row, dict) for row in metrics.values()) or not isinstance(data.get("shape") or [], list):
+        return None
+    plain = {
+        key: found[key] for key in ("protocol", "split", "weights", "signature") if isinstance(found.get(key), str)
+    }
+    data = {key: shortened(value) if isinstance(value, str) else value for key, value in data.items()}
+    rows = {shortened(str(name)): _scores(row) for name, row in metrics.items()}
+    return {**plain, "settings": settings, "data": data, "metrics": rows}
 
 
 def read_overrides(run_dir: Path, problems: list[str]) -> list[str]:

@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
+from ssl_lab.measured import base_name, way_of
+
 Better: TypeAlias = Literal["higher", "lower", ""]
 
 
@@ -288,6 +290,14 @@ TABLES: dict[str, tuple[str, str]] = {
 
 def describe(name: str) -> Metric:
     """What a metric such as ``knn/top1`` means; a plain description under its own name if it is unknown."""
+    way = way_of(name)
+    if way:  # of several in which this metric was measured
+        plain = describe(base_name(name))
+        column, line = (f"{text}, {way}" for text in (plain.column, plain.line))
+        reference = f"{plain.reference}, {way}" if plain.reference else ""
+        panel = column if plain.panel == plain.column else plain.panel
+        order = (*plain.order, *map(int, re.findall(r"\d+", way)))
+        return replace(plain, column=column, line=line, panel=panel, reference=reference, order=order)
     for place, (pattern, metric) in enumerate(_PATTERNS):
         if match := re.fullmatch(pattern, name):
             groups = match.groups()

@@ -192,9 +192,54 @@ def test_evaluate_puts_runs_in_one_table(run, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert printed.count("random encoder") == 1
     assert "SimCLR · simclr (no. 2)" in printed
-    assert (run / "evaluation_digits_val.json").is_file()
+    (file,) = run.glob("evaluation_digits_1x8x8_val_*.json")
     assert main(["evaluate", f"run={other}", "evaluation=vae", "evaluation.samples.num_samples=20"]) == 0
-    assert "elbo/elbo" in json.loads((other / "evaluation.json").read_text())["rows"][-1]["metrics"]
+    metrics = json.loads((other / "evaluation.json").read_text())["rows"][-1]["metrics"]
+    assert {"elbo/elbo", "knn/top1", "few_label/top1_n5"} <= set(metrics), "earlier results stay"
+
+
+def test_other_settings_replace_no_result_and_stand_in_a_column_of_their_own(run, tmp_path, capsys):
+    assert main(["evaluate", f"run={run}", "evaluation=features"]) == 0
+    before = json.loads((run / "evaluation.json").read_text())
+    assert main(["evaluate", f"run={run}", "evaluation=features", "evaluation.knn.num_neighbors=[1]"]) == 0
+    assert "kNN" in capsys.readouterr().out
+    after = json.loads((run / "evaluation.json").read_text())["rows"][-1]["metrics"]
+    assert after["knn/top1[num_neighbors=20]"] == before["rows"][-1]["metrics"]["knn/top1"]
+    assert after["linear/top1"] == before["rows"][-1]["metrics"]["linear/top1"]
+    assert after["knn/top1[num_neighbors=1]"] > 0
+    there = (run / "evaluation.json").read_bytes()
+    assert main(["evaluate", f"run={run}", "evaluation=none"]) == 1
+    assert "evaluation=none measures nothing" in capsys.readouterr().err
+    assert (run / "evaluation.json").read_bytes() == there
+    assert main(["evaluate", f"run={run}", "evaluation=features"]) == 0
+    assert json.loads((run / "evaluation.json").read_text())["rows"][-1]["metrics"] == after
+    capsys.readouterr()
+    assert main(["leaderboard", str(run), "--metric", "knn/top1"]) == 0
+    head = capsys.readouterr().out.splitlines()[4]
+    assert "num_neighbors=1 ↑" in head and "num_neighbors=20 ↑" in head
+
+
+def test_evaluate_writes_where_out_says_and_looks_there_first(run, tmp_path, capsys, monkeypatch):
+    assert main(["evaluate", f"run={run}", "evaluation=features"]) == 0
+    there = (run / "evaluation.json").read_bytes()
+    command = ["evaluate", f"run={run}", "evaluation=label_free"]
+    assert main([*command, f"out={tmp_path / 'new/file.json'}"]) == 0
+    assert main([*command, f"out={tmp_path / 'folder'}"]) == 0
+    assert (run / "evaluation.json").read_bytes() == there
+    for path in ("new/file.json", "folder/evaluation.json"):
+        found = json.loads((tmp_path / path).read_text())["rows"][-1]["metrics"]
+        assert {"linear/top1", "rankme/rank"} <= set(found)
+    monkeypatch.setattr("ssl_lab.engine.judge.measure", lambda *args, **kwargs: pytest.fail("computed first"))
+    (tmp_path / "mine.json").write_text("{}")
+    for out, message in (
+        (f"out={tmp_path / 'mine.json'}", "holds no evaluation"),
+        ("out=/proc/none/x.json", "/proc cannot be written to"),
+        (f"out={tmp_path / 'mine.json/below/x.json'}", "mine.json is no folder"),
+    ):
+        capsys.readouterr()
+        assert main([*command, out]) == 1
+        error = capsys.readouterr().err
+        assert message in error and "Give out=" in error and "Traceback" not in error
 
 
 def test_runs_on_different_data_are_put_in_one_table_on_named_data_alone(run, tmp_path, capsys):
@@ -208,7 +253,7 @@ def test_runs_on_different_data_are_put_in_one_table_on_named_data_alone(run, tm
     assert "Give data=NAME" in error
     assert main([*command, "data=digits"]) == 0
     assert "SimCLR · val_fraction 0.2" in capsys.readouterr().out
-    assert (other / "evaluation_digits_test.json").is_file()
+    (file,) = other.glob("evaluation_digits_1x8x8_test_*.json")
 
 
 def test_sample_draws_a_grid_and_the_seed_decides(tmp_path):

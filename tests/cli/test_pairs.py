@@ -40,7 +40,8 @@ def test_clip_retrieves_and_its_run_judges_other_images_by_the_names_of_their_cl
     pets = ["data=image_folder", f"data.root={write_classes(tmp_path / 'pets')}"]
     zero_shot = ["evaluation=zero_shot", "evaluation.zero_shot.tokenizer=run/tokenizer"]
     assert main(["evaluate", "run=run", *pets, "data.channels=3", *zero_shot]) == 0
-    (metrics,) = rows(tmp_path / "run/evaluation_pets_test.json").values()
+    (file,) = (tmp_path / "run").glob("evaluation_pets_*_test_*.json")
+    (metrics,) = rows(file).values()
     assert 0 <= metrics["zero_shot/top1"] <= 1
     capsys.readouterr()
     assert main(["evaluate", "run=run", *pets, *zero_shot]) == 1

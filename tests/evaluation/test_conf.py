@@ -48,3 +48,12 @@ def test_every_protocol_is_in_the_documentation():
     page = (Path(__file__).parents[2] / "docs/evaluation.md").read_text()
     targets = {node["_target_"] for path in FILES for node in protocols(path)}
     assert not [target for target in targets if f"`{target.rsplit('.', 1)[1]}`" not in page]
+
+
+def test_every_protocol_says_its_settings(monkeypatch, tmp_path):
+    monkeypatch.setattr("ssl_lab.evaluation.fid._find_weights", lambda given: tmp_path / "weights")
+    targets = {node["_target_"] for path in FILES for node in protocols(path)}
+    for module, name in (target.rsplit(".", 1) for target in targets):
+        kind = getattr(importlib.import_module(module), name)
+        told = {**kind().settings, **dict.fromkeys(kind.told_by_names)}
+        assert set(told) == set(inspect.signature(kind).parameters), name

@@ -105,15 +105,26 @@ def test_what_is_not_comparable_is_left_out_or_stands_apart(tmp_path, capsys):
     (broken / "evaluation.json").write_text('{"rows": [')
     found = leaderboard([tmp_path])
     own = {
-        board.title: [(e.row.name, e.means["knn/top1"]) for e in board.entries if not e.is_baseline]
+        board.title: [
+            (name, value)
+            for e in board.entries
+            for name, value in e.means.items()
+            if name.startswith("knn") and not e.is_baseline
+        ]
         for board in found.boards
     }
     assert own == {
-        "Digits (split_seed=0, knn.num_neighbors=20), test split": [("SimCLR", 0.99)],
-        "Digits (split_seed=0, knn.num_neighbors=5), test split": [("SimCLR", 0.93)],
-        "Digits (split_seed=7), test split": [("SimCLR", 0.94)],
-        "Fashion-MNIST, test split": [("SimCLR", 0.92)],
+        "Digits (split_seed=0), test split": [
+            ("knn/top1[num_neighbors=5]", 0.93),
+            ("knn/top1[num_neighbors=20]", 0.99),
+        ],
+        "Digits (split_seed=7), test split": [("knn/top1", 0.94)],
+        "Fashion-MNIST, test split": [("knn/top1", 0.92)],
     }
+    (board,) = [board for board in found.boards if "split_seed=0" in board.title]
+    assert board.table.columns[:2] == ("kNN, num_neighbors=5 ↑", "kNN, num_neighbors=20 ↑")
+    raw = entries(board)["raw pixels"]
+    assert raw.means["knn/top1[num_neighbors=5]"] == 0.9 and raw.num_runs == 1
     out = lines(capsys, tmp_path, "--data", "fashion")
     assert sum(line.startswith("### ") for line in out) == 1 and "### Fashion-MNIST, test split" in out
     assert out[-1].startswith(

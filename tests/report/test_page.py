@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 import pytest
 from report.fake_runs import mlm_evaluation, probe_scores, simclr_evaluation, vae_evaluation, write_run
 
+from ssl_lab.measured import records_of
 from ssl_lab.report.compare import config_differences, run_labels, side_by_side
 from ssl_lab.report.curves import run_panels
 from ssl_lab.report.page import write_comparison, write_report
@@ -181,7 +182,7 @@ def test_a_failing_write_leaves_the_old_page(tmp_path, monkeypatch):
 def test_yardsticks_are_one_row_where_runs_agree_and_carry_a_label_where_not():
     def evaluation(random, **more):
         rows = [("raw pixels", {"knn/top1": 0.9, **more}), ("random encoder", {"knn/top1": random}), ("own", {})]
-        return {"rows": [{"name": name, "metrics": metrics} for name, metrics in rows]}
+        return records_of({"rows": [{"name": name, "metrics": metrics} for name, metrics in rows]}, None)
 
     found = side_by_side([evaluation(0.5), evaluation(0.6, extra=1.0), evaluation(0.5)], ["A", "B", "C"])["rows"]
     assert [row["name"] for row in found] == ["raw pixels", "random encoder · A", "random encoder · B", "A", "B", "C"]
