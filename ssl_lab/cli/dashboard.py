@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import secrets
 import time
 from pathlib import Path
 
@@ -19,8 +21,14 @@ def dashboard(args: list[str]) -> int:
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to serve at (default: 127.0.0.1, this machine alone)"
     )
+    parser.add_argument(
+        "--token",
+        action=argparse.BooleanOptionalAction,
+        help="ask for a token, which the printed address holds (default: only where other machines can reach it)",
+    )
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
     parsed = parser.parse_intermixed_args(args)
+    from ssl_lab.limited import printable
     from ssl_lab.report.dashboard.index import RunIndex
     from ssl_lab.report.dashboard.server import Dashboard
     from ssl_lab.report.dashboard.site import assets, write_site
@@ -35,10 +43,18 @@ def dashboard(args: list[str]) -> int:
         print(f"Written to {written}. It opens in a browser as it is, or from any web host.")
         _open(written.resolve().as_uri(), parsed.open)
         return 0
-    with Dashboard(index, parsed.host, parsed.port) as server:
-        if parsed.host not in ("127.0.0.1", "localhost", "::1"):
-            print("Everyone who can reach this machine can read these runs: there is no login.")
+    if index.closed:
+        print(printable(f"{len(index.closed):,} folders cannot be looked into, such as {index.closed[0]}.", keep=""))
+    is_local = parsed.host in ("127.0.0.1", "localhost", "::1")
+    asks = parsed.token if parsed.token is not None else not is_local
+    with Dashboard(index, parsed.host, parsed.port, token=secrets.token_urlsafe(24) if asks else None) as server:
         print(f"Dashboard: {server.url} (Ctrl-C ends it)", flush=True)
+        if not asks and not is_local:
+            print("Everyone who can reach this machine can read these runs: there is no token.", flush=True)
+        elif not asks and "SSH_CONNECTION" in os.environ:
+            print(
+                "Everyone who is logged in to this machine can read these runs; --token asks for a token.", flush=True
+            )
         _open(server.url, parsed.open)
         try:
             server.serve_forever()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -44,6 +46,15 @@ def small_gif(frames: Mapping[int, Path], *, side: int, max_bytes: int) -> bytes
     return None
 
 
+def opened(path: Path) -> Image.Image | None:
+    """A picture, or None if its file is damaged."""
+    try:
+        with Image.open(path) as file:
+            return file.copy()
+    except (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError):
+        return None  # all of them are Pillow's words for it
+
+
 def as_gif(images: Sequence[Image.Image]) -> bytes:
     """Images of one size as a GIF."""
     first, *others = [image.quantize(256, method=Image.Quantize.FASTOCTREE) for image in images]
@@ -56,8 +67,5 @@ def as_gif(images: Sequence[Image.Image]) -> bytes:
 def _read(paths: Sequence[Path]) -> list[Image.Image]:
     if len(paths) > MAX_FRAMES:
         paths = [paths[round(k * (len(paths) - 1) / (MAX_FRAMES - 1))] for k in range(MAX_FRAMES)]
-    images = []
-    for path in paths:
-        with Image.open(path) as file:
-            images.append(file.convert("RGB"))
+    images = [image.convert("RGB") for image in map(opened, paths) if image is not None]
     return [image for image in images if image.size == images[-1].size]

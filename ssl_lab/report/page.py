@@ -42,8 +42,14 @@ def write_report(run_dir: Path) -> Path:
     """
     run = read_run(run_dir)
     for name in NAMES:
-        if frames := run.pictures.get(name):
-            write_animation(frames, run_dir / "pictures" / name / "animation.gif")
+        folder = run_dir / "pictures" / name
+        if (frames := run.pictures.get(name)) and folder.resolve().is_relative_to(run_dir.resolve()):
+            write_animation(frames, folder / "animation.gif")
+    return replace_file(run_dir / "report.html", report_page(run))
+
+
+def report_page(run: Run) -> bytes:
+    """The report of a run as one page without scripts; all that the run holds is escaped."""
     page = (
         environment()
         .get_template("report.html")
@@ -61,7 +67,7 @@ def write_report(run_dir: Path) -> Path:
             facts=facts(run.summary),
         )
     )
-    return replace_file(run_dir / "report.html", page.encode())
+    return page.encode()
 
 
 def is_current(run_dir: Path) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from ssl_lab.report.animation import NAMES, small_gif
+from ssl_lab.report.animation import NAMES, opened, small_gif
 
 NUM_EARLIER = 5
 """How many earlier steps are shown beside the last one, evenly spread."""
@@ -129,7 +129,11 @@ def galleries(pictures: Mapping[str, Mapping[int, Path]]) -> list[Gallery]:
     found = []
     budget = _TOTAL_BYTES // max(1, len(pictures))
     for name in in_order(pictures):
-        *earlier, last = _spread(list(pictures[name]))
+        spread = {step: opened(pictures[name][step]) for step in _spread(list(pictures[name]))}
+        images = {step: image for step, image in spread.items() if image is not None}
+        if not images:
+            continue
+        *earlier, last = images
         title, caption = title_of(name)
         small = budget // 3 // max(1, len(earlier))
         moving = small_gif(pictures[name], side=_ANIMATION_SIDE, max_bytes=_ANIMATION_BYTES) if name in NAMES else None
@@ -137,9 +141,10 @@ def galleries(pictures: Mapping[str, Mapping[int, Path]]) -> list[Gallery]:
             Gallery(
                 title=title,
                 caption=caption,
-                last=_shown(last, pictures[name][last], side=_LARGEST_SIDE, max_bytes=2 * budget // 3),
+                last=_shown(last, pictures[name][last], images[last], side=_LARGEST_SIDE, max_bytes=2 * budget // 3),
                 earlier=tuple(
-                    _shown(step, pictures[name][step], side=_THUMBNAIL_SIDE, max_bytes=small) for step in earlier
+                    _shown(step, pictures[name][step], images[step], side=_THUMBNAIL_SIDE, max_bytes=small)
+                    for step in earlier
                 ),
                 animation="" if moving is None else "data:image/gif;base64," + base64.b64encode(moving).decode(),
             )
@@ -175,9 +180,7 @@ def _spread(steps: Sequence[int]) -> list[int]:
     return [steps[round(k * (len(steps) - 1) / NUM_EARLIER)] for k in range(NUM_EARLIER + 1)]
 
 
-def _shown(step: int, path: Path, *, side: int, max_bytes: int) -> Shown:
-    with Image.open(path) as file:
-        image = file.copy()
+def _shown(step: int, path: Path, image: Image.Image, *, side: int, max_bytes: int) -> Shown:
     pixelated = image.width < _SMALL_SIDE
     content = path.read_bytes()
     if max(image.size) > side or len(content) > max_bytes:

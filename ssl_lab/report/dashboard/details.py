@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import shlex
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 from ssl_lab.report import pictures, tables
 from ssl_lab.report.curves import thinned
 from ssl_lab.report.dashboard.index import Entry
-from ssl_lab.report.page import facts, tiles
+from ssl_lab.report.page import facts, report_page, tiles
 from ssl_lab.report.run import Curve, Run, read_run
 from ssl_lab.report.runs import command_of
 
@@ -25,7 +26,7 @@ def read_details(entry: Entry) -> dict[str, Any]:
     """What is in a run directory, ready for the page; whatever is damaged is left out and named in ``problems``."""
     problems: list[str] = []
     path = entry.facts.path
-    run = _attempt(lambda: read_run(path), "The run directory", problems)
+    run = attempt(lambda: read_run(path), "The run directory", problems)
     details: dict[str, Any] = {
         "id": entry.id,
         "version": entry.version,
@@ -40,7 +41,7 @@ def read_details(entry: Entry) -> dict[str, Any]:
         "tiles": [],
         "facts": [],
         "config": "",
-        "report": report_file(path) is not None,
+        "report": os.path.lexists(path / "report.html"),
         "samples_per_step": None,
     }
     if run is not None:
@@ -49,10 +50,10 @@ def read_details(entry: Entry) -> dict[str, Any]:
             "pictures": _pictures(run),
             "config": run.config_text,
             "samples_per_step": _samples_per_step(entry.settings, run.summary.get("hardware")),
-            "readings": _attempt(lambda: _readings(run), "The sentences", problems) or [],
-            "results": _attempt(lambda: _results(run), "evaluation.json", problems) or [],
-            "tiles": _attempt(lambda: tiles(run), "summary.json", problems) or [],
-            "facts": _attempt(lambda: facts(run.summary), "summary.json", problems) or [],
+            "readings": attempt(lambda: _readings(run), "The sentences", problems) or [],
+            "results": attempt(lambda: _results(run), "evaluation.json", problems) or [],
+            "tiles": attempt(lambda: tiles(run), "summary.json", problems) or [],
+            "facts": attempt(lambda: facts(run.summary), "summary.json", problems) or [],
         }
         problems += run.problems
     details["problems"] = list(dict.fromkeys([*entry.problems, *problems]))
@@ -62,18 +63,18 @@ def read_details(entry: Entry) -> dict[str, Any]:
 def picture_file(run_dir: Path, name: str, file: str) -> Path | None:
     """A picture that lies in a run directory itself; None if there is none, or a link leads out of it."""
     path = run_dir / "pictures" / name / file
-    inside = path.resolve().is_relative_to(run_dir.resolve())
+    inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(run_dir))
     return path if inside and path.is_file() else None
 
 
-def report_file(run_dir: Path) -> Path | None:
-    """The report in a run directory; None if there is none, or it is a link to somewhere else."""
-    path = run_dir / "report.html"
-    inside = path.resolve().parent == run_dir.resolve()
-    return path if inside and path.is_file() else None
+def report_of(run_dir: Path) -> bytes | None:
+    """The report of a run that has one, made anew: what lies in its directory may hold scripts. None if it has none."""
+    if not os.path.lexists(run_dir / "report.html"):
+        return None
+    return report_page(read_run(run_dir))
 
 
-def _attempt(read: Callable[[], _T], what: str, problems: list[str]) -> _T | None:
+def attempt(read: Callable[[], _T], what: str, problems: list[str]) -> _T | None:
     """What a damaged file holds can be anything, and must not take the rest of the run with it."""
     try:
         return read()

@@ -67,6 +67,7 @@ class RunIndex:
 
     Attributes:
         closed: Folders that cannot be looked into, with the reason.
+        generation: Changes whenever a run does.
 
     Raises:
         FileNotFoundError: If a folder does not exist.
@@ -75,6 +76,7 @@ class RunIndex:
     def __init__(self, folders: Sequence[Path]) -> None:
         self.folders = list(folders)
         self.closed: list[str] = []
+        self.generation = 0
         self._by_path: dict[Path, Entry] = {}
         self.refresh()
 
@@ -91,6 +93,7 @@ class RunIndex:
                 known = _read_entry(path, sweep, root, stamps, known)
                 num_read += 1
             found[path] = known
+        self.generation += num_read > 0 or found.keys() != self._by_path.keys() or closed != self.closed
         self._by_path, self.closed = found, closed
         return num_read
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ssl_lab.files import replace_file
-from ssl_lab.report.dashboard.details import picture_file, read_details, report_file
+from ssl_lab.files import UNFINISHED, replace_file
+from ssl_lab.report.dashboard.details import attempt, picture_file, read_details, report_of
 from ssl_lab.report.dashboard.importance import importances
 from ssl_lab.report.dashboard.index import RunIndex
 
@@ -68,8 +70,12 @@ def write_site(index: RunIndex, out: Path) -> Path:
             for file in shown["files"].values():
                 if source_file := picture_file(entry.facts.path, shown["name"], file):
                     _copy(source_file, folder / "pictures" / shown["name"] / file)
-        if report := report_file(entry.facts.path):
-            _copy(report, folder / "report.html")
+        report = attempt(partial(report_of, entry.facts.path), "The report", details["problems"])
+        details["report"] = report is not None
+        if report is not None:
+            replace_file(folder / "report.html", report, durable=False)
+        else:
+            (folder / "report.html").unlink(missing_ok=True)  # of an earlier site
         _write_data(out, f"run/{entry.id}", details)
     for scope, entries in index.scopes().items():
         objectives = {entry.facts.objective for entry in entries if entry.facts.objective}
@@ -90,7 +96,7 @@ def _check_is_ours(out: Path, index: RunIndex) -> None:
             f"The dashboard was to be written to {out}, but {linked[0]} in it is a link. Give a new folder."
         )
     is_site = _is_data(out / "data" / "index.js", "index")
-    if out.is_dir() and any(out.iterdir()) and not is_site:
+    if out.is_dir() and any(out.iterdir()) and not is_site and not _is_begun(out):
         raise ValueError(
             f"The dashboard was to be written to {out}, but this folder holds other files. Give an empty or a new one."
         )
@@ -99,6 +105,14 @@ def _check_is_ours(out: Path, index: RunIndex) -> None:
             f"No runs are below {', '.join(map(str, index.folders))}: the site in {out} stays as it is. Give a folder that "
             "holds runs, or remove the site."
         )
+
+
+def _is_begun(out: Path) -> bool:
+    """Whether there is nothing but what a site leaves that was killed before its first file was whole."""
+    names = [path.name for path in out.iterdir()]
+    return names == ["data"] and all(
+        re.fullmatch(rf"\.index\.js\.\d+\.\w+{re.escape(UNFINISHED)}", path.name) for path in (out / "data").iterdir()
+    )
 
 
 def _forget(out: Path, *, kept: set[str], scopes: set[str]) -> None:
@@ -116,8 +130,7 @@ def _is_data(path: Path, name: str) -> bool:
 
 
 def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
+    replace_file(target, source.read_bytes(), durable=False)
 
 
 def _write_data(out: Path, name: str, value: Any) -> None:

@@ -207,7 +207,9 @@ def tour(watched, url, index):
 def test_served(lab, browser):
     index = RunIndex([lab])
     with Dashboard(index, "127.0.0.1", 0) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread = threading.Thread(
+            target=server.serve_forever,
+        )
         thread.start()
         try:
             watched = Watched(browser, server.url)

@@ -36,7 +36,7 @@ def served(tmp_path):
     write_picture(tmp_path / "secrets" / "step_00000007.png")
     (run / "pictures" / "linked").symlink_to(tmp_path / "secrets")
     with Dashboard(RunIndex([tmp_path / "runs"]), "127.0.0.1", 0) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server
         server.shutdown()
@@ -111,10 +111,26 @@ def test_nothing_but_the_files_of_runs_is_served(served):
         assert (status, content) == (404, b"There is no such thing here.\n"), path
 
 
-def test_a_report_that_is_a_link_out_of_the_run_is_neither_served_nor_written(served, tmp_path):
+def test_a_report_is_made_anew_of_the_data_and_never_copied(served, tmp_path):
     entry = served.index.entries[0]
-    (entry.facts.path / "report.html").unlink()
-    (entry.facts.path / "report.html").symlink_to(tmp_path / "secret.txt")
+    report = entry.facts.path / "report.html"
+    for kind in ("script", "link", "pipe"):
+        report.unlink()
+        if kind == "script":
+            report.write_text("<script>alert(1)</script>")
+        elif kind == "link":
+            report.symlink_to(tmp_path / "secret.txt")
+        else:
+            os.mkfifo(report)
+        status, headers, content = ask(served, f"/runs/{entry.id}/report.html")
+        assert status == 200 and headers["Content-Security-Policy"].startswith("sandbox;")
+        site.write_site(served.index, tmp_path / "site")
+        (written,) = (tmp_path / "site").rglob("report.html")
+        assert not written.is_symlink()
+        for found in (content, written.read_bytes()):
+            assert b"<h1" in found and b"<script" not in found and b"secret" not in found
+    assert os.path.lexists(report) and not report.is_file()
+    report.unlink()
     assert ask(served, f"/runs/{entry.id}/report.html")[0] == 404
     site.write_site(served.index, tmp_path / "site")
     assert not list((tmp_path / "site").rglob("report.html"))
@@ -130,14 +146,14 @@ def test_requests_only_read_and_name_this_server(served):
 
 
 def test_new_steps_are_served(served, monkeypatch):
-    monkeypatch.setattr("ssl_lab.report.dashboard.server._REFRESH_SEC", 0.0)
+    monkeypatch.setattr("ssl_lab.report.dashboard.answers.REFRESH_SEC", 0.0)
     make_run(served.index.folders[0] / "b", status="running", beat=1, experiment=HOSTILE)
     (run,) = [run for run in json.loads(ask(served, "/data/index.json")[2])["runs"] if run["folder"] == "b"]
     assert (run["step"], run["name"], run["status"]) == (210, HOSTILE, "running")
 
 
 def test_a_folder_that_has_gone_is_told(served, tmp_path, monkeypatch):
-    monkeypatch.setattr("ssl_lab.report.dashboard.server._REFRESH_SEC", 0.0)
+    monkeypatch.setattr("ssl_lab.report.dashboard.answers.REFRESH_SEC", 0.0)
     (tmp_path / "runs").rename(tmp_path / "gone")
     status, _, content = ask(served, "/data/index.json")
     assert status == 500 and b"there is no such folder" in content
@@ -147,7 +163,7 @@ def test_whatever_is_asked_is_answered(served, monkeypatch, capsys):
     with socket.create_connection(served.server_address[:2]) as raw:
         raw.sendall(b"GET http://[x HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert raw.recv(100).startswith(b"HTTP/1.1 400 ")
-    monkeypatch.setattr("ssl_lab.report.dashboard.server.importances", lambda *_: {"share": float("nan")})
+    monkeypatch.setattr("ssl_lab.report.dashboard.answers.importances", lambda *_: {"share": float("nan")})
     status, _, content = ask(served, "/data/importance/all.json?metric=x")
     assert status == 500 and content.startswith(b"ValueError: ")
     with socket.create_connection(served.server_address[:2]) as left:  # without reading, which resets the connection
@@ -176,7 +192,7 @@ def test_static_files_hold_the_same(tmp_path, capsys):
     assert held["index"] == json.loads(site.to_json(index.as_json()))
     (id,) = [entry.id for entry in index.entries if entry.place == "a"]
     assert held[f"run/{id}"]["report"] and OBJECTIVE in held["importance/all"]
-    assert (out / "runs" / id / "report.html").read_text() == "report"
+    assert "<h1" in (out / "runs" / id / "report.html").read_text()
     assert (out / "runs" / id / "pictures" / "views" / "step_00000600.png").is_file()
     page = (out / "index.html").read_text()
     assert all((out / name).is_file() for name in page.split('"') if name.startswith("assets/"))
@@ -197,6 +213,143 @@ def test_a_site_that_was_not_finished_is_written_again(tmp_path, monkeypatch):
         patched.setattr(site, "read_details", lambda entry: (_ for _ in ()).throw(OSError("full")))
         site.write_site(index, tmp_path / "site")
     assert site.write_site(index, tmp_path / "site").is_file()
+
+
+@pytest.mark.parametrize("before", ["folder", "data", "temporary"])
+def test_a_site_that_was_killed_before_its_first_file_is_written(tmp_path, before):
+    index = RunIndex([make_run(tmp_path / "runs" / "a").parent])
+    out = tmp_path / "site"
+    (out / "data" if before != "folder" else out).mkdir(parents=True)
+    if before == "temporary":
+        (out / "data" / ".index.js.123.0a1b2c3d.unfinished").write_text("receive(")
+    assert site.write_site(index, out).is_file()
+    shutil.rmtree(out)
+    (out / "data").mkdir(parents=True)
+    (out / "data" / "mine.csv").write_text("mine")
+    with pytest.raises(ValueError, match="holds other files"):
+        site.write_site(index, out)
+
+
+def test_a_site_is_written_again_wherever_it_was_killed(tmp_path, monkeypatch):
+    index = RunIndex([make_run(tmp_path / "runs" / "a").parent])
+    write, done = site.replace_file, []
+
+    def killed(path, content, **options):
+        if len(done) == limit:
+            raise KeyboardInterrupt
+        done.append(path)
+        return write(path, content, **options)
+
+    monkeypatch.setattr(site, "replace_file", killed)
+    for limit in (0, 1, 2, 10, 14):
+        done.clear()
+        with pytest.raises(KeyboardInterrupt):
+            site.write_site(index, tmp_path / f"site_{limit}")
+        done[:] = [None] * 1000
+        assert site.write_site(index, tmp_path / f"site_{limit}").is_file()
+
+
+def test_half_requests_lock_nobody_out(served, monkeypatch):
+    monkeypatch.setattr("ssl_lab.report.dashboard.server.HEAD_SEC", 0.5)
+    monkeypatch.setattr("ssl_lab.report.dashboard.server.MAX_CONNECTIONS", 30)
+    before = threading.active_count()
+    half = [socket.create_connection(served.server_address[:2]) for _ in range(50)]
+    for k, one in enumerate(half):
+        one.sendall((b"GET / HTTP/1.1\r\nHost: ", b"", b"GET")[k % 3])
+    assert ask(served, "/")[0] == 200
+    assert threading.active_count() <= before + 4
+    half[-2].settimeout(5)  # one of those that said something and never ended
+    for k in range(len(half)):
+        half[k].settimeout(5)
+    assert half[48].recv(10) == b""
+    for one in half:
+        one.close()
+    assert ask(served, "/")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n\r\n", b"431"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * 5000 + b"\r\n", b"431"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\n folded\r\n\r\n", b"400"),
+        (b"\x16\x03\x01\x02\x00\x01\r\n\r\n", b"400"),
+        (b"GET /" + b"%00" * 100 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", b"404"),
+    ],
+)
+def test_requests_are_limited(served, request_, status):
+    with socket.create_connection(served.server_address[:2]) as raw:
+        raw.settimeout(10)
+        raw.sendall(request_)
+        assert raw.recv(100).split()[1] == status
+
+
+@pytest.fixture
+def guarded(tmp_path):
+    write_run(tmp_path / "runs" / "a")
+    with Dashboard(RunIndex([tmp_path / "runs"]), "127.0.0.1", 0, token="right") as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_a_token_opens_what_is_closed_without(guarded):
+    assert guarded.url.endswith("/?token=right")
+    id = guarded.index.entries[0].id
+    paths = ("/", "/data/index.json", "/assets/base.js", f"/data/run/{id}.json",
+             f"/runs/{id}/pictures/views/step_00000600.png")  # fmt: skip
+    for path in paths:
+        for wrong in ({}, {"Cookie": f"{guarded.cookie}=wrong"}, {"Cookie": f"other=right; {guarded.cookie}="}):
+            status, _, content = ask(guarded, path, **wrong)
+            assert status == 403 and b"Open the address that ssl-lab dashboard printed" in content
+    for wrong in ("/?token=", "/?token=wrong", "/?token=right&token=wrong", "/?token=%ff", "//evil.example/?token=x"):
+        assert ask(guarded, wrong)[0] == 403
+    for elsewhere in ("//evil.example/?token=right&metric=a", "/\\evil.example/?token=right&metric=a"):
+        status, headers, _ = ask(guarded, elsewhere)
+        assert status == 303 and headers["Location"] in ("/?metric=a", "/%5Cevil.example/?metric=a")
+    status, headers, _ = ask(guarded, "/?token=right")
+    assert status == 303 and headers["Location"] == "/" and "right" not in headers["Location"]
+    cookie = headers["Set-Cookie"]
+    assert "HttpOnly" in cookie and "SameSite=Lax" in cookie
+    for path in paths:
+        assert ask(guarded, path, Cookie=cookie.partition(";")[0])[0] == 200
+    assert ask(guarded, "/", Cookie=cookie.partition(";")[0], Host="evil.example")[0] == 403
+
+
+@pytest.mark.parametrize(
+    ("options", "asks"), [([], False), (["--token"], True), (["--host", "0.0.0.0"], True),
+                          (["--host", "0.0.0.0", "--no-token"], False)],
+)  # fmt: skip
+def test_who_is_asked_for_a_token(tmp_path, capsys, monkeypatch, options, asks):
+    monkeypatch.setattr(Dashboard, "serve_forever", lambda self: None)
+    assert main(["dashboard", str(tmp_path), "--port", "0", *options]) == 0
+    out = capsys.readouterr().out
+    assert ("?token=" in out) == asks and ("there is no token" in out) == ("--no-token" in options)
+
+
+def test_answers_are_made_once_until_something_is_new(served, monkeypatch):
+    monkeypatch.setattr("ssl_lab.report.dashboard.answers.REFRESH_SEC", 0.0)
+    monkeypatch.setattr("ssl_lab.report.dashboard.answers.COST_SHARE", 1e9)
+    made = []
+    as_json = served.index.as_json
+    monkeypatch.setattr(served.index, "as_json", lambda: made.append(1) or as_json())
+    tag = ask(served, "/data/index.json")[1]["ETag"]
+    for _ in range(5):
+        assert ask(served, "/data/index.json", If_None_Match=tag)[0] == 304
+    assert len(made) == 1
+    make_run(served.index.folders[0] / "b")
+    assert ask(served, "/data/index.json", If_None_Match=tag)[0] == 200
+    shutil.rmtree(served.index.folders[0] / "b")
+    assert len(json.loads(ask(served, "/data/index.json")[2])["runs"]) == 1 and len(made) == 3
+    monkeypatch.setattr("ssl_lab.report.dashboard.answers.COST_SHARE", 1e-9)
+    ask(served, "/data/index.json")
+    monkeypatch.setattr(served.index, "refresh", lambda: pytest.fail("looked again too soon"))
+    assert ask(served, "/data/index.json")[0] == 200
 
 
 def test_a_site_written_again_forgets_runs_that_are_gone(tmp_path):
