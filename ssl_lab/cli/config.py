@@ -11,6 +11,7 @@ import lightning as L
 import yaml
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch.callbacks import ProgressBar
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ssl_lab.cli.arguments import literal
@@ -20,6 +21,7 @@ from ssl_lab.data.tokenizer import load_tokenizer, tokenizer_digest
 from ssl_lab.encoders.blocks import recompute_activations
 from ssl_lab.engine.checkpoint import find_checkpoint, load_encoder_weights, load_weights
 from ssl_lab.engine.dashboards import guarded
+from ssl_lab.engine.progress import CompactBar
 from ssl_lab.engine.run_dir import BEST_CHECKPOINT, read_json, read_spec, write_spec
 from ssl_lab.engine.signals import slurm_job
 from ssl_lab.engine.sync_batch_norm import SyncBatchNormLayers
@@ -122,6 +124,8 @@ def build_trainer(cfg: DictConfig, run_dir: Path, *, progress_bar: bool) -> L.Tr
         plugins.append(SLURMEnvironment(auto_requeue=False))  # SaveCheckpoint saves and requeues
     loggers = [instantiate(node, _convert_="all") for node in _parts(cfg.logger)]
     callbacks = [instantiate(node, _convert_="all") for node in _parts(cfg.callbacks)]
+    if progress_bar and not any(isinstance(callback, ProgressBar) for callback in callbacks):
+        callbacks.append(CompactBar())
     try:
         return instantiate(settings, _partial_=True, _convert_="all")(  # type: ignore[no-any-return]
             default_root_dir=str(run_dir),

@@ -42,6 +42,7 @@ from ssl_lab.engine.judge import (
 )
 from ssl_lab.engine.loggers import MetricsFile, last_metrics
 from ssl_lab.engine.pictures import PicturesDuringTraining, show_image
+from ssl_lab.engine.progress import ProgressLines
 from ssl_lab.engine.restoring import ConfiguredOptimizers, check_data_are_same, check_length, check_weights_fit
 from ssl_lab.engine.run_dir import BEST_CHECKPOINT, environment, read_json, update_summary, write_json
 from ssl_lab.engine.saving import KeepBest, SaveCheckpoint
@@ -190,6 +191,7 @@ def pretrain(
         throughput,
         heartbeat,
         guard,
+        *([] if trainer.progress_bar_callback else [ProgressLines()]),
         *([] if isinstance(method, FineTuning) else [CollapseAlarm()]),  # features of a class should be alike
         *_watchers(
             run_dir,
