@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ssl_lab.data.base import DataModule
 from ssl_lab.evaluation.protocol import Protocol, outputs_of
+from ssl_lab.losses.variational import gaussian_level_nll
 from ssl_lab.pretext.binarize import Binarization, Binarize
 from ssl_lab.types import Batch
 
@@ -26,15 +27,15 @@ class LikelihoodBound(Protocol):
     :math:`-\log p(x|z)` at one latent sample per image and ``elbo/kl`` the divergence from the prior, so that
     :math:`\mathrm{ELBO} = -\mathrm{reconstruction} - \mathrm{KL}`.
 
-    ``elbo/bits_per_dim`` is :math:`-\mathrm{ELBO} / (D \ln 2)` for D pixels times channels, plus :math:`\log_2 256 = 8`
-    for the Gaussian: a density of pixels in [0, 1] becomes one of pixels in [0, 256), whose levels are 1 apart. The
-    logistic is a probability of 8-bit pixels as it is. For the Bernoulli, grey values count as probabilities and nothing
-    is added. Likelihoods are not comparable with each other.
+    ``elbo/bits_per_dim`` is :math:`-\mathrm{ELBO} / (D \ln 2)` for D pixels times channels. The logistic is a probability
+    of 8-bit pixels as it is. The Gaussian is a density, which has no lower bound on pixels of 256 values: there the terms
+    hold ``level_nll``, the probability of each pixel's level, which counts instead of the reconstruction. For the
+    Bernoulli, grey values count as probabilities; its bits are not comparable with those of the others.
 
     ``elbo/baseline_bits_per_dim`` is the same for a model without latents, fitted to the train split. For the Bernoulli it
     is one mean per pixel, which stays 1 / (2N) away from 0 and 1; for the Gaussian one mean per pixel and one shared
-    variance like the model's; for the logistic the frequencies of the 256 levels of each pixel, each level counted half
-    an image more.
+    variance, as probabilities of levels; for the logistic the frequencies of the 256 levels of each pixel, each level
+    counted half an image more.
 
     Args:
         likelihood: The model's: ``bernoulli``, ``gaussian`` or ``logistic``.
@@ -72,24 +73,40 @@ class LikelihoodBound(Protocol):
         device: torch.device,
         split: str = "test",
     ) -> dict[str, float]:
-        """Average ``fn(batch, generator)``, terms of shape (B,), over the split."""
+        """Average ``fn(batch, generator)``, terms of shape (B,), over the split.
+
+        Raises:
+            ValueError: If a Gaussian's terms lack ``level_nll``, or a bound is not finite.
+        """
         generator = torch.Generator(device).manual_seed(self.seed)
-        sums, count = dict.fromkeys(("elbo", "reconstruction", "kl"), 0.0), 0
+        sums, count = dict.fromkeys(("elbo", "reconstruction", "kl", "level_nll"), 0.0), 0
         for batch in datamodule.eval_dataloader(split):
             terms = fn({name: column.to(device) for name, column in batch.items()}, generator)
+            if self.likelihood == "gaussian" and "level_nll" not in terms:
+                raise ValueError(
+                    "Bits per dimension of a Gaussian need the probability of each pixel's level, but the method's elbo "
+                    f"gives {', '.join(terms)}. Add level_nll, as Autoencoder.level_nll computes it, or choose "
+                    "evaluation.likelihood as the method's."
+                )
+            terms = {"level_nll": terms["reconstruction"], **terms}
             for name in sums:
                 sums[name] += float(terms[name].double().sum())
             count += len(batch["index"])
         means = {name: total / count for name, total in sums.items()}
+        level_nll = means.pop("level_nll")
+        if not math.isfinite(means["elbo"]):
+            raise ValueError(
+                f"The bound on the {split} split is {means['elbo']}, so nothing can be judged by it. Lower optim.lr, or "
+                "start from an earlier checkpoint."
+            )
         return {
             **{f"elbo/{name}": value for name, value in means.items()},
-            "elbo/bits_per_dim": self._bits(-means["elbo"], datamodule),
+            "elbo/bits_per_dim": self._bits(level_nll + means["kl"], datamodule),
             "elbo/baseline_bits_per_dim": self._bits(self._baseline(datamodule, split), datamodule),
         }
 
     def _bits(self, nats: float, datamodule: DataModule) -> float:
-        levels = 8.0 if self.likelihood == "gaussian" else 0.0
-        return nats / math.prod(datamodule.spec.shape) / math.log(2) + levels
+        return nats / math.prod(datamodule.spec.shape) / math.log(2)
 
     def _baseline(self, datamodule: DataModule, split: str) -> float:
         """Negative log likelihood in nats per image."""
@@ -98,13 +115,19 @@ class LikelihoodBound(Protocol):
             log_frequency = (counts / counts.sum(1, keepdim=True)).log()
             scored_counts = _level_counts(datamodule, split)
             return -float((scored_counts * log_frequency).sum() / scored_counts[0].sum())
-        train, scored = (_moments(datamodule, name, self.binarize) for name in ("train", split))
+        train = _moments(datamodule, "train", self.binarize)
         if self.likelihood == "bernoulli":
             p = train.mean.clamp(0.5 / train.num_images, 1 - 0.5 / train.num_images)
+            scored = _moments(datamodule, split, self.binarize)
             return float(F.binary_cross_entropy(p, scored.mean, reduction="sum"))
-        variance = (train.mean_square - train.mean.square()).mean()
-        squared_error = scored.mean_square - 2 * scored.mean * train.mean + train.mean.square()
-        return float(0.5 * (squared_error / variance + torch.log(2 * math.pi * variance)).sum())
+        log_sigma = 0.5 * (train.mean_square - train.mean.square()).mean().clamp(min=1e-12).log()
+        levels, scored_counts = torch.arange(256) / 255, _level_counts(datamodule, split)
+        nats = 0.0
+        for means, counts in zip(train.mean.split(4096), scored_counts.split(4096), strict=True):
+            pixels = levels.expand(len(means), 256).reshape(-1, 1)
+            nll = gaussian_level_nll(means[:, None].expand(-1, 256).reshape(-1, 1), log_sigma, pixels)
+            nats += float((counts * nll.view(-1, 256)).sum())
+        return nats / float(scored_counts[0].sum())
 
 
 class ImportanceNLL(Protocol):

@@ -78,6 +78,38 @@ def gaussian_nll(mean: Tensor, log_sigma: Tensor, x: Tensor) -> Tensor:
         return (0.5 * scaled.square() + log_sigma + 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)
 
 
+def gaussian_level_nll(mean: Tensor, log_sigma: Tensor, x: Tensor) -> Tensor:
+    r"""Negative log probability of 8-bit pixels under independent Gaussians, rounded to the 256 levels.
+
+    .. math:: P(x_j) = \Phi\!\left(\frac{x_j + h - \mu_j}{\sigma}\right) - \Phi\!\left(\frac{x_j - h - \mu_j}{\sigma}\right),
+        \qquad h = \tfrac{1}{2 \cdot 255}
+
+    The lowest level takes all mass below it and the highest all mass above, so that the 256 probabilities sum to one. A
+    density of pixels that have 256 values alone can grow without bound; this probability cannot. Computed in fp64.
+
+    Args:
+        mean: Decoder output, shape (B, ...), in units of pixels in [0, 1].
+        log_sigma: Logarithm of the standard deviation, scalar or broadcastable, same units.
+        x: Pixels k / 255 with k = 0, ..., 255, same shape as ``mean``.
+
+    Returns:
+        Nats per image, summed over pixels, fp64 (B,). A probability: it is never negative.
+
+    References:
+        Ho et al., Denoising Diffusion Probabilistic Models (2020), eq. 13. arXiv:2006.11239
+    """
+    with torch.autocast(mean.device.type, enabled=False):
+        mean, x, sigma = mean.double(), x.double(), log_sigma.double().exp()
+        upper, lower = (x - mean + 0.5 / 255) / sigma, (x - mean - 0.5 / 255) / sigma
+        upper = upper.where(x < 254.5 / 255, torch.inf)
+        lower = lower.where(x > 0.5 / 255, -torch.inf)
+        flip = lower > 0  # in the left tail the difference of two logarithms keeps its digits
+        upper, lower = torch.where(flip, -lower, upper), torch.where(flip, -upper, lower)
+        log_upper, log_lower = torch.special.log_ndtr(upper), torch.special.log_ndtr(lower)
+        nll = -log_upper - torch.log(-torch.expm1(log_lower - log_upper))
+        return nll.clamp(min=0).flatten(1).sum(1)
+
+
 def logistic_nll(mean: Tensor, log_scale: Tensor, x: Tensor) -> Tensor:
     r"""Negative log probability of 8-bit pixels under independent logistic variables, rounded to the 256 levels.
 

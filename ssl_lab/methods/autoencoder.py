@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ssl_lab.encoders.image import as_float
 from ssl_lab.generators.base import NewGenerator
-from ssl_lab.losses.variational import bernoulli_nll, gaussian_nll, logistic_nll
+from ssl_lab.losses.variational import bernoulli_nll, gaussian_level_nll, gaussian_nll, logistic_nll
 from ssl_lab.methods.base import Method
 from ssl_lab.optim import Optim
 from ssl_lab.pretext.binarize import Binarization, Binarize
@@ -64,6 +64,12 @@ class Autoencoder(Method):
             return bernoulli_nll(out, x)
         mean = self.mean_image(out)
         return (gaussian_nll if self.likelihood == "gaussian" else logistic_nll)(mean, self.log_sigma, x)
+
+    def level_nll(self, out: Tensor, x: Tensor) -> Tensor:
+        """-log P of the 8-bit levels of x given z in nats per image, shape (B,): what bits per dimension count."""
+        if self.likelihood == "gaussian":
+            return gaussian_level_nll(self.mean_image(out), self.log_sigma, x)
+        return self.pixel_nll(out, x)
 
     def mean_image(self, out: Tensor) -> Tensor:
         """Mean of p(x|z), in [0, 1], from what the decoder returned for z."""

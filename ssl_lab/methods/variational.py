@@ -63,12 +63,17 @@ class Variational(LatentAutoencoder):
         return self.posterior(self.pixels(batch))[0]
 
     def elbo(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """The bound with one latent sample, its two terms, and nothing weighted; nats per image, each (B,)."""
+        """The bound with one latent sample, its two terms, and nothing weighted; nats per image, each (B,).
+
+        Of a Gaussian also ``level_nll``, which takes the place of ``reconstruction`` in bits per dimension.
+        """
         x = self.pixels(batch)
         mean, log_var = self.posterior(x)
-        reconstruction = self.nll(self.draw(mean, log_var, generator), x)
+        out = self.decoder(self.draw(mean, log_var, generator))
+        reconstruction = self.pixel_nll(out, x)
         kl = gaussian_kl(mean, log_var).sum(1)
-        return {"elbo": -(reconstruction + kl), "reconstruction": reconstruction, "kl": kl}
+        terms = {"elbo": -(reconstruction + kl), "reconstruction": reconstruction, "kl": kl}
+        return terms | {"level_nll": self.level_nll(out, x)} if self.likelihood == "gaussian" else terms
 
     def log_weights(self, batch: Batch, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
         """Importance weights log p(x,z) - log q(z|x) of z drawn from q(z|x), in nats, shape (num_samples, B)."""

@@ -1,6 +1,7 @@
 import math
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from ssl_lab.encoders.mlp import MLPEncoder
 from ssl_lab.evaluation.likelihood import ImportanceNLL, LatentUse, LikelihoodBound
 from ssl_lab.generators.dcgan import DCGANGenerator
 from ssl_lab.generators.mlp import MLPGenerator
+from ssl_lab.losses.variational import gaussian_level_nll
 from ssl_lab.methods.vae import VAE
 from ssl_lab.optim import AdamW
 from ssl_lab.pretext.binarize import Binarize
@@ -56,9 +58,34 @@ def test_a_fair_coin_per_pixel_costs_one_bit():
     assert found["elbo/bits_per_dim"] == pytest.approx(1)
 
 
-def test_the_uniform_density_costs_eight_bits_per_pixel():
-    found = LikelihoodBound(likelihood="gaussian").run(constant(0), ArrayImages(), device=CPU)
+def with_level_nll(nats):
+    def fn(batch, generator):
+        return {**constant(-1e6)(batch, generator), "level_nll": torch.full((len(batch["index"]),), nats)}
+
+    return fn
+
+
+def test_bits_of_a_gaussian_are_those_of_levels_and_not_of_its_density():
+    """A density may be as high as it likes: here exp(10^6), which would be far below 0 bits."""
+    found = LikelihoodBound(likelihood="gaussian").run(with_level_nll(DIM * math.log(256)), ArrayImages(), device=CPU)
     assert found["elbo/bits_per_dim"] == pytest.approx(8)
+    with pytest.raises(
+        ValueError, match="need the probability of each pixel's level, but the method's elbo gives elbo"
+    ):
+        LikelihoodBound(likelihood="gaussian").run(constant(0), ArrayImages(), device=CPU)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_bound_that_is_not_finite_is_refused(bad):
+    with pytest.raises(ValueError, match="so nothing can be judged by it. Lower optim.lr"):
+        LikelihoodBound().run(constant(bad), ArrayImages(), device=CPU)
+
+
+def test_a_sharp_gaussian_on_pixels_of_few_levels_costs_no_less_than_nothing():
+    """All pixels are black or white, and the model knows them: its density grows without bound as sigma shrinks."""
+    x = torch.tensor([0.0, 1.0, 1.0, 0.0]).view(1, 4)
+    bits = [float(gaussian_level_nll(x, torch.tensor(log_sigma), x)) / 4 / math.log(2) for log_sigma in (-2, -6, -20)]
+    assert bits[0] > bits[1] > bits[2] >= 0 and bits[2] < 1e-6
 
 
 def test_the_bernoulli_baseline_is_the_cross_entropy_of_pixel_means():
@@ -69,13 +96,15 @@ def test_the_bernoulli_baseline_is_the_cross_entropy_of_pixel_means():
     assert found["elbo/baseline_bits_per_dim"] == pytest.approx(float(nats) / DIM / math.log(2))
 
 
-def test_the_gaussian_baseline_is_the_density_with_one_shared_variance():
+def test_the_gaussian_baseline_is_the_probability_of_levels_with_one_shared_variance():
     datamodule = ArrayImages(eval_batch_size=30)
     train, x = pixels(datamodule, "train"), pixels(datamodule, "test")
     sigma = float((train - train.mean(0)).square().mean().sqrt())
-    nats = -norm.logpdf(x, loc=train.mean(0), scale=sigma).sum(1).mean()
-    found = LikelihoodBound(likelihood="gaussian").run(constant(0), datamodule, device=CPU)
-    assert found["elbo/baseline_bits_per_dim"] == pytest.approx(nats / DIM / math.log(2) + 8)
+    above, below = (norm.cdf(x + side, loc=train.mean(0), scale=sigma) for side in (0.5 / 255, -0.5 / 255))
+    above[x == 1], below[x == 0] = 1, 0
+    nats = -np.log(above - below).sum(1).mean()
+    found = LikelihoodBound(likelihood="gaussian").run(with_level_nll(0.0), datamodule, device=CPU)
+    assert found["elbo/baseline_bits_per_dim"] == pytest.approx(nats / DIM / math.log(2))
 
 
 def test_a_pixel_never_seen_lit_costs_no_infinite_amount():

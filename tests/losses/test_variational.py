@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.stats import norm
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from ssl_lab.losses.variational import (
@@ -10,6 +11,7 @@ from ssl_lab.losses.variational import (
     decomposed_kl,
     free_bits,
     gaussian_kl,
+    gaussian_level_nll,
     gaussian_log_density,
     gaussian_nll,
     importance_bound,
@@ -205,3 +207,15 @@ def test_the_size_of_the_training_set_has_no_gradient(generator):
 def test_a_batch_larger_than_its_training_set_is_refused():
     with pytest.raises(ValueError, match="A batch of 4 images"):
         decomposed_kl(*torch.zeros(3, 4, 2), num_samples=3)
+
+
+@pytest.mark.parametrize("log_sigma", [-8.0, -3.0, 0.0, 3.0])
+def test_the_256_levels_of_a_gaussian_have_probability_one(log_sigma):
+    levels = torch.arange(256).double().view(-1, 1) / 255
+    for mean in (0.0, 0.003, 0.5, 1.0):
+        nll = gaussian_level_nll(torch.full_like(levels, mean), torch.tensor(log_sigma), levels)
+        assert (nll >= 0).all() and nll.isfinite().all()
+        assert float(torch.exp(-nll).sum()) == pytest.approx(1)
+    expected = -norm.logcdf(0.5 / 255 / math.exp(log_sigma))  # the lowest level has all mass below it
+    found = gaussian_level_nll(torch.zeros(1, 1), torch.tensor(log_sigma), torch.zeros(1, 1))
+    assert float(found) == pytest.approx(expected, rel=1e-5)
