@@ -16,6 +16,7 @@ from ssl_lab.cli.process import compose_settings, find_device, print_table
 from ssl_lab.data.base import DataModule
 from ssl_lab.data.store import fingerprint
 from ssl_lab.engine import judge
+from ssl_lab.engine.callbacks import has_split
 from ssl_lab.engine.run_dir import read_json, write_json
 from ssl_lab.evaluation.protocol import Protocol, check_finite
 from ssl_lab.files import write_atomically
@@ -149,7 +150,7 @@ def _earlier(run_dir: Path, path: Path, method: Method, settings: Any, *, own: b
 
 @torch.no_grad()
 def embed(args: list[str]) -> int:
-    """``ssl-lab embed``: features of every sample as a parquet file."""
+    """``ssl-lab embed``: features of every sample as a parquet file; new data are taken as a whole, nothing is cut off."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -158,17 +159,23 @@ def embed(args: list[str]) -> int:
     check_output(out)
     tell_left_overs(remove_left_overs(out), out.parent)
     run_cfg, spec, method = config.load_run(run_dir)
-    datamodule = config.data_for_run(run_cfg, run_dir, spec, cfg.get("data"))
+    if (new := cfg.get("data")) is not None:
+        chosen = {arg.partition("=")[0] for arg in args}
+        new.update(
+            {name: 0 for name in ("val_fraction", "test_fraction") if name in new and f"data.{name}" not in chosen}
+        )
+    datamodule = config.data_for_run(run_cfg, run_dir, spec, new)
     method.to(device)
     tables = []
-    for split in cfg.splits:
+    for split in cfg.splits or [split for split in ("train", "val", "test") if has_split(datamodule, split)]:
         found = []
         for batch in datamodule.eval_dataloader(split):
             features = method.features({name: column.to(device) for name, column in batch.items()}).float().cpu()
             found.append(features)
             columns: dict[str, Any] = {"split": [split] * len(features), "index": batch["index"].tolist()}
             if datamodule.labelled:
-                columns["label"] = batch["label"].tolist()
+                labels = batch["label"].tolist() if "label" in batch else [-1] * len(features)
+                columns["label"] = pa.array([label if label >= 0 else None for label in labels], pa.int64())
             columns["features"] = pa.FixedSizeListArray.from_arrays(
                 pa.array(features.flatten().numpy()), features.shape[1]
             )

@@ -166,6 +166,23 @@ def test_evaluate_and_embed_a_run(run, tmp_path, capsys):
     assert "SimCLR draws no images" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_embed_takes_new_data_as_a_whole(run, tmp_path, number):
+    """One or two images are enough: no other split is cut from them unless it is asked for."""
+    (tmp_path / "new").mkdir()
+    for k in range(number):
+        Image.new("L", (8, 8), 40 * k + 40).save(tmp_path / "new" / f"{k}.png")
+    data = ["data=image_folder", f"data.root={tmp_path}/new", "data.image_size=8", "data.channels=1"]
+    assert main(["embed", f"run={run}", *data, f"out={tmp_path}/new.parquet"]) == 0
+    found = pq.read_table(tmp_path / "new.parquet")
+    assert found["split"].to_pylist() == ["train"] * number and found["index"].to_pylist() == list(range(number))
+    assert "label" not in found.column_names
+    chosen = [f"out={tmp_path}/cut.parquet", "data.val_fraction=0.5"]
+    assert main(["embed", f"run={run}", *data, *chosen]) == (1 if number == 1 else 0)
+    if number == 2:
+        assert pq.read_table(tmp_path / "cut.parquet")["split"].to_pylist() == ["train", "val"]
+
+
 def test_evaluate_puts_runs_in_one_table(run, tmp_path, capsys):
     other = tmp_path / "vae"
     small = [
