@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-UNFINISHED = ".unfinished"
+from ssl_lab.files import UNFINISHED
+
 REPLACED = ".replaced"
 """What a folder that is being replaced is called for a moment, where the file system cannot exchange two folders."""
 _LEFT_AFTER_SEC = 60.0  # a younger one may be about to be locked

@@ -47,6 +47,7 @@ from ssl_lab.engine.run_dir import environment, read_json, update_summary, write
 from ssl_lab.engine.signals import InterruptedRunError, is_first_rank, stop_on_signals
 from ssl_lab.engine.text_log import text_log
 from ssl_lab.engine.trial import PrunedRunError, ReportObjective
+from ssl_lab.outputs import check_output
 from ssl_lab.report.page import is_current, write_report
 
 OmegaConf.register_new_resolver("trial_name", trial_name, replace=True)
@@ -226,6 +227,7 @@ def _conclude(run_dir: Path) -> None:
 def prepare(args: list[str]) -> int:
     """``ssl-lab prepare``: tokenise a text corpus once, into shards for ``data=shards``."""
     cfg = compose_settings("prepare", args)
+    check_output(Path(cfg.out), folder=True)
     datamodule = config.build_data(cfg.data, seed=0)
     if not isinstance(datamodule, TextModule):
         raise ValueError(
@@ -251,6 +253,8 @@ def prepare(args: list[str]) -> int:
 def bench(args: list[str]) -> int:
     """``ssl-lab bench``: how fast an experiment trains, and where its steps spend their time."""
     cfg = compose_settings("bench", args)
+    if cfg.out:
+        check_output(Path(cfg.out))
     L.seed_everything(cfg.seed, verbose=False)
     datamodule = config.build_data(cfg.data, seed=cfg.seed)
     method = config.build_method(cfg, datamodule.spec)

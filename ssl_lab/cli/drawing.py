@@ -24,8 +24,10 @@ from ssl_lab.engine.checkpoint import checkpoint_identity, find_checkpoint
 from ssl_lab.engine.generative_pictures import interpolation, latent_dim, lerp, slerp
 from ssl_lab.engine.pictures import render
 from ssl_lab.engine.sample_files import SampleFiles
+from ssl_lab.evaluation.protocol import check_finite
 from ssl_lab.files import write_atomically
 from ssl_lab.methods.base import Method
+from ssl_lab.outputs import check_output, remove_left_overs, tell_left_overs
 from ssl_lab.types import DataSpec, ImageGrid
 
 _COLUMNS = 16
@@ -33,7 +35,7 @@ _COLUMNS = 16
 
 def draw_samples(method: Method, spec: DataSpec, run_dir: Path, cfg: DictConfig) -> int:
     """A grid of samples in a PNG file, or a folder of many."""
-    out = Path(cfg.out or run_dir / "samples.png")
+    out = _out(cfg, run_dir, "samples.png")
     seed = cfg.seed or 0
     chosen = {name: cfg[name] for name in ("label", "truncation") if cfg[name] is not None}
     sample = partial(_sample, method, _options(method, spec, chosen))
@@ -50,6 +52,8 @@ def draw_samples(method: Method, spec: DataSpec, run_dir: Path, cfg: DictConfig)
         return _save(ImageGrid(images=torch.cat([images, blank]).unflatten(0, (rows, columns))), out)
 
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if rank == 0:
+        tell_left_overs(remove_left_overs(out, inside=True), out)
     if method.device.type == "cuda":
         method.to(torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))))
     files = SampleFiles(
@@ -78,6 +82,7 @@ def _sample(method: Method, options: dict[str, Any], num_samples: int, generator
     given = {name: torch.full((num_samples,), value) if name == "label" else value for name, value in options.items()}
     given = {name: value.to(method.device) if isinstance(value, Tensor) else value for name, value in given.items()}
     images: Tensor = method.capabilities()["sample"](num_samples, generator, **given)
+    check_finite(images, "drawn", what="Pixels")
     return images
 
 
@@ -100,7 +105,8 @@ def _options(method: Method, spec: DataSpec, chosen: dict[str, Any]) -> dict[str
 def reconstruct(args: list[str]) -> int:
     """``ssl-lab reconstruct``: images above what remains of them after encoding and decoding."""
     cfg = compose_settings("reconstruct", args)
-    run_dir, method, datamodule = _load(cfg)
+    out = _out(cfg, Path(cfg.run), "reconstructions.png", png=True)
+    method, datamodule = _load(cfg)
     fn = _need(method, "reconstruct", "reconstructs no images", "a VAE, VQ-VAE or masked autoencoder")
     num_images = len(datamodule.columns(cfg.split)["image"])
     if not 1 <= cfg.num_images <= num_images:
@@ -108,11 +114,13 @@ def reconstruct(args: list[str]) -> int:
     loader = datamodule.eval_dataloader(cfg.split)
     loader.batch_size = cfg.num_images
     batch = {name: column.to(method.device) for name, column in next(iter(loader)).items()}
-    rows = torch.stack([as_float(batch["image"]), fn(batch)])
+    reconstructed = fn(batch)
+    check_finite(reconstructed, cfg.split, what="Reconstructions")
+    rows = torch.stack([as_float(batch["image"]), reconstructed])
     parts = [part for k in range(0, cfg.num_images, _COLUMNS) for part in rows[:, k : k + _COLUMNS]]
     width = min(_COLUMNS, cfg.num_images)
     parts = [torch.cat([part, torch.ones_like(parts[0])[: width - len(part)]]) for part in parts]
-    return _save(ImageGrid(images=torch.stack(parts)), Path(cfg.out or run_dir / "reconstructions.png"))
+    return _save(ImageGrid(images=torch.stack(parts)), out)
 
 
 def interpolate(args: list[str]) -> int:
@@ -123,7 +131,8 @@ def interpolate(args: list[str]) -> int:
         raise ValueError("first= and second= choose two images, seed= two latents of the prior. Give one or the other.")
     if cfg.steps < 2:
         raise ValueError(f"steps={cfg.steps} was asked for, but both ends are shown. Choose 2 or more.")
-    run_dir, method, datamodule = _load(cfg)
+    out = _out(cfg, Path(cfg.run), "interpolation.png", png=True)
+    method, datamodule = _load(cfg)
     decode = _need(method, "decode", "makes no images of latents", "a VAE or GAN")
     if ends_given or ("encode" in method.capabilities() and cfg.seed is None):
         encode = _need(method, "encode", "encodes no images, so that first= and second= mean nothing", "a VAE")
@@ -139,10 +148,11 @@ def interpolate(args: list[str]) -> int:
         generator = torch.Generator(method.device).manual_seed(cfg.seed or 0)
         codes, mix = torch.randn(2, latent_dim(method), device=method.device, generator=generator), slerp
     grid = interpolation(decode, codes[:1], codes[1:], mix=mix, num_steps=cfg.steps)
-    return _save(grid, Path(cfg.out or run_dir / "interpolation.png"))
+    check_finite(grid.images.flatten(0, 1), "interpolated", what="Pixels")
+    return _save(grid, out)
 
 
-def _load(cfg: DictConfig) -> tuple[Path, Method, DataModule]:
+def _load(cfg: DictConfig) -> tuple[Method, DataModule]:
     run_dir = Path(cfg.run)
     run_cfg, spec, method = config.load_run(run_dir)
     datamodule = config.data_for_run(run_cfg, run_dir, spec, cfg.get("data"))
@@ -151,7 +161,7 @@ def _load(cfg: DictConfig) -> tuple[Path, Method, DataModule]:
             f"The run was trained on images of shape {spec.shape}, but data= has {datamodule.spec.shape}. Set "
             "data.image_size and data.channels to the run's."
         )
-    return run_dir, method.to(find_device()), datamodule
+    return method.to(find_device()), datamodule
 
 
 def _need(method: Method, capability: str, lacks: str, remedy: str) -> Any:
@@ -161,9 +171,17 @@ def _need(method: Method, capability: str, lacks: str, remedy: str) -> Any:
     return offered[capability]
 
 
-def _save(grid: ImageGrid, out: Path) -> int:
-    if out.suffix != ".png":
+def _out(cfg: DictConfig, run_dir: Path, name: str, *, png: bool = False) -> Path:
+    """Where the picture or folder is written, which was tried; what a killed process left there is removed."""
+    out = Path(cfg.out or run_dir / name)
+    if png and out.suffix != ".png":
         raise ValueError(f"out={out} was asked for, but the picture is a PNG file. Give out= a name that ends in .png.")
+    check_output(out, folder=out.suffix != ".png", instead="" if cfg.out else f"Give out=FILE, such as {name}.")
+    tell_left_overs(remove_left_overs(out), out.parent)
+    return out
+
+
+def _save(grid: ImageGrid, out: Path) -> int:
     write_atomically(out, lambda path: Image.fromarray(render(grid)).save(path, "PNG"), through_link=True)
     print(out)
     return 0

@@ -18,6 +18,8 @@ from ssl_lab.encoders.vit import ViT
 from ssl_lab.engine import hub
 from ssl_lab.engine.export import (
     auto_class,
+    check_finite_method,
+    check_replaceable,
     is_whole,
     sample_batch,
     transformers_model,
@@ -29,6 +31,7 @@ from ssl_lab.engine.export import (
 from ssl_lab.engine.export_graph import export_program, features_of, require_onnx, write_graph
 from ssl_lab.engine.export_timm import write_for_timm
 from ssl_lab.methods.base import Method
+from ssl_lab.outputs import check_output, remove_left_overs, restore, tell_left_overs
 from ssl_lab.report.model_card import Exported, model_card
 from ssl_lab.report.run import read_run
 from ssl_lab.report.runs import command_of, read_facts
@@ -52,10 +55,16 @@ def export(args: list[str]) -> int:
         raise ValueError(
             "private=true is said of a repository on the hub. Give push_to_hub=USER/NAME, or leave it out."
         )
+    run_dir, out = Path(cfg.run), Path(cfg.out)
+    if told := restore(out):
+        print(told)
+    check_replaceable(out, overwrite=cfg.overwrite)
+    check_output(out.resolve().parent / ".export", setting="out")
+    tell_left_overs(remove_left_overs(out), out.parent)
     if cfg.push_to_hub is not None:
         hub.check_hub(cfg.push_to_hub)
-    run_dir, out = Path(cfg.run), Path(cfg.out)
     _, spec, method = config.load_run(run_dir)
+    check_finite_method(method, spec)
     write, made = _writer(method, spec, run_dir, cfg.format)
     run = read_run(run_dir)
     made.commands = [

@@ -10,12 +10,22 @@ def report(args: list[str]) -> int:
     """Write a run's report, or a comparison of several runs."""
     parser = argparse.ArgumentParser(prog="ssl-lab report", description="Make report pages from run directories.")
     parser.add_argument("runs", nargs="+", type=Path, metavar="DIR")
-    parser.add_argument("--out", type=Path, default=Path("comparison.html"), help="page that compares several runs")
+    parser.add_argument("--out", type=Path, help="page of one run, or page that compares several (comparison.html)")
     parsed = parser.parse_args(args)
+    from ssl_lab.outputs import check_output
     from ssl_lab.report.page import write_comparison, write_report
 
+    if len(parsed.runs) == 1 and parsed.out is not None:
+        check_output(parsed.out, setting="--out")
+        print(write_report(parsed.runs[0], parsed.out))
+        return 0
+    comparison = parsed.out or Path("comparison.html")
+    if len(parsed.runs) > 1:
+        check_output(comparison, instead="Give --out another place.")
     for run in parsed.runs:
+        if run.is_dir():
+            check_output(run / "report.html", instead="Name this run alone, with --out FILE.html.")
         print(write_report(run))
     if len(parsed.runs) > 1:
-        print(write_comparison(parsed.runs, parsed.out))
+        print(write_comparison(parsed.runs, comparison))
     return 0

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
+import re
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,10 @@ from transformers import (
 )
 from transformers.models.t5.modeling_t5 import T5Stack
 
+from ssl_lab import outputs
 from ssl_lab.encoders.text_transformer import TextTransformer
 from ssl_lab.encoders.vit import ViT
+from ssl_lab.evaluation.protocol import check_finite
 from ssl_lab.methods.base import Method
 from ssl_lab.types import Batch, DataSpec
 
@@ -31,6 +33,13 @@ TOLERANCE = 1e-4
 """How far features of an export may be from the run's, relative to their own size where that is above 1."""
 MARK = "config.json"
 """What an exported folder holds, and a folder must hold to be overwritten."""
+_WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors|model\.onnx|model\.pt2")
+_WRITTEN = re.compile(
+    rf"{_WEIGHTS.pattern}|model\.safetensors\.index\.json|model\.onnx(\.data|_data)|README\.md|"
+    r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|preprocessor_config|"
+    r"processor_config)\.json|vocab\.txt|merges\.txt|spiece\.model|chat_template\.(jinja|json)"
+)
+"""Names of the files that exports write."""
 _IN_VIT = {
     "norm1": ("layernorm_before",),
     "attn.qkv": ("attention.q_proj", "attention.k_proj", "attention.v_proj"),
@@ -66,6 +75,18 @@ def is_whole(method: Method) -> bool:
     batch = {name: column.to(method.device) for name, column in sample_batch(method.encoder.spec).items()}
     batch["index"] = torch.arange(len(next(iter(batch.values()))), device=method.device)
     return same_features(method.feature_encoder.embed(batch), method.features(batch))
+
+
+@torch.no_grad()
+def check_finite_method(method: Method, spec: DataSpec) -> None:
+    """Refuse a method whose features of random inputs are not finite.
+
+    Raises:
+        ValueError: As protocols do of such features.
+    """
+    batch = {name: column.to(method.device) for name, column in sample_batch(spec).items()}
+    batch["index"] = torch.arange(len(next(iter(batch.values()))), device=method.device)
+    check_finite(method.features(batch), "random")
 
 
 @torch.no_grad()
@@ -196,8 +217,31 @@ def write_image_processor(encoder: ViT, folder: Path) -> None:
     check_features(load, encoder.cpu().eval().embed, spec)
 
 
+def check_replaceable(out: Path, *, overwrite: bool = False) -> None:
+    """Refuse to write an export over anything but an earlier export, and over that only if it is to be replaced.
+
+    Raises:
+        ValueError: If ``out`` is a file, or a folder that holds anything which no export writes.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"The export was to be written to {out}, which is a file. Give out= a new folder.")
+    found = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    if not found:
+        return
+    if MARK not in found or not any(_WEIGHTS.fullmatch(name) for name in found):
+        raise ValueError(f"{out} is not empty and no earlier export. Give out= a new folder.")
+    foreign = [name for name in found if not _WRITTEN.fullmatch(name) or (out / name).is_dir()]
+    if foreign:
+        raise ValueError(
+            f"Cannot replace the export in {out}: it also holds {', '.join(foreign[:5])}, which no export writes. Move that "
+            "away, or give out= a new folder."
+        )
+    if not overwrite:
+        raise ValueError(f"{out} holds a model already. Give out= a new folder, or overwrite=true to replace it.")
+
+
 def write_folder(out: Path, write: Callable[[Path], None], *, overwrite: bool = False) -> None:
-    """Let ``write`` fill a new folder beside ``out``, then rename it: nobody ever sees a part of it.
+    """Let ``write`` fill a new folder that takes the place of ``out`` at once: nobody ever sees a part of it.
 
     Args:
         out: The folder; may exist if it is empty.
@@ -207,21 +251,6 @@ def write_folder(out: Path, write: Callable[[Path], None], *, overwrite: bool = 
     Raises:
         ValueError: If ``out`` exists and holds something, unless it is an earlier export and ``overwrite`` is set.
     """
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"The export was to be written to {out}, which is a file. Give out= a new folder.")
-    if out.is_dir() and any(out.iterdir()):
-        earlier = (out / MARK).is_file()
-        if not earlier:
-            raise ValueError(f"{out} is not empty and no earlier export. Give out= a new folder.")
-        if not overwrite:
-            raise ValueError(f"{out} holds a model already. Give out= a new folder, or overwrite=true to replace it.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as beside:
-        new, old = Path(beside) / "new", Path(beside) / "old"
-        new.mkdir()
-        write(new)
-        if out.is_dir():
-            out.rename(old)
-        new.rename(out)
-        if old.is_dir():
-            shutil.rmtree(old)
+    may_replace = partial(check_replaceable, overwrite=overwrite)
+    may_replace(out)
+    outputs.write_folder(out, write, may_replace=may_replace)

@@ -22,7 +22,7 @@ from ssl_lab.report.vocabulary import describe, duration
 _MISSING = "–"
 
 
-def write_report(run_dir: Path) -> Path:
+def write_report(run_dir: Path, out: Path | None = None) -> Path:
     """Write ``report.html`` into a run directory: results, learning curves, pictures, configuration.
 
     Pictures of the same tiles at several steps also become ``pictures/<name>/animation.gif``.
@@ -32,6 +32,7 @@ def write_report(run_dir: Path) -> Path:
 
     Args:
         run_dir: A run directory.
+        out: Another file to write; the run directory then stays as it is.
 
     Returns:
         Path of the page.
@@ -43,8 +44,10 @@ def write_report(run_dir: Path) -> Path:
     run = read_run(run_dir)
     for name in NAMES:
         folder = run_dir / "pictures" / name
-        if (frames := run.pictures.get(name)) and folder.resolve().is_relative_to(run_dir.resolve()):
+        if out is None and (frames := run.pictures.get(name)) and folder.resolve().is_relative_to(run_dir.resolve()):
             write_animation(frames, folder / "animation.gif")
+    if out is not None:
+        return replace_file(out, report_page(run), through_link=True)
     return replace_file(run_dir / "report.html", report_page(run))
 
 

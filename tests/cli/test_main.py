@@ -13,6 +13,7 @@ from PIL import Image
 
 from ssl_lab.cli.completion import completions
 from ssl_lab.cli.main import COMMANDS, SETTINGS, main
+from ssl_lab.methods.simclr import SimCLR
 
 SMALL = ["data.batch_size=64", "trainer=smoke", "evaluation=none"]
 
@@ -257,6 +258,36 @@ def test_evaluate_writes_where_out_says_and_looks_there_first(run, tmp_path, cap
         assert main([*command, out]) == 1
         error = capsys.readouterr().err
         assert message in error and "Give out=" in error and "Traceback" not in error
+
+
+def test_features_that_are_not_finite_are_refused_and_no_file_is_left(run, tmp_path, capsys, monkeypatch):
+    real = SimCLR.features
+
+    def broken(self, batch):
+        features = real(self, batch)
+        features[0] = float("nan")
+        return features
+
+    monkeypatch.setattr(SimCLR, "features", broken)
+    for command in (["embed", f"out={tmp_path / 'f.parquet'}"], ["export", "format=onnx", f"out={tmp_path / 'e'}"]):
+        assert main([*command, f"run={run}"]) == 1
+        error = capsys.readouterr().err
+        assert "samples are not finite, so nothing can be judged by them" in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_commands_try_their_output_before_they_load_a_run(run, tmp_path, capsys, monkeypatch):
+    for place in ("ssl_lab.cli.config.load_run", "ssl_lab.cli.config.build_data"):
+        monkeypatch.setattr(place, lambda *args, **kwargs: pytest.fail("too late"))
+    for command in ("embed", "export", "reconstruct", "interpolate", "prepare", "bench"):
+        args = {"prepare": ["data.path=x"], "bench": []}.get(command, [f"run={run}"])
+        assert main([command, *args, "out=/proc/none/x.png"]) == 1
+        assert "/proc cannot be written to" in capsys.readouterr().err
+    assert main(["report", str(run), "--out", str(tmp_path / "page.html")]) == 0
+    assert "</html>" in (tmp_path / "page.html").read_text()
+    monkeypatch.setattr("ssl_lab.outputs.os.access", lambda *args: False)
+    assert main(["report", str(run)]) == 1
+    assert "with --out FILE.html" in capsys.readouterr().err
 
 
 def test_runs_on_different_data_are_put_in_one_table_on_named_data_alone(run, tmp_path, capsys):
