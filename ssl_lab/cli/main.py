@@ -7,7 +7,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from ssl_lab.engine.signals import InterruptedRunError, is_first_rank, requeue, stop_listening, stop_on_signals
 
@@ -126,15 +125,25 @@ def _run(args: list[str]) -> int:
 
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Our own warnings as one line, without the place in the code; those of libraries as they are."""
-    package, usual = str(Path(__file__).parents[1]) + os.sep, warnings.formatwarning
+    """Each warning as one line, once: ours as they are, others with the package or the line of the user's that they name."""
+    usual = warnings.formatwarning
+    shown: set[str] = set()
 
     def plain(
         message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
     ) -> str:
-        if category is UserWarning and filename.startswith(package):
-            return f"ssl-lab: Warning: {message}\n"
-        return usual(message, category, filename, lineno, line)
+        from ssl_lab.cli.errors import is_users_file
+
+        told = " ".join(str(message).split())
+        if told in shown:
+            return ""
+        shown.add(told)
+        _, _, installed = filename.rpartition(f"-packages{os.sep}")
+        if installed and installed != filename:
+            told += f" ({installed.split(os.sep)[0].removesuffix('.py')})"
+        elif is_users_file(filename):
+            told += f" ({filename}, line {lineno})"
+        return f"ssl-lab: Warning: {told}\n"
 
     warnings.formatwarning = plain
     try:

@@ -167,7 +167,7 @@ def pretrain(
     judged = protocols if has_split(datamodule, "test") else []
     if protocols and not judged and trainer.is_global_zero:
         warnings.warn(
-            f"{type(datamodule).__name__} has no test split: the run is not judged after training. Give data with "
+            f"{datamodule.title} has no test split: the run is not judged after training. Give data with "
             "one, such as by data.test_fraction=0.1.",
             stacklevel=1,
         )

@@ -76,9 +76,7 @@ def measure(
             )
     left_out = [type(p).__name__ for p in protocols if p.needs_labels and not datamodule.labelled]
     if left_out:
-        warnings.warn(
-            f"{', '.join(left_out)} need labels and {type(datamodule).__name__} has none: left out.", stacklevel=1
-        )
+        warnings.warn(f"{datamodule.title} has no labels, which {', '.join(left_out)} need: left out.", stacklevel=1)
     runnable = {k: p for k, p in enumerate(protocols) if datamodule.labelled or not p.needs_labels}
     probes = {k: p for k, p in runnable.items() if isinstance(p, FeatureProtocol)}
     label_free = {k: p for k, p in runnable.items() if isinstance(p, LabelFreeProtocol)}

@@ -1,13 +1,16 @@
 """Messages: the user's line of code, the setting that was meant, the package that is too old."""
 
+import functools
 import importlib.util
 import sys
 import textwrap
+import warnings
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
+import ssl_lab
 from ssl_lab.cli.checked import instantiate
 from ssl_lab.cli.errors import explain
 from ssl_lab.cli.main import main
@@ -164,3 +167,26 @@ def test_settings_of_a_replaced_choice_fall_away_with_a_line(capsys, tmp_path, m
     assert "sets encoder.widths, which encoder=resnet18 does not have" in printed
     assert "temperature" not in seen[0].method and seen[0].method.hidden_dim == 32
     assert "widths" not in seen[0].encoder
+
+
+def test_warnings_have_one_form_and_come_once(monkeypatch, tmp_path, capsys):
+    def warn(args):
+        for _ in range(2):
+            for message, category, file, line in (
+                ("ours\n  twice", UserWarning, ssl_lab.__file__, 1),
+                ("of a library", FutureWarning, torch.__file__, 2),
+                ("of Python's own", UserWarning, functools.__file__, 995),
+                ("of the user's", RuntimeWarning, str(tmp_path / "mine.py"), 3),
+            ):
+                sys.stderr.write(warnings.formatwarning(message, category, file, line))
+        return 0
+
+    (tmp_path / "mine.py").touch()
+    monkeypatch.setattr("ssl_lab.cli.main._command", lambda name: warn)
+    assert main(["runs"]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "ssl-lab: Warning: ours twice",
+        "ssl-lab: Warning: of a library (torch)",
+        "ssl-lab: Warning: of Python's own",
+        f"ssl-lab: Warning: of the user's ({tmp_path / 'mine.py'}, line 3)",
+    ]

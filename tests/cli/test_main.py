@@ -125,7 +125,7 @@ def test_what_unlabelled_images_leave_out_is_one_line(tmp_path):
     command = [sys.executable, "-m", "ssl_lab.cli.main", "pretrain", *settings, "trainer=smoke"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    left_out = "KNN, LinearProbe, FewLabelProbe need labels and ImageFolder has none: left out."
+    left_out = "images has no labels, which KNN, LinearProbe, FewLabelProbe need: left out."
     assert [line for line in done.stderr.splitlines() if "left out" in line] == [f"ssl-lab: Warning: {left_out}"]
 
 

@@ -225,7 +225,7 @@ def test_the_command_and_a_run_on_its_shards(tmp_path, corpus, capsys, monkeypat
     assert "tokenises text" in capsys.readouterr().err
 
 
-@pytest.mark.filterwarnings("ignore:TokenShards has no test split")
+@pytest.mark.filterwarnings("ignore:.* has no test split")
 def test_packed_rows_without_a_test_split_are_trained_on_and_drawn(tmp_path, corpus, monkeypatch):
     monkeypatch.chdir(tmp_path)
     settings = ["data=text_files", f"data.path={corpus}", "data.vocab_size=150", "data.test_fraction=0"]

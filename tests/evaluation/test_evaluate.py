@@ -129,7 +129,7 @@ def test_without_labels_probes_are_left_out_with_one_warning():
         "sample": lambda num_samples, generator: torch.rand(num_samples, 1, 8, 8, generator=generator),
     }
     protocols = [KNN(), LinearProbe(), SampleQuality(num_samples=20), RankMe()]
-    with pytest.warns(UserWarning, match="KNN, LinearProbe need labels and ArrayImages has none") as caught:
+    with pytest.warns(UserWarning, match="has no labels, which KNN, LinearProbe need: left out") as caught:
         metrics = evaluate(capabilities, protocols, datamodule, device=CPU)
     assert len(caught) == 1
     kinds = ("frechet", "kid", "precision", "recall", "density", "coverage")
