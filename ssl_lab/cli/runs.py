@@ -24,6 +24,7 @@ from rich.text import Text
 from ssl_lab.limited import printable
 from ssl_lab.report.runs import STATUSES, RunFacts, command_of, rank, read_runs, what_varies
 from ssl_lab.report.vocabulary import describe, duration
+from ssl_lab.report.ways import ways_of
 
 _STYLES = {
     "running": "cyan",
@@ -97,30 +98,48 @@ def _best(args: list[str]) -> int:
     everything = read_runs(parsed.folders or [Path("runs")], closed)
     lowest = parsed.min or describe(re.sub("^(eval|test|train)/", "", parsed.metric)).better == "lower"
     ranked = rank(everything, parsed.metric, lowest=lowest)
-    shown = ranked[: parsed.limit] if parsed.limit > 0 else ranked
-    table = _empty_table()
-    for head in ("", parsed.metric, "step", "seed"):
-        table.add_column(head, justify="right", no_wrap=True)
-    table.add_column("status", no_wrap=True)
-    table.add_column("run", overflow="fold")
-    table.add_column("directory", overflow="fold")
-    for place, (run, value) in enumerate(shown, 1):
-        cells = [str(place), f"{value:.4g}", _count(run.step), _plain(run.seed)]
-        table.add_row(*cells, _status(run.status), _named(run.name), _named(str(run.path)))
-    _print(table)
+    groups: dict[str, list[tuple[RunFacts, float]]] = {}
+    for item, way in zip(ranked, ways_of([run for run, _ in ranked], parsed.metric), strict=True):
+        groups.setdefault(way, []).append(item)
+    for way, members in groups.items():
+        _print_ranking(parsed.metric, way, members[: parsed.limit] if parsed.limit > 0 else members)
     num_without = len(everything) - len(ranked)
     without = f"; {num_without:,} {'other has' if num_without == 1 else 'others have'} not measured it" * bool(
         num_without
     )
     print(f"{_runs(len(ranked))}, {'lowest' if lowest else 'highest'} first{without}.")
     _tell_of_problems(everything, closed)
-    best = ranked[0][0]
-    command = command_of(best)
-    if command:
-        print(printable(f"The best one again: {shlex.join(command)}"))
-    else:
-        print(printable(f"What was asked of the best one is not known: {best.path / 'overrides.yaml'} cannot be read."))
+    if len(groups) > 1:
+        print(f"They were measured in {len(groups)} ways, which cannot be compared: each has a ranking of its own.")
+    for way, members in groups.items():
+        best = members[0][0]
+        command = command_of(best)
+        which = f"The best one with {way}" if way else "The best one"
+        if command:
+            print(printable(f"{which} again: {shlex.join(command)}"))
+        else:
+            print(
+                printable(
+                    f"What was asked of {which[:1].lower()}{which[1:]} is not known: {best.path / 'overrides.yaml'} "
+                    "cannot be read."
+                )
+            )
     return 0
+
+
+def _print_ranking(metric: str, way: str, ranked: Sequence[tuple[RunFacts, float]]) -> None:
+    if way:
+        print(printable(f"{metric}, {way}"))
+    table = _empty_table()
+    for head in ("", metric, "step", "seed"):
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    table.add_column("run", overflow="fold")
+    table.add_column("directory", overflow="fold")
+    for place, (run, value) in enumerate(ranked, 1):
+        cells = [str(place), f"{value:.4g}", _count(run.step), _plain(run.seed)]
+        table.add_row(*cells, _status(run.status), _named(run.name), _named(str(run.path)))
+    _print(table)
 
 
 def _table(shown: Sequence[RunFacts], everything: Sequence[RunFacts]) -> Table:

@@ -18,9 +18,8 @@ from ssl_lab.report.results import Result, judged_runs, row_settings, same_but_f
 from ssl_lab.report.runs import read_runs
 from ssl_lab.report.tables import ResultsTable, Row, tables
 from ssl_lab.report.vocabulary import TABLES, Metric, describe
+from ssl_lab.report.ways import LOADING
 
-_LOADING = ("batch_size", "eval_batch_size", "device_cache_gib", "num_workers")
-"""Settings of ``data`` that leave the samples as they are."""
 _MAX_DIFFERENCES = 3  # in a row's name
 
 
@@ -124,7 +123,7 @@ def leaderboard(
         )
     asked = [metric.removeprefix("test/").removeprefix("eval/") for metric in metrics]
     by_data = _by_key(
-        wanted, lambda result: (str(result.facts.data), result.split, *settings_of(result, "data", _LOADING))
+        wanted, lambda result: (str(result.facts.data), result.split, *settings_of(result, "data", LOADING))
     )
     groups = [side_by_side(group) for group in by_data]
     _check_known(asked, protocols, {name for group in groups for result in group for name in result.metrics})
@@ -188,8 +187,8 @@ def _place_in(metrics: Sequence[str], name: str) -> int:
 def _distinction(group: Sequence[Result], everything: Sequence[Result]) -> str:
     """What tells a table from others with the same title: settings of the data."""
     namesakes = [r for r in everything if (r.facts.data, r.split) == (group[0].facts.data, group[0].split)]
-    differing = [dict(settings_of(result, "data", _LOADING)) for result in namesakes]
-    own = dict(settings_of(group[0], "data", _LOADING))
+    differing = [dict(settings_of(result, "data", LOADING)) for result in namesakes]
+    own = dict(settings_of(group[0], "data", LOADING))
     told = [
         f"{key.partition('.')[2]}={own[key]}"
         for key in own

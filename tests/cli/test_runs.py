@@ -12,6 +12,7 @@ from cli.made_runs import OBJECTIVE, make_many, make_run
 
 from ssl_lab.cli.completion import completions
 from ssl_lab.cli.main import main
+from ssl_lab.engine.run_dir import update_summary
 from ssl_lab.report.runs import read_facts, read_runs
 
 
@@ -262,3 +263,24 @@ def test_many_runs_are_read_in_a_moment_and_without_torch(tmp_path, capsys):
 def test_tab_completes():
     assert "best" in completions("ssl-lab runs b")
     assert "--status" in completions("ssl-lab runs --st")
+
+
+def test_runs_that_measured_a_metric_in_different_ways_are_ranked_apart(tmp_path, capsys):
+    for name, value, k, data, limit in (
+        ("a", 0.9, 1, "val", 100),
+        ("b", 0.8, 20, "val", 100),
+        ("c", 0.7, 20, "val", 50),
+        ("d", 0.6, 20, "other", 100),
+    ):
+        run = make_run(tmp_path / name)
+        node = f"{{_target_: ssl_lab.evaluation.knn.KNN, num_neighbors: [{k}]}}"
+        with (run / "config.yaml").open("a") as file:
+            file.write(f"evaluation:\n  knn: {node}\ndata:\n  path: {data}\n  batch_size: {k}\n")
+            file.write(f"evaluate_max_train_samples: {limit}\n")
+        update_summary(run, metrics={"eval/knn/top1": value, "test/knn/top1": value})
+    for metric, num in (("eval/knn/top1", 4), ("test/knn/top1", 3)):
+        assert main(["runs", "best", metric, str(tmp_path)]) == 0
+        out = capsys.readouterr().out
+        heads = [line for line in out.splitlines() if line.startswith(f"{metric}, num_neighbors=")]
+        assert len(set(heads)) == num and f"measured in {num} ways" in out and "batch_size" not in out
+        assert out.count("again: ssl-lab pretrain") == num
