@@ -78,7 +78,7 @@ class Beginning:
                 unfinished.parent.rmdir()
             raise
         before = read_json(self.run_dir / "summary.json").get("changes", [])
-        change = {"step": self.step, "settings": self.changes, "before": str(REPLACED / str(number))}
+        change = f"at step {self.step}: {'; '.join(self.changes)} (before: {REPLACED / str(number)})"
         self._waiting.append(lambda: update_summary(self.run_dir, changes=[*before, change]))
 
     def _copy(self, folder: Path) -> None:

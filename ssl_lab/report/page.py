@@ -184,10 +184,7 @@ def facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Hardware", summary.get("hardware")),
         ("Seed", summary.get("seed")),
         ("Commit", summary.get("commit")),
-        *(
-            (f"Changed at step {change['step']}", "; ".join(change["settings"]))
-            for change in summary.get("changes", [])
-        ),
+        *(("Changed", change) for change in summary.get("changes", [])),
         *((f"{name} version", version) for name, version in versions.items()),
     ]
     return [(name, str(value)) for name, value in known if value is not None]

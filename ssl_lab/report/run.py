@@ -163,6 +163,11 @@ def read_summary(run_dir: Path, problems: list[str]) -> dict[str, Any]:
     for key in [key for key in ("metrics", "objective", "versions") if key in summary]:
         if not isinstance(summary[key], dict):
             drop(key, "a mapping")
+    if "changes" in summary:
+        if isinstance(summary["changes"], list) and all(isinstance(change, str) for change in summary["changes"]):
+            summary["changes"] = [shortened(change, _MAX_TEXT) for change in summary["changes"]]
+        else:
+            drop("changes", "a list of texts")
     if "metrics" in summary:
         summary["metrics"] = numbers(summary["metrics"])
     if "objective" in summary:

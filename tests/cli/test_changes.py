@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from ssl_lab.cli.main import main
 from ssl_lab.engine import beginning
+from ssl_lab.engine import pretrain as engine
 from ssl_lab.evaluation.label_free import RankMe
 from ssl_lab.methods.simclr import SimCLR
 
@@ -22,6 +23,14 @@ SMALL = [
     *("method.hidden_dim=16", "method.projection_dim=8", "evaluation=label_free", "trainer=cpu"),
     *("trainer.log_every_n_steps=1", "trainer.max_epochs=2", "pictures_every_n_epochs=null"),
 ]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_map():
+    """t-SNE takes longer than all the rest."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "projection", lambda x, y, names: None)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +84,7 @@ REFUSED = {
     "a bad value": ([LONGER, "method.temperature=-1"], "temperature"),
     "a bad rate": ([LONGER, "optim.lr=-1"], "learning rate"),
     "a protocol of others": ([LONGER, "evaluation=mlm"], "needs"),
-    "an unknown setting": ([LONGER, "optim.speed=1"], "optim.speed"),
+    "an unknown setting": ([LONGER, "optim.speed=1"], "speed"),
     "data that are not there": ([LONGER, "data=image_folder", "data.root=/nowhere"], "/nowhere"),
     "a ladder of loggers": ([LONGER, "logger=tensorboard", "encoder.widths=[8,32]"], "do not fit"),
 }
@@ -156,7 +165,9 @@ def test_an_unfinished_run_that_cannot_go_on_says_why_and_keeps_its_facts(run_di
         "ssl_lab.cli.config.build_data", lambda node, seed: (_ for _ in ()).throw(FileNotFoundError("gone"))
     )
     assert main(["pretrain", f"run={run_dir}"]) == 1
-    assert summary(run_dir) == {**facts, "status": "failed", "error": "gone"}
+    now = summary(run_dir)
+    assert "gone" in now["error"]
+    assert now == {**facts, "status": "failed", "error": now["error"]}
 
 
 def test_a_first_start_that_failed_is_no_run_to_protect(tmp_path, monkeypatch):
@@ -176,9 +187,8 @@ def test_a_forced_change_is_kept_beside_and_told(run_dir):
     kept = everything(run_dir / "replaced/1")
     assert {name: before[name] for name in kept} == kept
     assert {"config.yaml", "summary.json", "evaluation.json", "metrics.csv", "checkpoints/last.ckpt"} <= set(kept)
-    settings = ["method.temperature: 0.5, now 0.1", "trainer.max_epochs: 2, now 3"]
-    (told,) = summary(run_dir)["changes"]
-    assert (told["step"], sorted(told["settings"]), told["before"]) == (4, settings, "replaced/1")
+    changed = "method.temperature: 0.5, now 0.1; trainer.max_epochs: 2, now 3"
+    assert summary(run_dir)["changes"] == [f"at step 4: {changed} (before: replaced/1)"]
     assert summary(run_dir)["step"] == 6 and summary(run_dir)["status"] == "finished"
     assert "temperature: 0.5, now 0.1" in (run_dir / "report.html").read_text()
     assert main(["evaluate", f"run={run_dir / 'replaced/1'}"]) == 0  # a run directory of its own
@@ -223,6 +233,6 @@ def test_data_that_changed_are_refused_unless_forced(tmp_path, capsys):
     assert everything(tmp_path / "run") == before
     assert main(["pretrain", *args, LONGER, "force=true"]) == 0
     (told,) = summary(tmp_path / "run")["changes"]
-    assert told["settings"][-1].startswith("data: pretrain: 16 samples of other content")
+    assert "data: pretrain: 16 samples of other content" in told
     shutil.rmtree(root)
     assert main(["pretrain", *args, LONGER]) == 0  # finished: nothing is read
