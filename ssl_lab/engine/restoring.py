@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +73,9 @@ class ConfiguredOptimizers(Callback):
     """A resumed run updates its weights by the settings of its configuration, not by those that its checkpoint holds.
 
     Lightning restores learning rate, decay, momentum and the base of the schedule with the optimizer's state. Here the
-    settings that the optimizers were built with come back, and the rate is that of the new schedule at the step reached.
-    With unchanged settings every number stays the same.
+    settings that the optimizers were built with come back. Another ``lr`` is a new peak: its schedule starts at the step
+    reached and takes the steps that are left. With the same ``lr`` the rate is that of the schedule at the step reached, and
+    with unchanged settings every number stays the same.
 
     Args:
         contents: The checkpoint; None for a new run.
@@ -84,7 +85,11 @@ class ConfiguredOptimizers(Callback):
     def __init__(self, contents: Mapping[str, Any] | None, run_dir: Path) -> None:
         self.run_dir = run_dir
         self._saved = None
+        self._schedule_start: dict[str, Any] | None = (
+            None  # where a new peak began: the step, and that of each schedule
+        )
         if contents is not None:
+            self._schedule_start = contents.get("schedule_start")
             sizes = [
                 [len(group["params"]) for group in state["param_groups"]] for state in contents["optimizer_states"]
             ]
@@ -120,6 +125,10 @@ class ConfiguredOptimizers(Callback):
         if self._saved is None:
             return
         schedules = {id(config.scheduler.optimizer): config.scheduler for config in trainer.lr_scheduler_configs}
+        peaks = [[group.get("initial_lr") for group in optimizer.param_groups] for optimizer in trainer.optimizers]
+        if peaks != [[settings.get("initial_lr") for settings in groups] for groups in self._groups]:
+            steps = [config.scheduler.last_epoch for config in trainer.lr_scheduler_configs]
+            self._schedule_start = {"step": trainer.global_step, "schedules": steps}
         for optimizer, groups in zip(trainer.optimizers, self._groups, strict=True):
             schedule = schedules.get(id(optimizer))
             for group, settings in zip(optimizer.param_groups, groups, strict=True):
@@ -132,15 +141,34 @@ class ConfiguredOptimizers(Callback):
                         "its base. Restore optim.lr, or start a new run."
                     )
                 group.update({name: value for name, value in settings.items() if name != "lr"})
+        self._shift(trainer)
+        for schedule in schedules.values():
             if isinstance(schedule, LambdaLR):
-                _restart(schedule)
+                _set_rates(schedule)
+
+    def _shift(self, trainer: L.Trainer) -> None:
+        """Have the schedules begin where a new peak did, and run through in the steps that were left then."""
+        start, total = self._schedule_start, trainer.estimated_stepping_batches
+        if start is None or start["step"] >= total:
+            return
+        for config, step in zip(trainer.lr_scheduler_configs, start["schedules"], strict=True):
+            if isinstance(config.scheduler, LambdaLR):
+                factors = config.scheduler.lr_lambdas
+                config.scheduler.lr_lambdas = [_later(factor, step, 1 - start["step"] / total) for factor in factors]
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Store which optimizers the states belong to."""
+        """Store which optimizers the states belong to, and where their schedules began."""
         checkpoint["optimizers"] = _names(trainer)
+        if self._schedule_start is not None:
+            checkpoint["schedule_start"] = self._schedule_start
 
 
-def _restart(schedule: LambdaLR) -> None:
+def _later(factor: Callable[[Any], float], start: int, share: float) -> Callable[[int], float]:
+    """A schedule that begins at step ``start`` and takes a share of its steps."""
+    return lambda step: factor((step - start) / share)
+
+
+def _set_rates(schedule: LambdaLR) -> None:
     """The rates of a schedule at the step that it has reached, from the base rates of its optimizer."""
     groups = schedule.optimizer.param_groups
     schedule.base_lrs = [group["initial_lr"] for group in groups]

@@ -3,6 +3,7 @@
 import csv
 import errno
 import json
+import math
 import os
 import shutil
 import signal
@@ -195,21 +196,19 @@ def test_a_forced_change_is_kept_beside_and_told(run_dir):
     assert main(["pretrain", f"run={run_dir}"]) == 0  # with its new settings, by which it has finished
 
 
-SCHEDULE = "optim.warmup_fraction=0 optim.final_lr_fraction=1"
-
-
 def test_forced_settings_of_the_optimizer_take_effect(run_dir):
-    change = [LONGER, "optim.lr=0.05", "optim.weight_decay=0.3", "optim.betas=[0.5,0.9]", *SCHEDULE.split()]
+    """Another rate is a new peak, from which the schedule falls over the steps that are left, in later lives too."""
+    change = [LONGER, "optim.lr=0.05", "optim.weight_decay=0.3", "optim.betas=[0.5,0.9]", "optim.warmup_fraction=0"]
     assert main(["pretrain", f"run={run_dir}", *change, "force=true"]) == 0
     assert OmegaConf.load(run_dir / "config.yaml").optim.lr == 0.05
-    logged = rates(run_dir)
-    assert [logged[step] for step in (4, 5)] == pytest.approx([0.05] * 2) and max(
-        logged[step] for step in range(4)
-    ) <= 1e-3
+    logged = rates(run_dir)  # of the step that follows
+    assert [logged[step] for step in (4, 5)] == pytest.approx([0.025, 0]) and max(logged[k] for k in range(4)) <= 1e-3
     checkpoint = torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True)
     groups = checkpoint["optimizer_states"][0]["param_groups"]
     assert [(group["weight_decay"], list(group["betas"])) for group in groups] == [(0.3, [0.5, 0.9]), (0.0, [0.5, 0.9])]
     assert checkpoint["lr_schedulers"][0]["base_lrs"] == [0.05, 0.05]
+    assert main(["pretrain", f"run={run_dir}", "trainer.max_epochs=4", "force=true"]) == 0
+    assert rates(run_dir)[6] == pytest.approx(0.05 * (1 + math.cos(0.75 * math.pi)) / 2)
 
 
 def test_a_longer_run_has_the_rates_of_its_whole_length(run_dir, tmp_path):
