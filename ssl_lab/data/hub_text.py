@@ -24,7 +24,7 @@ class HubText(TextModule):
 
     Args:
         path: Identifier on the hub; a local csv, tsv, json, jsonl, parquet or txt file, gzipped or not; a folder of
-            such files whose names say their split (train, val or valid or dev, test); or a file for each split.
+            such files, named by split or not; or files or folders for each split, see :func:`take_inventory`.
         name: Configuration of a data set with several.
         text_column: Column of the text; None if it is called ``text`` or is the only one of strings.
         label_column: Column of the labels, numbers or names; None to leave the text unlabelled.
@@ -99,7 +99,7 @@ class HubText(TextModule):
 
     @property
     def title(self) -> str:
-        """The last part of the path; for a file for each split, the folder of the first."""
+        """The last part of the path; where each split names files, the folder of the first."""
         return title_of(self.path)
 
     def _source(self) -> TextSource:

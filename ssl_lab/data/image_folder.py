@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -83,7 +84,7 @@ class ImageFolder(ImageModule):
             self.root,
             image_endings(),
             setting="data.root",
-            ending=lambda name: Path(name).suffix.lower(),
+            ending=lambda name: os.path.splitext(name)[1].lower(),
             one_of_many=True,
         )
 

@@ -132,7 +132,7 @@ class ImageTextPairs(ImageModule):
 
     @property
     def title(self) -> str:
-        """The last part of the path; for a file for each split, the folder of the first."""
+        """The last part of the path; where each split names files, the folder of the first."""
         return title_of(self.path)
 
     @cached_property

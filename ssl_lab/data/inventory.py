@@ -357,8 +357,8 @@ def _unusable(
 
 def suffix(name: str) -> str:
     """The ending of a file's name in lower case, a .gz after it aside."""
-    path = Path(name)
-    return Path(path.stem if path.suffix.lower() == ".gz" else name).suffix.lower()
+    stem, ending = os.path.splitext(name)
+    return (os.path.splitext(stem)[1] if ending.lower() == ".gz" else ending).lower()
 
 
 def _existing(path: str, setting: str) -> Path:

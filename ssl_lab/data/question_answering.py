@@ -56,8 +56,8 @@ class QuestionAnswering(TextModule):
     Splits that the source lacks are cut by article, so that no text is in two of them.
 
     Args:
-        path: SQuAD json file, gzipped or not; a folder of such files whose names say their split (train, val or valid or
-            dev, test); or a file for each split.
+        path: SQuAD json file, gzipped or not; a folder of such files, named by split
+            or not; or files or folders for each split, see :func:`take_inventory`.
         doc_stride: Tokens that neighbouring windows share.
         tokenizer: Folder or hub identifier of a tokenizer; None to train one on the ``train`` split.
         tokenizer_kind: What is trained: ``wordpiece``, ``bpe``, ``unigram`` or ``characters``.
@@ -126,7 +126,7 @@ class QuestionAnswering(TextModule):
 
     @property
     def title(self) -> str:
-        """The last part of the path; for a file for each split, the folder of the first."""
+        """The last part of the path; where each split names files, the folder of the first."""
         return title_of(self.path)
 
     def questions(self, split: str) -> list[Question]:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from ssl_lab.data.encode import DAMAGED, checksum, ids_file, lengths_file
+from ssl_lab.data.inventory import tell_once
+from ssl_lab.data.layout import first_of
 from ssl_lab.data.loader import Columns
 from ssl_lab.data.splits import find_split
 from ssl_lab.data.store import fingerprint
@@ -132,6 +134,13 @@ class TokenShards(TokenModule):
             raise ValueError(
                 f"The preparation of {self.path} is not finished. Give its ssl-lab prepare command once more; finished "
                 "shards are kept."
+            )
+        shards = [shard["name"] for split in manifest["splits"].values() for shard in split["shards"]]
+        known = {of(self.path, name).name for name in shards for of in (ids_file, lengths_file)}
+        strangers = sorted({file.name for file in self.path.glob("*.npy")} - known)
+        if strangers:
+            tell_once(
+                f"{self.path}: {len(strangers)} .npy files left out, not in {MANIFEST} ({first_of(strangers, num=2)})."
             )
         return manifest
 

@@ -30,7 +30,7 @@ class TextPairs(TextModule):
 
     Args:
         path: Identifier on the hub; a local csv, tsv, json, jsonl or parquet file, gzipped or not; a folder of such
-            files whose names say their split (train, val or valid or dev, test); or a file for each split.
+            files, named by split or not; or files or folders for each split, see :func:`take_inventory`.
         name: Configuration of a data set with several.
         first_column: Column of the first text, the anchor.
         second_column: Column of the second text.
@@ -110,7 +110,7 @@ class TextPairs(TextModule):
 
     @property
     def title(self) -> str:
-        """The last part of the path; for a file for each split, the folder of the first."""
+        """The last part of the path; where each split names files, the folder of the first."""
         return title_of(self.path)
 
     @cached_property

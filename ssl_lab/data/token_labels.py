@@ -113,7 +113,7 @@ class TokenLabels(TextModule):
 
     @property
     def title(self) -> str:
-        """The last part of the path; for a file for each split, the folder of the first."""
+        """The last part of the path; where each split names files, the folder of the first."""
         return title_of(self.path)
 
     def sentences(self, split: str) -> list[Sentence]:

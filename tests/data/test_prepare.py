@@ -57,6 +57,13 @@ def test_what_is_on_the_disk(docs):
     assert {np.load(file).dtype for file in docs.glob("*.ids.npy")} == {np.dtype(np.uint16)}
 
 
+def test_arrays_that_no_manifest_names_are_counted(docs, capsys):
+    (docs / "train-00099.ids.npy").touch()
+    TokenShards(str(docs)).columns("test")
+    (docs / "train-00099.ids.npy").unlink()
+    assert "1 .npy files left out, not in manifest.json (train-00099.ids.npy)" in capsys.readouterr().out
+
+
 def test_an_interrupted_epoch_goes_on_with_the_next_batch(docs):
     def loader():
         return TokenShards(str(docs), max_length=32, packing=True, batch_size=8, seed=3).train_dataloader()
