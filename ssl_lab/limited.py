@@ -81,7 +81,7 @@ def open_regular(path: Path, *, within: Path | None = None) -> BinaryIO:
         UnreadableFileError: If it is something else, or must not be read.
     """
     try:
-        if within is not None and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(within)):
+        if within is not None and _leads_out(path, within):
             raise UnreadableFileError(path, f"it is a link that leads out of {within.name or within}")
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except FileNotFoundError:
@@ -97,6 +97,12 @@ def open_regular(path: Path, *, within: Path | None = None) -> BinaryIO:
     return os.fdopen(handle, "rb")
 
 
+def _leads_out(path: Path, within: Path) -> bool:
+    if os.path.dirname(path) == str(within) and not os.path.islink(path):
+        return False  # as most files do, at a tenth of the cost
+    return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(within))
+
+
 def read_bytes(path: Path, *, within: Path | None = None, max_bytes: int = MAX_BYTES) -> bytes:
     """All of a regular file.
 
@@ -106,7 +112,9 @@ def read_bytes(path: Path, *, within: Path | None = None, max_bytes: int = MAX_B
     """
     with open_regular(path, within=within) as file:
         try:
-            content = file.read(max_bytes + 1)
+            content = file.read(
+                min(os.fstat(file.fileno()).st_size, max_bytes) + 1
+            )  # asked for more, Python makes room
         except OSError as error:
             raise UnreadableFileError(path, error.strerror or str(error)) from error
     if len(content) > max_bytes:

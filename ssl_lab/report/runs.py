@@ -99,7 +99,8 @@ def find_runs(folders: Sequence[Path], closed: list[str] | None = None) -> Itera
     Raises:
         FileNotFoundError: If a folder does not exist.
     """
-    seen: set[Path] = set()
+    seen: set[str] = set()
+    sweeps: dict[str, bool] = {}
 
     def note(error: OSError) -> None:
         if closed is not None:
@@ -111,15 +112,20 @@ def find_runs(folders: Sequence[Path], closed: list[str] | None = None) -> Itera
                 f"Runs were asked for below {folder}, but there is no such folder. Give a folder that holds run "
                 "directories, such as runs."
             )
+        top, real_top = str(folder), os.path.realpath(folder)
         for parent, sub_folders, files in os.walk(folder, onerror=note):
             is_run = any(name in files for name in RUN_FILES)
             sub_folders[:] = [
                 name for name in sub_folders if not name.startswith(".") and not (is_run and name in _OF_A_RUN)
             ]
-            path = Path(parent)
-            if is_run and (real := path.resolve()) not in seen:
+            real = real_top + parent[len(top) :]
+            if is_run and real not in seen:
                 seen.add(real)
-                yield path, path.parent if _is_sweep(real.parent) else None
+                path = Path(parent)
+                above = os.path.dirname(real)
+                if above not in sweeps:
+                    sweeps[above] = _is_sweep(Path(above))
+                yield path, path.parent if sweeps[above] else None
 
 
 def _is_sweep(folder: Path) -> bool:

@@ -274,3 +274,14 @@ def test_tab_completes_options():
     assert completions("ssl-lab leader") == ["leaderboard"] and "--metric" in completions(
         "ssl-lab leaderboard runs --me"
     )
+
+
+def test_an_update_writes_through_a_link_and_keeps_the_mode(tmp_path):
+    judged(tmp_path / "runs" / "a", 0.9, seed=0)
+    target = tmp_path / "real.md"
+    target.write_text("<!-- leaderboard: -->\n<!-- end -->\n")
+    target.chmod(0o600)
+    link = tmp_path / "README.md"
+    link.symlink_to("real.md")
+    assert main(["leaderboard", str(tmp_path / "runs"), "--update", str(link)]) == 0
+    assert link.is_symlink() and "SimCLR" in target.read_text() and target.stat().st_mode & 0o777 == 0o600

@@ -164,17 +164,17 @@ def _read_entry(path: Path, sweep: Path | None, root: Path, stamps: Mapping[str,
 
 def _stamps(path: Path) -> dict[str, _Stamp]:
     """Time and size of each file that is shown, and of the folders of pictures, whose times tell of new ones."""
-    stamps = {name: _stamp(path / name) for name in ("config.yaml", *_WATCHED)}
+    stamps = {name: _stamp(f"{path}/{name}") for name in ("config.yaml", *_WATCHED)}
     try:
-        stamps |= {f"pictures/{f.name}": _stamp(Path(f.path)) for f in os.scandir(path / "pictures") if f.is_dir()}
+        stamps |= {f"pictures/{f.name}": _stamp(f.path) for f in os.scandir(f"{path}/pictures") if f.is_dir()}
     except OSError:  # none yet
         pass
     return stamps
 
 
-def _stamp(path: Path) -> _Stamp:
+def _stamp(path: str) -> _Stamp:
     try:
-        found = path.stat()
+        found = os.stat(path)
     except OSError:
         return None
     return found.st_mtime_ns, found.st_size

@@ -7,6 +7,7 @@ import hmac
 import ipaddress
 import re
 import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -78,7 +79,7 @@ class Dashboard:
             ) from error
         self.server_address = self._socket.getsockname()
         self._loop = asyncio.new_event_loop()
-        self._stopped = asyncio.Event()
+        self._stopped, self._ended = asyncio.Event(), threading.Event()
         self._threads = ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="dashboard")
         self._silent: dict[asyncio.StreamWriter, None] = {}  # connections that wait for a request, the longest first
         self._num_open = 0
@@ -108,12 +109,16 @@ class Dashboard:
 
     def serve_forever(self) -> None:
         """Answer until :meth:`shutdown` or Ctrl-C."""
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._serve())
+        try:
+            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+                runner.run(self._serve())
+        finally:
+            self._ended.set()
 
     def shutdown(self) -> None:
-        """End :meth:`serve_forever`, from another thread."""
+        """End :meth:`serve_forever`, from another thread, and wait until it has ended."""
         self._loop.call_soon_threadsafe(self._stopped.set)
+        self._ended.wait()
 
     async def _serve(self) -> None:
         server = await asyncio.start_server(self._connected, sock=self._socket, limit=_MAX_HEAD, backlog=BACKLOG)
