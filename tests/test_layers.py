@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "encoders": {"heads", "pretext", *LOWEST},
     "generators": {"heads", *LOWEST},
     "data": {"distributed", *LOWEST},
-    "evaluation": {"data", "encoders", "pretext", "distributed", *LOWEST},
+    "evaluation": {"data", "encoders", "pretext", "distributed", "losses", *LOWEST},
     "methods": PARTS,
     "report": {"limited", "files", "measured", "outputs"},
     "engine": {"methods", "evaluation", "data", *PARTS},
