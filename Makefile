@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo install dev test fuzz lint typecheck notebooks docs docs-serve wheel soak format clean
+.PHONY: demo install dev test fuzz lint typecheck notebooks docs docs-serve wheel lowest soak format clean
 
 demo: install  ## pretrain SimCLR on handwritten digits and show what it has learned
 	$(BIN)/ssl-lab pretrain experiment=simclr_digits
@@ -55,6 +55,9 @@ docs-serve: dev  ## show the documentation at 127.0.0.1:8000 while it is written
 
 wheel: dev  ## build the wheel and run the demo from it in a fresh environment
 	tests/packaging/check_wheel.sh $(BIN)/python
+
+lowest: dev  ## train for a few steps with the lowest versions that pyproject.toml allows
+	tests/packaging/check_lowest.sh $(BIN)/python
 
 soak: dev  ## kill runs a hundred times at random moments, and compare every bit of how they end
 	$(BIN)/python tests/soak/kills.py --kills 100 --log docs/reliability.md
