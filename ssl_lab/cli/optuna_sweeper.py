@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from ssl_lab.cli.errors import explain
 from ssl_lab.cli.resume import NOT_THE_RUN
 from ssl_lab.cli.study import SharedStudy, Suggest, import_optuna, open_storage
-from ssl_lab.cli.sweep import Outcome, name_by_what_varies, print_trials, refuse_failures
+from ssl_lab.cli.sweep import STOPPED, Outcome, end_workers, name_by_what_varies, print_trials, refuse_failures
 
 if TYPE_CHECKING:
     import optuna
@@ -119,8 +119,9 @@ class OptunaSweeper(Sweeper):
                 time.sleep(self.heartbeat_sec)
             else:
                 break
-            if any(outcome.status in ("interrupted", "preempted") for _, outcome in ended):
+            if any(outcome.status in STOPPED for _, outcome in ended):
                 break
+        end_workers(str(self.settings.hydra.launcher._target_))
         found = study.trials()
         rows = ((f"{number}  {' '.join(o.overrides)}", o.status, o.value) for number, o in enumerate(found))
         print_trials(rows, objective=self.settings.objective)

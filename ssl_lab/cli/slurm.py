@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from omegaconf import DictConfig, open_dict
 from ssl_lab.cli.arguments import literal
 from ssl_lab.cli.experiments import drop_replaced
 from ssl_lab.cli.resume import begin
+from ssl_lab.cli.slurm_queue import CANCELLED, Notices, ended_by_slurm, last_state, read_queue
 from ssl_lab.cli.sweep import Outcome, distinguish
 from ssl_lab.engine.run_dir import read_json
 from ssl_lab.engine.signals import InterruptedRunError, is_first_rank
@@ -45,6 +46,7 @@ class Trial:
         problem: Why it has not finished, if it will not.
         summary: What its run says of itself.
         before: What it said before the job.
+        cancelled: Whether someone has cancelled its job.
     """
 
     overrides: list[str]
@@ -56,6 +58,7 @@ class Trial:
     problem: str | None = None
     summary: dict[str, Any] = field(default_factory=dict)
     before: dict[str, Any] = field(default_factory=dict)
+    cancelled: bool = False
 
     @property
     def outcome(self) -> Outcome:
@@ -66,14 +69,21 @@ class Trial:
         if self.problem is None:
             return Outcome(overrides, run_dir, status, value)
         told = self.problem + (f" Log: {self.log}" if self.log else "")
+        if self.cancelled:
+            return Outcome(overrides, run_dir, "cancelled", value, told)
         return Outcome(overrides, run_dir, status if status in _ENDED else "failed", value, told)
 
     def look(self) -> None:
-        """Read how it has ended."""
+        """Read how it has ended: what Slurm did to its job counts before what the run said of itself."""
         self.summary = read_json(self.run_dir / "summary.json")
-        if self.summary.get("status") not in ("finished", "pruned"):
-            told = None if self.summary == self.before else self.summary.get("error")
-            self.problem = told or f"Job {self.job} ended ({_state(self.job)}) before the trial did."
+        if self.summary.get("status") in ("finished", "pruned"):
+            return
+        state = last_state(self.job)
+        self.cancelled = state == CANCELLED
+        said = None if self.summary == self.before or ended_by_slurm(state) else self.summary.get("error")
+        if self.cancelled:
+            said = f"Job {self.job} was cancelled."
+        self.problem = said or f"Job {self.job} ended ({state}) before the trial did."
 
 
 def plan(
@@ -168,39 +178,27 @@ def wait_for(trials: Sequence[Trial]) -> None:
     waiting = {trial.job: trial for trial in trials if trial.job}
     jobs = sorted({job.partition("_")[0] for job in waiting})
     total = len(waiting)
+    notices = Notices(partial(print, flush=True))
+    names = {job: trial.name for job, trial in waiting.items()}
     try:
         while waiting:
-            for job in waiting.keys() - _in_queue(default=waiting.keys()):
-                trial = waiting.pop(job)
-                trial.look()
-                done = f"failed: {trial.problem}" if trial.problem else "finished"
-                print(f"{total - len(waiting)} of {total} trials: {trial.name} {done}", flush=True)
+            queue = read_queue()
+            if queue is None:
+                notices.no_answer()
+            else:
+                notices.look(queue, names, waiting.keys())
+                for job in sorted(waiting.keys() - queue.keys()):
+                    trial = waiting.pop(job)
+                    trial.look()
+                    ended = "cancelled" if trial.cancelled else f"failed: {trial.problem}"
+                    done = ended if trial.problem else "finished"
+                    print(f"{total - len(waiting)} of {total} trials: {trial.name} {done}", flush=True)
             if waiting:
                 time.sleep(_POLL_SEC)
     except KeyboardInterrupt as error:
         raise InterruptedRunError(
             f"No longer waiting; the jobs go on. They are ended by: scancel {' '.join(jobs)}.", "SIGINT"
         ) from error
-
-
-def _in_queue(*, default: Any) -> set[str]:
-    """Jobs of this user that wait, run or end; ``default`` if Slurm does not answer."""
-    try:
-        done = subprocess.run(
-            ["squeue", "--noheader", "--me", "--array", "--format=%i"], capture_output=True, text=True, timeout=60
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return set(default)
-    return set(done.stdout.split()) if done.returncode == 0 else set(default)
-
-
-def _state(job: str | None) -> str:
-    """The state in which Slurm has seen a job last, such as ``OUT_OF_MEMORY``; ``unknown`` some minutes later."""
-    try:
-        done = subprocess.run(["scontrol", "show", "job", str(job)], capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return next((word[9:] for word in done.stdout.split() if word.startswith("JobState=")), "unknown")
 
 
 def returns(trials: Sequence[Trial]) -> list[JobReturn]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from ssl_lab.cli.sweep import Outcome
+from ssl_lab.cli.sweep import STOPPED, Outcome
 
 if TYPE_CHECKING:
     import optuna
@@ -150,7 +150,7 @@ class SharedStudy:
         """Record how a trial ended; one that a signal stopped has not ended."""
         from optuna.trial import TrialState
 
-        if outcome.status in ("interrupted", "preempted"):
+        if outcome.status in STOPPED:
             return
         with self._telling:
             self._mine.remove(trial)

@@ -27,6 +27,9 @@ from ssl_lab.cli.resume import chosen_run_dir, task_overrides
 from ssl_lab.engine.signals import InterruptedRunError, requeue
 from ssl_lab.engine.trial import PrunedRunError
 
+STOPPED = ("interrupted", "preempted", "cancelled")
+"""How a trial ended that the same sweep goes on with: by Ctrl-C, a signal, or because its Slurm job was cancelled."""
+
 
 class FailedTrialsError(RuntimeError):
     """Some trials of a sweep failed; the others are done."""
@@ -39,7 +42,7 @@ class Outcome:
     Attributes:
         overrides: What distinguishes the trial, as ``key=value``.
         run_dir: Where it lies.
-        status: ``finished``, ``pruned``, ``failed``, ``interrupted`` or ``preempted``.
+        status: ``finished``, ``pruned``, ``failed``, or one of :data:`STOPPED`.
         value: The objective, if it was measured.
         error: Why it did not finish.
     """
@@ -105,6 +108,7 @@ class GridSweeper(Sweeper):
         """
         name_by_what_varies(self.settings, _fixed(self.loader, [*self.basic._parse_config(), *arguments]))
         returns = self.basic.sweep(arguments)
+        end_workers(str(self.settings.hydra.launcher._target_))
         outcomes = [job.return_value for jobs in returns for job in jobs]
         labels = distinguish([outcome.overrides for outcome in outcomes])
         rows = ((label, o.status, o.value) for label, o in zip(labels, outcomes, strict=True))
@@ -138,6 +142,18 @@ def _fixed(loader: ConfigLoader, arguments: list[str]) -> list[str]:
     return [key.lstrip("+~") for key in overrides if key not in varying] if varying else []
 
 
+def end_workers(launcher: str) -> None:
+    """End the processes in which ``hydra/launcher=joblib`` has run trials; left to themselves they delay the end.
+
+    Args:
+        launcher: Class of Hydra's launcher.
+    """
+    if launcher.endswith("JoblibLauncher"):
+        from joblib.externals.loky import get_reusable_executor
+
+        get_reusable_executor().shutdown(wait=True, kill_workers=True)
+
+
 def print_trials(rows: Iterable[tuple[str, str, float | None]], *, objective: str | None) -> None:
     """A table of trials: what distinguishes each, its status, its objective."""
     table = Table("trial", "status", box=None, header_style="bold", pad_edge=False)
@@ -154,16 +170,20 @@ def refuse_failures(trials: Sequence[tuple[str, Outcome]]) -> None:
         FailedTrialsError: Naming the trials that failed, and why.
         InterruptedRunError: If there were trials that a signal stopped.
     """
-    stopped = [outcome for _, outcome in trials if outcome.status in ("interrupted", "preempted")]
-    if stopped:
-        raise InterruptedRunError(
-            f"{len(stopped)} of {len(trials)} trials were stopped by a signal. The same command with the same sweep_dir= "
-            "goes on with them.",
-            "SIGINT" if stopped[0].status == "interrupted" else "SIGTERM",
-        )
+    stopped = [(label, outcome) for label, outcome in trials if outcome.status in STOPPED]
     failed = [f"\n  {label}: {outcome.error}" for label, outcome in trials if outcome.status == "failed"]
+    told = f"{len(failed)} of {len(trials)} trials failed:{''.join(failed)}" if failed else ""
+    if stopped:
+        how = "cancelled" if all(outcome.status == "cancelled" for _, outcome in stopped) else "stopped by a signal"
+        which = "".join(f"\n  {label}: {outcome.error}" for label, outcome in stopped if outcome.status == "cancelled")
+        raise InterruptedRunError(
+            f"{len(stopped)} of {len(trials)} trials were {how}. The same command with the same sweep_dir= goes on with them."
+            + which
+            + (f"\n{told}" if told else ""),
+            "SIGTERM" if any(outcome.status == "preempted" for _, outcome in stopped) else "SIGINT",
+        )
     if failed:
-        raise FailedTrialsError(f"{len(failed)} of {len(trials)} trials failed:{''.join(failed)}")
+        raise FailedTrialsError(told)
 
 
 def distinguish(overrides: Sequence[Sequence[str]]) -> list[str]:

@@ -1,6 +1,8 @@
 """Sweeps over given values: one failure is not the end, in this process or in others."""
 
 import json
+import os
+import subprocess
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -45,10 +47,17 @@ def test_a_sweep_goes_on_after_a_failed_trial_and_says_so(launcher, tmp_path, mo
     summaries = [json.loads(path.read_text()) for path in sorted((tmp_path / "sweep").glob("*/summary.json"))]
     assert [summary["status"] for summary in summaries] == ["failed", "finished", "finished"]
     assert message in summaries[0]["error"]
+    if "hydra/launcher=joblib" in launcher:
+        assert "LokyProcess" not in _children(), "workers with nothing left to do would delay the end"
 
     assert main([*args[:-2], "method.temperature=0.5,0.2", "sweep_dir=sweep"]) == 0
     if not launcher:  # others print elsewhere
         assert capsys.readouterr().out.count("has finished before") == 2
+
+
+def _children():
+    command = ["ps", "--no-headers", "-o", "args", "--ppid", str(os.getpid())]
+    return subprocess.run(command, capture_output=True, text=True).stdout
 
 
 def test_a_launcher_that_is_not_installed_is_named_with_its_remedy(capsys):
