@@ -93,6 +93,7 @@ class Workshop:
             return [] if ended.code == 0 else [f"failed by itself:\n{ended.output[-2000:]}"]
         faults = [f"left a traceback:\n{ended.output[-2000:]}"] if "Traceback" in ended.output else []
         faults += [f"after the kill {fault}" for path in command.kept for fault in self._lost(path, before, peace)]
+        _age(self.work)
         again = forks.run(command.again or command.args, self.work)
         if again.code != 0:
             return [*faults, f"started again it ends with {again.code}: {again.output.strip()[-1500:]}"]
@@ -118,6 +119,13 @@ class Workshop:
             mine, theirs = files(found), files(wanted)
             return mine.keys() == theirs.keys() and not any(different(mine[name], theirs[name]) for name in mine)
         return not different(found, wanted)
+
+
+def _age(folder):
+    """Let two minutes pass for what the kill has left: writers take away nothing younger than a minute."""
+    then = time.time() - 120
+    for path in folder.rglob(".*"):
+        os.utime(path, (then, then), follow_symlinks=False)
 
 
 def soak(folder, *, kills, seed, commands=None, signals=(signal.SIGKILL,), say=print):
