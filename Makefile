@@ -59,8 +59,9 @@ wheel: dev  ## build the wheel and run the demo from it in a fresh environment
 lowest: dev  ## train for a few steps with the lowest versions that pyproject.toml allows
 	tests/packaging/check_lowest.sh $(BIN)/python
 
-soak: dev  ## kill runs a hundred times at random moments, and compare every bit of how they end
-	$(BIN)/python tests/soak/kills.py --kills 100 --log docs/reliability.md
+soak: dev  ## kill commands at every change of files, and runs at random moments; compare every file; NUM= kills each
+	$(BIN)/python tests/soak/points.py --kills $(or $(NUM),110)
+	$(BIN)/python tests/soak/kills.py --kills $(or $(NUM),100)
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache

@@ -60,6 +60,9 @@ def write_text(folder):
     rows = [(f"it is a {('good', 'bad')[k % 2]} film number {k}", ("pos", "neg")[k % 2]) for k in range(60)]
     with open(f"{folder}/films.csv", "w", newline="") as file:
         csv.writer(file).writerows([("text", "label"), *rows])
+    pairs = [(f"the cat number {k}", f"the {('cat', 'dog')[k % 2]} number {k}", 5.0 * (1 - k % 2)) for k in range(60)]
+    with open(f"{folder}/pairs.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("sentence1", "sentence2", "score"), *pairs])
     with open(f"{folder}/README.md", "w") as file:
         file.write(README)
 
@@ -108,6 +111,6 @@ COMMANDS = [
             kept=("README.md",)),
     Command("dashboard --out", ["dashboard", "runs", "--out", "site"], needs=USE),
     Command("dashboard --out again", ["dashboard", "runs", "--out", "site"], needs=USE,
-            before=(["dashboard", "runs/simclr", "--out", "site"],)),
+            before=(["dashboard", "runs/mlm", "--out", "site"],)),
     Command("bench --out", ["bench", *SIMCLR, "num_steps=2", "warmup_steps=1", "out=speed.json"], unlike=("^speed.json$",)),
 ]  # fmt: skip

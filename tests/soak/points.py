@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from soak import forks  # noqa: E402
 from soak.commands import COMMANDS, RUNS, write_text  # noqa: E402
-from soak.compare import differences, different, files  # noqa: E402
+from soak.compare import age, differences, different, files  # noqa: E402
 
 
 class Workshop:
@@ -31,10 +31,11 @@ class Workshop:
     Args:
         folder: Where all of it lies.
         say: Told what happens.
+        runs: Names of the finished runs that commands find.
     """
 
-    def __init__(self, folder, say=print):
-        self.folder, self.say = Path(folder), say
+    def __init__(self, folder, say=print, runs=tuple(RUNS)):
+        self.folder, self.say, self.runs = Path(folder), say, runs
         self.work = self.folder / "work"
         self.templates, self.peace, self.events = {}, {}, {}
 
@@ -46,10 +47,10 @@ class Workshop:
             if "text" in needs or "runs" in needs:
                 write_text(self.work)
             if "runs" in needs:
-                for name, args in RUNS.items():
-                    self._must(args, f"the run {name}")
+                for name in self.runs:
+                    self._must(RUNS[name], f"the run {name}")
             if "text" not in needs:
-                for path in ("corpus", "films.csv", "README.md"):
+                for path in ("corpus", "films.csv", "pairs.csv", "README.md"):
                     there = self.work / path
                     shutil.rmtree(there) if there.is_dir() else there.unlink(missing_ok=True)
             self.templates[key] = self.folder / f"template_{key}"
@@ -93,7 +94,7 @@ class Workshop:
             return [] if ended.code == 0 else [f"failed by itself:\n{ended.output[-2000:]}"]
         faults = [f"left a traceback:\n{ended.output[-2000:]}"] if "Traceback" in ended.output else []
         faults += [f"after the kill {fault}" for path in command.kept for fault in self._lost(path, before, peace)]
-        _age(self.work)
+        age(self.work)
         again = forks.run(command.again or command.args, self.work)
         if again.code != 0:
             return [*faults, f"started again it ends with {again.code}: {again.output.strip()[-1500:]}"]
@@ -121,16 +122,9 @@ class Workshop:
         return not different(found, wanted)
 
 
-def _age(folder):
-    """Let two minutes pass for what the kill has left: writers take away nothing younger than a minute."""
-    then = time.time() - 120
-    for path in folder.rglob(".*"):
-        os.utime(path, (then, then), follow_symlinks=False)
-
-
-def soak(folder, *, kills, seed, commands=None, signals=(signal.SIGKILL,), say=print):
+def soak(folder, *, kills, seed, commands=None, signals=(signal.SIGKILL,), say=print, runs=tuple(RUNS)):
     """Kill each command in turn, at moments spread over its changes; rows of all kills, each with its faults."""
-    shop, draw, rows = Workshop(folder, say), random.Random(seed), []
+    shop, draw, rows = Workshop(folder, say, runs), random.Random(seed), []
     chosen = [command for command in COMMANDS if commands is None or command.name in commands]
     plan = []
     each, more = divmod(kills, len(chosen))
@@ -159,6 +153,7 @@ def main():
     parser.add_argument("--commands", nargs="+", choices=[command.name for command in COMMANDS], metavar="NAME")
     parser.add_argument("--signals", nargs="+", default=["SIGKILL"], choices=["SIGKILL", "SIGTERM", "SIGINT"])
     parser.add_argument("--point", type=int, help="kill the one command of --commands before this change alone")
+    parser.add_argument("--runs", nargs="+", default=list(RUNS), choices=RUNS, help="finished runs that are there")
     parser.add_argument("--keep", type=Path, help="folder to work in, which stays")
     args = parser.parse_args()
     began = time.monotonic()
@@ -173,12 +168,13 @@ def main():
         os.makedirs(folder, exist_ok=True)
         if args.point is not None:
             (command,) = (command for command in COMMANDS if command.name in args.commands)
-            shop = Workshop(folder, say)
+            shop = Workshop(folder, say, args.runs)
             faults = shop.kill(command, args.point, signal.Signals[args.signals[0]])
             say("\n".join(faults) or "as in peace")
             return bool(faults)
         signals = [signal.Signals[name] for name in args.signals]
-        rows = soak(folder, kills=args.kills, seed=args.seed, commands=args.commands, signals=signals, say=say)
+        chosen = {"commands": args.commands, "signals": signals, "runs": args.runs}
+        rows = soak(folder, kills=args.kills, seed=args.seed, **chosen, say=say)
     good, commands = sum(not row["faults"] for row in rows), len({row["command"] for row in rows})
     say(
         f"{len(rows)} kills of {commands} commands: after {good} of {len(rows)} every file is as in peace. "

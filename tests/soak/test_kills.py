@@ -1,4 +1,4 @@
-"""Four kills of the hundred that ``make soak`` makes."""
+"""Four kills of the hundred that ``make soak`` makes at random moments."""
 
 import pytest
 from soak.kills import soak
