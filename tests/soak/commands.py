@@ -23,7 +23,7 @@ MLM = [
 ]
 TASK = ["data=hub_text", "data.path=films.csv", "data.label_column=label", "data.batch_size=16", "data.max_length=16"]
 FINETUNE = ["finetune", "run=runs/mlm", *TASK, "trainer=cpu", "trainer.max_epochs=2", "run_dir=tuned"]
-README = "# Mine\n\nwords of my own\n\n<!-- leaderboard: --protocol knn -->\nold\n<!-- end -->\n\nmore words\n"
+README = "# Mine\n\nwords of my own\n\n<!-- leaderboard: -->\nold\n<!-- end -->\n\nmore words\n"
 
 
 @dataclass(frozen=True)
