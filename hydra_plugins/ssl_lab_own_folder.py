@@ -5,7 +5,10 @@ from __future__ import annotations
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
+from ssl_lab.cli.own_settings import SCHEME, OwnSettings
 from ssl_lab.cli.paths import config_dir, own_config_dir
+
+__all__ = ["OwnFolder", "OwnSettings"]
 
 
 class OwnFolder(SearchPathPlugin):
@@ -15,4 +18,4 @@ class OwnFolder(SearchPathPlugin):
         """Append the folder if there is one."""
         own = own_config_dir()
         if own and any(element.path.removeprefix("file://") == str(config_dir()) for element in search_path.get_path()):
-            search_path.append("own", f"file://{own}")
+            search_path.append("own", f"{SCHEME}://{own}")

@@ -16,6 +16,7 @@ from ssl_lab.cli.config import build_data, build_method
 from ssl_lab.cli.main import COMMANDS
 from ssl_lab.cli.paths import choices, config_dir
 from ssl_lab.cli.sweep import register_sweepers
+from ssl_lab.cli.trust import trusting
 from ssl_lab.engine.contract import train
 
 ROOT = Path(__file__).parents[1]
@@ -81,7 +82,6 @@ def own_folder(tmp_path, monkeypatch):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(code)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
     register_sweepers()
 
 
@@ -109,7 +109,7 @@ def test_every_method_has_a_page_with_equation_paper_and_measurement(name):
 
 @page
 def test_commands_compose(path, own_folder):
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+    with initialize_config_dir(str(config_dir()), version_base="1.3"), trusting(everything=True):
         for name, *words in commands(path.read_text()):
             if name.startswith("-"):
                 continue
@@ -130,9 +130,10 @@ OWN = {
 
 @pytest.mark.parametrize("kind", OWN)
 def test_the_code_of_the_how_to_pages_trains(kind, own_folder):
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        cfg = compose("pretrain", [*OWN[kind], "data.batch_size=32", "views@method.views=weak"])
-    data = build_data(cfg.data, seed=0)
-    method = build_method(cfg, data.spec)
+    with trusting(OWN[kind]):
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            cfg = compose("pretrain", [*OWN[kind], "data.batch_size=32", "views@method.views=weak"])
+        data = build_data(cfg.data, seed=0)
+        method = build_method(cfg, data.spec)
     train(method, data, num_steps=2)
     assert torch.isfinite(method.last_loss) and method.last_loss != 0

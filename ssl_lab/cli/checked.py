@@ -16,6 +16,8 @@ from typing import Any, Literal, Union
 import hydra.utils
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from ssl_lab.cli.trust import check_targets
+
 _SCALARS: dict[Any, str] = {
     bool: "true or false",
     int: "a whole number",
@@ -26,11 +28,13 @@ _SCALARS: dict[Any, str] = {
 
 
 def instantiate(node: DictConfig, **settings: Any) -> Any:
-    """As Hydra's, after a look at every setting: a partial object looks at what it is completed with, too.
+    """As Hydra's, after a look at every class and setting: a partial object looks at what it is completed with, too.
 
     Raises:
-        ValueError: Naming the setting, what its constructor takes, and what was found.
+        ValueError: Naming a class that may not be taken from settings; or the setting, what its constructor takes, and
+            what was found.
     """
+    check_targets(node, "The settings")
     check_types(node)
     built = hydra.utils.instantiate(node, **settings)
     return _Checked(built, node._get_full_key(None)) if isinstance(built, functools.partial) else built
@@ -142,9 +146,12 @@ def _signature(target: Any) -> inspect.Signature | None:
 
 
 def _located(target: Any) -> Any:
-    """What a path names; None where there is no such thing, which Hydra reports."""
+    """What a path names, which is imported; None where there is no such thing, which Hydra reports."""
+    if target is None:
+        return None
+    check_targets({"_target_": target}, "The settings")
     try:
-        return pydoc.locate(target) if isinstance(target, str) else None
+        return pydoc.locate(target)
     except pydoc.ErrorDuringImport as error:  # which wraps signals too
         if isinstance(error.value, BaseException) and not isinstance(error.value, Exception):
             raise error.value from None

@@ -13,11 +13,11 @@ import hydra
 import lightning as L
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from ssl_lab.cli import config
 from ssl_lab.cli.arguments import literal
+from ssl_lab.cli.checked import instantiate
 from ssl_lab.cli.errors import explain
 from ssl_lab.cli.experiments import drop_replaced
 from ssl_lab.cli.paths import config_dir
@@ -33,6 +33,7 @@ from ssl_lab.cli.resume import (
 )
 from ssl_lab.cli.study import reporter
 from ssl_lab.cli.sweep import Outcome, attempt, register_sweepers
+from ssl_lab.cli.trust import check_targets, tell_used
 from ssl_lab.data.base import DataModule
 from ssl_lab.data.prepare import prepare as write_shards
 from ssl_lab.data.text import TextModule
@@ -89,6 +90,8 @@ def pretrain(args: list[str]) -> int:
 
 def _run(cfg: DictConfig) -> float | None:
     prepare_process()
+    check_targets(cfg, "The settings")
+    tell_used()
     stop_on_signals()
     run_dir = chosen_run_dir()
     for sentence in drop_replaced(cfg, HydraConfig.get().runtime.choices, task_overrides()):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ssl_lab.cli.arguments import literal
 from ssl_lab.cli.checked import instantiate
+from ssl_lab.cli.trust import read_settings, trusting
 from ssl_lab.data.base import DataModule
 from ssl_lab.data.tokenizer import load_tokenizer, tokenizer_digest
 from ssl_lab.encoders.blocks import recompute_activations
@@ -33,6 +35,8 @@ from ssl_lab.methods.finetune.base import FineTuning
 from ssl_lab.types import DataSpec, Encoder
 
 LOADING = ("batch_size", "eval_batch_size", "device_cache_gib")  # settings of data= that leave the samples as they are
+
+_BEING_BUILT: list[Path] = []
 
 
 def build_data(node: DictConfig, *, seed: int) -> DataModule:
@@ -205,14 +209,13 @@ def read_run(run_dir: Path) -> tuple[DictConfig, DataSpec]:
 
     Raises:
         FileNotFoundError: If the directory is no run.
+        ValueError: If its configuration cannot be read, or names what could run code.
     """
     if not (run_dir / "config.yaml").is_file():
         raise FileNotFoundError(
             f"{run_dir} is no run directory: it has no config.yaml. Give run= a directory below runs/."
         )
-    cfg = OmegaConf.load(run_dir / "config.yaml")
-    assert isinstance(cfg, DictConfig)
-    return cfg, read_spec(run_dir)
+    return read_settings(run_dir / "config.yaml"), read_spec(run_dir)
 
 
 def load_run(run_dir: Path) -> tuple[DictConfig, DataSpec, Method]:
@@ -227,20 +230,41 @@ def load_run(run_dir: Path) -> tuple[DictConfig, DataSpec, Method]:
     checkpoint = run_dir / BEST_CHECKPOINT if best else find_checkpoint(run_dir)
     cfg.activation_checkpointing = False
     cfg.compile = False  # each new shape, such as each length of a text, would wait for the compiler
-    method = build_method(cfg, spec)
+    with _once(run_dir):
+        method = build_method(cfg, spec)
     load_weights(method, checkpoint)
     return cfg, spec, method.eval()
 
 
-def open_run(run_dir: Path | str) -> tuple[Method, DataModule]:
+@contextmanager
+def _once(run_dir: Path) -> Iterator[None]:
+    """Refuse a run whose networks are made of its own, by whatever way round."""
+    folder = run_dir.resolve()
+    if folder in _BEING_BUILT:
+        raise ValueError(
+            f"{run_dir} names itself as a part of its own network (run:DIR). Give the run of another network."
+        )
+    _BEING_BUILT.append(folder)
+    try:
+        yield
+    finally:
+        _BEING_BUILT.remove(folder)
+
+
+def open_run(run_dir: Path | str, *, trust: bool = False) -> tuple[Method, DataModule]:
     """The trained method of a run, in eval mode, and the run's own data: to go on with in Python.
+
+    Args:
+        run_dir: The run directory.
+        trust: Run classes that are not ssl_lab's own, which its ``config.yaml`` names; for runs of people you trust.
 
     Raises:
         FileNotFoundError: If the directory is no run or has no checkpoint.
-        ValueError: If the checkpoint is damaged or holds code.
+        ValueError: If the configuration names what could run code, or the checkpoint is damaged or holds code.
     """
-    cfg, spec, method = load_run(Path(run_dir))
-    return method, data_for_run(cfg, Path(run_dir), spec, None)
+    with trusting(everything=trust):
+        cfg, spec, method = load_run(Path(run_dir))
+        return method, data_for_run(cfg, Path(run_dir), spec, None)
 
 
 def check_same_data(run_dirs: Sequence[Path], cfgs: Sequence[DictConfig]) -> None:

@@ -20,6 +20,7 @@ from ssl_lab.cli import config
 from ssl_lab.cli.arguments import literal
 from ssl_lab.cli.process import compose_settings, print_table
 from ssl_lab.cli.ranks import check_processes, refuse_ranks_in_sweep
+from ssl_lab.cli.trust import read_settings
 from ssl_lab.data.base import DataModule
 from ssl_lab.encoders.text_configs import max_length_of
 from ssl_lab.engine import judge
@@ -220,7 +221,7 @@ def _finished(cell: Cell) -> dict[str, Any] | None:
     """
     if not (cell.run_dir / "config.yaml").is_file():
         return None
-    there = OmegaConf.to_container(OmegaConf.load(cell.run_dir / "config.yaml"), resolve=True)
+    there = OmegaConf.to_container(read_settings(cell.run_dir / "config.yaml", to_build=False), resolve=True)
     wanted = OmegaConf.to_container(cell.cfg, resolve=True)
     assert isinstance(there, dict) and isinstance(wanted, dict)
     if there.get("run") == wanted["run"] and there.get("source") != wanted["source"]:

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from ssl_lab.cli.own_code import forget_working_folder
 from ssl_lab.engine.signals import InterruptedRunError, is_first_rank, requeue, stop_listening, stop_on_signals
 
 COMMANDS = {
@@ -31,11 +32,11 @@ SETTINGS = ("evaluate", "finetune", "embed", "sample", "reconstruct", "interpola
 """Commands whose settings are ``conf/COMMAND.yaml``; pretrain's help is Hydra's, of the others argparse's."""
 HYDRA_FLAGS = (
     *("help", "hydra-help", "version", "cfg", "resolve", "package", "run", "multirun", "shell-completion", "info"),
-    *("config-path", "config-name", "config-dir", "experimental-rerun"),
 )
-"""What pretrain takes with two dashes; the commands with settings take ``--help`` alone."""
+"""What pretrain takes with two dashes; the commands with settings take ``--help`` alone. Those of Hydra's that read settings
+from elsewhere are missing: a saved one (``--experimental-rerun``) is a pickle."""
 
-HYDRA_SHORT_FLAGS = ("-h", "-c", "-p", "-r", "-m", "-i", "-cn", "-cp", "-cd", "-sc")
+HYDRA_SHORT_FLAGS = ("-h", "-c", "-p", "-r", "-m", "-i", "-sc")
 
 HELP = """ssl-lab: self-supervised pretraining, evaluation and reports.
 
@@ -44,12 +45,14 @@ HELP = """ssl-lab: self-supervised pretraining, evaluation and reports.
 Settings are Hydra overrides: group=choice (method=vae data=fashion_mnist) and key=value (optim.lr=1e-3).
 See a run's settings without starting it: ssl-lab pretrain experiment=NAME --cfg job
 Tab completion in bash: eval "$(ssl-lab -sc install=bash)"
+Classes of your own that a run or preset names: trust=true, see docs/security.md
 Full error traces: SSL_LAB_TRACEBACK=1
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; errors become one message and exit code 1."""
+    forget_working_folder()
     try:
         with _plain_warnings():
             code = _run(list(sys.argv[1:] if argv is None else argv))
@@ -94,11 +97,11 @@ def _run(args: list[str]) -> int:
         if unknown := [arg for arg in short if args[0] != "pretrain" or arg not in HYDRA_SHORT_FLAGS]:
             print(f"ssl-lab: {unknown[0]} is no option. Settings are given as key=value.", file=sys.stderr)
             return 1
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # for a _target_ in a file of one's own; python -m does so by itself
     if args[0] in ("pretrain", "finetune"):
         stop_on_signals()  # before the seconds that imports take
     try:
+        if args[0] == "pretrain" or args[0] in SETTINGS:
+            return _with_trust(args[0], args[1:])
         return _command(args[0])(args[1:])
     except KeyboardInterrupt:
         print(
@@ -112,8 +115,11 @@ def _run(args: list[str]) -> int:
             requeue(error)
         print(f"ssl-lab: {error}", file=sys.stderr)
         return int(is_first_rank())  # the first rank that fails ends all, and rank 0 may still be writing
-    except Exception as error:
-        if os.environ.get("SSL_LAB_TRACEBACK"):
+    except BaseException as error:
+        # The Rust code of tokenizers and safetensors panics with what is no Exception.
+        if os.environ.get("SSL_LAB_TRACEBACK") or not (
+            isinstance(error, Exception) or type(error).__name__ == "PanicException"
+        ):
             raise
         from ssl_lab.cli.errors import explain
         from ssl_lab.limited import printable
@@ -121,6 +127,16 @@ def _run(args: list[str]) -> int:
         told = explain(error, command=args[0], overrides=args[1:])
         print(printable(f"ssl-lab: {told}"), file=sys.stderr)  # it may quote someone else's file
         return 1
+
+
+def _with_trust(name: str, args: list[str]) -> int:
+    """Run a command that builds what settings name, within what its arguments allow."""
+    from ssl_lab.cli.trust import check_choices, split_off_trust, trusting
+
+    args, everything = split_off_trust(args)
+    check_choices(args)
+    with trusting(args, everything=everything):
+        return _command(name)(args)
 
 
 @contextmanager

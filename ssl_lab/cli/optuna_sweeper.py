@@ -16,9 +16,9 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from ssl_lab.cli.checked import instantiate
 from ssl_lab.cli.errors import explain
 from ssl_lab.cli.resume import NOT_THE_RUN
 from ssl_lab.cli.study import SharedStudy, Suggest, import_optuna, open_storage
@@ -167,7 +167,7 @@ class OptunaSweeper(Sweeper):
             study_name=self.study_name,
             storage=open_storage(self.storage),
             direction=self.direction,
-            sampler=instantiate(self.sampler),
+            sampler=instantiate(OmegaConf.create(self.sampler)),
             load_if_exists=True,
         )
         fixed = sorted(one for one in fixed if one.split("=")[0] not in NOT_THE_RUN)

@@ -16,6 +16,7 @@ from rich.console import Console
 from ssl_lab.cli.arguments import with_raw_paths
 from ssl_lab.cli.experiments import drop_replaced
 from ssl_lab.cli.paths import config_dir
+from ssl_lab.cli.trust import tell_used
 from ssl_lab.engine.memory import keep_freed_memory
 from ssl_lab.report.tables import results_table
 
@@ -34,6 +35,7 @@ def compose_settings(name: str, overrides: list[str]) -> DictConfig:
     with open_dict(cfg):
         del cfg["hydra"]
     print("".join(f"{sentence}\n" for sentence in drop_replaced(cfg, choices, given)), end="")
+    tell_used()
     # An evaluation may refer to the configuration of a run, which is not known yet.
     missing = OmegaConf.missing_keys(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "evaluation"]))
     if missing:

@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from ssl_lab.cli.arguments import as_override, path_of, with_raw_paths
+from ssl_lab.cli.trust import check_saved_overrides, read_settings
 from ssl_lab.engine.checkpoint import find_checkpoint, has_checkpoint
 from ssl_lab.engine.run_dir import read_json
 from ssl_lab.engine.signals import is_first_rank
@@ -128,12 +129,10 @@ def begin(cfg: DictConfig, run_dir: Path) -> Start:
 
 
 def _read_config(run_dir: Path) -> DictConfig:
-    cfg = OmegaConf.load(run_dir / "config.yaml")
-    if not isinstance(cfg, DictConfig):
-        raise ValueError(
-            f"Cannot resume {run_dir}: its config.yaml holds no settings. Restore the file, or choose another run_dir=."
-        )
-    return cfg
+    try:
+        return read_settings(run_dir / "config.yaml", to_build=False)
+    except ValueError as error:
+        raise ValueError(f"Cannot resume {run_dir}: {error} Restore the file, or choose another run_dir=.") from error
 
 
 def _refuse_fixed(before: DictConfig, now: DictConfig, run_dir: Path) -> None:
@@ -187,7 +186,7 @@ def with_saved_overrides(args: Sequence[str]) -> list[str]:
 
     Raises:
         FileNotFoundError: If the directory is no run.
-        ValueError: If a sweep was asked for.
+        ValueError: If a sweep was asked for, or what is saved is more than the settings of a run.
     """
     sweep = any(arg in ("-m", "--multirun") for arg in args)
     given = with_raw_paths([arg for arg in args if not arg.startswith("run=")], sweep=sweep)
@@ -204,7 +203,8 @@ def with_saved_overrides(args: Sequence[str]) -> list[str]:
         )
     keys = {_key(arg) for arg in given} | {"run_dir"}
     saved = load_yaml(run_dir / "overrides.yaml", list)
-    kept = [str(arg) for arg in saved if _key(str(arg)) not in keys]
+    check_saved_overrides(saved, str(run_dir / "overrides.yaml"))
+    kept = [arg for arg in saved if _key(arg) not in keys]
     return [*kept, as_override("run_dir", run_dir), *given]
 
 

@@ -29,7 +29,8 @@ _ENDED = ("finished", "pruned", "failed", "interrupted", "preempted")
 _OF_ALL_EXECUTORS = ("cpus_per_task", "gpus_per_node", "mem_gb", "name", "nodes", "stderr_to_stdout", "tasks_per_node")
 # A signal that comes while Python and its libraries are loading would kill a job that nothing puts back into the queue.
 # Until the trial listens, signals pass it by; a preempted job then is requeued at the end of its grace.
-_PYTHON = f"env --ignore-signal=TERM,USR1 {sys.executable}"
+# The job's folder is no place to import libraries from.
+_PYTHON = f"env --ignore-signal=TERM,USR1 {sys.executable} -P"
 
 
 @dataclass

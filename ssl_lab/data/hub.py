@@ -10,6 +10,7 @@ from typing import Any
 
 import datasets
 import pyarrow as pa
+from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 from huggingface_hub.errors import HfHubHTTPError
 
 from ssl_lab.data.inventory import Source, suffix, take_inventory, tell_once, title_of
@@ -113,6 +114,10 @@ def files_by_split(path: Source, kinds: Collection[str] = tuple(_FORMATS)) -> di
 
 
 def _load_from_hub(path: str, arguments: Mapping[str, Any]) -> datasets.DatasetDict:
+    if path in _PACKAGED_DATASETS_MODULES:  # readers of files and pickles, not data
+        raise ValueError(
+            f"data.path={path} names a reader of files. Point data.path at the files, or at a data set of the hub."
+        )
     try:
         return datasets.load_dataset(path, **arguments)
     except (OSError, HfHubHTTPError) as error:

@@ -6,10 +6,13 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from ssl_lab.data.tokenizer_check import check_tokenizer_files
 
 PAD, UNK, CLS, SEP, MASK, EOS = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<|endoftext|>"
 _SPECIAL = (PAD, UNK, CLS, SEP, MASK)
@@ -298,10 +301,12 @@ def load_tokenizer(name: str, *, framing: str = "encoder") -> PreTrainedTokenize
 
     Raises:
         FileNotFoundError: If there is none, or the hub cannot be reached.
-        ValueError: If it has no fast implementation, no padding token, or for ``causal`` no end-of-text token.
+        ValueError: If short texts hang or crash it, or it has no fast implementation, no padding token, or for ``causal``
+            no end-of-text token.
     """
+    check_tokenizer_files(Path(name))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except OSError as error:
         raise FileNotFoundError(
             f"The tokenizer {name!r} was asked for, but is neither a folder written by save_pretrained nor delivered "

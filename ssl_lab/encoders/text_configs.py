@@ -48,7 +48,7 @@ def load_config(name: str) -> Any:
     """
     transformers.logging.set_verbosity_error()
     try:
-        return AutoConfig.from_pretrained(name)
+        return AutoConfig.from_pretrained(name, trust_remote_code=False)
     except OSError as error:
         raise ValueError(
             f"No pretrained model at {name!r}: it is neither a local folder with a config.json nor a hub name that can "

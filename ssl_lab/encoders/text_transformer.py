@@ -96,14 +96,18 @@ class TextTransformer(Encoder):
 
     def _new_model(self, attention: str) -> Any:
         """A language model with new weights; how it computes attention is noted in the copy of the configuration."""
-        return _AUTO[self.objective].from_config(deepcopy(self.config), attn_implementation=attention)
+        return _AUTO[self.objective].from_config(
+            deepcopy(self.config), attn_implementation=attention, trust_remote_code=False
+        )
 
     def _language_model(self) -> Any:
         attention = _ATTENTION if self._masks_given else "sdpa"
         if self._pretrained is None:
             return self._new_model(attention)
         try:
-            return _AUTO[self.objective].from_pretrained(self._pretrained, attn_implementation=attention)
+            return _AUTO[self.objective].from_pretrained(
+                self._pretrained, attn_implementation=attention, trust_remote_code=False
+            )
         except ValueError as error:
             raise ValueError(
                 f"{self._pretrained} is a {self.config.model_type}, which cannot be used as encoder.pretrained. Choose a "

@@ -13,6 +13,8 @@ from torch import Tensor
 from ssl_lab.encoders.image import ImageEncoder
 from ssl_lab.types import DataSpec
 
+_OF_FILES = {"checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "pretrained_strict"}
+
 
 class TimmModel(ImageEncoder):
     """A timm model without its classifier, by name.
@@ -39,6 +41,11 @@ class TimmModel(ImageEncoder):
         if ":" not in name and not timm.is_model(name):
             close = timm.list_models(f"*{name.split('_')[0]}*")[:5]
             raise ValueError(f"timm has no model {name!r}; names like it: {close}. See timm.list_models().")
+        if unwanted := sorted(_OF_FILES & set(options or {})):
+            raise ValueError(
+                f"encoder.options.{unwanted[0]} is not taken: it names files that could run code. Give "
+                "encoder.pretrained=true, or encoder.name=local-dir:PATH."
+            )
         arguments = {"in_chans": spec.shape[0], **(options or {})}
         published = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
         if published is not None and published.fixed_input_size:

@@ -210,7 +210,7 @@ def write_image_processor(encoder: ViT, folder: Path) -> None:
     processor.save_pretrained(folder)
 
     def load() -> Callable[[Batch], Tensor]:
-        model = ViTModel.from_pretrained(folder, add_pooling_layer=False).eval()
+        model = ViTModel.from_pretrained(folder, add_pooling_layer=False, trust_remote_code=False).eval()
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.std))
         return lambda batch: encoder.pool(model(pixel_values=(batch["image"] - mean) / std).last_hidden_state)
 

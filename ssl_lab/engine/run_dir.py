@@ -14,11 +14,13 @@ from typing import Any
 import torch
 
 from ssl_lab.files import write_atomically
+from ssl_lab.limited import load_json
 from ssl_lab.types import DataSpec
 
 LAST_CHECKPOINT = Path("checkpoints/last.ckpt")
 PREVIOUS_CHECKPOINT = Path("checkpoints/previous.ckpt")
 BEST_CHECKPOINT = Path("checkpoints/best.ckpt")
+_MOST_IDS = 1 << 24
 HEARTBEAT = Path("heartbeat.json")
 
 
@@ -39,12 +41,24 @@ def write_spec(run_dir: Path, spec: DataSpec) -> None:
 
 
 def read_spec(run_dir: Path) -> DataSpec:
-    """The facts of the data a run was trained on, as :func:`write_spec` left them."""
-    facts = read_json(run_dir / "spec.json")
-    runs = [run.split("-") for run in str(facts.pop("continues_word", "")).split()]
-    ids = tuple(i for run in runs for i in range(int(run[0]), int(run[-1]) + 1))
-    rest: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()}
-    return DataSpec(**rest, continues_word=ids)
+    """The facts of the data a run was trained on, as :func:`write_spec` left them.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds something else, or ids for which no memory suffices.
+    """
+    path = run_dir / "spec.json"
+    facts = load_json(path)
+    try:
+        runs = [run.split("-") for run in str(facts.pop("continues_word", "")).split()]
+        sizes = [facts.get("vocab_size") or 0, facts.get("target_vocab_size") or 0, *(int(run[-1]) for run in runs)]
+        if max(sizes) > _MOST_IDS or sum(int(run[-1]) - int(run[0]) + 1 for run in runs) > _MOST_IDS:
+            raise ValueError(f"it has more than {_MOST_IDS:,} ids of tokens")
+        ids = tuple(i for run in runs for i in range(int(run[0]), int(run[-1]) + 1))
+        rest: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()}
+        return DataSpec(**rest, continues_word=ids)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} does not hold the facts of a data set ({error}). Restore the file.") from error
 
 
 def update_summary(run_dir: Path, **facts: Any) -> None:

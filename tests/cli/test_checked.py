@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from ssl_lab.cli.checked import check_types, instantiate
 from ssl_lab.cli.paths import choices, config_dir
+from ssl_lab.cli.trust import trusting
 
 
 class Part:
@@ -35,6 +36,12 @@ class Whole:
         free=None,
     ) -> None:
         self.settings = {name: value for name, value in locals().items() if name != "self"}
+
+
+@pytest.fixture(autouse=True)
+def _trusted():
+    with trusting(everything=True):
+        yield
 
 
 PART = {"_target_": f"{__name__}.Part"}

@@ -1,0 +1,85 @@
+"""Tokenizers of other people, tried before they are used: a file of them can hang, crash or grow without end."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ssl_lab.limited import parse_json, read_text
+
+_LARGEST_FILE = 256 << 20
+_LARGEST_ID = 1 << 20
+_PATIENCE_SEC = 30
+# In a process of its own: what goes wrong there is an abort, a panic or no end, none of which an exception tells.
+_TRIAL = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+from tokenizers import Tokenizer
+tokenizer = Tokenizer.from_file(sys.argv[1])
+for char in "aA1 ._-\\n\\u00e9\\u4e2d":
+    for text in (char * 400, char * 400 + "!", ("a" + char) * 200 + "\\0"):
+        if len(tokenizer.encode(text).ids) > 100 * len(text):
+            sys.exit("a text of 400 characters becomes more than 40,000 tokens")
+"""
+
+
+def check_tokenizer_files(folder: Path) -> None:
+    """Try the tokenizer of a folder, if it has the one file that holds patterns and ids.
+
+    Raises:
+        ValueError: If the file is no tokenizer's, its ids need a table that no memory holds, or short texts hang or crash it.
+    """
+    path = folder / "tokenizer.json"
+    if path.is_file():
+        facts = path.stat()
+        _check(path, facts.st_size, facts.st_mtime_ns)
+
+
+@cache
+def _check(path: Path, size: int, changed: int) -> None:
+    if size > _LARGEST_FILE:
+        raise ValueError(f"{path} has {size:,} bytes, more than any tokenizer. Restore it, or choose another.")
+    settings = parse_json(read_text(path, max_bytes=_LARGEST_FILE), path)
+    ids = list(_ids(settings))
+    if ids and not (0 <= min(ids) and max(ids) < max(_LARGEST_ID, 2 * len(ids))):
+        raise ValueError(
+            f"{path} has {len(ids):,} tokens, but ids from {min(ids):,} to {max(ids):,}: a table of embeddings for them "
+            "would be larger than any memory. Number the tokens from 0, or choose another tokenizer."
+        )
+    if _is_plain(settings):
+        return
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", _TRIAL, str(path)], capture_output=True, text=True, timeout=_PATIENCE_SEC
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ValueError(
+            f"{path} needs more than {_PATIENCE_SEC} s for texts of 400 characters, perhaps for a pattern that tries all "
+            "ways to match. Simplify its patterns and normalizers, or choose another tokenizer."
+        ) from error
+    if done.returncode != 0:
+        lines = [line for line in done.stderr.strip().splitlines() if not line.startswith("note:")]
+        reason = lines[-1][:300] if lines else f"exit code {done.returncode}"
+        raise ValueError(f"{path} fails on texts of 400 characters ({reason}). Mend it, or choose another tokenizer.")
+
+
+def _ids(settings: dict[str, Any]) -> list[int]:
+    model = settings.get("model") or {}
+    vocab = model.get("vocab") if isinstance(model, dict) else None
+    ids = list(vocab.values()) if isinstance(vocab, dict) else list(range(len(vocab or [])))
+    added = [token.get("id") for token in settings.get("added_tokens") or [] if isinstance(token, dict)]
+    return [number for number in [*ids, *added] if isinstance(number, int | float)]  # type: ignore[misc]
+
+
+def _is_plain(node: Any) -> bool:
+    """Whether there is no pattern and nothing that puts text in the place of other text, at any depth but in the words."""
+    if isinstance(node, dict):
+        if node.get("type") in ("Replace", "Prepend", "Precompiled"):
+            return False
+        return "Regex" not in node and all(
+            _is_plain(below) for key, below in node.items() if key not in ("vocab", "merges")
+        )
+    return all(map(_is_plain, node)) if isinstance(node, list) else True

@@ -1,0 +1,80 @@
+"""Tokenizers of strangers: each ends with one message, in bounded time."""
+
+import json
+
+import pytest
+
+from ssl_lab.data import tokenizer_check
+from ssl_lab.data.tokenizer import load_tokenizer, train_tokenizer
+from ssl_lab.data.tokenizer_check import check_tokenizer_files
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tokenizer = train_tokenizer("wordpiece", lambda: [["a cat sat", "on the mat"] * 20], vocab_size=60)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def changed(sound, folder, change):
+    for file in sound.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    settings = json.loads((folder / "tokenizer.json").read_text())
+    change(settings)
+    (folder / "tokenizer.json").write_text(json.dumps(settings))
+    return folder
+
+
+def set_id(number):
+    return lambda settings: settings["model"]["vocab"].update({"cat": number})
+
+
+def pattern(regex):
+    split = {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
+    return lambda settings: settings.update(pre_tokenizer=split)
+
+
+def growing(settings):
+    one = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 100}
+    settings.update(normalizer={"type": "Sequence", "normalizers": [one] * 6})
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (set_id(3_000_000_000), "a table of embeddings"),
+        (set_id(-1), "ids from -1"),
+        (lambda s: s["added_tokens"][0].update(id=4_000_000_000), "a table of embeddings"),
+        (pattern(r"((a+)+)+(?=\x00\x00)"), "fails on texts|needs more than"),
+        (growing, "fails on texts|needs more than"),
+    ],
+)
+def test_what_hangs_crashes_or_grows_is_refused(change, said, sound, tmp_path, monkeypatch):
+    monkeypatch.setattr(tokenizer_check, "_PATIENCE_SEC", 5)
+    with pytest.raises(ValueError, match=said):
+        load_tokenizer(str(changed(sound, tmp_path, change)))
+
+
+def test_a_sound_tokenizer_is_taken_with_and_without_patterns(sound, tmp_path):
+    check_tokenizer_files(sound)
+    assert len(load_tokenizer(str(changed(sound, tmp_path, pattern(r"\s+"))))) == len(load_tokenizer(str(sound)))
+
+
+def test_a_tokenizer_with_code_is_not_run_and_nobody_is_asked(sound, tmp_path, monkeypatch):
+    """``auto_map`` names a class in the folder; transformers would ask on the terminal."""
+    folder = changed(sound, tmp_path, lambda settings: None)
+    (folder / "evil.py").write_text("open('ran', 'w')\nclass T: pass\n")
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text()) | {
+        "auto_map": {"AutoTokenizer": ["evil.T", "evil.T"]},
+        "tokenizer_class": "T",
+    }
+    path.write_text(json.dumps(settings))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("builtins.input", lambda *args: pytest.fail("asked"))
+    try:
+        load_tokenizer(str(folder))
+    except ValueError as error:
+        assert "cannot be read" in str(error)
+    assert not (tmp_path / "ran").exists()

@@ -1,0 +1,93 @@
+"""No call of the package lets a library run code that it finds beside models, data or checkpoints."""
+
+import ast
+import io
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import ssl_lab
+from ssl_lab.data.hub import load_splits
+from ssl_lab.encoders.timm_model import TimmModel
+from ssl_lab.engine.checkpoint import read_checkpoint
+from ssl_lab.engine.run_dir import read_spec
+from ssl_lab.types import DataSpec
+
+ROOT = Path(ssl_lab.__file__).parent
+
+
+def calls():
+    for path in sorted(ROOT.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                given = {word.arg: ast.unparse(word.value) for word in node.keywords}
+                yield f"{path.relative_to(ROOT)}:{node.lineno}", ast.unparse(node.func), given
+
+
+def test_every_loader_is_told_to_run_nothing():
+    wrong, seen = [], set()
+    for place, name, given in calls():
+        last = name.rpartition(".")[2]
+        if last in ("from_pretrained", "from_config"):
+            seen.add(last)
+            wrong += [place] * (given.get("trust_remote_code") != "False")
+        if name == "torch.load":
+            seen.add(name)
+            wrong += [place] * (given.get("weights_only") != "True")
+        if name in ("np.load", "numpy.load"):
+            wrong += [place] * ("allow_pickle" in given)
+        dangerous = ("pickle.load", "pickle.loads", "joblib.load", "yaml.unsafe_load", "eval", "exec", "torch.hub.load")
+        wrong += [place] * (name in dangerous or last in ("read_pickle", "unsafe_load", "full_load"))
+    assert not wrong
+    assert seen == {"from_pretrained", "from_config", "torch.load"}
+
+
+class Evil:
+    def __reduce__(self):
+        return (open, ("ran", "w"))
+
+
+def test_pickles_in_checkpoints_arrays_and_tables_are_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": {}, "evil": Evil()}, "a.ckpt")
+    Path("b.ckpt").write_bytes(pickle.dumps({"state_dict": Evil()}))
+    for name in ("a.ckpt", "b.ckpt"):
+        with pytest.raises(ValueError, match="was not loaded|damaged"):
+            read_checkpoint(Path(name))
+    np.save("c.npy", np.array([Evil()], dtype=object), allow_pickle=True)
+    with pytest.raises(ValueError, match="allow_pickle"):
+        np.load("c.npy")
+    buffer = io.BytesIO(pickle.dumps(Evil())).getvalue()
+    kinds = {b"ARROW:extension:name": b"arrow.py_extension_type", b"ARROW:extension:metadata": buffer}
+    table = pa.table([pa.array(["a", "b"])], schema=pa.schema([pa.field("text", pa.string(), metadata=kinds)]))
+    pq.write_table(table.replace_schema_metadata({b"pandas": buffer, b"huggingface": b"{}"}), "train.parquet")
+    try:
+        load_splits("train.parquet")
+    except ValueError as error:
+        assert "could not be read" in str(error)
+    assert not Path("ran").exists()
+
+
+def test_arguments_of_libraries_that_name_files_with_code_are_refused():
+    spec = DataSpec(modality="image", shape=(3, 32, 32))
+    for name in ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay"):
+        with pytest.raises(ValueError, match=f"encoder.options.{name} is not taken"):
+            TimmModel(spec, name="resnet10t", options={name: "evil.pt"})
+    with pytest.raises(ValueError, match="names a reader of files"):
+        load_splits("pandas", options={"data_files": "evil.pkl"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"modality": "text", "shape": [8], "vocab_size": 3000000000}', '{"modality": "text", "shape": [8], "x": 1}', "[]", "{",
+     '{"modality": "text", "shape": [8], "continues_word": "0-3000000000"}', '{"modality": "text", "vocab_size": "a"}'],
+)  # fmt: skip
+def test_facts_that_no_memory_holds_are_refused(text, tmp_path):
+    (tmp_path / "spec.json").write_text(text)
+    with pytest.raises(ValueError, match=r"spec\.json"):
+        read_spec(tmp_path)
