@@ -116,6 +116,11 @@ class Prototypes(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(F.normalize(torch.randn(num_prototypes, dim), dim=1))
 
+    @torch.no_grad()
+    def normalise(self) -> None:
+        """Scale the directions to length 1: steps across a sphere lead outwards, and the rate along it would fall."""
+        self.weight.copy_(F.normalize(self.weight, dim=1))
+
     def forward(self, z: Tensor) -> Tensor:
         """Cosines (..., K) of projections (..., D) of any scale."""
         with torch.autocast(z.device.type, enabled=False):

@@ -14,6 +14,7 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
+from torch import nn
 
 from ssl_lab import distributed
 from ssl_lab.data.base import DataModule
@@ -107,6 +108,22 @@ class EvaluateDuringTraining(Callback):
         self.step = state_dict["step"]
 
 
+def check_batch(method: Method, num_samples: int) -> None:
+    """Refuse a step of so many samples on all ranks if the objective or its batch statistics say nothing on them.
+
+    Raises:
+        ValueError: Naming what ties the samples of a batch together.
+    """
+    reason = method.coupled_by if num_samples < method.min_samples else ""
+    if num_samples < 2 and any(isinstance(module, nn.BatchNorm1d) for module in method.modules()):
+        reason = reason or "batch normalisation takes its statistics from the other samples"
+    if reason:
+        raise ValueError(
+            f"Cannot train {type(method).__name__} on {num_samples} sample a step: {reason}. Set data.batch_size x "
+            "devices to 2 or more."
+        )
+
+
 def pretrain(
     method: Method,
     datamodule: DataModule,
@@ -161,6 +178,7 @@ def pretrain(
     """
     protocols = list(protocols or [])
     check_needs(method, protocols, datamodule)
+    check_batch(method, datamodule.batch_size * trainer.world_size)
     if keep_best:
         check_is_measured(keep_best, protocols, datamodule)
     run_dir = Path(trainer.default_root_dir)

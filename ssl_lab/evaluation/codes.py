@@ -17,9 +17,10 @@ from ssl_lab.types import Batch
 class CodePrediction(Protocol):
     r"""Nats per code, its exponential, and bits per pixel value that sending an image's codes takes.
 
-    ``codes/nats`` is the mean cross entropy over all codes of the split, ``codes/perplexity`` its exponential, at most the
-    number of codes if nothing was learned. ``codes/bits_per_dim`` is :math:`\sum_t -\log_2 p(c_t | c_{<t}) / D` for images of
-    D pixels times channels: what the codes cost, without what decoding them leaves to say about the pixels.
+    ``codes/nats`` is the mean cross entropy over all codes of the split, ``codes/perplexity`` its exponential (cut at
+    exp(50)), at most the number of codes if nothing was learned. ``codes/bits_per_dim`` is :math:`\sum_t -\log_2
+    p(c_t | c_{<t}) / D` for images of D pixels times channels: what the codes cost, without what decoding them leaves
+    to say about the pixels.
     """
 
     needs: ClassVar[str] = "code_losses"
@@ -34,6 +35,6 @@ class CodePrediction(Protocol):
         bits = mean * nats.shape[1] / math.log(2)
         return {
             "codes/nats": mean,
-            "codes/perplexity": math.exp(mean),
+            "codes/perplexity": math.exp(min(mean, 50.0)),
             "codes/bits_per_dim": bits / math.prod(datamodule.spec.shape),
         }

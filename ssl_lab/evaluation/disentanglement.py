@@ -29,6 +29,18 @@ class Coded:
     codes: NDArray[np.float64]
     factors: NDArray[np.float64]
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be compared: fewer than two dimensions, and values that are not finite."""
+        if self.codes.shape[1] < 2:
+            raise ValueError(
+                f"Disentanglement compares latent dimensions, but there is {self.codes.shape[1]}. Set method.latent_dim to 2 "
+                "or more."
+            )
+        if not np.isfinite(self.codes).all() or not np.isfinite(self.factors).all():
+            raise ValueError(
+                "Cannot compare codes and factors that are not finite. Lower optim.lr, or start from an earlier checkpoint."
+            )
+
 
 class DisentanglementProtocol(Protocol):
     """A protocol that compares codes of images with the factors that the images were drawn from.
@@ -56,7 +68,7 @@ class DisentanglementProtocol(Protocol):
         """Score ``fn(batch)``, codes (B, K), of both splits.
 
         Raises:
-            ValueError: If there are fewer than two latent dimensions.
+            ValueError: If there are fewer than two latent dimensions, or values are not finite.
         """
 
         def both(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -65,11 +77,6 @@ class DisentanglementProtocol(Protocol):
         parts = []
         for name in ("train", split):
             codes, factors = outputs_of(both, datamodule, name, device=device)
-            if codes.shape[1] < 2:
-                raise ValueError(
-                    f"{type(self).__name__} compares latent dimensions, but there is {codes.shape[1]}. Set "
-                    "method.latent_dim to 2 or more."
-                )
             rows = slice(self.num_samples)
             parts.append(Coded(codes[rows].double().numpy(), factors[rows].double().numpy()))
         return self.score(*parts)
@@ -80,8 +87,11 @@ class MIG(DisentanglementProtocol):
 
     .. math:: \frac{1}{F} \sum_k \frac{1}{H(v_k)} \Big( I(z_{j_1}; v_k) - \max_{j \ne j_1} I(z_j; v_k) \Big)
 
-    on the scored split; codes and quantities are cut into bins of equal width between their extremes. ``mig/mig``, and
-    ``mig/factor_<k>`` for each factor, lie in [0, 1]: 1 if one dimension knows all and no other anything.
+    on the scored split. Codes are cut into bins of equal width between their extremes; factors are taken as they are, as in
+    disentanglement_lib, whose number it is. Only continuous ones, which it does not know, are cut into bins too: those that
+    are no whole numbers and have more values than a tenth of the images. A factor that is the same in all images is left
+    out. ``mig/mig``, and ``mig/factor_<k>`` for each other factor, lie in [0, 1]: 1 if one dimension knows all and no
+    other anything. Without a factor that varies, ``mig/mig`` is not a number.
 
     Args:
         num_bins: Number of bins.
@@ -100,12 +110,16 @@ class MIG(DisentanglementProtocol):
     def score(self, train: Coded, test: Coded) -> dict[str, float]:
         """The gap, of each factor and on average."""
         codes = [_binned(column, self.num_bins) for column in test.codes.T]
-        gaps = []
-        for values in test.factors.T:
-            kinds = values.astype(np.int64) if is_kind(values) else _binned(values, self.num_bins)
+        gaps: dict[str, float] = {}
+        for number, values in enumerate(test.factors.T):
+            if (values == values[0]).all():
+                continue
+            kinds = (
+                _binned(values, self.num_bins) if is_continuous(values) else np.unique(values, return_inverse=True)[1]
+            )
             shared = sorted(mutual_info_score(kinds, code) for code in codes)
-            gaps.append((shared[-1] - shared[-2]) / max(mutual_info_score(kinds, kinds), 1e-12))
-        return {"mig/mig": float(np.mean(gaps)), **{f"mig/factor_{k}": float(gap) for k, gap in enumerate(gaps)}}
+            gaps[f"mig/factor_{number}"] = float((shared[-1] - shared[-2]) / mutual_info_score(kinds, kinds))
+        return {"mig/mig": float(np.mean(list(gaps.values()))) if gaps else math.nan, **gaps}
 
 
 class DCI(DisentanglementProtocol):
@@ -119,8 +133,9 @@ class DCI(DisentanglementProtocol):
         D = \sum_j \frac{\sum_k R_{jk}}{\sum_{jk} R_{jk}} \big( 1 - H_F(P_{j\cdot}) \big) \qquad
         C = \frac{1}{F} \sum_k \big( 1 - H_K(\tilde P_{\cdot k}) \big)
 
-    with entropies to the base of the number of factors F and of dimensions K. Informativeness is the share of kinds that
-    is recognised, or :math:`R^2` of quantities, at least 0, on the scored split, mean over factors. All lie in [0, 1].
+    over the factors that vary, with entropies to the base of the number of factors F and of dimensions K. Informativeness
+    is the share of kinds that is recognised, or :math:`R^2` of quantities, at least 0, on the scored split, mean over
+    factors. All lie in [0, 1]; D of a single factor, which no dimension can mix with another, is not a number.
 
     Args:
         num_trees: Trees of each forest.
@@ -142,6 +157,8 @@ class DCI(DisentanglementProtocol):
         """Fit a forest to each factor, see what it reads, and try it on other images."""
         importance, informativeness = [], []
         for values, truth in zip(train.factors.T, test.factors.T, strict=True):
+            if (values == values[0]).all() or (truth == truth[0]).all():
+                continue  # known without looking
             settings: dict[str, Any] = {
                 "n_estimators": self.num_trees,
                 "random_state": self.seed,
@@ -154,6 +171,9 @@ class DCI(DisentanglementProtocol):
                 forest = RandomForestRegressor(**settings).fit(train.codes, values)
             importance.append(forest.feature_importances_)
             informativeness.append(max(0.0, forest.score(test.codes, truth)))
+        if not importance:
+            names = ("disentanglement", "completeness", "informativeness")
+            return {f"dci/{name}": math.nan for name in names}
         disentanglement, completeness = dci_of_importance(np.stack(importance, axis=1))
         return {
             "dci/disentanglement": disentanglement,
@@ -163,16 +183,21 @@ class DCI(DisentanglementProtocol):
 
 
 def dci_of_importance(importance: NDArray[np.float64]) -> tuple[float, float]:
-    """Disentanglement and completeness of an importance matrix (K, F), not negative."""
+    """Disentanglement and completeness of an importance matrix (K, F), not negative; the first is NaN for one factor."""
     total = max(importance.sum(), 1e-12)
     disentanglement = sum(row.sum() / total * (1 - _entropy(row)) for row in importance)
     completeness = np.mean([1 - _entropy(column) for column in importance.T])
-    return float(disentanglement), float(completeness)
+    return float(disentanglement) if importance.shape[1] > 1 else math.nan, float(completeness)
 
 
 def is_kind(values: NDArray[np.float64]) -> bool:
     """Whether a factor names kinds: whole numbers, not too many of them."""
     return bool((values == np.floor(values)).all()) and len(np.unique(values)) <= MAX_KINDS
+
+
+def is_continuous(values: NDArray[np.float64]) -> bool:
+    """Whether a factor has to be cut into bins: other values than whole numbers, and hardly one of them twice."""
+    return bool((values != np.floor(values)).any()) and len(np.unique(values)) > len(values) / 10
 
 
 def _entropy(weights: NDArray[np.float64]) -> float:
@@ -184,6 +209,5 @@ def _entropy(weights: NDArray[np.float64]) -> float:
 
 
 def _binned(values: NDArray[np.float64], num_bins: int) -> NDArray[np.int64]:
-    """Numbers of bins of equal width."""
-    low, high = values.min(), values.max()
-    return np.minimum((values - low) / max(high - low, 1e-12) * num_bins, num_bins - 1).astype(np.int64)
+    """Numbers of bins of equal width, as the histogram of disentanglement_lib cuts them."""
+    return np.digitize(values, np.histogram(values, num_bins)[1][:-1])

@@ -24,6 +24,11 @@ class Gaussian(NamedTuple):
 
 def fit_gaussian(x: Tensor) -> Gaussian:
     """Mean and a root of the covariance of features (N, D), N >= 2."""
+    if len(x) < 2 or not bool(x.isfinite().all()):
+        raise ValueError(
+            f"Cannot fit a Gaussian to features {tuple(x.shape)}: it takes two or more, all finite. Give more samples, or an "
+            "earlier checkpoint where a training has diverged."
+        )
     x = x.double()
     rows = (x - x.mean(0)) / (len(x) - 1) ** 0.5
     if len(rows) > rows.shape[1]:
@@ -85,6 +90,11 @@ def kernel_distance(x: Tensor, y: Tensor, *, num_subsets: int = 100, subset_size
 def kernel_within(x: Tensor, rows: Tensor) -> float:
     """Mean kernel of two different rows of a subset, mean over subsets (S, size) of features (N, D)."""
     num_subsets, size = rows.shape
+    if size < 2 or not bool(x.isfinite().all()):
+        raise ValueError(
+            f"Cannot take the kernel distance of features {tuple(x.shape)}: it compares two or more, all finite. Give more "
+            "samples, or an earlier checkpoint where a training has diverged."
+        )
     itself = (x.double().square().sum(1) / x.shape[1] + 1) ** 3
     total = _kernel_sum(x, x, Subsets(rows, rows)) - itself[rows.to(x.device)].sum()
     return float(total) / (num_subsets * size * (size - 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import ClassVar
@@ -11,7 +12,7 @@ from scipy.stats import pearsonr, spearmanr
 from torch import Tensor
 
 from ssl_lab.data.base import DataModule
-from ssl_lab.evaluation.protocol import Protocol, outputs_of
+from ssl_lab.evaluation.protocol import Protocol, check_finite, outputs_of
 from ssl_lab.evaluation.scores import classification_scores
 from ssl_lab.types import Batch
 
@@ -30,7 +31,9 @@ class TextClasses(Protocol):
         self, fn: Callable[[Batch], Tensor], datamodule: DataModule, *, device: torch.device, split: str = "test"
     ) -> dict[str, float]:
         """Score the largest of the scores ``fn(batch) -> (B, C)``."""
-        predicted, y = outputs_of(lambda batch: (fn(batch).argmax(1), batch["label"]), datamodule, split, device=device)
+        logits, y = outputs_of(lambda batch: (fn(batch), batch["label"]), datamodule, split, device=device)
+        check_finite(logits)
+        predicted = logits.argmax(1)
         known = y >= 0
         if not known.any():
             raise ValueError(
@@ -68,6 +71,12 @@ class PairScores(Protocol):
                 f"A correlation was asked for on the {split} split, but {int(known.sum())} of its {len(y)} pairs have a "
                 "score. Set data.score_column, or score another split."
             )
+        check_finite(x)
+        if (y[known] == y[known][0]).all():
+            warnings.warn(
+                f"All scored pairs of the {split} split have one score, so no correlation is given.", stacklevel=2
+            )
+            return {"finetune/spearman": math.nan, "finetune/pearson": math.nan}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about constant predictions, which are worth 0
             found = {

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_lab.evaluation.protocol import LabelFreeProtocol
+from ssl_lab.evaluation.protocol import LabelFreeProtocol, check_finite
 
 
 class RankMe(LabelFreeProtocol):
@@ -32,6 +32,7 @@ class RankMe(LabelFreeProtocol):
 
     def score(self, x: Tensor) -> dict[str, float]:
         """The effective rank."""
+        check_finite(x)
         x = some_rows(x, self.num_samples).double()
         gram = x.T @ x if x.shape[1] <= len(x) else x @ x.T  # half the time of a decomposition of x itself
         squares = torch.linalg.eigvalsh(gram)
@@ -44,7 +45,8 @@ class Uniformity(LabelFreeProtocol):
 
     .. math:: \log \mathbb{E}_{x \neq y}\, e^{-2 \lVert x - y \rVert^2}
 
-    0 if all features coincide, about -4 if they are spread over a sphere of many dimensions; lower is more even.
+    0 if all features coincide, those that are all zero too, about -4 if they are spread over a sphere of many
+    dimensions; lower is more even.
 
     Metric: ``uniformity/loss``.
 
@@ -60,11 +62,13 @@ class Uniformity(LabelFreeProtocol):
 
     def score(self, x: Tensor) -> dict[str, float]:
         """The logarithm of the mean potential over all pairs of different samples."""
+        check_finite(x)
         x = F.normalize(some_rows(x, self.num_samples), dim=1)
+        square = x.square().sum(1)  # 1, or 0 of features that are all zero, which have no direction
         total = torch.zeros((), dtype=torch.float64, device=x.device)
         for start in range(0, len(x), 1024):
             cosine = x[start : start + 1024] @ x.T
-            potential = torch.exp(4 * (cosine - 1))  # |x - y|^2 = 2 - 2 cos
+            potential = torch.exp(4 * cosine - 2 * square[start : start + 1024, None] - 2 * square)
             total += potential.double().sum() - potential.diagonal(start).double().sum()  # no sample with itself
         return {"uniformity/loss": float(torch.log(total / (len(x) * (len(x) - 1))))}
 
@@ -83,6 +87,7 @@ class FeatureStd(LabelFreeProtocol):
 
     def score(self, x: Tensor) -> dict[str, float]:
         """The mean deviation."""
+        check_finite(x)
         return {"feature_std/mean": float(normalised_std(x))}
 
 

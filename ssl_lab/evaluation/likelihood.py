@@ -190,6 +190,7 @@ class ImportanceNLL(Protocol):
             return (torch.stack(of_images) if of_images else torch.empty(0, 2, dtype=torch.float64),)
 
         (found,) = outputs_of(of_batch, datamodule, split, device=device)
+        found[found.isinf().any(1)] = math.nan  # an infinite weight is an overflow and no perfect model
         nll, effective_samples = found.mean(0).tolist()
         return {
             f"nll/nats_k{self.num_samples}": nll,

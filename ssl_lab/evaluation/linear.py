@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_lab.evaluation.protocol import FeatureProtocol, FeatureSet
-from ssl_lab.evaluation.scores import classification_scores
+from ssl_lab.evaluation.scores import classification_scores, has_two_classes
 
 _WEIGHTS_AT_ONCE = 50_000  # of few-label probes that are fitted side by side; more of them are no faster
 HOLDOUT_SHARE = 0.2  # of the train split, to choose the penalty
@@ -129,7 +129,7 @@ class LinearProbe(FeatureProtocol):
         train, test = standardise(features.train_x, features.test_x)
         y, num_classes = features.train_y, features.num_classes
         penalty, start = self.penalties[0], None
-        if len(self.penalties) > 1:
+        if len(self.penalties) > 1 and len(train) > 1:  # else none could be held out
             penalty, start = self._choose_penalty(train, y, num_classes)
         weights = fit_logistic(train, y, num_classes=num_classes, l2=penalty, max_iter=self.max_iter, start=start)
         return logits(weights, test).argmax(1)
@@ -198,6 +198,9 @@ class FewLabelProbe(FeatureProtocol):
         classes, train_y = features.train_y.cpu().unique(return_inverse=True)  # others have no samples to learn from
         test_y = features.test_y.cpu()
         metrics = {}
+        if not has_two_classes(test_y):
+            names = [f"few_label/top1_n{n}{kind}" for n in self.labels_per_class for kind in ("", "_std")]
+            return dict.fromkeys(names, math.nan)
         for n in self.labels_per_class:
             draws = [draw_labels(train_y, n, seed=self.seed * 10_000 + draw) for draw in range(self.num_draws)]
             accuracies = []

@@ -26,6 +26,8 @@ class Manifold(NamedTuple):
 
 def fit_manifold(x: Tensor) -> Manifold:
     """Balls around each row of (N, D) that reach its nearest other rows; k is cut to N - 1."""
+    if not bool(x.isfinite().all()):
+        raise ValueError("Cannot estimate the support of features that are not finite. Use an earlier checkpoint.")
     x = x.double()
     numbers = (PRECISION_NEIGHBORS, DENSITY_NEIGHBORS)
     reach = min(max(numbers), len(x) - 1) + 1  # the nearest of all is the row itself

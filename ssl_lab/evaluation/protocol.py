@@ -93,6 +93,12 @@ class FeatureSet:
     test_y: Tensor
     num_classes: int
 
+    def __post_init__(self) -> None:
+        """Refuse features that nothing can be fitted to."""
+        check_finite(self.train_x, self.test_x)
+        if len(self.train_x) == 0:
+            raise ValueError("Probes are fitted to labelled train samples, but there are none. Label some of them.")
+
 
 class LabelFreeProtocol(Protocol):
     """A protocol that looks at the features of the scored split alone: nothing is fitted and no label is read."""
@@ -125,6 +131,16 @@ class FeatureProtocol(Protocol):
     ) -> dict[str, float]:
         """Extract features of both splits and score them."""
         return self.score(extract(fn, datamodule, device=device, split=split))
+
+
+def check_finite(*features: Tensor) -> None:
+    """Raise ValueError if a feature is NaN or infinite: comparisons with such values would pass for perfect."""
+    broken = sum(int((~x.isfinite()).sum()) for x in features)
+    if broken:
+        raise ValueError(
+            f"Cannot judge features of which {broken} values are not finite: the training has diverged, or the data hold "
+            "such values. Lower optim.lr, or start from an earlier checkpoint."
+        )
 
 
 def extract(

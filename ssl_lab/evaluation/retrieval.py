@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ssl_lab.data.base import DataModule
-from ssl_lab.evaluation.protocol import Protocol
+from ssl_lab.evaluation.protocol import Protocol, check_finite
 from ssl_lab.types import Batch
 
 CHUNK = 1024
@@ -23,7 +23,8 @@ class Retrieval(Protocol):
     ``retrieval/image_to_text_r<k>`` is the share of images that have one of their own captions among the k most similar
     of all captions; ``retrieval/text_to_image_r<k>`` the share of captions whose image is among the k most similar
     images; both in [0, 1]. Candidates as similar as the right one count as ahead of it, so that equal embeddings find
-    nothing. ``..._chance`` is what a random order would reach: k / N images, and for an image with n of M captions
+    nothing. It is not a number where so few candidates are there that any order finds the right one. ``..._chance``
+    is what a random order would reach: k / N images, and for an image with n of M captions
     :math:`1 - \binom{M - n}{k} / \binom{M}{k}`.
 
     Args:
@@ -71,6 +72,7 @@ class Retrieval(Protocol):
             texts: Shape (M, P).
             owners: The image of each text, int64 (M,).
         """
+        check_finite(images, texts)
         ahead: dict[str, list[Tensor]] = {"image_to_text": [], "text_to_image": []}
         for start in range(0, len(images), CHUNK):
             similarity = images[start : start + CHUNK] @ texts.T
@@ -89,8 +91,9 @@ class Retrieval(Protocol):
         for k in self.recall_at:
             for direction, counts in ahead.items():
                 name = f"retrieval/{direction}_r{k}"
-                metrics[name] = float((torch.cat(counts) < k).double().mean())
-                metrics[f"{name}_chance"] = fmean(_chance(*numbers, k=k) for numbers in chances[direction])
+                chance = fmean(_chance(*numbers, k=k) for numbers in chances[direction])
+                metrics[name] = float((torch.cat(counts) < k).double().mean()) if chance < 1 else math.nan
+                metrics[f"{name}_chance"] = chance
         return metrics
 
 

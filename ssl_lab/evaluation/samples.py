@@ -108,7 +108,8 @@ class SampleQuality(Protocol):
         name = f"{self.encoder_name}_n{self.num_samples}"
         metrics = {f"{kind}/{name}": value for kind, value in real.compare(fake).items()}
         metrics |= {f"{kind}/{name}_real": value for kind, value in real.floor.items()}
-        if real.labelled and datamodule.spec.num_classes is not None:
+        if real.labelled and (datamodule.spec.num_classes or 0) > 1:
+            assert datamodule.spec.num_classes is not None
             classes = _classify(fake, real.train, datamodule.spec.num_classes)
             shares = torch.bincount(classes, minlength=datamodule.spec.num_classes).double() / len(classes)
             metrics |= {f"samples/class_share_{k}": float(share) for k, share in enumerate(shares)}
@@ -221,4 +222,9 @@ def draw(fn: Callable[..., Tensor], num_samples: int, device: torch.device, seed
     generator = torch.Generator(device).manual_seed(seed)
     for start in range(0, num_samples, BATCH):
         images = fn(min(BATCH, num_samples - start), generator)
+        if not bool(images.isfinite().all()):
+            raise ValueError(
+                "Cannot judge samples that are not finite: the training has diverged. Lower optim.lr, or judge an earlier "
+                "checkpoint."
+            )
         yield images.clamp(0, 1).mul(255).round().byte()

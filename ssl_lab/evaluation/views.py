@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from ssl_lab.data.base import DataModule
 from ssl_lab.evaluation.label_free import effective_rank
-from ssl_lab.evaluation.protocol import Protocol
+from ssl_lab.evaluation.protocol import Protocol, check_finite
 from ssl_lab.types import Batch
 
 RESOLUTION = 1e-6  # differences below this share of fp32 features are rounding
@@ -71,7 +72,8 @@ class Alignment(ViewProtocol):
 
     .. math:: \mathbb{E}\, \lVert f(x) - f(x^+) \rVert^2
 
-    0 if views coincide, 2 if they are unrelated. Collapsed features are perfectly aligned too: read it beside
+    0 if views coincide, 2 if they are unrelated, and not a number if all samples have one direction: such features are
+    aligned and say nothing. Features near collapse are well aligned too: read it beside
     :class:`~ssl_lab.evaluation.label_free.Uniformity`. With more than two views it is the mean over their pairs.
 
     Metric: ``alignment/loss``.
@@ -90,7 +92,10 @@ class Alignment(ViewProtocol):
 
     def score(self, views: Tensor) -> dict[str, float]:
         """Mean over samples and over pairs of views."""
+        check_finite(views)
         x = F.normalize(views.double(), dim=2)
+        if (x - x.mean((0, 1))).square().mean() <= RESOLUTION**2:
+            return {"alignment/loss": math.nan}
         num = len(x)
         # Over ordered pairs, the squared distances of V unit vectors sum to 2 (V^2 - |their sum|^2).
         distance = 2 * (num**2 - x.sum(0).square().sum(1)) / (num * (num - 1))
@@ -133,6 +138,7 @@ class LiDAR(ViewProtocol):
 
     def score(self, views: Tensor) -> dict[str, float]:
         """The effective rank."""
+        check_finite(views)
         x = views.double()
         means = x.mean(0)
         between = means - means.mean(0)

@@ -36,8 +36,8 @@ def non_saturating() -> AdversarialLoss:
         Goodfellow et al., Generative Adversarial Networks (2014), section 3. arXiv:1406.2661
     """
     return AdversarialLoss(
-        discriminator=lambda real, fake: F.softplus(-_fp32(real)).mean() + F.softplus(_fp32(fake)).mean(),
-        generator=lambda fake: F.softplus(-_fp32(fake)).mean(),
+        discriminator=lambda real, fake: F.softplus(-_logits(real)).mean() + F.softplus(_logits(fake)).mean(),
+        generator=lambda fake: F.softplus(-_logits(fake)).mean(),
     )
 
 
@@ -51,8 +51,8 @@ def hinge() -> AdversarialLoss:
         Miyato et al., Spectral Normalization for GANs (2018), eq. 16-17. arXiv:1802.05957
     """
     return AdversarialLoss(
-        discriminator=lambda real, fake: F.relu(1 - _fp32(real)).mean() + F.relu(1 + _fp32(fake)).mean(),
-        generator=lambda fake: -_fp32(fake).mean(),
+        discriminator=lambda real, fake: F.relu(1 - _logits(real)).mean() + F.relu(1 + _logits(fake)).mean(),
+        generator=lambda fake: -_logits(fake).mean(),
     )
 
 
@@ -67,8 +67,8 @@ def wasserstein() -> AdversarialLoss:
         Arjovsky et al., Wasserstein GAN (2017), eq. 2. arXiv:1701.07875
     """
     return AdversarialLoss(
-        discriminator=lambda real, fake: _fp32(fake).mean() - _fp32(real).mean(),
-        generator=lambda fake: -_fp32(fake).mean(),
+        discriminator=lambda real, fake: _logits(fake).mean() - _logits(real).mean(),
+        generator=lambda fake: -_logits(fake).mean(),
     )
 
 
@@ -82,8 +82,8 @@ def least_squares() -> AdversarialLoss:
         Mao et al., Least Squares Generative Adversarial Networks (2016), eq. 9. arXiv:1611.04076
     """
     return AdversarialLoss(
-        discriminator=lambda real, fake: 0.5 * ((_fp32(real) - 1).square().mean() + _fp32(fake).square().mean()),
-        generator=lambda fake: 0.5 * (_fp32(fake) - 1).square().mean(),
+        discriminator=lambda real, fake: 0.5 * ((_logits(real) - 1).square().mean() + _logits(fake).square().mean()),
+        generator=lambda fake: 0.5 * (_logits(fake) - 1).square().mean(),
     )
 
 
@@ -136,8 +136,14 @@ def _slopes(critic: Critic, x: Tensor) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         x = _fp32(x).requires_grad_()
         (slopes,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
-    return slopes.flatten(1)
+    return (slopes + 0 * x.detach()).flatten(1)  # NaN at images that are not finite, where a saturated critic is flat
 
 
 def _fp32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _logits(x: Tensor) -> Tensor:
+    """In fp32 at least; an infinite one becomes NaN, as the losses take it for perfectly sure and thus perfect."""
+    x = _fp32(x)
+    return x + 0 * x

@@ -25,7 +25,7 @@ def sinkhorn_knopp(scores: Tensor, *, epsilon: float, num_iterations: int) -> Te
         Codes, shape (B, K), not negative; rows sum to one. Without gradient.
 
     Raises:
-        ValueError: If the regularisation is not positive or there is no iteration.
+        ValueError: If the regularisation is not positive, there is no iteration, or fewer than two samples or prototypes.
 
     References:
         Cuturi, Sinkhorn Distances (2013). arXiv:1306.0895
@@ -34,6 +34,11 @@ def sinkhorn_knopp(scores: Tensor, *, epsilon: float, num_iterations: int) -> Te
     if epsilon <= 0 or num_iterations < 1:
         raise ValueError(
             f"Sinkhorn-Knopp needs epsilon > 0 and an iteration or more, found {epsilon} and {num_iterations}."
+        )
+    if scores.ndim != 2 or min(scores.shape) < 2:
+        raise ValueError(
+            f"Sinkhorn-Knopp balances two samples or more over two prototypes or more, found scores {tuple(scores.shape)}: "
+            "all codes would be the same whatever the scores. Raise data.batch_size or method.num_prototypes."
         )
     with torch.autocast(scores.device.type, enabled=False):
         log_q = scores.to(torch.promote_types(scores.dtype, torch.float32)) / epsilon
@@ -60,7 +65,7 @@ def swapped_prediction(targets: Tensor, logits: Tensor, *, temperature: float) -
         Scalar, mean over pairs of views and samples, in nats.
 
     Raises:
-        ValueError: If shapes do not fit or the temperature is not positive.
+        ValueError: If shapes do not fit, there is one prototype, or the temperature is not positive.
 
     References:
         Caron et al., SwAV (2020), eq. 2 and 6. arXiv:2006.09882
@@ -71,6 +76,8 @@ def swapped_prediction(targets: Tensor, logits: Tensor, *, temperature: float) -
             f"Swapped prediction needs targets (2, B, K) and logits (V, B, K) with V >= 2, found {tuple(targets.shape)} "
             f"and {tuple(logits.shape)}."
         )
+    if targets.shape[2] < 2:
+        raise ValueError("One prototype is always predicted right. Set method.num_prototypes to 2 or more.")
     if temperature <= 0:
         raise ValueError(f"The temperature must be positive, found {temperature}.")
     num_views, batch_size, _ = logits.shape

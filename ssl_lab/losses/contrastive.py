@@ -24,13 +24,14 @@ def nt_xent(z_a: Tensor, z_b: Tensor, *, temperature: float) -> Tensor:
         Scalar, mean over 2B anchors, in nats.
 
     Raises:
-        ValueError: If shapes differ or temperature is not positive.
+        ValueError: If shapes differ, there are fewer than two samples, or temperature is not positive.
 
     References:
         Chen et al., A Simple Framework for Contrastive Learning (2020), eq. 1. arXiv:2002.05709
     """
     if z_a.shape != z_b.shape or z_a.ndim != 2:
         raise ValueError(f"Two views need equal shapes (B, D), found {tuple(z_a.shape)} and {tuple(z_b.shape)}.")
+    _check_negatives(len(z_a))
     if temperature <= 0:
         raise ValueError(f"The temperature must be positive, found {temperature}.")
     with torch.autocast(z_a.device.type, enabled=False):
@@ -61,7 +62,7 @@ def in_batch_info_nce(anchors: Tensor, candidates: Tensor, *, temperature: float
         Scalar, mean over B anchors, in nats.
 
     Raises:
-        ValueError: If shapes do not fit or temperature is not positive.
+        ValueError: If shapes do not fit, there are fewer than two candidates, or temperature is not positive.
 
     References:
         Gao et al., SimCSE (2021), eq. 4 and 5. arXiv:2104.08821
@@ -73,6 +74,7 @@ def in_batch_info_nce(anchors: Tensor, candidates: Tensor, *, temperature: float
         )
     if len(candidates) < len(anchors):
         raise ValueError(f"Every anchor needs a candidate, found {len(candidates)} for {len(anchors)} anchors.")
+    _check_negatives(len(candidates))
     if temperature <= 0:
         raise ValueError(f"The temperature must be positive, found {temperature}.")
     with torch.autocast(anchors.device.type, enabled=False):
@@ -100,7 +102,7 @@ def queue_info_nce(queries: Tensor, keys: Tensor, queue: Tensor, *, temperature:
         Scalar, mean over B queries, in nats.
 
     Raises:
-        ValueError: If shapes do not fit or temperature is not positive.
+        ValueError: If shapes do not fit, the queue is empty, or temperature is not positive.
 
     References:
         He et al., Momentum Contrast (2019), eq. 1. arXiv:1911.05722
@@ -110,6 +112,8 @@ def queue_info_nce(queries: Tensor, keys: Tensor, queue: Tensor, *, temperature:
             f"Queries, keys and queue need shapes (B, D), (B, D) and (K, D), found {tuple(queries.shape)}, "
             f"{tuple(keys.shape)} and {tuple(queue.shape)}."
         )
+    if len(queue) < 1:
+        raise ValueError("The keys of the queue are the negatives, found none. Set method.queue_size to 1 or more.")
     if temperature <= 0:
         raise ValueError(f"The temperature must be positive, found {temperature}.")
     with torch.autocast(queries.device.type, enabled=False):
@@ -138,7 +142,7 @@ def supcon(z_a: Tensor, z_b: Tensor, labels: Tensor, *, temperature: float) -> T
         Scalar, mean over 2B anchors, in nats.
 
     Raises:
-        ValueError: If shapes do not fit or temperature is not positive.
+        ValueError: If shapes do not fit, there are fewer than two samples, or temperature is not positive.
 
     References:
         Khosla et al., Supervised Contrastive Learning (2020), eq. 2. arXiv:2004.11362
@@ -148,6 +152,7 @@ def supcon(z_a: Tensor, z_b: Tensor, labels: Tensor, *, temperature: float) -> T
             f"Two views and their labels need shapes (B, D), (B, D) and (B,), found {tuple(z_a.shape)}, "
             f"{tuple(z_b.shape)} and {tuple(labels.shape)}."
         )
+    _check_negatives(len(z_a))
     if temperature <= 0:
         raise ValueError(f"The temperature must be positive, found {temperature}.")
     with torch.autocast(z_a.device.type, enabled=False):
@@ -181,7 +186,7 @@ def clip_loss(z_image: Tensor, z_text: Tensor, *, logit_scale: Tensor) -> Tensor
         Scalar, mean over both directions and B pairs, in nats.
 
     Raises:
-        ValueError: If shapes differ.
+        ValueError: If shapes differ or there are fewer than two pairs.
 
     References:
         Radford et al., CLIP (2021), figure 3. arXiv:2103.00020
@@ -190,9 +195,19 @@ def clip_loss(z_image: Tensor, z_text: Tensor, *, logit_scale: Tensor) -> Tensor
         raise ValueError(
             f"Images and texts need equal shapes (B, D), found {tuple(z_image.shape)} and {tuple(z_text.shape)}."
         )
+    _check_negatives(len(z_image))
     with torch.autocast(z_image.device.type, enabled=False):
         dtype = torch.promote_types(z_image.dtype, torch.float32)
         similarities = F.normalize(z_image.to(dtype), dim=1) @ F.normalize(z_text.to(dtype), dim=1).T
         logits = logit_scale.to(dtype) * similarities
         partners = torch.arange(len(logits), device=logits.device)
         return (F.cross_entropy(logits, partners) + F.cross_entropy(logits.T, partners)) / 2
+
+
+def _check_negatives(num_samples: int) -> None:
+    """A softmax over the right answer alone is always right: loss and gradient are 0 whatever the network."""
+    if num_samples < 2:
+        raise ValueError(
+            f"A contrastive loss tells a sample from others of the batch of all ranks, found {num_samples} in it. Raise "
+            "data.batch_size or the number of devices to at least 2 samples a step."
+        )

@@ -66,7 +66,9 @@ def vicreg(z_a: Tensor, z_b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         views = _at_least_fp32(z_a), _at_least_fp32(z_b)
         invariance = F.mse_loss(views[0], views[1])
         variance = torch.stack([F.relu(1 - (z.var(0) + 1e-4).sqrt()).mean() for z in views]).mean()
-        covariance = torch.stack([_off_diagonal(z.T.cov()).square().sum() / z.shape[1] for z in views]).sum()
+        covariance = torch.stack(
+            [_off_diagonal(z.T.cov().view(z.shape[1], -1)).square().sum() / z.shape[1] for z in views]
+        ).sum()
     return invariance, variance, covariance
 
 

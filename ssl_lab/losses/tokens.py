@@ -19,7 +19,11 @@ def token_cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:
 
     Returns:
         Nats, shape (...); 0 where the label is ignored.
+
+    Raises:
+        ValueError: If the vocabulary has one token.
     """
+    _check_vocabulary(logits)
     with torch.autocast(logits.device.type, enabled=False):
         scores = logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(0, -2)
         losses = F.cross_entropy(scores, labels.flatten(), ignore_index=IGNORED, reduction="none")
@@ -37,9 +41,21 @@ def token_cross_entropy_sum(logits: Tensor, labels: Tensor) -> Tensor:
         Scalar in nats; 0 with a gradient of 0 if nothing is to be predicted. Divide by the number of predicted tokens of
         the *global* batch: a mean over each rank's own tokens would weigh ranks with few of them too heavily.
 
+    Raises:
+        ValueError: If the vocabulary has one token.
+
     References:
         Devlin et al., BERT (2018). arXiv:1810.04805
     """
+    _check_vocabulary(logits)
     with torch.autocast(logits.device.type, enabled=False):
         scores = logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(0, -2)
         return F.cross_entropy(scores, labels.flatten(), ignore_index=IGNORED, reduction="sum")
+
+
+def _check_vocabulary(logits: Tensor) -> None:
+    if logits.shape[-1] < 2:
+        raise ValueError(
+            f"Tokens are predicted out of a vocabulary of at least 2, found logits {tuple(logits.shape)}: the only token is "
+            "always right."
+        )

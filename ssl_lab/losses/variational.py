@@ -39,7 +39,8 @@ def bernoulli_nll(logits: Tensor, x: Tensor) -> Tensor:
             if on_cpu
             else F.binary_cross_entropy_with_logits(logits, x, reduction="none")
         )
-        return nll.flatten(1).sum(1)
+        nll = nll.flatten(1).sum(1)
+        return torch.where(nll == -math.inf, math.nan, nll)  # of pixels that are infinite
 
 
 class _BinaryCrossEntropy(torch.autograd.Function):
@@ -206,12 +207,13 @@ def importance_bound(log_weights: Tensor) -> Tensor:
         log_weights: :math:`\log w_s = \log p(x, z_s) - \log q(z_s|x)` for :math:`z_s \sim q(z|x)`, shape (S, B).
 
     Returns:
-        Nats per image, shape (B,).
+        Nats per image, shape (B,); NaN where a weight is infinite.
 
     References:
         Burda et al., Importance Weighted Autoencoders (2016), eq. 8. arXiv:1509.00519
     """
-    return torch.logsumexp(_fp32(log_weights), dim=0) - math.log(len(log_weights))
+    bound = torch.logsumexp(_fp32(log_weights), dim=0) - math.log(len(log_weights))
+    return torch.where(bound == math.inf, math.nan, bound)
 
 
 class KLParts(NamedTuple):
@@ -244,25 +246,30 @@ def decomposed_kl(z: Tensor, mean: Tensor, log_var: Tensor, *, num_samples: int)
         log_var: Logarithm of posterior variances, shape (B, K).
         num_samples: Number N of training images.
 
+    Returns:
+        The parts; NaN where densities are infinite.
+
     Raises:
-        ValueError: If there are fewer training images than images in the batch.
+        ValueError: If there are fewer training images than images in the batch, or fewer than two in the batch.
 
     References:
         Chen et al., Isolating Sources of Disentanglement in VAEs (2018), eq. 2 and 5. arXiv:1802.04942
     """
     if num_samples < len(z):
         raise ValueError(f"A batch of {len(z)} images cannot be part of a training set of {num_samples}.")
+    if len(z) < 2:
+        raise ValueError(
+            f"The aggregate posterior of {len(z)} image is its own posterior, whose parts say nothing. Raise "
+            "data.batch_size to at least 2 samples a step."
+        )
     log_prior = gaussian_log_density(z, torch.zeros_like(z), torch.zeros_like(z)).sum(1)
     log_posterior = gaussian_log_density(z, mean, log_var).sum(1)
     pairs = gaussian_log_density(z.unsqueeze(1), mean, log_var)  # (B, B, K): z of row i under the posterior of row j
     log_total = math.log(num_samples * len(z))
     log_aggregate = torch.logsumexp(pairs.sum(2), dim=1) - log_total
     log_marginals = (torch.logsumexp(pairs, dim=1) - log_total).sum(1)
-    return KLParts(
-        index_code_mi=(log_posterior - log_aggregate).mean(),
-        total_correlation=(log_aggregate - log_marginals).mean(),
-        dimension_kl=(log_marginals - log_prior).mean(),
-    )
+    parts = (log_posterior - log_aggregate, log_aggregate - log_marginals, log_marginals - log_prior)
+    return KLParts(*(torch.where(part.isinf(), math.nan, part).mean() for part in parts))
 
 
 def _fp32(x: Tensor) -> Tensor:

@@ -43,6 +43,7 @@ class BarlowTwins(Method):
 
     modality: ClassVar[Modality] = "image"
     coupled_by: ClassVar[str] = "correlations are taken over the whole batch"
+    min_samples: ClassVar[int] = 2
 
     def __init__(
         self,

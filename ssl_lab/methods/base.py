@@ -31,6 +31,8 @@ class Method(L.LightningModule, ABC):
         needs_columns: Columns of a batch that not all data of its modality have, and that it cannot do without.
         coupled_by: What ties the samples of a batch together, if the loss of a batch is not the mean of the losses of its
             parts; accumulating gradients over parts would then train another objective and is refused.
+        min_samples: Samples of one step on all ranks below which the objective says nothing, such as 2 where samples are
+            contrasted with each other.
         whole_by: What needs whole parameters on each rank, so that sharding them (``trainer=fsdp2``) is refused.
         may_collapse: Whether features that are nearly alike are a sign of failure; not where single tokens are predicted from
             their states, whose means over a text lie close together however good they are.
@@ -49,6 +51,7 @@ class Method(L.LightningModule, ABC):
     uses_labels: ClassVar[bool] = False
     needs_columns: ClassVar[tuple[str, ...]] = ()
     coupled_by: ClassVar[str] = ""
+    min_samples: ClassVar[int] = 1
     whole_by: ClassVar[str] = ""
     may_collapse: ClassVar[bool] = True
 

@@ -47,6 +47,7 @@ class BetaTCVAE(Variational):
     """
 
     coupled_by: ClassVar[str] = "the aggregate posterior is estimated from all images of the batch"
+    min_samples: ClassVar[int] = 2
 
     def __init__(
         self,

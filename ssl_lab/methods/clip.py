@@ -43,6 +43,7 @@ class CLIP(Method):
 
     modality: ClassVar[Modality] = "image_text"
     coupled_by: ClassVar[str] = "all other pairs of the batch are its negatives"
+    min_samples: ClassVar[int] = 2
 
     def __init__(
         self,

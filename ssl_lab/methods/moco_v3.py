@@ -43,6 +43,7 @@ class MoCoV3(Method):
 
     modality: ClassVar[Modality] = "image"
     coupled_by: ClassVar[str] = "the keys of all other images of the batch are its negatives"
+    min_samples: ClassVar[int] = 2
 
     def __init__(
         self,

@@ -45,6 +45,7 @@ class NNCLR(Method):
 
     modality: ClassVar[Modality] = "image"
     coupled_by: ClassVar[str] = "the predictions of all other images of the batch are its negatives"
+    min_samples: ClassVar[int] = 2
     _latest: Tensor  # the first view's projections of this step
 
     def __init__(

@@ -34,6 +34,7 @@ class SimCLR(Method):
 
     modality: ClassVar[Modality] = "image"
     coupled_by: ClassVar[str] = "all other images of the batch are its negatives"
+    min_samples: ClassVar[int] = 2
 
     def __init__(
         self,

@@ -39,6 +39,7 @@ class SimCSE(Method):
 
     modality: ClassVar[Modality] = "text"
     coupled_by: ClassVar[str] = "all other sentences of the batch are its negatives"
+    min_samples: ClassVar[int] = 2
 
     def __init__(self, encoder: Encoder, optim: Optim, *, temperature: float = 0.05) -> None:
         super().__init__(encoder, optim)

@@ -40,6 +40,7 @@ class SupCon(Method):
     modality: ClassVar[Modality] = "image"
     uses_labels: ClassVar[bool] = True
     coupled_by: ClassVar[str] = "all other images of the batch are its positives or negatives"
+    min_samples: ClassVar[int] = 2
 
     def __init__(
         self,

@@ -24,8 +24,8 @@ class SwAV(Method):
     """Swapped assignments between views, which are balanced over the prototypes and the batch of all ranks.
 
     Where a batch is smaller than the number of prototypes, a queue of former projections joins it when assignments are
-    balanced. Prototypes are normalised in the forward pass; the published code normalises them before each step, which
-    to first order is the same.
+    balanced. Prototypes are normalised in the forward pass and scaled to length 1 again after each step; the published code
+    scales them before each forward pass and lets the gradient change their length.
 
     Args:
         encoder: Image encoder that takes images of any size.
@@ -51,6 +51,7 @@ class SwAV(Method):
 
     modality: ClassVar[Modality] = "image"
     coupled_by: ClassVar[str] = "assignments are balanced over all images of the batch"
+    min_samples: ClassVar[int] = 2
 
     def __init__(
         self,
@@ -111,7 +112,9 @@ class SwAV(Method):
         return distributed.own_rows(codes[: len(scores) * distributed.world_size()])
 
     def after_step(self) -> None:
-        """The projections of the global views on all ranks enter their queues."""
+        """Prototypes get length 1 again; the projections of the global views on all ranks enter their queues."""
+        if self.prototypes.weight.grad is not None:  # they have moved
+            self.prototypes.normalise()
         for view, queue in enumerate(self.queues):
             queue.push(distributed.gather(self.global_projections[view]))  # type: ignore[operator]
 

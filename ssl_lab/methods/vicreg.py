@@ -44,6 +44,7 @@ class VICReg(Method):
 
     modality: ClassVar[Modality] = "image"
     coupled_by: ClassVar[str] = "variances and covariances are taken over the whole batch"
+    min_samples: ClassVar[int] = 2
 
     def __init__(
         self,

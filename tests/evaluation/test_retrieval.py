@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -45,11 +47,11 @@ def test_chance_is_what_random_orders_reach():
     assert found["retrieval/text_to_image_r3_chance"] == pytest.approx(0.3)
 
 
-def test_equal_embeddings_find_nothing_and_more_candidates_than_there_are_find_all():
+def test_equal_embeddings_find_nothing_and_among_too_few_candidates_nothing_is_scored():
     images, texts = torch.ones(5, 1), torch.ones(10, 1)
     found = Retrieval(recall_at=(1, 100)).score(images, texts, torch.arange(10) % 5)
     assert all(found[f"retrieval/{direction}_r1"] == 0 for direction in DIRECTIONS)
-    assert all(found[f"retrieval/{direction}_r100"] == 1 for direction in DIRECTIONS)
+    assert all(math.isnan(found[f"retrieval/{direction}_r100"]) for direction in DIRECTIONS)
     assert all(found[f"retrieval/{direction}_r100_chance"] == 1 for direction in DIRECTIONS)
 
 

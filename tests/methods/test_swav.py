@@ -3,6 +3,7 @@ import torch
 from ranks.fixed import IMAGES, NUM_SAMPLES, FixedMultiCrop, images
 
 from ssl_lab.encoders.convnet import ConvNet
+from ssl_lab.heads import Prototypes
 from ssl_lab.losses.clustering import sinkhorn_knopp, swapped_prediction
 from ssl_lab.methods.swav import SwAV
 from ssl_lab.optim import SGD
@@ -125,3 +126,13 @@ def test_two_global_views_are_enough():
 def test_refuses_settings_without_sense(settings, message):
     with pytest.raises(ValueError, match=message):
         make(**settings)
+
+
+def test_prototypes_have_length_one_after_a_step_and_frozen_ones_are_left_alone():
+    prototypes = Prototypes(4, 3)
+    with torch.no_grad():
+        prototypes.weight.mul_(torch.tensor([[1.5], [0.5], [1.0]]))
+    before = prototypes(torch.eye(4))
+    prototypes.normalise()
+    torch.testing.assert_close(prototypes.weight.norm(dim=1), torch.ones(3))
+    torch.testing.assert_close(prototypes(torch.eye(4)), before)

@@ -1,0 +1,278 @@
+"""Every protocol on degenerate input: refused, not a number, or anything but the best value.
+
+All protocols of conf/evaluation and all that judge fine-tuned encoders are found here by themselves; one without a case
+fails.
+"""
+
+import importlib
+import inspect
+import math
+import pkgutil
+import warnings
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from ssl_lab import evaluation
+from ssl_lab.evaluation import fid
+from ssl_lab.evaluation.codes import CodePrediction
+from ssl_lab.evaluation.denoising import Denoising
+from ssl_lab.evaluation.disentanglement import DCI, MIG, Coded
+from ssl_lab.evaluation.distances import frechet_distance, kernel_distance
+from ssl_lab.evaluation.finetuned import PairScores, TextClasses
+from ssl_lab.evaluation.knn import KNN
+from ssl_lab.evaluation.label_free import FeatureStd, RankMe, Uniformity
+from ssl_lab.evaluation.language_modelling import LanguageModelling
+from ssl_lab.evaluation.likelihood import ImportanceNLL, LatentUse, LikelihoodBound
+from ssl_lab.evaluation.linear import FewLabelProbe, LinearProbe
+from ssl_lab.evaluation.manifolds import fit_manifold
+from ssl_lab.evaluation.masked import MaskedPrediction
+from ssl_lab.evaluation.protocol import FeatureSet, Protocol
+from ssl_lab.evaluation.pseudo_perplexity import PseudoPerplexity
+from ssl_lab.evaluation.retrieval import Retrieval
+from ssl_lab.evaluation.samples import SampleQuality, draw
+from ssl_lab.evaluation.sts import STS
+from ssl_lab.evaluation.views import Alignment, LiDAR
+from ssl_lab.evaluation.zero_shot import ZeroShot
+from ssl_lab.types import DataSpec
+
+CPU = torch.device("cpu")
+SPEC = DataSpec(modality="image", shape=(1, 2, 2), num_classes=2, mean=(0.5,), std=(0.5,))
+TEXT = DataSpec(modality="text", shape=(4,), vocab_size=20, pad_id=0, mask_id=1, special_ids=(0, 1))
+
+
+class Data(SimpleNamespace):
+    """One batch of each split."""
+
+    def eval_dataloader(self, split, max_samples=None):
+        loader = _Batches([self.batch])
+        loader.num_samples = len(self.batch["index"])
+        return loader
+
+    def columns(self, split):
+        return {**self.batch, "label": torch.zeros(1)}
+
+
+class _Batches(list):
+    """A list that may have attributes."""
+
+
+def run(protocol, fn, spec=SPEC, **batch):
+    number = len(next(iter(batch.values())))
+    data = Data(spec=spec, batch={**batch, "index": torch.arange(number)}, eval_batch_size=64)
+    return protocol.run(fn, data, device=CPU)
+
+
+def labelled(protocol):
+    def measure(x):
+        y = torch.arange(len(x)) % 2
+        return protocol.score(FeatureSet(train_x=x, train_y=y, test_x=x, test_y=y, num_classes=2))
+
+    return measure
+
+
+def of_texts(protocol):
+    """Logits of a vocabulary of 20 at each of 3 ordinary tokens."""
+    ids = torch.tensor([[5, 6, 7, 0]] * 8)
+    mask = (ids != 0).long()
+
+    def measure(x):
+        scores = x.flatten().repeat(20)[:20]
+        return run(
+            protocol,
+            lambda i, m, positions: scores.expand(int(positions.sum()), 20),
+            TEXT,
+            input_ids=ids,
+            attention_mask=mask,
+        )
+
+    return measure
+
+
+def of_captions(x):
+    texts = x if len(x) > 1 else x.expand(1, -1)
+    return Retrieval(recall_at=(1, 5)).score(x, texts, torch.arange(len(x)))
+
+
+def losses_of_tokens(protocol, called):
+    ids = torch.tensor([[5, 6, 7, 8]] * 4)
+
+    def measure(x):
+        nats = x.flatten()[:1].square().expand(4, 3) + (0.1 if x.abs().sum() == 0 else 0.0)
+        return run(protocol, called(nats), TEXT, input_ids=ids, attention_mask=torch.ones_like(ids))
+
+    return measure
+
+
+def zero_shot(x):
+    protocol = ZeroShot()
+    protocol._tokenizer_for = lambda data: None
+    protocol._embed_classes = lambda fn, names, tokenizer, device: x[:2] if len(x) > 1 else x.expand(2, -1)
+    spec = DataSpec(modality="image", shape=(1, 2, 2), num_classes=2, class_names=("a", "b"), mean=(0.5,), std=(0.5,))
+    images = torch.zeros(len(x), 1, 2, 2, dtype=torch.uint8)
+    return run(protocol, lambda batch: {"image": x}, spec, image=images, label=torch.arange(len(x)) % 2)
+
+
+def similarities(x):
+    ids = torch.ones(len(x), 4, dtype=torch.int64)
+    pairs = {f"{k}{name}": ids + (k == "second_") for k in ("", "second_") for name in ("input_ids", "attention_mask")}
+    score = torch.arange(len(x)).double()
+    return run(
+        STS(), lambda batch: x if batch["input_ids"][0, 0] == 1 else x.roll(1, 0) + 1, TEXT, score=score, **pairs
+    )
+
+
+def bound(x):
+    images = (torch.arange(len(x)).view(-1, 1, 1, 1) * 9 % 256).expand(-1, 1, 2, 2).byte()
+    terms = {name: x[:, 0] - 5.0 * (name == "elbo") for name in ("elbo", "reconstruction", "kl")}
+    return run(LikelihoodBound(likelihood="logistic"), lambda batch, generator: terms, image=images)
+
+
+def of_factors(protocol):
+    def measure(x):
+        factors = np.stack([np.arange(len(x)) % 3, np.arange(len(x)) % 2], 1).astype(np.float64)
+        coded = Coded(x.double().numpy(), factors)
+        return protocol.score(coded, coded)
+
+    return measure
+
+
+def distances(x):
+    real = torch.randn(40, x.shape[1], generator=torch.Generator().manual_seed(5))
+    fit_manifold(x)
+    return {"frechet": frechet_distance(x, real), "kid": kernel_distance(x, real, subset_size=len(x), num_subsets=2)}
+
+
+# class: (metrics of features or outputs (N, D), {metric: (which direction is better, its best value)})
+CASES = {
+    KNN: (labelled(KNN()), {"knn/top1": ("higher", 1.0)}),
+    LinearProbe: (labelled(LinearProbe()), {"linear/top1": ("higher", 1.0)}),
+    FewLabelProbe: (labelled(FewLabelProbe(num_draws=2)), {"few_label/top1_n5": ("higher", 1.0)}),
+    RankMe: (RankMe().score, {"rankme/rank": ("higher", 5.0)}),
+    Uniformity: (Uniformity().score, {"uniformity/loss": ("lower", -1.0)}),
+    FeatureStd: (FeatureStd().score, {"feature_std/mean": ("higher", 1.0)}),
+    Alignment: (lambda x: Alignment().score(torch.stack([x, x])), {"alignment/loss": ("lower", 0.0)}),
+    LiDAR: (lambda x: LiDAR().score(torch.stack([x, x])), {"lidar/rank": ("higher", 5.0)}),
+    Retrieval: (of_captions, {"retrieval/image_to_text_r1": ("higher", 1.0)}),
+    ZeroShot: (zero_shot, {"zero_shot/top1": ("higher", 1.0)}),
+    STS: (similarities, {"sts/spearman": ("higher", 1.0)}),
+    MIG: (of_factors(MIG()), {"mig/mig": ("higher", 1.0)}),
+    DCI: (of_factors(DCI(num_trees=2)), {"dci/disentanglement": ("higher", 1.0), "dci/completeness": ("higher", 1.0)}),
+    LikelihoodBound: (bound, {"elbo/elbo": ("higher", 0.0), "elbo/bits_per_dim": ("lower", 0.0)}),
+    ImportanceNLL: (
+        lambda x: run(
+            ImportanceNLL(num_samples=2),
+            lambda batch, number, generator: x[batch["index"], :1].expand(1, number).mT - 5,
+            image=torch.zeros(len(x), 1, 2, 2),
+        ),
+        {"nll/nats_k2": ("lower", 0.0)},
+    ),
+    LatentUse: (
+        lambda x: run(LatentUse(), lambda batch: (x, x.square()), image=torch.zeros(len(x), 1)),
+        {"elbo/active_units": ("higher", 5.0)},
+    ),
+    CodePrediction: (
+        lambda x: run(CodePrediction(), lambda batch: x.square() + 1, image=torch.zeros(len(x), 1)),
+        {"codes/nats": ("lower", 0.0), "codes/perplexity": ("lower", 1.0)},
+    ),
+    MaskedPrediction: (
+        of_texts(MaskedPrediction(mask_prob=0.5)),
+        {"masked/perplexity": ("lower", 1.0), "masked/accuracy": ("higher", 1.0)},
+    ),
+    PseudoPerplexity: (of_texts(PseudoPerplexity()), {"pseudo_perplexity/perplexity": ("lower", 1.0)}),
+    LanguageModelling: (
+        losses_of_tokens(LanguageModelling(), lambda nats: lambda batch: (nats, torch.ones(4, 3, dtype=torch.bool))),
+        {"language_modelling/perplexity": ("lower", 1.0)},
+    ),
+    Denoising: (
+        losses_of_tokens(Denoising(), lambda nats: lambda batch, seed: (nats, torch.ones(4, 3, dtype=torch.bool))),
+        {"denoising/perplexity": ("lower", 1.0)},
+    ),
+    SampleQuality: (distances, {"frechet": ("lower", 0.0), "kid": ("lower", -1.0)}),
+    fid.FID: (distances, {"frechet": ("lower", 0.0)}),
+    TextClasses: (
+        lambda x: run(TextClasses(), lambda batch: x[:, :2], label=torch.arange(len(x)) % 2),
+        {"finetune/accuracy": ("higher", 1.0)},
+    ),
+    PairScores: (
+        lambda x: run(PairScores(), lambda batch: x[:, 0], score=torch.arange(len(x)).double()),
+        {"finetune/spearman": ("higher", 1.0)},
+    ),
+}
+# What they are given is discrete: no value of a feature reaches them. Their own tests say what nothing is worth.
+OF_DISCRETE_OUTPUT = {"TaggedSpans", "Answers", "Translations"}
+
+
+def test_every_protocol_has_a_case():
+    found = set()
+    for module in pkgutil.iter_modules(evaluation.__path__, evaluation.__name__ + "."):
+        for value in vars(importlib.import_module(module.name)).values():
+            if inspect.isclass(value) and issubclass(value, Protocol) and not inspect.isabstract(value):
+                found.add(value.__name__)
+    assert found == {case.__name__ for case in CASES} | OF_DISCRETE_OUTPUT
+
+
+def good(batch=12, dim=5):
+    return torch.randn(batch, dim, generator=torch.Generator().manual_seed(3))
+
+
+def check(protocol, x):
+    """Refused, or no metric is the best there is."""
+    measure, best = CASES[protocol]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            found = measure(x)
+        except ValueError as error:
+            assert len(str(error)) > 20
+            return
+    for name, (better, value) in best.items():
+        if math.isnan(found[name]):
+            continue
+        assert found[name] < value - 1e-6 if better == "higher" else found[name] > value + 1e-6, (name, found[name])
+
+
+@pytest.mark.parametrize("protocol", CASES)
+def test_features_that_say_nothing_are_never_the_best(protocol):
+    check(protocol, torch.zeros(12, 5))
+    check(protocol, torch.ones(12, 5))
+
+
+@pytest.mark.parametrize("protocol", CASES)
+def test_one_sample_is_never_the_best(protocol):
+    check(protocol, good(batch=1))
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("protocol", CASES)
+def test_features_that_are_not_finite_are_never_the_best(protocol, broken):
+    x = good()
+    x[:] = broken
+    check(protocol, x)
+    x = good()
+    x[0, 0] = broken
+    check(protocol, x)
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_samples_that_are_not_finite_are_refused(broken):
+    with pytest.raises(ValueError, match="not finite"):
+        list(draw(lambda number, generator: torch.full((number, 1, 2, 2), broken), 3, CPU, 0))
+
+
+@pytest.mark.parametrize("protocol", [KNN(), LinearProbe(), FewLabelProbe(num_draws=2)])
+def test_one_class_is_no_score(protocol):
+    x, y = good(), torch.zeros(12, dtype=torch.int64)
+    features = FeatureSet(train_x=x, train_y=y, test_x=x, test_y=y, num_classes=2)
+    with pytest.warns(UserWarning, match="has 1 class, so scores of classification say nothing"):
+        assert all(map(math.isnan, protocol.score(features).values()))
+
+
+@pytest.mark.parametrize("protocol", [MIG(), DCI(num_trees=2)])
+def test_factors_that_do_not_vary_are_no_score(protocol):
+    coded = Coded(good().double().numpy(), np.ones((12, 3)))
+    assert all(map(math.isnan, protocol.score(coded, coded).values()))
+    with pytest.raises(ValueError, match="there is 1"):
+        Coded(good(dim=1).double().numpy(), np.ones((12, 3)))
