@@ -95,7 +95,7 @@ class FeatureSet:
 
     def __post_init__(self) -> None:
         """Refuse features that nothing can be fitted to."""
-        check_finite(self.train_x, self.test_x)
+        refuse_non_finite(self.train_x, self.test_x)
         if len(self.train_x) == 0:
             raise ValueError("Probes are fitted to labelled train samples, but there are none. Label some of them.")
 
@@ -133,7 +133,7 @@ class FeatureProtocol(Protocol):
         return self.score(extract(fn, datamodule, device=device, split=split))
 
 
-def check_finite(*features: Tensor) -> None:
+def refuse_non_finite(*features: Tensor) -> None:
     """Raise ValueError if a feature is NaN or infinite: comparisons with such values would pass for perfect."""
     broken = sum(int((~x.isfinite()).sum()) for x in features)
     if broken:

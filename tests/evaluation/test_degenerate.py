@@ -126,7 +126,7 @@ def similarities(x):
 
 def bound(x):
     images = (torch.arange(len(x)).view(-1, 1, 1, 1) * 9 % 256).expand(-1, 1, 2, 2).byte()
-    terms = {name: x[:, 0] - 5.0 * (name == "elbo") for name in ("elbo", "reconstruction", "kl")}
+    terms = {name: x[:, 0] + (-5.0 if name == "elbo" else 5.0) for name in ("elbo", "reconstruction", "kl")}
     return run(LikelihoodBound(likelihood="logistic"), lambda batch, generator: terms, image=images)
 
 

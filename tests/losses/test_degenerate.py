@@ -122,6 +122,11 @@ CASES = {
         lambda b, d: {"mean": randn(b, d), "x": randn(b, d) + 1},
         -math.inf,
     ),
+    "gaussian_level_nll": (
+        lambda mean, x: variational.gaussian_level_nll(mean, torch.tensor(-1.0), x).mean(),
+        lambda b, d: {"mean": randn(b, d).sigmoid(), "x": (randn(b, d).sigmoid() * 255).round() / 255},
+        0.0,
+    ),
     "logistic_nll": (
         lambda mean, x: variational.logistic_nll(mean, torch.tensor(-1.0), x).mean(),
         lambda b, d: {"mean": randn(b, d).sigmoid(), "x": (randn(b, d).sigmoid() * 255).round() / 255},
