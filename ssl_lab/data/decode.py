@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from functools import cache
 from pathlib import Path
 from typing import TypeAlias
 
@@ -32,10 +33,17 @@ _NO_READERS = (
 )  # Pillow knows their names, or hands them to other programs
 
 
+@cache
+def image_formats() -> tuple[str, ...]:
+    """Formats that this Pillow decodes by itself, whatever a file's name says: EPS would run Ghostscript."""
+    Image.init()
+    return tuple(name for name in Image.ID if name in Image.OPEN and name not in _NO_READERS)
+
+
 def image_endings() -> tuple[str, ...]:
     """Endings of the files that this Pillow decodes, the common ones first."""
-    formats = {e: name for e, name in Image.registered_extensions().items() if name in Image.OPEN}
-    return (*_COMMON, *sorted(e for e, name in formats.items() if name not in _NO_READERS and e not in _COMMON))
+    endings = (ending for ending, name in Image.registered_extensions().items() if name in image_formats())
+    return (*_COMMON, *sorted(set(endings) - set(_COMMON)))
 
 
 def decode(encoded: Encoded, *, channels: int | None, image_size: int | None) -> NDArray[np.uint8] | None:
@@ -69,7 +77,7 @@ def decode(encoded: Encoded, *, channels: int | None, image_size: int | None) ->
 def _open(encoded: bytes | Path | NDArray[np.uint8]) -> Image.Image:
     if isinstance(encoded, np.ndarray):
         return Image.fromarray(encoded)
-    return Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded)
+    return Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded, formats=image_formats())
 
 
 def _to_grey_or_rgb(image: Image.Image, channels: int | None) -> Image.Image:

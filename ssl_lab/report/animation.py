@@ -47,9 +47,9 @@ def small_gif(frames: Mapping[int, Path], *, side: int, max_bytes: int) -> bytes
 
 
 def opened(path: Path) -> Image.Image | None:
-    """A picture, or None if its file is damaged."""
+    """A PNG picture, or None if its file is damaged or anything else."""
     try:
-        with Image.open(path) as file:
+        with Image.open(path, formats=("PNG",)) as file:
             return file.copy()
     except (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError):
         return None  # all of them are Pillow's words for it

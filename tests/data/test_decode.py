@@ -3,9 +3,10 @@ import io
 import numpy as np
 import pytest
 from data.picture_files import BLUE, RED, grey, two_colours
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from ssl_lab.data.decode import decode
+from ssl_lab.report.animation import opened
 
 
 def encoded(image, kind, **options):
@@ -124,3 +125,15 @@ def test_pixels_of_unknown_range_are_refused_and_never_guessed_by_brightness():
         assert pixels_of(np.array(values, np.int32)) is None
     bright = pixels_of(np.array([[0, 256, 65535]], np.int32))
     assert bright.tolist() == [[[0, 1, 255]]]
+
+
+def test_a_file_is_never_handed_to_another_program(tmp_path, monkeypatch):
+    """PostScript under the name of a photograph would make Pillow start Ghostscript."""
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *args: pytest.fail("Ghostscript was started"))
+    two_colours().save(tmp_path / "x.eps")
+    (tmp_path / "x.eps").rename(tmp_path / "x.jpg")
+    with Image.open(tmp_path / "x.jpg") as image:
+        assert image.format == "EPS", "Pillow itself would read it"
+    assert rgb(tmp_path / "x.jpg") is None
+    assert rgb((tmp_path / "x.jpg").read_bytes()) is None
+    assert opened(tmp_path / "x.jpg") is None
