@@ -80,11 +80,12 @@ def shown_names(records: Sequence[Record]) -> list[dict[str, str]]:
         differing = [key for key in keys if len({facts[k][key] for k in places if key in facts[k]}) > 1]
         for k in places:
             way = ",".join(f"{key}={facts[k].get(key, 'unknown')}" for key in differing)
-            found[k][name] = _with_way(name, way) if way else name
+            found[k][name] = with_way(name, way) if way else name
     return found
 
 
-def _with_way(name: str, way: str) -> str:
+def with_way(name: str, way: str) -> str:
+    """The name of a metric that was measured in a way, which stands before ``_std`` and such."""
     end = next((end for end in _ENDS if name.endswith(end)), "")
     return f"{name.removesuffix(end)}[{way}]{end}"
 

@@ -24,7 +24,7 @@ from rich.text import Text
 from ssl_lab.limited import printable
 from ssl_lab.report.runs import STATUSES, RunFacts, command_of, rank, read_runs, what_varies
 from ssl_lab.report.vocabulary import describe, duration
-from ssl_lab.report.ways import ways_of
+from ssl_lab.report.ways import measurings_of, ways_of
 
 _STYLES = {
     "running": "cyan",
@@ -99,7 +99,8 @@ def _best(args: list[str]) -> int:
     lowest = parsed.min or describe(re.sub("^(eval|test|train)/", "", parsed.metric)).better == "lower"
     ranked = rank(everything, parsed.metric, lowest=lowest)
     groups: dict[str, list[tuple[RunFacts, float]]] = {}
-    for item, way in zip(ranked, ways_of([run for run, _ in ranked], parsed.metric), strict=True):
+    ways = ways_of(measurings_of([run for run, _ in ranked]), parsed.metric)
+    for item, way in zip(ranked, ways, strict=True):
         groups.setdefault(way, []).append(item)
     for way, members in groups.items():
         _print_ranking(parsed.metric, way, members[: parsed.limit] if parsed.limit > 0 else members)

@@ -7,15 +7,17 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ssl_lab.limited import load_yaml, read_table
+from ssl_lab.measured import way_of, with_way
 from ssl_lab.report.compare import NOT_CHOICES, flatten
 from ssl_lab.report.run import noted, number, number_in, shortened
 from ssl_lab.report.runs import RunFacts, find_runs, is_stale, read_facts
 from ssl_lab.report.vocabulary import describe
+from ssl_lab.report.ways import Measuring, measuring_in, ways_of
 
 _WATCHED = ("summary.json", "heartbeat.json", "metrics.csv", "evaluation.json", "report.html", "overrides.yaml")
 _MAX_ERROR = 200  # characters of an error in the table; all of it is on the run's page
@@ -34,6 +36,8 @@ class Entry:
         place: Its directory below the folder that was asked for.
         settings: Its configuration as dotted keys and texts.
         metrics: Final values, or the last logged ones before the end.
+        objective: Name of its objective among the metrics.
+        measuring: How it measures.
         logged: Names of the columns of ``metrics.csv``.
         version: Changes whenever one of its files does.
         config_problems: What was wrong with ``config.yaml``, as sentences.
@@ -46,6 +50,8 @@ class Entry:
     place: str
     settings: Mapping[str, str]
     metrics: Mapping[str, float]
+    objective: str | None
+    measuring: Measuring
     logged: Sequence[str]
     version: str
     config_problems: Sequence[str]
@@ -66,6 +72,8 @@ class RunIndex:
         folders: Where to look.
 
     Attributes:
+        entries: All runs, the newest first. A metric that runs measured in different ways is told by a name for each way:
+            ``test/knn/top1[num_neighbors=1]``.
         closed: Folders that cannot be looked into, with the reason.
         generation: Changes whenever a run does.
 
@@ -75,6 +83,7 @@ class RunIndex:
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self.folders = list(folders)
+        self.entries: list[Entry] = []
         self.closed: list[str] = []
         self.generation = 0
         self._by_path: dict[Path, Entry] = {}
@@ -93,14 +102,13 @@ class RunIndex:
                 known = _read_entry(path, sweep, root, stamps, known)
                 num_read += 1
             found[path] = known
-        self.generation += num_read > 0 or found.keys() != self._by_path.keys() or closed != self.closed
+        is_new = num_read > 0 or found.keys() != self._by_path.keys()
+        self.generation += is_new or closed != self.closed
         self._by_path, self.closed = found, closed
+        if is_new:
+            newest_first = sorted(found.values(), key=lambda entry: (-entry.facts.newest, str(entry.facts.path)))
+            self.entries = _told_apart(newest_first)
         return num_read
-
-    @property
-    def entries(self) -> list[Entry]:
-        """All runs, the newest first."""
-        return sorted(self._by_path.values(), key=lambda entry: (-entry.facts.newest, str(entry.facts.path)))
 
     def find(self, id: str) -> Entry | None:
         """The run of an id."""
@@ -139,12 +147,34 @@ def choices_of(settings: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def _told_apart(entries: Sequence[Entry]) -> list[Entry]:
+    """The runs, with one name for each way in which a metric of a split was measured."""
+    having: dict[str, list[int]] = {}
+    for k, entry in enumerate(entries):
+        for name in entry.metrics:
+            if name.startswith(("eval/", "test/")) and not way_of(name):
+                having.setdefault(name, []).append(k)
+    renamed: dict[int, dict[str, str]] = {}
+    for name, places in having.items():
+        for k, way in zip(
+            places, ways_of([entries[k].measuring for k in places], name, across_data=False), strict=True
+        ):
+            if way:
+                renamed.setdefault(k, {})[name] = with_way(name, way)
+    told = list(entries)
+    for k, names in renamed.items():
+        metrics = {names.get(name, name): value for name, value in entries[k].metrics.items()}
+        objective = names.get(entries[k].objective or "", entries[k].objective)
+        told[k] = replace(entries[k], metrics=metrics, objective=objective)
+    return told
+
+
 def _read_entry(path: Path, sweep: Path | None, root: Path, stamps: Mapping[str, _Stamp], known: Entry | None) -> Entry:
     facts = read_facts(path, sweep)
     if known is not None and known.stamps["config.yaml"] == stamps["config.yaml"]:
-        settings, problems = known.settings, known.config_problems
+        settings, problems, measuring = known.settings, known.config_problems, (facts.data, known.measuring[1])
     else:
-        settings, problems = _read_settings(path / "config.yaml")
+        settings, problems, measuring = _read_settings(path / "config.yaml", facts.data)
     logged, last, damage = _last_values(path / "metrics.csv", values=facts.status != "finished")
     place = os.path.relpath(path.resolve(), root)
     digest = hashlib.blake2s(repr(sorted(stamps.items())).encode(), digest_size=5).hexdigest()
@@ -154,6 +184,8 @@ def _read_entry(path: Path, sweep: Path | None, root: Path, stamps: Mapping[str,
         place=place,
         settings=settings,
         metrics=dict(list(({**last, **facts.metrics}).items())[-_MAX_COLUMNS:]),  # final values before logged ones
+        objective=facts.objective,
+        measuring=measuring,
         logged=logged,
         version=f"{digest}{facts.status[0]}",
         config_problems=problems,
@@ -180,14 +212,16 @@ def _stamp(path: str) -> _Stamp:
     return found.st_mtime_ns, found.st_size
 
 
-def _read_settings(path: Path) -> tuple[dict[str, str], list[str]]:
-    """The configuration as dotted keys and texts, and what is wrong with it."""
+def _read_settings(path: Path, data: str | None) -> tuple[dict[str, str], list[str], Measuring]:
+    """The configuration as dotted keys and texts, what is wrong with it, and how it measures."""
     problems: list[str] = []
-    settings = flatten(noted(lambda: load_yaml(path, within=path.parent), problems, {}))
+    config = noted(lambda: load_yaml(path, within=path.parent), problems, {})
+    settings = flatten(config)
     if len(settings) > _MAX_COLUMNS:
         problems.append(f"{path.name} has {len(settings):,} settings; the first {_MAX_COLUMNS} are shown.")
     kept = list(settings.items())[:_MAX_COLUMNS]
-    return {shortened(key): shortened(text, _MAX_VALUE) for key, text in kept}, problems
+    told = {shortened(key): shortened(text, _MAX_VALUE) for key, text in kept}
+    return told, problems, measuring_in(data, config)
 
 
 def _last_values(path: Path, *, values: bool) -> tuple[list[str], dict[str, float], list[str]]:
@@ -227,7 +261,7 @@ def _row(entry: Entry) -> dict[str, Any]:
         "step": facts.step,
         "epoch": facts.epoch,
         "speed": _rounded(facts.samples_per_sec),
-        "objective": facts.objective,
+        "objective": entry.objective,
         "value": _rounded(facts.value),
         "started": facts.started,
         "wall": _rounded(facts.wall_time_sec),

@@ -78,7 +78,7 @@ def write_site(index: RunIndex, out: Path) -> Path:
             (folder / "report.html").unlink(missing_ok=True)  # of an earlier site
         _write_data(out, f"run/{entry.id}", details)
     for scope, entries in index.scopes().items():
-        objectives = {entry.facts.objective for entry in entries if entry.facts.objective}
+        objectives = {entry.objective for entry in entries if entry.objective}
         _write_data(out, f"importance/{scope}", {name: importances(entries, name) for name in sorted(objectives)})
     _forget(out, kept={entry.id for entry in index.entries}, scopes=set(index.scopes()))
     return replace_file(out / "index.html", page("static"), durable=False)

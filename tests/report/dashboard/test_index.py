@@ -10,10 +10,11 @@ from fuzz.damage import KINDS, damaged
 from report.dashboard.many_runs import configure
 from report.fake_runs import write_picture, write_run
 
+from ssl_lab.engine.run_dir import update_summary
 from ssl_lab.report.dashboard.details import read_details
 from ssl_lab.report.dashboard.importance import importances
 from ssl_lab.report.dashboard.index import RunIndex
-from ssl_lab.report.dashboard.site import to_json
+from ssl_lab.report.dashboard.site import to_json, write_site
 
 
 @pytest.fixture(autouse=True)
@@ -186,3 +187,48 @@ def test_a_setting_that_is_one_number_in_two_spellings_has_not_moved_anything(tm
     found = importances(RunIndex([tmp_path]).entries, OBJECTIVE)
     assert [row["key"] for row in found["settings"]] == ["optim.lr"]
     assert to_json(found)
+
+
+def measured_with(path, value, *, num_neighbors, image_size=8):
+    """A run that was judged with other settings of kNN, or on images of another size."""
+    make_run(path, metrics={"test/knn/top1": value, "train/loss": value}, objective=None)
+    nodes = f"evaluation:\n  knn: {{_target_: ssl_lab.evaluation.knn.KNN, num_neighbors: {num_neighbors}}}\n"
+    with (path / "config.yaml").open("a") as file:
+        file.write(f"{nodes}data:\n  image_size: {image_size}\n  batch_size: {num_neighbors}\n")
+    update_summary(path, metrics={"test/knn/top1": value}, objective={"name": "test/knn/top1", "value": value})
+
+
+def test_values_that_were_measured_in_different_ways_are_in_different_columns(tmp_path):
+    measured_with(tmp_path / "a", 0.9, num_neighbors=1)
+    index = RunIndex([tmp_path])
+    assert index.as_json()["metrics"]["test/knn/top1"] == [0.9]
+    measured_with(tmp_path / "b", 0.8, num_neighbors=20)
+    measured_with(tmp_path / "c", 0.7, num_neighbors=20)
+    index.refresh()
+    told = index.as_json()
+    of_run = {row["folder"]: k for k, row in enumerate(told["runs"])}
+    columns = {name: column for name, column in told["metrics"].items() if "knn" in name}
+    one, twenty = "test/knn/top1[num_neighbors=1]", "test/knn/top1[num_neighbors=20]"
+    assert columns.keys() == {one, twenty}  # the size of a batch changes no score
+    assert [columns[one][of_run[name]] for name in "abc"] == [0.9, None, None]
+    assert [columns[twenty][of_run[name]] for name in "abc"] == [None, 0.8, 0.7]
+    assert told["runs"][of_run["a"]]["objective"] == one and told["described"][one]["percent"]
+    assert importances(index.entries, twenty)["num_runs"] == 2
+    for name in "bc":
+        shutil.rmtree(tmp_path / name)
+    index.refresh()
+    assert index.as_json()["metrics"]["test/knn/top1"] == [0.9]  # nothing is left to tell it from
+    measured_with(tmp_path / "d", 0.6, num_neighbors=1, image_size=16)
+    index.refresh()
+    sizes = {name for name in index.as_json()["metrics"] if "knn" in name}
+    assert sizes == {f"test/knn/top1[data.image_size={size}]" for size in (8, 16)}
+    out = write_site(index, tmp_path / "site").parent
+    assert all(name.encode() in (out / "data/index.js").read_bytes() for name in sizes)
+
+
+def test_data_of_another_title_is_another_row_and_not_another_column(tmp_path):
+    measured_with(tmp_path / "a", 0.9, num_neighbors=1)
+    measured_with(tmp_path / "b", 0.8, num_neighbors=1, image_size=32)
+    update_summary(tmp_path / "b", data="CIFAR10")
+    told = RunIndex([tmp_path]).as_json()["metrics"]
+    assert sorted(told["test/knn/top1"]) == [0.8, 0.9]

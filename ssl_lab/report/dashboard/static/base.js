@@ -91,7 +91,7 @@ function readState() {
   for (const [key, fallback] of Object.entries(DEFAULTS)) {
     if (!given.has(key)) continue;
     const text = given.get(key);
-    if (Array.isArray(fallback)) state[key] = text ? text.split(",") : [];
+    if (Array.isArray(fallback)) state[key] = text ? text.split(",").map((item) => item.replace(/%(2C|25)/g, (code) => decodeURIComponent(code))) : [];
     else if (typeof fallback === "boolean") state[key] = text === "1";
     else if (typeof fallback === "number") state[key] = Number.isFinite(Number(text)) ? Number(text) : fallback;
     else state[key] = text;
@@ -103,7 +103,7 @@ function readState() {
 function address(patch) {
   const given = new URLSearchParams();
   for (const [key, value] of Object.entries({ ...lab.state, ...patch })) {
-    const text = Array.isArray(value) ? value.join(",") : typeof value === "boolean" ? (value ? "1" : "") : String(value);
+    const text = Array.isArray(value) ? value.map((item) => item.replace(/[%,]/g, (sign) => encodeURIComponent(sign))).join(",") : typeof value === "boolean" ? (value ? "1" : "") : String(value);
     const usual = Array.isArray(DEFAULTS[key]) ? "" : typeof DEFAULTS[key] === "boolean" ? "" : String(DEFAULTS[key]);
     if (text !== usual) given.set(key, text);
   }
@@ -185,6 +185,11 @@ function setting(run, key) {
   if (!column) return null;
   const place = column.of ? column.of[run.at] : 0;
   return place < 0 ? null : column.values[place];
+}
+
+// A metric's name without the way in which it was measured.
+function baseName(name) {
+  return name.replace(/\[[^\]]*\]/, "");
 }
 
 function metric(run, name) {

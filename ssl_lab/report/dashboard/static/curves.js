@@ -122,7 +122,7 @@ function tracesOf(one, name, { x, smooth }) {
 // Loss and objective at first: what most runs have in common.
 function usualMetrics(items) {
   const has = (name) => items.some((item) => item.curves[name]);
-  const objective = items.map((item) => item.run.objective).find((name) => name && has(name));
+  const objective = items.map((item) => item.run.objective && baseName(item.run.objective)).find((name) => name && has(name));
   const names = ["train/loss", objective, "eval/knn/top1", "eval/linear/top1"].filter((name) => name && has(name));
   return [...new Set(names)].slice(0, 3);
 }

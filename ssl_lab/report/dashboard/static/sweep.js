@@ -90,9 +90,9 @@ lab.views.sweep = {
   },
   drawParallel(runs, keys, target) {
     const values = runs.map((run) => metric(run, target));
-    const end = { key: "metric", label: target.split("/").slice(-2).join("/"), ...spread(values) };
+    const end = { key: "metric", label: baseName(target).split("/").slice(-2).join("/") + target.slice(baseName(target).length), ...spread(values) };
     const axes = [...keys.map((key) => { const { values: at, ticks } = axisOf(runs, key); return { key, label: short(key), ...spread(at, ticks) }; }), end];
-    const lower = lab.index.described[target]?.better === "lower" || target.endsWith("/loss");
+    const lower = lab.index.described[target]?.better === "lower" || baseName(target).endsWith("/loss");
     const ranges = new Map(lab.state.keep.map((text) => text.split("~")).map(([key, low, high]) => [key, [Number(low), Number(high)]]));
     const kept = keptBy(axes, ranges);
     const names = labels(runs);

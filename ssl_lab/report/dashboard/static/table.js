@@ -58,7 +58,8 @@ function term(word) {
     const [, key, sign, wanted] = match;
     const own = COLUMNS[key] && key !== "status" ? COLUMNS[key].value : key === "status" ? (run) => run.status : null;
     const settings = Object.keys(lab.index.settings).filter((name) => name === key || name.endsWith(`.${key}`));
-    const read = own ? [own] : lab.index.metrics[key] ? [(run) => metric(run, key)] : settings.map((name) => (run) => valueOf(setting(run, name)));
+    const metrics = Object.keys(lab.index.metrics).filter((name) => baseName(name) === key);
+    const read = own ? [own] : metrics.length ? metrics.map((name) => (run) => metric(run, name)) : settings.map((name) => (run) => valueOf(setting(run, name)));
     return (run) => read.some((value) => value(run) !== null && value(run) !== undefined && TESTS[sign](value(run), wanted));
   }
   return (run) => [run.name, run.place, run.method, run.data, run.encoder, run.status, run.error]
