@@ -23,6 +23,7 @@ from ssl_lab.cli.experiments import drop_replaced
 from ssl_lab.cli.paths import config_dir
 from ssl_lab.cli.process import compose_settings, prepare_process, print_table
 from ssl_lab.cli.ranks import check_processes, named_run, refuse_ranks_in_sweep
+from ssl_lab.cli.reporting import make_up_report
 from ssl_lab.cli.resume import (
     begin,
     chosen_run_dir,
@@ -49,7 +50,7 @@ from ssl_lab.engine.signals import InterruptedRunError, is_first_rank, stop_on_s
 from ssl_lab.engine.text_log import text_log
 from ssl_lab.engine.trial import PrunedRunError, ReportObjective
 from ssl_lab.outputs import check_output
-from ssl_lab.report.page import is_current, write_report
+from ssl_lab.report.page import write_report
 
 OmegaConf.register_new_resolver("trial_name", trial_name, replace=True)
 
@@ -119,8 +120,8 @@ def _run(cfg: DictConfig) -> float | None:
 def _found(cfg: DictConfig, run_dir: Path) -> float | None:
     """The objective of a run that has ended before; its report is made up for if the process died before writing it."""
     summary = read_json(run_dir / "summary.json")
-    if is_first_rank() and not is_current(run_dir):
-        write_report(run_dir)
+    if is_first_rank():
+        make_up_report(run_dir)
     if summary["status"] == PrunedRunError.status:
         raise PrunedRunError(summary["error"])
     metrics = last_metrics(run_dir) | summary["metrics"]

@@ -20,6 +20,7 @@ from ssl_lab.cli import config
 from ssl_lab.cli.arguments import literal
 from ssl_lab.cli.process import compose_settings, print_table
 from ssl_lab.cli.ranks import check_processes, refuse_ranks_in_sweep
+from ssl_lab.cli.reporting import make_up_report
 from ssl_lab.cli.trust import read_settings
 from ssl_lab.data.base import DataModule
 from ssl_lab.encoders.text_configs import max_length_of
@@ -72,7 +73,10 @@ def finetune(args: list[str]) -> int:
         finished = {cell.run_dir: _finished(cell) if cfg.ckpt == "last" else None for cell in cells}
         results += [_result(cell, kept) for cell in cells if (kept := finished[cell.run_dir]) is not None]
         for cell in cells:
-            if finished[cell.run_dir] is None:
+            if finished[cell.run_dir] is not None:
+                if distributed.rank() == 0:
+                    make_up_report(cell.run_dir)
+            else:
                 datamodule.seed = cell.seed
                 spec = datamodule.spec if run_spec is None else replace(datamodule.spec, shape=run_spec.shape)
                 kept = _train(cell, args, datamodule, spec, resume=cfg.ckpt == "last", alone=len(cells) == 1)

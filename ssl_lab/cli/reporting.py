@@ -29,3 +29,13 @@ def report(args: list[str]) -> int:
     if len(parsed.runs) > 1:
         print(write_comparison(parsed.runs, comparison))
     return 0
+
+
+def make_up_report(run_dir: Path) -> None:
+    """Write the report of a run whose process died between its end and the report, and end its log as any other."""
+    from ssl_lab.engine.text_log import text_log
+    from ssl_lab.report.page import is_current, write_report
+
+    if not is_current(run_dir):
+        with text_log(run_dir):
+            write_report(run_dir)

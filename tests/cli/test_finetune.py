@@ -278,6 +278,11 @@ def test_results_of_an_earlier_command_stay_in_the_table(folder, capsys, monkeyp
     ]
     assert all(training in after["trainings"] for training in before["trainings"])
     assert [row["name"] for row in after["rows"]] == ["pretrained weights", "random weights (seeds 0, 1)"]
+    report = folder / "more/pretrained/seed_2/report.html"
+    report.unlink()  # as if killed between the end of training and the report
+    assert main([*command, "seeds=[2]"]) == 0
+    assert report.is_file()
+    assert (report.parent / "run.log").read_text().endswith("has finished\n")
     assert after["rows"][1]["metrics"] == before["rows"][1]["metrics"]
 
     assert main([*command, "seeds=[3]", "optim.lr=1e-4"]) == 1
