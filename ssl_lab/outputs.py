@@ -9,6 +9,7 @@ import glob
 import os
 import secrets
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -50,10 +51,9 @@ def check_output(out: Path, *, folder: bool = False, setting: str = "out", inste
         place = place.parent
     if not place.is_dir():
         raise ValueError(f"Cannot write {out}: {place} is no folder. {remedy}")
-    probe = place / f".{secrets.token_hex(4)}{UNFINISHED}"
     try:
-        probe.touch(exist_ok=False)
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=place):  # without a name, where the file system can: a kill leaves nothing
+            pass
     except OSError as error:
         raise ValueError(f"Cannot write {out}: {place} cannot be written to ({_reason(error)}). {remedy}") from error
     if not folder and out.is_file() and not os.access(out, os.W_OK):

@@ -63,11 +63,24 @@ class Beginning:
         self._waiting = []
 
     def _keep(self) -> None:
-        """Keep the run as it was in ``replaced/<n>``, a run directory of its own, and say in the summary what has changed."""
+        """Keep the run as it was in ``replaced/<n>``, a run directory of its own, and say in the summary what has changed.
+
+        Both before the settings are written: started again after a kill, the run finds what of it is done.
+        """
+        recorded = read_json(self.run_dir / "summary.json").get("changes", [])
+        change = f"at step {self.step}: {'; '.join(self.changes)} (before: {REPLACED}"
+        if recorded and recorded[-1].startswith(f"{change}/"):
+            return
         number = 1
-        while (kept := self.run_dir / REPLACED / str(number)).exists():
+        while any(f"{REPLACED / str(number)})" in before for before in recorded):
             number += 1
-        unfinished = self.run_dir / REPLACED / f".{number}"
+        kept = self.run_dir / REPLACED / str(number)
+        if not kept.exists():  # else it was kept, but not recorded any more
+            self._keep_in(kept)
+        update_summary(self.run_dir, changes=[*recorded, f"{change}/{number})"])
+
+    def _keep_in(self, kept: Path) -> None:
+        unfinished = kept.with_name(f".{kept.name}")
         shutil.rmtree(unfinished, ignore_errors=True)  # left by a process that was killed
         try:
             self._copy(unfinished)
@@ -77,9 +90,6 @@ class Beginning:
             with suppress(OSError):  # it holds former changes
                 unfinished.parent.rmdir()
             raise
-        before = read_json(self.run_dir / "summary.json").get("changes", [])
-        change = f"at step {self.step}: {'; '.join(self.changes)} (before: {REPLACED / str(number)})"
-        self._waiting.append(lambda: update_summary(self.run_dir, changes=[*before, change]))
 
     def _copy(self, folder: Path) -> None:
         """Copy what makes the run a run: settings, facts, results, tokenizers, and the checkpoint."""

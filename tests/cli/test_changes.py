@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+from contextlib import suppress
 
 import pytest
 import torch
@@ -235,3 +236,21 @@ def test_data_that_changed_are_refused_unless_forced(tmp_path, capsys):
     assert "data: pretrain: 16 samples of other content" in told
     shutil.rmtree(root)
     assert main(["pretrain", *args, LONGER]) == 0  # finished: nothing is read
+
+
+def test_a_change_that_is_killed_before_its_settings_are_written_is_kept_and_told_once(tmp_path):
+    (tmp_path / "config.yaml").write_text("a: 1\n")
+    for killed in (True, False):
+        begun = beginning.Beginning(tmp_path, waits=True, forced=True, changes=["a: 1, now 2"])
+
+        def write_settings(killed=killed):
+            if killed:
+                raise KeyboardInterrupt
+
+        begun.do(write_settings)
+        with suppress(KeyboardInterrupt):
+            begun.begin()
+    assert json.loads((tmp_path / "summary.json").read_text())["changes"] == [
+        "at step 0: a: 1, now 2 (before: replaced/1)"
+    ]
+    assert sorted(path.name for path in (tmp_path / "replaced").iterdir()) == ["1"]
