@@ -134,15 +134,15 @@ class OnlineProbes(Callback):
     def _accuracies(self, features: Tensor, y: Tensor) -> dict[str, float]:
         """Of the linear probe since the last time and of the neighbours on this batch, over all ranks; if defined."""
         known = self._queue_y >= 0
-        neighbors = FeatureSet(
-            train_x=self._queue_x[known],
-            train_y=self._queue_y[known],
-            test_x=features[y >= 0],
-            test_y=y[y >= 0],
-            num_classes=self._num_classes,
-        )
         counts = torch.zeros(2, device=y.device)
-        if len(neighbors.train_y) and len(neighbors.test_y):
+        if known.any() and (y >= 0).any():  # at the first step there are no neighbours yet
+            neighbors = FeatureSet(
+                train_x=self._queue_x[known],
+                train_y=self._queue_y[known],
+                test_x=features[y >= 0],
+                test_y=y[y >= 0],
+                num_classes=self._num_classes,
+            )
             predictions = self.knn.predict(neighbors, self.knn.num_neighbors[0])
             counts += torch.stack([(predictions == neighbors.test_y).sum(), (y >= 0).sum()])
         found = {"online/linear/top1": self._counts, "online/knn/top1": counts}
