@@ -1,20 +1,99 @@
-"""Files replaced as a whole: a reader finds the old one or the new one, never a part."""
+"""Files replaced as a whole: a reader finds the old one or the new one, never a part.
+
+What is being written has a hidden name that tells of what, on which host and by which process, and is locked while that
+process lives. So what a killed process has left is told from the rest.
+"""
 
 from __future__ import annotations
 
 import errno
 import fcntl
-import glob
+import hashlib
 import os
+import re
 import secrets
 import shutil
+import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 UNFINISHED = ".unfinished"
+_NAME = re.compile(r"\.(?P<of>.+)\.((?P<host>[0-9a-f]{6})-)?(?P<pid>\d+)\.[0-9a-f]{8}\.unfinished")
 _LEFT_AFTER_SEC = 60.0  # younger ones may be about to be locked
+DAY_SEC = 86_400.0
+"""After this time without a change something is left even where locks and processes cannot be seen."""
+
+
+def temporary_name(name: str) -> str:
+    """A new hidden name for what this process writes and then renames to ``name``."""
+    return f".{name}.{_host()}-{os.getpid()}.{secrets.token_hex(4)}{UNFINISHED}"
+
+
+def is_temporary(name: str, *, of: str | None = None) -> bool:
+    """Whether a name is one of :func:`temporary_name`, of any file or of one."""
+    match = _NAME.fullmatch(name)
+    return match is not None and of in (None, match["of"])
+
+
+def temporaries(folder: Path, *, of: str | None = None) -> list[Path]:
+    """What lies in a folder under such a name, of any file or of one."""
+    with suppress(OSError), os.scandir(folder) as items:
+        return [folder / item.name for item in items if is_temporary(item.name, of=of)]
+    return []
+
+
+def remove_if_left(path: Path) -> bool:
+    """Remove a temporary file or folder whose process is gone; whether it was.
+
+    A process of this host is gone if its number is free, or was given away again and nothing is locked. Of another host,
+    and of file systems without locks, a day without a change must pass.
+    """
+    match = _NAME.fullmatch(path.name)
+    try:
+        if match is None or path.is_symlink():
+            return False
+        age = unchanged_sec(path)
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:  # gone meanwhile, or someone else's
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        here = match["host"] == _host()
+        least = (_LEFT_AFTER_SEC if is_alive(int(match["pid"])) else 0.0) if here else DAY_SEC
+    except OSError as error:
+        least = float("inf") if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else DAY_SEC
+    finally:
+        os.close(handle)
+    if age < least:
+        return False
+    try:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    except OSError:
+        return False
+    return True
+
+
+def unchanged_sec(path: Path) -> float:
+    """For how long a file, or a folder with all that is in it, has not changed."""
+    newest = max(item.lstat().st_mtime for item in [path, *(path.rglob("*") if path.is_dir() else ())])
+    return time.time() - newest
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is a process of this number on this host."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def _host() -> str:
+    return hashlib.blake2s(socket.gethostname().encode(), digest_size=3).hexdigest()
 
 
 def write_atomically(
@@ -44,8 +123,9 @@ def write_atomically(
         raise IsADirectoryError(errno.EISDIR, "It is a folder, not a file", str(path))
     if known and not os.access(target, os.W_OK):
         raise PermissionError(errno.EACCES, "The file must not be written to", str(path))
-    _remove_left_overs(target)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}{UNFINISHED}")
+    for path in temporaries(target.parent, of=target.name):
+        remove_if_left(path)
+    temporary = target.with_name(temporary_name(target.name))
     handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         with suppress(OSError):  # not every file system has locks
@@ -84,13 +164,3 @@ def _take_over(old: Path, new: Path) -> None:
         shutil.copystat(old, new)
     os.chmod(new, facts.st_mode & 0o777)
     os.utime(new)
-
-
-def _remove_left_overs(target: Path) -> None:
-    """Remove temporary files of this one whose process has gone, and with it its lock."""
-    pattern = f".{glob.escape(target.name)}.*.*{UNFINISHED}"
-    for path in target.parent.glob(pattern):
-        with suppress(OSError), path.open("rb+") as file:
-            if time.time() - path.stat().st_mtime > _LEFT_AFTER_SEC:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink()

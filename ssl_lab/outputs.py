@@ -5,22 +5,20 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
-import glob
 import os
-import secrets
+import platform
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ssl_lab.files import UNFINISHED
+from ssl_lab.files import DAY_SEC, is_alive, remove_if_left, temporaries, temporary_name, unchanged_sec
+from ssl_lab.limited import UnreadableFileError, load_json
 
 REPLACED = ".replaced"
 """What a folder that is being replaced is called for a moment, where the file system cannot exchange two folders."""
-_LEFT_AFTER_SEC = 60.0  # a younger one may be about to be locked
-_FORGOTTEN_AFTER_SEC = 86_400.0  # an older one is left even where the file system has no locks
+_HALVES = ("checkpoints/last.partial", "checkpoints/best.partial")
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
@@ -64,57 +62,61 @@ def _reason(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
-def remove_left_overs(out: Path, *, inside: bool = False) -> int:
-    """Remove what processes that were killed have left of an output: hidden files and folders beside it.
+def clear(*outs: Path, runs: Sequence[Path] = (), are_held: bool = False) -> None:
+    """Remove what killed processes have left of outputs and in run directories, and say in one line how much that was.
 
-    Each is locked by the process that writes it for as long as that lives, on this host or another.
+    Nothing is removed but what has a name of :func:`ssl_lab.files.temporary_name`, or is a checkpoint that was being written,
+    and only if its process is gone.
 
     Args:
-        out: The output.
-        inside: Whether it is a folder, in which left-overs of any file are looked for.
-
-    Returns:
-        How many there were.
+        outs: The outputs; of folders, left-overs inside are removed too.
+        runs: Run directories.
+        are_held: Whether this process holds the locks of the runs.
     """
-    pattern = f".*{UNFINISHED}" if inside else f".{glob.escape(out.name)}.*{UNFINISHED}"
-    places = (out if inside else out.parent).glob(pattern)
-    return sum(_remove_if_left(path) for path in places)
-
-
-def tell_left_overs(number: int, place: Path) -> None:
-    """Print how many left-overs were removed, if there were any."""
-    if number:
+    places: dict[Path, int] = {}
+    for out in (Path(os.path.realpath(out)) if out.is_symlink() else out for out in outs):
+        found = [*temporaries(out.parent, of=out.name), *temporaries(out)]
+        places[out.parent] = places.get(out.parent, 0) + sum(map(remove_if_left, found))
+    for run in runs:
+        folders = (run, run / "checkpoints", run / "replaced", run / "pictures", *(run / "pictures").glob("*/"))
+        found = [path for folder in folders if not folder.is_symlink() for path in temporaries(folder)]
+        halves = [path for name in _HALVES if _is_left_half(path := run / name, run, is_held=are_held)]
+        for path in halves:
+            path.unlink(missing_ok=True)
+        places[run] = places.get(run, 0) + sum(map(remove_if_left, found)) + len(halves)
+    if number := sum(places.values()):
         what = "file or folder" if number == 1 else "files or folders"
-        print(f"Removed {number} unfinished {what} that a killed process had left in {place}.")
+        where = ", ".join(str(place) for place, removed in places.items() if removed)
+        print(f"Removed {number} unfinished {what} that killed processes had left in {where}.")
 
 
-def _remove_if_left(path: Path) -> bool:
+def _is_left_half(path: Path, run: Path, *, is_held: bool) -> bool:
+    """Whether a checkpoint was being written by a process that is gone: it held the lock of the run."""
     try:
-        age = time.time() - path.lstat().st_mtime
-        if path.is_symlink() or age < _LEFT_AFTER_SEC:
+        if path.is_symlink() or path.parent.is_symlink() or not path.is_file() or not os.access(path.parent, os.W_OK):
             return False
-        handle = os.open(path, os.O_RDONLY)
-    except OSError:  # gone meanwhile, or someone else's
+        if is_held:
+            return True
+        holder = load_json(run / "heartbeat.json", within=run)
+        pid = holder.get("pid")
+        is_gone = holder.get("host") == platform.node() and isinstance(pid, int) and not is_alive(pid)
+        handle = os.open(run / ".lock", os.O_RDONLY | os.O_NOFOLLOW)
+    except (OSError, UnreadableFileError):
         return False
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES) or age < _FORGOTTEN_AFTER_SEC:
-            return False
-    finally:
-        os.close(handle)
-    try:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
     except OSError:
         return False
-    return True
+    finally:
+        os.close(handle)
+    return is_gone or unchanged_sec(path) > DAY_SEC
 
 
 @contextmanager
 def unfinished_folder(out: Path) -> Iterator[Path]:
     """A new hidden folder beside ``out``, locked while this process lives, and removed at the end unless renamed."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    folder = out.with_name(f".{out.name}.{os.getpid()}.{secrets.token_hex(4)}{UNFINISHED}")
+    folder = out.with_name(temporary_name(out.name))
     folder.mkdir()
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -1,10 +1,13 @@
 import fcntl
 import os
 import stat
+import time
 
 import pytest
 
-from ssl_lab.files import replace_file, write_atomically
+from ssl_lab.files import replace_file, temporary_name, write_atomically
+
+DEAD = 2**22 + 1  # larger than any process number
 
 
 def mode(path):
@@ -74,15 +77,21 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
 
 
 def test_left_overs_of_a_kill_are_removed_and_those_of_the_living_are_not(tmp_path):
-    dead, living, other, young = (
-        tmp_path / name
-        for name in (".a.1.x.unfinished", ".a.2.y.unfinished", ".ab.3.z.unfinished", ".a.4.w.unfinished")
-    )
-    for path in (dead, living, other, young):
-        path.write_text("half")
-        os.utime(path, (0, 0))
-    os.utime(young)
-    with living.open("rb+") as file:
+    here, pid = temporary_name("a").split(".")[2].split("-")
+    left = [f".a.{here}-{DEAD}.00000000.unfinished", f".a.{here}-{pid}.0000000a.unfinished"]
+    left += [".a.abcdef-1.00000000.unfinished", ".a.1.00000000.unfinished"]  # another host, an earlier version
+    kept = [f".ab.{here}-{DEAD}.00000000.unfinished", f".a.{here}-{pid}.00000001.unfinished"]  # another file, locked
+    kept += [".a.x.unfinished", ".a.1.x.unfinished", ".a.unfinished", "a.1.00000000.unfinished"]  # the user's
+    young = [f".a.{here}-{pid}.00000002.unfinished", ".a.abcdef-1.00000002.unfinished", ".a.1.00000002.unfinished"]
+    for name in (*left, *kept, *young):
+        (tmp_path / name).write_text("half")
+        os.utime(tmp_path / name, (0, 0))
+    os.utime(tmp_path / young[0])
+    for name in young[1:]:
+        os.utime(tmp_path / name, (time.time() - 3600,) * 2)
+    (tmp_path / f".a.{here}-{DEAD}.00000003.unfinished").symlink_to("a")
+    with (tmp_path / kept[1]).open("rb+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         replace_file(tmp_path / "a", b"x")
-    assert {p.name for p in tmp_path.iterdir()} == {"a", living.name, other.name, young.name}
+    found = {path.name for path in tmp_path.iterdir()}
+    assert found == {"a", *kept, *young, f".a.{here}-{DEAD}.00000003.unfinished"}

@@ -13,7 +13,7 @@ MAY_IMPORT = {
     "types": set(),
     "limited": set(),
     "measured": set(),
-    "outputs": {"files"},
+    "outputs": {"files", "limited"},
     "files": set(),
     "optim": LOWEST,
     "distributed": LOWEST,

@@ -1,15 +1,22 @@
 """Outputs are tried before work, replaced at once, and rid of what killed processes have left."""
 
 import fcntl
+import json
 import os
+import platform
+import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from ssl_lab import outputs
 from ssl_lab.engine.export import write_folder
-from ssl_lab.outputs import check_output, remove_left_overs, restore
+from ssl_lab.files import temporary_name
+from ssl_lab.outputs import check_output, clear, restore
+
+DEAD = 2**22 + 1  # larger than any process number
 
 
 def export(text):
@@ -56,9 +63,10 @@ def test_an_export_that_is_cut_off_while_it_is_replaced_is_there_or_comes_back(t
     assert set(contents(out).values()) in ({"old"}, {"new"}) and len(contents(out)) == 3
     assert (told != "") == (not at_once and step != "flush")
     left = [path for path in tmp_path.iterdir() if path != out]
-    for path in left:
+    for path in [item for folder in left for item in [*folder.rglob("*"), folder]]:
         os.utime(path, (1, 1))
-    assert remove_left_overs(out) == len(left) and contents(tmp_path / "out")
+    clear(out)
+    assert contents(tmp_path / "out") and [path.name for path in tmp_path.iterdir()] == ["out"]
     write_folder(out, export("third"), overwrite=True)
     assert set(contents(out).values()) == {"third"} and os.listdir(tmp_path) == ["out"]
 
@@ -95,22 +103,120 @@ def test_a_link_stays_and_its_folder_is_replaced(tmp_path):
     assert (tmp_path / "link").is_symlink() and contents(tmp_path / "real")["README.md"] == "new"
 
 
-def test_left_overs_go_when_their_process_has_gone(tmp_path):
-    def left(name, age=100.0):
-        folder = tmp_path / name
-        folder.mkdir()
+def test_left_overs_go_when_their_process_has_gone(tmp_path, capsys):
+    def left(name, pid=DEAD, age=0.0):
+        folder = tmp_path / temporary_name(name).replace(f"-{os.getpid()}.", f"-{pid}.")
+        folder.mkdir(parents=True)
         (folder / "weights").write_text("x")
-        os.utime(folder, (time.time() - age,) * 2)
+        for path in (folder / "weights", folder):
+            os.utime(path, (time.time() - age,) * 2)
         return folder
 
-    gone, young = left(".out.1.ab.unfinished"), left(".out.2.ab.unfinished", age=1.0)
-    alive, other = left(".out.3.ab.unfinished"), left(".other.1.ab.unfinished")
+    gone, young, busy = left("out"), left("out", pid=os.getpid()), left("out", pid=os.getpid(), age=100.0)
+    alive, other, reused = left("out", age=100.0), left("other"), left("out", pid=os.getpid(), age=100.0)
+    os.utime(busy / "weights")  # the folder is old, what is in it is not
     handle = os.open(alive, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
-    assert remove_left_overs(tmp_path / "out") == 1
-    assert not gone.exists() and young.exists() and alive.exists() and other.exists()
+    clear(tmp_path / "out")
+    assert (
+        capsys.readouterr().out
+        == f"Removed 2 unfinished files or folders that killed processes had left in {tmp_path}.\n"
+    )
+    assert set(tmp_path.iterdir()) == {young, busy, alive, other}
     os.close(handle)
-    assert remove_left_overs(tmp_path, inside=True) == 2 and young.exists()
+    clear(tmp_path / "out")
+    assert set(tmp_path.iterdir()) == {young, busy, other}
+    clear(tmp_path / "out")
+    assert capsys.readouterr().out.count("\n") == 1 and not gone.exists() and not reused.exists()
+
+
+def killed_run(folder, *, pid):
+    """A run that was killed while it saved and drew."""
+    for name in (
+        "checkpoints/last.ckpt",
+        "checkpoints/last.partial",
+        "pictures/views/step_1.png",
+        "config.yaml",
+        ".lock",
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x")
+    for place in (folder, folder / "checkpoints", folder / "pictures/views", folder / "replaced"):
+        place.mkdir(exist_ok=True)
+        (place / temporary_name("a").replace(f"-{os.getpid()}.", f"-{pid}.")).write_text("half")
+    (folder / "heartbeat.json").write_text(json.dumps({"host": platform.node(), "pid": pid}))
+    for mine in ("notes.unfinished", "checkpoints/mine.partial", "checkpoints/.hidden", ".a.unfinished"):
+        (folder / mine).write_text("mine")
+    return folder
+
+
+def test_a_run_directory_is_cleared_of_what_killed_processes_left(tmp_path, capsys):
+    run = killed_run(tmp_path / "run", pid=DEAD)
+    before = {path for path in run.rglob("*") if path.is_file()}
+    with (run / ".lock").open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # another process trains here again
+        clear(runs=[run])
+        assert (run / "checkpoints/last.partial").exists()
+    assert "Removed 4 unfinished files or folders" in capsys.readouterr().out
+    clear(runs=[run])
+    assert "Removed 1 unfinished file or folder" in capsys.readouterr().out
+    removed = {path.name for path in before if not path.exists()}
+    assert len(removed) == 5 and all(".a." in name or name == "last.partial" for name in removed)
+    assert (run / "checkpoints/mine.partial").read_text() == "mine" and (run / ".a.unfinished").read_text() == "mine"
+
+
+def test_a_checkpoint_that_another_host_may_be_writing_stays(tmp_path):
+    run = killed_run(tmp_path / "run", pid=DEAD)
+    half = run / "checkpoints/last.partial"
+    (run / "heartbeat.json").write_text(json.dumps({"host": "elsewhere", "pid": DEAD}))
+    clear(runs=[run])
+    assert half.exists()
+    os.utime(half, (1, 1))
+    clear(runs=[run])
+    assert not half.exists()
+    half.write_text("x")
+    clear(runs=[run], are_held=True)
+    assert not half.exists()
+    (run / ".lock").unlink()
+    half.symlink_to(run / "checkpoints/last.ckpt")
+    clear(runs=[run], are_held=True)
+    assert half.is_symlink()
+
+
+def replace_and_die(out, at, at_once, monkeypatch):
+    """Replace an export, and be killed before the change of names that has a number."""
+    left, rename = [at], Path.rename
+
+    def die(real, *args, **settings):
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left[0] -= 1
+        return real(*args, **settings)
+
+    monkeypatch.setattr(outputs, "exchange", partial(die, outputs.exchange if at_once else lambda a, b: False))
+    monkeypatch.setattr(outputs.shutil, "rmtree", partial(die, outputs.shutil.rmtree))
+    monkeypatch.setattr(Path, "rename", lambda path, target: die(rename, path, target))
+    try:
+        write_folder(out, export("new"), overwrite=True)
+    finally:
+        os._exit(0)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_export_that_is_killed_between_its_renames_comes_back(tmp_path, monkeypatch, at_once):
+    """SIGKILL of a process of its own before and after each change of names."""
+    out = tmp_path / "out"
+    for at in range(4):
+        write_folder(out, export("old"), overwrite=True)
+        child = os.fork()
+        if child == 0:
+            replace_and_die(out, at, at_once, monkeypatch)
+        killed = os.WIFSIGNALED(os.waitpid(child, 0)[1])
+        assert killed or (at_once and at > 1)
+        restore(out)
+        clear(out)
+        assert set(contents(out).values()) in ({"old"}, {"new"}) and len(contents(out)) == 3
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_an_output_is_tried_before_work(tmp_path):

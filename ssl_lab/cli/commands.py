@@ -49,7 +49,7 @@ from ssl_lab.engine.run_dir import environment, read_json, update_summary, write
 from ssl_lab.engine.signals import InterruptedRunError, is_first_rank, stop_on_signals
 from ssl_lab.engine.text_log import text_log
 from ssl_lab.engine.trial import PrunedRunError, ReportObjective
-from ssl_lab.outputs import check_output
+from ssl_lab.outputs import check_output, clear
 from ssl_lab.report.page import write_report
 
 OmegaConf.register_new_resolver("trial_name", trial_name, replace=True)
@@ -103,8 +103,12 @@ def _run(cfg: DictConfig) -> float | None:
     try:
         start = begin(cfg, run_dir)
         if start.finished:
+            if lock is not None:
+                clear(runs=[run_dir], are_held=True)
             return _found(cfg, run_dir)
         beginning = Beginning(run_dir, waits=start.waits, forced=cfg.force, changes=start.changes)
+        if lock is not None:
+            beginning.do(lambda: clear(runs=[run_dir], are_held=True))
         try:
             with text_log(run_dir, beginning) if is_first_rank() else nullcontext():
                 return _train(cfg, run_dir, start.checkpoint, beginning)

@@ -27,7 +27,7 @@ from ssl_lab.engine.sample_files import SampleFiles
 from ssl_lab.evaluation.protocol import check_finite
 from ssl_lab.files import write_atomically
 from ssl_lab.methods.base import Method
-from ssl_lab.outputs import check_output, remove_left_overs, tell_left_overs
+from ssl_lab.outputs import check_output, clear
 from ssl_lab.types import DataSpec, ImageGrid
 
 _COLUMNS = 16
@@ -52,8 +52,6 @@ def draw_samples(method: Method, spec: DataSpec, run_dir: Path, cfg: DictConfig)
         return _save(ImageGrid(images=torch.cat([images, blank]).unflatten(0, (rows, columns))), out)
 
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if rank == 0:
-        tell_left_overs(remove_left_overs(out, inside=True), out)
     if method.device.type == "cuda":
         method.to(torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))))
     files = SampleFiles(
@@ -177,7 +175,8 @@ def _out(cfg: DictConfig, run_dir: Path, name: str, *, png: bool = False) -> Pat
     if png and out.suffix != ".png":
         raise ValueError(f"out={out} was asked for, but the picture is a PNG file. Give out= a name that ends in .png.")
     check_output(out, folder=out.suffix != ".png", instead="" if cfg.out else f"Give out=FILE, such as {name}.")
-    tell_left_overs(remove_left_overs(out), out.parent)
+    if int(os.environ.get("RANK", 0)) == 0:
+        clear(out, runs=[run_dir])
     return out
 
 

@@ -22,7 +22,7 @@ from ssl_lab.evaluation.protocol import Protocol, check_finite
 from ssl_lab.files import write_atomically
 from ssl_lab.measured import merged
 from ssl_lab.methods.base import Method
-from ssl_lab.outputs import check_output, remove_left_overs, tell_left_overs
+from ssl_lab.outputs import check_output, clear
 from ssl_lab.report.compare import run_labels, side_by_side
 from ssl_lab.report.page import write_report
 from ssl_lab.report.run import read_run
@@ -52,6 +52,7 @@ def evaluate(args: list[str]) -> int:
         check_output(path, instead=_READ_ONLY if cfg.get("out") is None else "")
         _refuse_other_file(path, run_dir, named=cfg.get("out") is not None)
         prepared.append((run_dir, path, datamodule, protocols, run_settings))
+    clear(*(path for _, path, *_ in prepared), runs=run_dirs)
     baselines: dict[str, Mapping[str, Sequence[Mapping[str, float]]]] = {}
     measured, written = [], []
     for (run_dir, path, datamodule, protocols, run_settings), (run_cfg, spec, method) in zip(
@@ -157,7 +158,7 @@ def embed(args: list[str]) -> int:
     cfg = compose_settings("embed", args)
     run_dir, out, device = Path(cfg.run), Path(cfg.out), find_device()
     check_output(out)
-    tell_left_overs(remove_left_overs(out), out.parent)
+    clear(out, runs=[run_dir])
     run_cfg, spec, method = config.load_run(run_dir)
     if (new := cfg.get("data")) is not None:
         chosen = {arg.partition("=")[0] for arg in args}

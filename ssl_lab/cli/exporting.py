@@ -31,7 +31,7 @@ from ssl_lab.engine.export import (
 from ssl_lab.engine.export_graph import export_program, features_of, require_onnx, write_graph
 from ssl_lab.engine.export_timm import write_for_timm
 from ssl_lab.methods.base import Method
-from ssl_lab.outputs import check_output, remove_left_overs, restore, tell_left_overs
+from ssl_lab.outputs import check_output, clear, restore
 from ssl_lab.report.model_card import Exported, model_card
 from ssl_lab.report.run import read_run
 from ssl_lab.report.runs import command_of, read_facts
@@ -60,7 +60,7 @@ def export(args: list[str]) -> int:
         print(told)
     check_replaceable(out, overwrite=cfg.overwrite)
     check_output(out.resolve().parent / ".export", setting="out")
-    tell_left_overs(remove_left_overs(out), out.parent)
+    clear(out, runs=[run_dir])
     if cfg.push_to_hub is not None:
         hub.check_hub(cfg.push_to_hub)
     _, spec, method = config.load_run(run_dir)

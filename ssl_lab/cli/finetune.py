@@ -33,6 +33,7 @@ from ssl_lab.engine.signals import InterruptedRunError, is_first_rank
 from ssl_lab.engine.text_log import text_log
 from ssl_lab.methods.base import Method
 from ssl_lab.methods.finetune.base import FineTuning
+from ssl_lab.outputs import clear
 from ssl_lab.report.page import write_report
 from ssl_lab.types import DataSpec
 
@@ -66,6 +67,8 @@ def finetune(args: list[str]) -> int:
     cells = _cells(cfg)
     lock = lock_run(root) if is_first_rank() else None
     try:
+        if lock is not None:
+            clear(runs=[root, *(cell.run_dir for cell in cells)], are_held=True)
         results = _earlier_results(cfg, cells)
         if results and distributed.rank() == 0:
             told = ", ".join(f"{result['start']} weights with seed {result['seed']}" for result in results)

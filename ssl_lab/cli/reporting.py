@@ -12,11 +12,12 @@ def report(args: list[str]) -> int:
     parser.add_argument("runs", nargs="+", type=Path, metavar="DIR")
     parser.add_argument("--out", type=Path, help="page of one run, or page that compares several (comparison.html)")
     parsed = parser.parse_args(args)
-    from ssl_lab.outputs import check_output
+    from ssl_lab.outputs import check_output, clear
     from ssl_lab.report.page import write_comparison, write_report
 
     if len(parsed.runs) == 1 and parsed.out is not None:
         check_output(parsed.out, setting="--out")
+        clear(parsed.out, runs=parsed.runs)
         print(write_report(parsed.runs[0], parsed.out))
         return 0
     comparison = parsed.out or Path("comparison.html")
@@ -25,6 +26,8 @@ def report(args: list[str]) -> int:
     for run in parsed.runs:
         if run.is_dir():
             check_output(run / "report.html", instead="Name this run alone, with --out FILE.html.")
+    clear(*([comparison] if len(parsed.runs) > 1 else []), runs=parsed.runs)
+    for run in parsed.runs:
         print(write_report(run))
     if len(parsed.runs) > 1:
         print(write_comparison(parsed.runs, comparison))

@@ -16,6 +16,7 @@ from ssl_lab.data.tokenizer import load_tokenizer
 from ssl_lab.engine.complete import complete
 from ssl_lab.engine.fill_masks import fill_masks
 from ssl_lab.methods.base import Method
+from ssl_lab.outputs import clear
 from ssl_lab.types import DataSpec
 
 _SETTINGS = {
@@ -39,6 +40,8 @@ def sample(args: list[str]) -> int:
         raise ValueError(
             f"To sample {kind}, {', '.join(sorted(useless))} has no meaning; known are {', '.join(sorted(_SETTINGS[kind]))}."
         )
+    if kind != "images":
+        clear(runs=[run_dir])
     _, spec, method = config.load_run(run_dir)
     method.to(find_device())
     if kind == "masks":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
-import shutil
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict
@@ -20,7 +19,7 @@ from ssl_lab.data import encode
 from ssl_lab.data.shards import MANIFEST, TOKENIZER, read_manifest, write_manifest
 from ssl_lab.data.text import TextCounts, TextModule
 from ssl_lab.data.tokenizer import load_tokenizer, plain_backend, tokenizer_digest
-from ssl_lab.files import UNFINISHED
+from ssl_lab.outputs import clear, unfinished_folder
 
 _WORDS = {"num_documents": "documents", "num_words": "words", "num_bytes": "bytes"}
 
@@ -65,8 +64,7 @@ def prepare(
 
 
 def _prepare(datamodule: TextModule, out: Path, *, num_workers: int, shard_mib: float) -> dict[str, Any]:
-    for left_over in out.glob(f".*{UNFINISHED}"):  # by a process that was killed
-        shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
+    clear(out)
     splits = {split: _survey(datamodule, split, shard_bytes=int(shard_mib * 2**20)) for split in datamodule.splits}
     facts = {**_settings(datamodule), **{f"text of {split}": survey.pop("sha256") for split, survey in splits.items()}}
     manifest: dict[str, Any] = {
@@ -152,9 +150,9 @@ def _tokenizer(datamodule: TextModule, out: Path, known: dict[str, Any] | None) 
     """The tokenizer, from ``out`` if an earlier call has left it there."""
     folder = out / TOKENIZER
     if not folder.is_dir():
-        unfinished = out / f".{TOKENIZER}{UNFINISHED}"
-        datamodule.tokenizer.save_pretrained(unfinished)
-        unfinished.rename(folder)
+        with unfinished_folder(folder) as unfinished:
+            datamodule.tokenizer.save_pretrained(unfinished)
+            unfinished.rename(folder)
     tokenizer = load_tokenizer(str(folder), framing=datamodule.framing)
     if known is not None and known["digest"] != tokenizer_digest(tokenizer):
         raise ValueError(

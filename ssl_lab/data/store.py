@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from ssl_lab.files import UNFINISHED
+from ssl_lab.outputs import clear, unfinished_folder
 
 
 def cache_folder() -> Path:
@@ -49,12 +48,8 @@ def build_once(key: str, build: Callable[[Path], None]) -> Path:
         ) from error
     with FileLock(lock):
         if not folder.is_dir():
-            unfinished = Path(f"{folder}{UNFINISHED}")
-            shutil.rmtree(unfinished, ignore_errors=True)  # left by a process that was killed
-            unfinished.mkdir()
-            try:
+            clear(cache_folder())
+            with unfinished_folder(folder) as unfinished:
                 build(unfinished)
                 unfinished.rename(folder)
-            finally:
-                shutil.rmtree(unfinished, ignore_errors=True)
     return folder

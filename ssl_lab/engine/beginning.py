@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback
 
 from ssl_lab.engine.callbacks import StopOnNonFiniteLoss
 from ssl_lab.engine.run_dir import LAST_CHECKPOINT, read_json, update_summary
+from ssl_lab.outputs import unfinished_folder
 from ssl_lab.types import Batch
 
 REPLACED = Path("replaced")
@@ -80,15 +81,13 @@ class Beginning:
         update_summary(self.run_dir, changes=[*recorded, f"{change}/{number})"])
 
     def _keep_in(self, kept: Path) -> None:
-        unfinished = kept.with_name(f".{kept.name}")
-        shutil.rmtree(unfinished, ignore_errors=True)  # left by a process that was killed
         try:
-            self._copy(unfinished)
-            unfinished.rename(kept)
+            with unfinished_folder(kept) as unfinished:
+                self._copy(unfinished)
+                unfinished.rename(kept)
         except OSError:
-            shutil.rmtree(unfinished, ignore_errors=True)
             with suppress(OSError):  # it holds former changes
-                unfinished.parent.rmdir()
+                kept.parent.rmdir()
             raise
 
     def _copy(self, folder: Path) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from ssl_lab.engine.run_dir import read_json, write_json
-from ssl_lab.files import UNFINISHED, write_atomically
+from ssl_lab.files import temporary_name, write_atomically
 
 BATCH = 250
 """Samples drawn together, and images of an npz file; fixed, so that image i is a function of the seed and i alone."""
@@ -103,7 +103,7 @@ class SampleFiles:
             return
         for number, pixels in zip(numbers, images, strict=True):
             # Renamed but not flushed to the disk one by one, which takes longer than to draw them.
-            temporary = self.out / f".{number:08d}{UNFINISHED}"
+            temporary = self.out / temporary_name(f"{number:08d}")
             Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(temporary, "PNG")
             os.replace(temporary, self._path(number))
 

@@ -1,5 +1,6 @@
 """Samples, reconstructions and interpolations of finished runs."""
 
+import os
 import re
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from PIL import Image
 from ssl_lab.cli import config, drawing
 from ssl_lab.cli.main import main
 from ssl_lab.engine.sample_files import SampleFiles
+from ssl_lab.files import temporary_name
 
 CPU = torch.device("cpu")
 SMALL = ["data.batch_size=512", "trainer=smoke"]
@@ -139,8 +141,9 @@ def test_a_killed_command_is_gone_on_with(vae, tmp_path, capsys):
     assert subprocess.run([sys.executable, "-c", KILLED, *words]).returncode == -signal.SIGKILL
     kept = {path: path.stat().st_mtime_ns for path in sorted(out.glob("0*.png"))}
     assert len(kept) == 301
-    (out / ".00000301.unfinished").write_bytes(b"half a file")
-    assert run(capsys, *words).strip() == f"600 samples: {out}"
+    gone = out / temporary_name("00000301").replace(f"-{os.getpid()}.", "-4194305.")  # larger than any process number
+    gone.write_bytes(b"half a file")
+    assert run(capsys, *words).splitlines()[1:] == [f"600 samples: {out}"] and not gone.exists()
     assert all(time_ns == path.stat().st_mtime_ns for path, time_ns in list(kept.items())[:250])
     run(capsys, *words[:3], f"out={tmp_path / 'whole'}")
     assert contents(out) == contents(tmp_path / "whole")

@@ -17,6 +17,7 @@ from ssl_lab.data.hub_text import HubText
 from ssl_lab.data.prepare import prepare
 from ssl_lab.data.python_docs import PythonDocs
 from ssl_lab.data.shards import TokenShards
+from ssl_lab.files import _host
 
 SPLITS = ("train", "val", "test")
 PIECE = 0.02  # MiB of a shard
@@ -83,6 +84,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from ssl_lab.data.hub_text import HubText
+from ssl_lab.files import _host
 from ssl_lab.data.prepare import prepare
 prepare(HubText(sys.argv[1], vocab_size=200), Path(sys.argv[2]), num_workers=2, shard_mib=0.0005)
 """
@@ -116,7 +118,7 @@ def test_a_killed_preparation_keeps_its_finished_shards(tmp_path):
     while any(map(alive, workers)):  # they end with their parent
         time.sleep(0.01)
     kept = {file: file.stat().st_mtime_ns for file in out.glob("*.ids.npy")}
-    (out / ".train-00000.ids.npy.abc.unfinished").write_bytes(b"torn")
+    (out / f".train-00000.ids.npy.{_host()}-{process.pid}.0a1b2c3d.unfinished").write_bytes(b"torn")
     data = HubText(str(corpus), vocab_size=200)
     manifest = prepare(data, out, num_workers=1)
     assert manifest["finished"] and len(kept) < sum(len(split["shards"]) for split in manifest["splits"].values())

@@ -1,3 +1,5 @@
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -29,12 +31,20 @@ def test_a_failed_build_leaves_nothing():
     assert list(build_once("key", lambda folder: None).iterdir()) == []
 
 
-def test_what_a_killed_process_left_is_removed():
-    stale = cache_folder() / "key.unfinished"
-    stale.mkdir(parents=True)
-    (stale / "half").write_text("")
+def test_what_a_killed_process_left_is_removed(capsys):
+    cache_folder().mkdir(parents=True)
+    child = os.fork()
+    if child == 0:
+        build_once("other", lambda folder: [(folder / "half").write_text("x"), os.kill(os.getpid(), signal.SIGKILL)])
+    os.waitpid(child, 0)
+    mine = [cache_folder() / name for name in ("key.unfinished", ".mine.unfinished", ".key.1.unfinished")]
+    for path in mine:
+        path.write_text("")
+        os.utime(path, (0, 0))
+    assert len(list(cache_folder().glob(".other.*.unfinished"))) == 1
     assert list(build_once("key", lambda folder: None).iterdir()) == []
-    assert not stale.exists()
+    assert capsys.readouterr().out.startswith("Removed 1 unfinished file or folder")
+    assert not list(cache_folder().glob(".other.*")) and all(path.is_file() for path in mine)
 
 
 def test_a_cache_that_cannot_be_written_to(tmp_path, monkeypatch):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ssl_lab.files import UNFINISHED, replace_file
+from ssl_lab.files import is_temporary, replace_file
 from ssl_lab.report.dashboard.details import attempt, picture_file, read_details, report_of
 from ssl_lab.report.dashboard.importance import importances
 from ssl_lab.report.dashboard.index import RunIndex
@@ -110,9 +109,7 @@ def _check_is_ours(out: Path, index: RunIndex) -> None:
 def _is_begun(out: Path) -> bool:
     """Whether there is nothing but what a site leaves that was killed before its first file was whole."""
     names = [path.name for path in out.iterdir()]
-    return names == ["data"] and all(
-        re.fullmatch(rf"\.index\.js\.\d+\.\w+{re.escape(UNFINISHED)}", path.name) for path in (out / "data").iterdir()
-    )
+    return names == ["data"] and all(is_temporary(path.name, of="index.js") for path in (out / "data").iterdir())
 
 
 def _forget(out: Path, *, kept: set[str], scopes: set[str]) -> None:
