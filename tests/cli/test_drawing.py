@@ -1,7 +1,10 @@
 """Samples, reconstructions and interpolations of finished runs."""
 
+import contextlib
+import ctypes
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -284,3 +287,63 @@ def test_ctrl_c_says_how_to_go_on(vae, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(drawing.SampleFiles, "write", stopped)
     assert main(["sample", f"run={vae}", f"out={tmp_path / 'some'}"]) == 130
     assert "the same command goes on behind the finished files" in capsys.readouterr().err
+
+
+def with_nan(run_dir, copy, part):
+    """A copy of a run one of whose weights is not a number."""
+    shutil.copytree(run_dir, copy)
+    path = copy / "checkpoints/last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    name = next(name for name in checkpoint["state_dict"] if name.startswith(part) and name.endswith("weight"))
+    checkpoint["state_dict"][name].view(-1)[0] = float("nan")
+    torch.save(checkpoint, path)
+    return copy
+
+
+def test_pictures_that_are_not_finite_are_refused(vae, tmp_path, capsys):
+    broken = with_nan(vae, tmp_path / "broken", "decoder")
+    before = set(broken.rglob("*"))
+    for command, what in (
+        (["sample", "num_samples=4"], "Pixels of"),
+        (["sample", "num_samples=4", f"out={tmp_path / 'many'}"], "Pixels of"),
+        (["reconstruct"], "Reconstructions of"),
+        (["interpolate"], "Pixels of"),
+        (["interpolate", "seed=1"], "Pixels of"),
+    ):
+        told = refused(capsys, command[0], f"run={broken}", *command[1:])
+        assert what in told and "not finite" in told
+    assert set(broken.rglob("*")) == before and not list(tmp_path.glob("many/*.png"))
+
+
+def make_read_only(folder):
+    """For this process and its children: by a mount, or, where that is not allowed, by having no rights."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    place, new_namespace, private, bind, read_only = os.fsencode(folder), 0x20000, 1 << 18 | 1 << 14, 1 << 12, 1
+    if os.geteuid() == 0:
+        steps = [lambda: libc.unshare(new_namespace), lambda: libc.mount(b"none", b"/", None, private, None)]
+        steps += [lambda: libc.mount(place, place, None, bind, None)]
+        steps += [lambda: libc.mount(b"none", place, None, bind | read_only | 1 << 5, None)]
+        if any(step() != 0 for step in steps):
+            os.setuid(65534)
+
+
+def test_a_run_that_is_read_only_is_evaluated_elsewhere(simclr, tmp_path, monkeypatch):
+    words = ["evaluate", f"run={simclr}", "evaluation=label_free"]
+    assert main([*words, f"out={tmp_path / 'before'}"]) == 0  # what is imported late is there for the child
+    before = {path: path.stat().st_mtime_ns for path in simclr.rglob("*")}
+    monkeypatch.setattr("ssl_lab.engine.judge.evaluate_with_baselines", lambda *args, **settings: os._exit(3))
+    for given, code, told in (([], 1, "cannot be written to"), ([f"out={tmp_path / 'elsewhere'}"], 3, "")):
+        child = os.fork()
+        if child == 0:
+            try:
+                simclr.chmod(0o555)
+                make_read_only(simclr)
+                with (tmp_path / "told").open("w") as file, contextlib.redirect_stderr(file):
+                    found = main([*words, *given])
+            finally:
+                os._exit(found)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == code
+        error = (tmp_path / "told").read_text()
+        assert told in error and ("out=FILE.json" in error) == (code == 1)
+    simclr.chmod(0o755)
+    assert before == {path: path.stat().st_mtime_ns for path in simclr.rglob("*")}
