@@ -16,7 +16,7 @@ from ssl_lab.cli.config import build_data, build_method
 from ssl_lab.cli.main import COMMANDS
 from ssl_lab.cli.paths import choices, config_dir
 from ssl_lab.cli.sweep import register_sweepers
-from ssl_lab.cli.trust import trusting
+from ssl_lab.cli.trust import split_off_trust, trusting
 from ssl_lab.engine.contract import train
 
 ROOT = Path(__file__).parents[1]
@@ -114,7 +114,7 @@ def test_commands_compose(path, own_folder):
             if name.startswith("-"):
                 continue
             assert name in COMMANDS, name
-            words = [word for word in words if word not in FLAGS and not is_placeholder(word)]
+            words, _ = split_off_trust([word for word in words if word not in FLAGS and not is_placeholder(word)])
             if name == "pretrain":
                 words = [word for word in words if not word.startswith("run=")]
             if name not in NOT_COMPOSED:
