@@ -182,11 +182,12 @@ def _metrics(path, peace):
 
 
 def _log(path):
-    """The last life has begun and finished, and no life has left half a line before it."""
+    """A life has begun; of several the last has finished. A first life that dies after its last file says no more."""
     lines = path.read_text().splitlines()
-    told = [] if any(line.endswith("INFO begins") for line in lines) else ["no life begins"]
-    told += [] if lines and lines[-1].endswith("has finished") else [f"ends with {lines[-1:]}"]
-    return told
+    lives = sum(line.endswith("INFO begins") for line in lines)
+    if lives == 0:
+        return ["no life begins"]
+    return [] if lives == 1 or lines[-1].endswith("has finished") else [f"ends with {lines[-1:]}"]
 
 
 def _checkpoints(path, peace):

@@ -55,8 +55,9 @@ METHODS = {
     ],
     **{
         name: [*PRETRAIN, f"method={name}", *SMALL_IMAGES, "method.latent_dim=8", "evaluation=vae", *FEW]
-        for name in ("iwae", "beta_vae", "beta_tcvae", "aae")
+        for name in ("iwae", "beta_vae", "beta_tcvae")
     },
+    "aae": [*PRETRAIN, "method=aae", *SMALL_IMAGES, "method.latent_dim=8", *FEW],
     "vq_vae": [*PRETRAIN, "experiment=vq_vae_digits", "data.batch_size=256", *FEW],
     "gan": [*PRETRAIN, "experiment=gan_digits", "data.batch_size=64", "trainer.max_epochs=8"],
     "mlm": [*PRETRAIN, "experiment=mlm_python_docs", "encoder=bert_tiny", *TEXT[1:-1], "trainer.max_steps=150"],
