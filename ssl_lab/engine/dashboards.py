@@ -16,12 +16,14 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 from torch import Tensor
 
 from ssl_lab.engine.beginning import Beginning
+from ssl_lab.engine.callbacks import optimizer_steps_done
 from ssl_lab.engine.run_dir import LAST_CHECKPOINT
 from ssl_lab.types import Encoder
 
@@ -93,6 +95,11 @@ class Dashboard(Logger):
             given = {"metadata": list(labels), "label_img": images, "tag": "features", "global_step": step}
             self._try(lambda board: board.experiment.add_embedding(features, **given), self.logger)
 
+    def forget_from(self, step: int) -> None:
+        """Have TensorBoard leave out what a process that was killed logged at this step and later."""
+        if isinstance(self.logger, TensorBoardLogger):
+            self._try(lambda board: _forget_from(board.experiment, step), self.logger)
+
     def upload(self, run_dir: Path, encoder: Encoder) -> None:
         """The last checkpoint and the encoder's weights, as artifacts, if the logger was asked to."""
         if isinstance(self.logger, WeightsAndBiases) and self.logger.artifacts:
@@ -124,6 +131,16 @@ class Dashboard(Logger):
                 "metrics.csv and pictures/ in the run directory stay complete.",
                 stacklevel=1,
             )
+
+
+class ForgetLaterSteps(Callback):
+    """Of a resumed run, dashboards show each step once."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Forget the steps behind the checkpoint, which come again."""
+        if trainer.is_global_zero:
+            for board in dashboards(trainer):
+                board.forget_from(optimizer_steps_done(trainer))
 
 
 def guarded(loggers: Sequence[Logger]) -> list[Logger]:
@@ -225,6 +242,14 @@ class WeightsAndBiases(WandbLogger):
                 artifact = wandb.Artifact(f"{name}-{run.id}", type="model")
                 artifact.add_file(str(file))  # a copy of it
                 run.log_artifact(artifact)
+
+
+def _forget_from(writer: Any, step: int) -> None:
+    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+    file = writer.file_writer  # the same two events that SummaryWriter writes for purge_step=
+    file.add_event(Event(step=step, file_version="brain.Event:2"))
+    file.add_event(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
 
 
 def _finish_wandb(failed: bool) -> None:

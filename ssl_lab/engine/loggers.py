@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ssl_lab.engine.beginning import Beginning
 from ssl_lab.files import write_atomically
+from ssl_lab.limited import read_table
 
 
 class MetricsFile(Logger):
@@ -159,13 +160,15 @@ def last_metrics(run_dir: Path) -> dict[str, float]:
     if not path.is_file():
         return {}
     found: dict[str, float] = {}
-    with path.open(newline="", errors="replace") as file:
-        for row in csv.DictReader(file):
-            values = {name: value for name, value in row.items() if value and name not in (None, "step", "epoch")}
-            if any(name.startswith("eval/") for name in values):
-                found = {name: value for name, value in found.items() if not name.startswith("eval/")}
-            try:
-                found |= {name: float(value) for name, value in values.items()}
-            except ValueError:  # half a row
-                continue
+    rows = read_table(path)
+    columns = next(rows, [])
+    for row in rows:
+        pairs = zip(columns, row, strict=False)  # a row may be half written
+        values = {name: value for name, value in pairs if value and name not in ("step", "epoch")}
+        if any(name.startswith("eval/") for name in values):
+            found = {name: value for name, value in found.items() if not name.startswith("eval/")}
+        try:
+            found |= {name: float(value) for name, value in values.items()}
+        except ValueError:
+            continue
     return found

@@ -31,7 +31,7 @@ from ssl_lab.engine.callbacks import (
 )
 from ssl_lab.engine.checkpoint import load_weights, sound_checkpoint
 from ssl_lab.engine.collapse import CollapseAlarm
-from ssl_lab.engine.dashboards import dashboards, guarded
+from ssl_lab.engine.dashboards import ForgetLaterSteps, dashboards, guarded
 from ssl_lab.engine.feature_pictures import projection, thumbnails
 from ssl_lab.engine.heartbeat import Heartbeat
 from ssl_lab.engine.judge import (
@@ -220,6 +220,7 @@ def pretrain(
             pictures_every_n_epochs,
         ),
         *([KeepBest(run_dir, keep_best)] if keep_best else []),
+        *([ForgetLaterSteps()] if contents is not None else []),
         *([trial] if trial else []),
         BeginAfterFirstStep(beginning, guard),
         SaveCheckpoint(
@@ -336,6 +337,8 @@ def _made_up_evaluation(trainer: L.Trainer, method: Method) -> dict[str, float] 
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, KeepBest):
             callback.look(trainer, metrics)
+        if isinstance(callback, ReportObjective) and callback.objective in metrics:
+            callback.tell(trainer, trainer.current_epoch, metrics[callback.objective])
     return metrics
 
 

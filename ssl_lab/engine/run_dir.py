@@ -31,8 +31,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON mapping; empty if there is no such file."""
-    return json.loads(path.read_text()) if path.is_file() else {}
+    """Read a JSON mapping within limits; empty if there is no such file.
+
+    Raises:
+        UnreadableFileError: If it cannot be read or holds something else.
+    """
+    return load_json(path) if path.is_file() else {}  # type: ignore[no-any-return]
 
 
 def write_spec(run_dir: Path, spec: DataSpec) -> None:

@@ -25,12 +25,14 @@ from ssl_lab.engine.callbacks import (
     remedy,
     steps_done,
 )
+from ssl_lab.engine.checkpoint import read_checkpoint
 from ssl_lab.engine.loggers import MetricsFile
 from ssl_lab.engine.run_dir import BEST_CHECKPOINT, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
 from ssl_lab.engine.signals import STOP_SIGNALS, InterruptedRunError
 from ssl_lab.engine.text_log import LOG
 from ssl_lab.types import Batch
 
+_BEST = "best_value"
 _LOOK_EVERY_SEC = 2.0
 _RETRY_SEC = 30.0  # after a checkpoint that could not be written; twice as long after each further one
 
@@ -205,7 +207,8 @@ class SaveCheckpoint(Callback):
 class KeepBest(Callback):
     """Keeps the weights with the highest value of a metric of the validation split in ``checkpoints/best.ckpt``.
 
-    Of equal values the first one counts. Stands after the callback that evaluates.
+    Of equal values the first one counts. Stands after the callback that evaluates. The file holds its value: one that a
+    killed process wrote after the last checkpoint counts as measured.
 
     Args:
         run_dir: The run directory.
@@ -216,6 +219,19 @@ class KeepBest(Callback):
         self.path = run_dir / BEST_CHECKPOINT
         self.metric = metric
         self.best: float | None = None
+        self._resumed = False
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Go on from the value of the file, which may be newer than the checkpoint that was restored."""
+        if not self._resumed:
+            return
+        found = None
+        if trainer.is_global_zero and self.path.is_file():
+            try:
+                found = read_checkpoint(self.path).get(_BEST, self.best)  # files of earlier versions lack it
+            except ValueError as error:
+                warnings.warn(f"{error} The next evaluation replaces it.", stacklevel=1)
+        self.best = distributed.broadcast_object(found)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save if the metric has risen.
@@ -244,7 +260,8 @@ class KeepBest(Callback):
                 "objective to one of them, or select=last."
             )
         if measured and (self.best is None or metrics[self.metric] > self.best):
-            reason = _write_checkpoint(trainer, self.path, weights_only=True)
+            extra = {_BEST: metrics[self.metric]}
+            reason = _write_checkpoint(trainer, self.path, weights_only=True, extra=extra)
             if reason is not None:
                 raise OSError(f"The best checkpoint {self.path} could not be written ({reason}). Make room there.")
             self.best = metrics[self.metric]
@@ -255,31 +272,37 @@ class KeepBest(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from it."""
-        self.best = state_dict["best"]
+        self.best, self._resumed = state_dict["best"], True
 
 
 class _CarefulIO(TorchCheckpointIO):
     """Writes straight to the file, and remembers what failed: an error on rank 0 alone would leave the others waiting."""
 
-    def __init__(self) -> None:
+    def __init__(self, extra: Mapping[str, Any]) -> None:
         super().__init__()
+        self.extra = extra  # what the checkpoint holds beside the trainer's state
         self.reason: str | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write to ``path``."""
         try:
-            torch.save(checkpoint, path)
+            torch.save({**checkpoint, **self.extra}, path)
         except (OSError, RuntimeError) as error:
             self.reason = str(error)
 
 
 def _write_checkpoint(
-    trainer: L.Trainer, path: Path, *, previous: Path | None = None, weights_only: bool = False
+    trainer: L.Trainer,
+    path: Path,
+    *,
+    previous: Path | None = None,
+    weights_only: bool = False,
+    extra: Mapping[str, Any] | None = None,
 ) -> str | None:
     """Write beside, flush to the disk, move what was there to ``previous``, and rename; why it failed, if it did."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".partial")
-    trainer.strategy.checkpoint_io = io = _CarefulIO()
+    trainer.strategy.checkpoint_io = io = _CarefulIO(extra or {})
     trainer.save_checkpoint(temporary, weights_only=weights_only)
     if trainer.is_global_zero and io.reason is None:
         try:

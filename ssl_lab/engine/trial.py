@@ -44,8 +44,12 @@ class ReportObjective(Callback):
         if measured is None or not evaluation_due(trainer, self.every_n_epochs):
             return
         epoch, value = trainer.current_epoch + 1, float(measured)
-        stop = distributed.broadcast_object(self.report(epoch, value) if trainer.is_global_zero else False)
+        stop = self.tell(trainer, epoch, value)
         if stop and not is_last_epoch(trainer):
             raise PrunedRunError(
                 f"Pruned after epoch {epoch} with {self.objective} {value:.4g}: other trials do better."
             )
+
+    def tell(self, trainer: L.Trainer, epoch: int, value: float) -> bool:
+        """Report the value after so many epochs, and whether to stop; all ranks get one answer."""
+        return bool(distributed.broadcast_object(self.report(epoch, value) if trainer.is_global_zero else False))

@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ssl_lab.cli import commands
 from ssl_lab.cli.main import main
@@ -24,7 +25,7 @@ ARGS = [
         "trainer=cpu",
     ),
     *("evaluation=label_free", "callbacks=online_probes", "trainer.log_every_n_steps=1", "trainer.max_epochs=3"),
-    *("save_every_n_steps=2", "objective=eval/rankme/rank"),
+    *("save_every_n_steps=2", "objective=eval/rankme/rank", "logger=tensorboard"),
 ]
 MOMENTS = {
     "in an epoch": (Throughput, "on_train_epoch_start", 3),
@@ -77,6 +78,22 @@ def rows(run_dir):
         return [{name: row[name] for name in row if not name.startswith("perf/")} for row in csv.DictReader(file)]
 
 
+def wanted(path):
+    """Each life has a file of events of its own."""
+    return path.is_file() and "tfevents" not in path.name
+
+
+def scalars(run_dir):
+    """What TensorBoard shows: of each scalar the steps and values."""
+    events = EventAccumulator(str(run_dir / "tensorboard")).Reload()
+    tags = [tag for tag in events.Tags()["scalars"] if not tag.startswith(("perf/", "hp_metric"))]
+    found = {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in tags}
+    for points in found.values():
+        if points[-1] in points[:-1]:  # results at the last step, logged again as they were
+            assert points.pop() == points[-1]
+    return found
+
+
 def facts(summary):
     metrics = {name: value for name, value in summary["metrics"].items() if not name.startswith("perf/")}
     return {**{name: value for name, value in summary.items() if name not in TIMES}, "metrics": metrics}
@@ -93,7 +110,8 @@ def test_nothing_is_lost(moment, runs, tmp_path):
     assert after["objective"]["value"] == after["metrics"]["eval/rankme/rank"] is not None
     assert read(run_dir / "evaluation.json") == read(peace / "evaluation.json")
     assert rows(run_dir) == rows(peace)
-    names = [sorted(p.relative_to(f).as_posix() for p in f.rglob("*") if p.is_file()) for f in (run_dir, peace)]
+    assert scalars(run_dir) == scalars(peace)
+    names = [sorted(p.relative_to(f).as_posix() for p in f.rglob("*") if wanted(p)) for f in (run_dir, peace)]
     assert names[0] == names[1]
     assert after["started"] == before["started"]
     assert 0.2 < after["training_time_sec"] / before["training_time_sec"] < 20
