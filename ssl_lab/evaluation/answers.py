@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ssl_lab.data.base import DataModule
 from ssl_lab.data.question_answering import QuestionAnswering
-from ssl_lab.evaluation.protocol import Protocol, outputs_of
+from ssl_lab.evaluation.protocol import Protocol, check_finite, outputs_of
 from ssl_lab.types import Batch
 
 
@@ -36,9 +36,14 @@ class Answers(Protocol):
     def run(
         self, fn: Callable[[Batch], Tensor], datamodule: DataModule, *, device: torch.device, split: str = "test"
     ) -> dict[str, float]:
-        """Score the spans ``fn(batch) -> (B, 3)``: first token, last token, score."""
+        """Score the spans ``fn(batch) -> (B, 3)``: first token, last token, score.
+
+        Raises:
+            ValueError: If a span or a score is not finite.
+        """
         assert isinstance(datamodule, QuestionAnswering)
         (spans,) = outputs_of(lambda batch: (fn(batch),), datamodule, split, device=device)
+        check_finite(spans, split, what="Answer spans")
         best: dict[int, tuple[float, int]] = {}
         for row, (number, score) in enumerate(
             zip(datamodule.question_of_row(split).tolist(), spans[:, 2].tolist(), strict=True)

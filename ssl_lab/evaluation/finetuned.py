@@ -12,7 +12,7 @@ from scipy.stats import pearsonr, spearmanr
 from torch import Tensor
 
 from ssl_lab.data.base import DataModule
-from ssl_lab.evaluation.protocol import Protocol, outputs_of, refuse_non_finite
+from ssl_lab.evaluation.protocol import Protocol, check_finite, outputs_of
 from ssl_lab.evaluation.scores import classification_scores
 from ssl_lab.types import Batch
 
@@ -32,7 +32,7 @@ class TextClasses(Protocol):
     ) -> dict[str, float]:
         """Score the largest of the scores ``fn(batch) -> (B, C)``."""
         logits, y = outputs_of(lambda batch: (fn(batch), batch["label"]), datamodule, split, device=device)
-        refuse_non_finite(logits)
+        check_finite(logits, split, what="Scores")
         predicted = logits.argmax(1)
         known = y >= 0
         if not known.any():
@@ -71,7 +71,7 @@ class PairScores(Protocol):
                 f"A correlation was asked for on the {split} split, but {int(known.sum())} of its {len(y)} pairs have a "
                 "score. Set data.score_column, or score another split."
             )
-        refuse_non_finite(x)
+        check_finite(x, split, what="Scores")
         if (y[known] == y[known][0]).all():
             warnings.warn(
                 f"All scored pairs of the {split} split have one score, so no correlation is given.", stacklevel=2

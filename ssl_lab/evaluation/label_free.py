@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_lab.evaluation.protocol import LabelFreeProtocol, refuse_non_finite
+from ssl_lab.evaluation.protocol import LabelFreeProtocol, check_finite
 
 
 class RankMe(LabelFreeProtocol):
@@ -32,7 +32,7 @@ class RankMe(LabelFreeProtocol):
 
     def score(self, x: Tensor) -> dict[str, float]:
         """The effective rank."""
-        refuse_non_finite(x)
+        check_finite(x)
         x = some_rows(x, self.num_samples).double()
         gram = x.T @ x if x.shape[1] <= len(x) else x @ x.T  # half the time of a decomposition of x itself
         squares = torch.linalg.eigvalsh(gram)
@@ -62,7 +62,7 @@ class Uniformity(LabelFreeProtocol):
 
     def score(self, x: Tensor) -> dict[str, float]:
         """The logarithm of the mean potential over all pairs of different samples."""
-        refuse_non_finite(x)
+        check_finite(x)
         x = F.normalize(some_rows(x, self.num_samples), dim=1)
         square = x.square().sum(1)  # 1, or 0 of features that are all zero, which have no direction
         total = torch.zeros((), dtype=torch.float64, device=x.device)
@@ -87,7 +87,7 @@ class FeatureStd(LabelFreeProtocol):
 
     def score(self, x: Tensor) -> dict[str, float]:
         """The mean deviation."""
-        refuse_non_finite(x)
+        check_finite(x)
         return {"feature_std/mean": float(normalised_std(x))}
 
 

@@ -95,7 +95,8 @@ class FeatureSet:
 
     def __post_init__(self) -> None:
         """Refuse features that nothing can be fitted to."""
-        refuse_non_finite(self.train_x, self.test_x)
+        check_finite(self.train_x, "train")
+        check_finite(self.test_x, "scored")
         if len(self.train_x) == 0:
             raise ValueError("Probes are fitted to labelled train samples, but there are none. Label some of them.")
 
@@ -131,16 +132,6 @@ class FeatureProtocol(Protocol):
     ) -> dict[str, float]:
         """Extract features of both splits and score them."""
         return self.score(extract(fn, datamodule, device=device, split=split))
-
-
-def refuse_non_finite(*features: Tensor) -> None:
-    """Raise ValueError if a feature is NaN or infinite: comparisons with such values would pass for perfect."""
-    broken = sum(int((~x.isfinite()).sum()) for x in features)
-    if broken:
-        raise ValueError(
-            f"Cannot judge features of which {broken} values are not finite: the training has diverged, or the data hold "
-            "such values. Lower optim.lr, or start from an earlier checkpoint."
-        )
 
 
 def extract(
@@ -206,18 +197,24 @@ def features_of(
     return features.to(device), labels.to(device)
 
 
-def check_finite(outputs: Tensor, split: str, *, what: str = "Features") -> None:
-    """Refuse outputs (N, ...) of samples that hold NaN or infinity.
+def check_finite(outputs: Tensor, kind: str = "", *, what: str = "Features") -> None:
+    """Refuse outputs (N, ...) of samples that hold NaN or infinity: comparisons with such values would pass for perfect.
+
+    Args:
+        outputs: What was computed of N samples.
+        kind: Which samples the message names, such as their split.
+        what: What the message calls the outputs.
 
     Raises:
         ValueError: Saying of how many samples.
     """
-    broken = len(outputs) - int(outputs.flatten(1).isfinite().all(1).sum())
+    finite = outputs.isfinite()
+    broken = len(outputs) - int((finite.flatten(1).all(1) if finite.ndim > 1 else finite).sum())
     if broken:
         raise ValueError(
-            f"{what} of {broken} of {len(outputs)} {split} samples are not finite, so nothing can be judged by them. The "
-            "training has diverged, or the data hold such values. Lower optim.lr, set trainer.gradient_clip_val=1.0, or "
-            "start from an earlier checkpoint."
+            f"{what} of {broken} of {len(outputs)} {kind + ' ' if kind else ''}samples are not finite, so nothing can be "
+            "judged by them. The training has diverged, or the data hold such values. Lower optim.lr, set "
+            "trainer.gradient_clip_val=1.0, or start from an earlier checkpoint."
         )
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ssl_lab.data.base import DataModule
-from ssl_lab.evaluation.protocol import Protocol, refuse_non_finite
+from ssl_lab.evaluation.protocol import Protocol, check_finite
 from ssl_lab.types import Batch
 
 CHUNK = 1024
@@ -72,7 +72,8 @@ class Retrieval(Protocol):
             texts: Shape (M, P).
             owners: The image of each text, int64 (M,).
         """
-        refuse_non_finite(images, texts)
+        check_finite(images, "image")
+        check_finite(texts, "text")
         ahead: dict[str, list[Tensor]] = {"image_to_text": [], "text_to_image": []}
         for start in range(0, len(images), CHUNK):
             similarity = images[start : start + CHUNK] @ texts.T

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import ClassVar
@@ -23,7 +24,8 @@ class TaggedSpans(Protocol):
 
     Tags are read as IOB2 (``B-NP``, ``I-NP``, ``O``), strictly: an ``I-`` that continues no span of its name begins none.
     Micro-averages over all spans of the split; sentences are whole again, however they were cut into rows. Tags that are
-    not IOB2, such as parts of speech, have no spans, and only the accuracy of tags is given.
+    not IOB2, such as parts of speech, have no spans, and only the accuracy of tags is given. Where all words have one tag, no
+    score says anything and all are not a number.
 
     Metrics: ``finetune/precision``, ``finetune/span_recall``, ``finetune/f1``, ``finetune/token_accuracy``, in [0, 1].
 
@@ -52,7 +54,14 @@ class TaggedSpans(Protocol):
         assert next(flat, None) is None, "every word is predicted once"
         pairs = [(a, b) for tags, guesses in zip(gold, found, strict=True) for a, b in zip(tags, guesses, strict=True)]
         metrics = {"finetune/token_accuracy": sum(a == b for a, b in pairs) / len(pairs)}
-        if all(map(is_iob2, names)):
+        spans = ("finetune/precision", "finetune/span_recall", "finetune/f1") if all(map(is_iob2, names)) else ()
+        if len({tag for tag, _ in pairs}) < 2:
+            warnings.warn(
+                f"All {len(pairs)} words of the {split} split have the tag {pairs[0][0]}, so no scores are given.",
+                stacklevel=2,
+            )
+            return dict.fromkeys((*metrics, *spans), math.nan)
+        if spans:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about spans that were never predicted, which are worth 0
                 settings = {"mode": "strict", "scheme": IOB2, "zero_division": 0}

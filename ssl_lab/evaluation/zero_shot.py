@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from ssl_lab.data.base import DataModule
 from ssl_lab.data.image_text_pairs import ImageTextPairs
 from ssl_lab.data.tokenizer import load_tokenizer
-from ssl_lab.evaluation.protocol import Protocol, refuse_non_finite
+from ssl_lab.evaluation.protocol import Protocol, check_finite
 from ssl_lab.evaluation.scores import classification_scores
 from ssl_lab.types import Batch
 
@@ -67,11 +67,11 @@ class ZeroShot(Protocol):
                 "none. Choose data with named classes."
             )
         classes = self._embed_classes(fn, names, self._tokenizer_for(datamodule), device)
-        refuse_non_finite(classes)
+        check_finite(classes, "class-name")
         predictions, labels = [], []
         for batch in datamodule.eval_dataloader(split):
             images = fn({"image": batch["image"].to(device)})["image"]
-            refuse_non_finite(images)
+            check_finite(images, split)
             predictions.append((images @ classes.T).argmax(1))
             labels.append(batch["label"].to(device))
         predicted, truth = torch.cat(predictions), torch.cat(labels)

@@ -16,7 +16,11 @@ import pytest
 import torch
 
 from ssl_lab import evaluation
+from ssl_lab.data.parallel_text import ParallelText
+from ssl_lab.data.question_answering import QuestionAnswering
+from ssl_lab.data.token_labels import TokenLabels
 from ssl_lab.evaluation import fid
+from ssl_lab.evaluation.answers import Answers
 from ssl_lab.evaluation.codes import CodePrediction
 from ssl_lab.evaluation.denoising import Denoising
 from ssl_lab.evaluation.disentanglement import DCI, MIG, Coded
@@ -33,7 +37,9 @@ from ssl_lab.evaluation.protocol import FeatureSet, Protocol
 from ssl_lab.evaluation.pseudo_perplexity import PseudoPerplexity
 from ssl_lab.evaluation.retrieval import Retrieval
 from ssl_lab.evaluation.samples import SampleQuality, draw
+from ssl_lab.evaluation.spans import TaggedSpans
 from ssl_lab.evaluation.sts import STS
+from ssl_lab.evaluation.translations import Translations
 from ssl_lab.evaluation.views import Alignment, LiDAR
 from ssl_lab.evaluation.zero_shot import ZeroShot
 from ssl_lab.types import DataSpec
@@ -145,6 +151,73 @@ def distances(x):
     return {"frechet": frechet_distance(x, real), "kid": kernel_distance(x, real, subset_size=len(x), num_subsets=2)}
 
 
+class Tagged(TokenLabels):
+    """A sentence of each row: five words, of which the third and fourth are a name."""
+
+    spec = DataSpec(modality="text", shape=(5,), class_names=("O", "B-X", "I-X"), num_classes=3, vocab_size=9, pad_id=0)
+    eval_dataloader = Data.eval_dataloader
+
+    def __init__(self, number, tags=(0, 0, 1, 2, 0)):
+        self.tags = tags
+        labels = torch.tensor(tags).expand(number, -1)
+        self.batch = {"token_labels": labels, "index": torch.arange(number)}
+
+    def sentences(self, split):
+        return [(["word"] * 5, [self.spec.class_names[tag] for tag in self.tags])] * len(self.batch["index"])
+
+
+def tags(x):
+    """The tag of each word is the number that its feature comes next to."""
+    predicted = x[:, [k % x.shape[1] for k in range(5)]].nan_to_num(0, 0, 0).round().long().clamp(0, 2)
+    return TaggedSpans().run(lambda batch: predicted, Tagged(len(x)), device=CPU)
+
+
+class Asked(QuestionAnswering):
+    """A question of each row; the answer is the third word of four."""
+
+    eval_dataloader = Data.eval_dataloader
+
+    def __init__(self, number):
+        self.batch = {"index": torch.arange(number)}
+
+    def question_of_row(self, split):
+        return self.batch["index"]
+
+    def questions(self, split):
+        return [SimpleNamespace(answers=["tall"])] * len(self.batch["index"])
+
+    def text_of(self, split, row, start, end):
+        return " ".join("she is tall today".split()[start : end + 1])
+
+
+def answers(x):
+    spans = torch.cat([x[:, :2].clamp(0, 3), x[:, 2:3]], 1)
+    return Answers().run(lambda batch: spans, Asked(len(x)), device=CPU)
+
+
+class Translated(ParallelText):
+    """A sentence of each row; tokens are words."""
+
+    target_tokenizer = SimpleNamespace(
+        batch_decode=lambda ids, **_: [" ".join(WORDS[int(k)] for k in row) for row in ids],
+    )
+    eval_dataloader = Data.eval_dataloader
+
+    def __init__(self, number):
+        self.batch = {"index": torch.arange(number)}
+
+    def references(self, split):
+        return ["we went home late again"] * len(self.batch["index"])
+
+
+WORDS = ("", "we", "went", "home", "late", "again")
+
+
+def translations(x):
+    ids = x.nan_to_num(0, 0, 0).round().long().clamp(0, 5)
+    return Translations().run(lambda batch: ids, Translated(len(x)), device=CPU)
+
+
 # class: (metrics of features or outputs (N, D), {metric: (which direction is better, its best value)})
 CASES = {
     KNN: (labelled(KNN()), {"knn/top1": ("higher", 1.0)}),
@@ -200,9 +273,10 @@ CASES = {
         lambda x: run(PairScores(), lambda batch: x[:, 0], score=torch.arange(len(x)).double()),
         {"finetune/spearman": ("higher", 1.0)},
     ),
+    TaggedSpans: (tags, dict.fromkeys(("finetune/token_accuracy", "finetune/f1"), ("higher", 1.0))),
+    Answers: (answers, dict.fromkeys(("finetune/exact_match", "finetune/f1"), ("higher", 1.0))),
+    Translations: (translations, dict.fromkeys(("finetune/bleu", "finetune/chrf"), ("higher", 100.0))),
 }
-# What they are given is discrete: no value of a feature reaches them. Their own tests say what nothing is worth.
-OF_DISCRETE_OUTPUT = {"TaggedSpans", "Answers", "Translations"}
 
 
 def test_every_protocol_has_a_case():
@@ -211,7 +285,7 @@ def test_every_protocol_has_a_case():
         for value in vars(importlib.import_module(module.name)).values():
             if inspect.isclass(value) and issubclass(value, Protocol) and not inspect.isabstract(value):
                 found.add(value.__name__)
-    assert found == {case.__name__ for case in CASES} | OF_DISCRETE_OUTPUT
+    assert found == {case.__name__ for case in CASES}
 
 
 def good(batch=12, dim=5):
@@ -268,6 +342,27 @@ def test_one_class_is_no_score(protocol):
     features = FeatureSet(train_x=x, train_y=y, test_x=x, test_y=y, num_classes=2)
     with pytest.warns(UserWarning, match="has 1 class, so scores of classification say nothing"):
         assert all(map(math.isnan, protocol.score(features).values()))
+
+
+def test_the_cases_of_discrete_output_reach_the_best():
+    """Else nothing that they say of degenerate output would mean anything."""
+    assert tags(torch.tensor([[0.0, 0, 1, 2, 0]]).repeat(3, 1))["finetune/f1"] == 1
+    assert answers(torch.full((3, 3), 2.0))["finetune/exact_match"] == 1
+    assert translations(torch.arange(1.0, 6).repeat(3, 1))["finetune/bleu"] == pytest.approx(100)
+
+
+def test_one_tag_is_no_score():
+    data = Tagged(4, tags=(0,) * 5)
+    with pytest.warns(UserWarning, match="All 20 words of the test split have the tag O"):
+        found = TaggedSpans().run(lambda batch: batch["token_labels"], data, device=CPU)
+    assert all(map(math.isnan, found.values())) and "finetune/f1" in found
+
+
+def test_answers_that_are_not_finite_are_refused():
+    x = torch.zeros(4, 3)
+    x[2, 2] = math.nan
+    with pytest.raises(ValueError, match="Answer spans of 1 of 4 test samples are not finite"):
+        answers(x)
 
 
 @pytest.mark.parametrize("protocol", [MIG(), DCI(num_trees=2)])
