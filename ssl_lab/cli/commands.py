@@ -142,6 +142,8 @@ def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None, beginning: B
     method = config.build_method(cfg, datamodule.spec)
     protocols = config.build_protocols(cfg.evaluation)
     judge.check_needs(method, protocols, datamodule)
+    if hydra_cfg.mode == RunMode.MULTIRUN and cfg.objective:
+        judge.check_is_measurable(cfg.objective, datamodule)
     _label_for_wandb(cfg)
     trainer = config.build_trainer(cfg, run_dir, progress_bar=sys.stdout.isatty())
     check_processes(trainer)

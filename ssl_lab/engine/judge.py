@@ -59,6 +59,19 @@ def check_needs(method: Method, protocols: Sequence[Protocol], datamodule: DataM
             )
 
 
+def check_is_measurable(objective: str, datamodule: DataModule) -> None:
+    """Refuse to compare runs by a metric of a val split that there is not.
+
+    Raises:
+        ValueError: Saying how there can be one.
+    """
+    if objective.startswith("eval/") and not has_split(datamodule, "val"):
+        raise ValueError(
+            f"Cannot compare runs by objective={objective}: it is measured on the val split, but {datamodule.title} has "
+            "none. Set data.val_fraction=0.1, or objective=null."
+        )
+
+
 def check_is_measured(metric: str, protocols: Sequence[Protocol], datamodule: DataModule) -> None:
     """Refuse to choose a checkpoint by what nothing measures; an unknown name is found at the first evaluation.
 

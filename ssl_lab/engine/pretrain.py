@@ -118,9 +118,10 @@ def check_batch(method: Method, num_samples: int) -> None:
     if num_samples < 2 and any(isinstance(module, nn.BatchNorm1d) for module in method.modules()):
         reason = reason or "batch normalisation takes its statistics from the other samples"
     if reason:
+        samples = "1 sample" if num_samples == 1 else f"{num_samples} samples"
         raise ValueError(
-            f"Cannot train {type(method).__name__} on {num_samples} sample a step: {reason}. Set data.batch_size x "
-            "devices to 2 or more."
+            f"Cannot train {type(method).__name__} on {samples} a step: {reason}. Set data.batch_size x devices to "
+            f"{max(2, method.min_samples)} or more."
         )
 
 
@@ -151,7 +152,7 @@ def pretrain(
         datamodule: The data.
         trainer: A Lightning trainer; devices, precision and length of training are its own.
         protocols: How the result is judged; None or empty for no evaluation. Data without a test split are not judged at
-            the end, with a warning.
+            the end, and those without a val split not during training, each with a warning.
         ckpt_path: A checkpoint of the same run to continue; if it is damaged, the one before is used, with a warning.
         evaluate_every_n_epochs: Epochs between evaluations on the validation split.
         evaluate_max_train_samples: Of a larger train split, how many samples probes are fitted to then; a fixed random
@@ -187,6 +188,13 @@ def pretrain(
         warnings.warn(
             f"{datamodule.title} has no test split: the run is not judged after training. Give data with "
             "one, such as by data.test_fraction=0.1.",
+            stacklevel=1,
+        )
+    if protocols and not has_split(datamodule, "val") and trainer.is_global_zero:
+        unmeasured = f", and the objective {objective} is not measured" if (objective or "").startswith("eval/") else ""
+        warnings.warn(
+            f"{datamodule.title} has no val split: nothing is evaluated or drawn during training{unmeasured}. Set "
+            "data.val_fraction=0.1 if you want that.",
             stacklevel=1,
         )
     initial_encoder = deepcopy(method.encoder)

@@ -13,7 +13,9 @@ import torch
 from arrays import ArrayImages
 from engine.tiny import Tiny, TinyEncoder, trainer
 
-from ssl_lab.engine.pretrain import pretrain
+from ssl_lab.data.digits import Digits
+from ssl_lab.engine.judge import check_is_measurable
+from ssl_lab.engine.pretrain import check_batch, pretrain
 from ssl_lab.evaluation.knn import KNN
 from ssl_lab.evaluation.label_free import FeatureStd, RankMe, Uniformity
 
@@ -208,3 +210,57 @@ def test_a_sweep_goes_on_after_a_failed_trial(tmp_path):
     assert done.returncode == 1
     assert "temperature must be positive" in done.stderr
     assert len(list(tmp_path.glob("runs/sweeps/*/*/report.html"))) == 1
+
+
+class Contrasts(Tiny):
+    coupled_by = "samples are contrasted with each other"
+    min_samples = 4
+
+
+def test_a_step_has_as_many_samples_as_the_objective_needs():
+    encoder = TinyEncoder(ArrayImages().spec)
+    check_batch(Tiny(encoder), 1)
+    check_batch(Contrasts(encoder), 4)
+    with pytest.raises(ValueError, match="Cannot train Contrasts on 3 samples? a step: samples are contrasted"):
+        check_batch(Contrasts(encoder), 3)
+    normalised = Tiny(encoder)
+    normalised.head = torch.nn.BatchNorm1d(8)
+    check_batch(normalised, 2)
+    with pytest.raises(ValueError, match="on 1 sample a step: batch normalisation takes its statistics"):
+        check_batch(normalised, 1)
+
+
+def test_the_samples_of_a_step_are_those_of_all_ranks(tmp_path, monkeypatch):
+    def reached(*args, **settings):
+        raise KeyboardInterrupt
+
+    data = ArrayImages(batch_size=2)
+    method = Contrasts(TinyEncoder(data.spec))
+    with pytest.raises(ValueError, match="on 2 samples a step.* to 4 or more"):
+        pretrain(method, data, trainer(tmp_path))
+    fit = trainer(tmp_path)
+    monkeypatch.setattr(type(fit), "world_size", 2)
+    monkeypatch.setattr(fit, "fit", reached)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(method, data, fit)
+
+
+def test_without_a_validation_split_the_end_is_judged_on_test_and_the_rest_is_told(tmp_path):
+    """All samples outside of test train: the 50,000 of papers for CIFAR-10 and these 1,348."""
+    data = Digits(val_fraction=0, batch_size=512)
+    assert len(data.columns("train")["image"]) == 1348
+    method = Tiny(TinyEncoder(data.spec))
+    said = (
+        "no val split: nothing is evaluated or drawn during training, and the objective eval/knn/top1 is not measured"
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        metrics = pretrain(method, data, trainer(tmp_path), [KNN()], objective="eval/knn/top1")
+    assert sum(said in str(warning.message) for warning in caught) == 1
+    assert "test/knn/top1" in metrics and not any(name.startswith("eval/") for name in metrics)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["status"] == "finished" and summary["objective"] == {"name": "eval/knn/top1", "value": None}
+    with pytest.raises(ValueError, match=r"objective=eval/knn/top1.*val split.*data\.val_fraction=0\.1"):
+        check_is_measurable("eval/knn/top1", data)
+    check_is_measurable("eval/knn/top1", Digits())
+    check_is_measurable("test/knn/top1", data)
