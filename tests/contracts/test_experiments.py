@@ -21,6 +21,28 @@ def test_composes_and_states_its_command(name):
     assert f"ssl-lab pretrain experiment={name}" in (config_dir() / "experiment" / f"{name}.yaml").read_text()
 
 
+def test_a_gan_has_optimizers_of_its_own_and_given_ones_win():
+    """AdamW at 1e-3 for both networks, the default of other methods, lets a ConvNet win: no sample is a digit then."""
+
+    def optimizers(*overrides):
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            cfg = compose("pretrain", list(overrides))
+        return cfg.optim, cfg.method.get("generator_optim")
+
+    discriminator, generator = optimizers("method=gan")
+    assert (discriminator.lr, generator.lr) == (1e-4, 1e-3)
+    assert discriminator.betas == generator.betas == [0.5, 0.999]
+    assert discriminator.weight_decay == generator.weight_decay == 0
+    assert optimizers("method=gan", "optim.lr=3e-4")[0].lr == 3e-4
+    assert optimizers("method=gan", "optim=sgd")[0] == optimizers("optim=sgd")[0]
+    assert optimizers("method=gan", "method.generator_optim=null")[1] is None
+    assert optimizers("method=gan", "method.generator_optim.lr=5e-4")[1].lr == 5e-4
+    for name in EXPERIMENTS:
+        if name.startswith(("gan_", "dcgan_", "sngan_", "wgan_")):
+            found, generator = optimizers(f"experiment={name}")
+            assert found.lr >= 1e-4 and found.betas[0] <= 0.5 and generator is None, name
+
+
 @pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name.endswith(BUNDLED)])
 def test_runs_four_steps_and_leaves_a_whole_run_directory(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
