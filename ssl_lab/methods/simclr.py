@@ -27,6 +27,7 @@ class SimCLR(Method):
         temperature: Softmax temperature of NT-Xent.
         hidden_dim: Width of the projector's hidden layer.
         projection_dim: Width of the projections z.
+        last_norm: Whether the projector ends in batch normalisation, without scale and shift.
 
     References:
         Chen et al., A Simple Framework for Contrastive Learning of Visual Representations (2020). arXiv:2002.05709
@@ -45,13 +46,16 @@ class SimCLR(Method):
         temperature: float = 0.5,
         hidden_dim: int = 2048,
         projection_dim: int = 128,
+        last_norm: bool = False,
     ) -> None:
         super().__init__(encoder, optim)
         if temperature <= 0:
             raise ValueError(f"method.temperature must be positive, found {temperature}.")
         self.views = views
         self.temperature = temperature
-        self.projector = Projector(encoder.embed_dim, hidden_dim=hidden_dim, out_dim=projection_dim)
+        self.projector = Projector(
+            encoder.embed_dim, hidden_dim=hidden_dim, out_dim=projection_dim, last_norm=last_norm
+        )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Two views, one forward pass, NT-Xent over the batch of all ranks."""
