@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import warnings
-import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,14 +12,11 @@ import datasets
 import pyarrow as pa
 from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 from huggingface_hub.errors import HfHubHTTPError
-from pandas.errors import ParserWarning  # type: ignore[import-untyped]
 
-from ssl_lab.data.file_kinds import suffix
-from ssl_lab.data.inventory import Source, take_inventory, tell_once, title_of
+from ssl_lab.data.inventory import Source, suffix, take_inventory, tell_once, title_of
 from ssl_lab.data.splits import split_named
 from ssl_lab.data.store import fingerprint
-from ssl_lab.data.tables import check_csv, check_separator, csv_options
-from ssl_lab.data.text_files import check_text
+from ssl_lab.data.tables import check_csv, csv_options
 
 _FORMATS = {
     ".parquet": "parquet",
@@ -30,15 +25,12 @@ _FORMATS = {
     ".json": "json",
     ".jsonl": "json",
     ".txt": "text",
-    ".tokens": "text",
-    ".raw": "text",
-    ".arrow": "arrow",
 }
 
 # What the library and its readers raise on damaged files.
 _UNREADABLE = (
     OSError, ValueError, TypeError, AttributeError, LookupError, pa.ArrowException,
-    datasets.exceptions.DatasetGenerationError, zipfile.BadZipFile, ParserWarning,
+    datasets.exceptions.DatasetGenerationError,
 )  # fmt: skip
 
 
@@ -67,25 +59,18 @@ def load_splits(
     given, options = options, dict(options or {})
     if isinstance(path, str) and not is_local(path):
         return _by_split(_load_from_hub(path, {"name": name, **options}), path)
-    inventory = take_inventory(path, tuple(_FORMATS), any_ending=True, aside=aside)
+    inventory = take_inventory(path, tuple(_FORMATS), aside=aside)
     inventory.tell(title_of(path))
     files = inventory.paths
     kinds = {suffix(file.name) for split_files in files.values() for file in split_files}
-    formats = {_FORMATS.get(kind, "text") for kind in kinds}
+    formats = {_FORMATS[kind] for kind in kinds}
     if len(formats) > 1:
         raise ValueError(
             f"The files of a data set must be of one kind, found {sorted(kinds)} in {path}. "
             "Give one file for each split: data.path={train: ..., test: ...}."
         )
-    if formats <= {"csv", "text"} and "encoding" not in options:
-        for split_files in files.values():
-            for file in split_files:
-                check_text(file)
     if formats == {"csv"}:
-        every = [file for split_files in files.values() for file in split_files]
-        if kinds == {".csv"} and not {"sep", "encoding"} & set(options):
-            check_separator(every, path)
-        options = csv_options(kinds, every) | options
+        options = csv_options(kinds, [file for split_files in files.values() for file in split_files]) | options
     if formats == {"text"}:
         options = {"sample_by": sample_by or "line", "encoding": "utf-8-sig"} | options
     odd = [str(file) for split_files in files.values() for file in split_files if "::" in str(file)]
@@ -116,16 +101,14 @@ def is_local(path: str) -> bool:
     return looks_local or Path(path).exists()
 
 
-def files_by_split(
-    path: Source, kinds: Collection[str] = tuple(_FORMATS), *, any_ending: bool = False
-) -> dict[str, list[Path]]:
+def files_by_split(path: Source, kinds: Collection[str] = tuple(_FORMATS)) -> dict[str, list[Path]]:
     """Data files by split, from a file, a folder, or files or folders for each split; what is left out is told.
 
     Raises:
         FileNotFoundError: If nothing is there.
         ValueError: If no file of these kinds is there, or the layout is unclear.
     """
-    inventory = take_inventory(path, kinds, any_ending=any_ending)
+    inventory = take_inventory(path, kinds)
     inventory.tell(title_of(path))
     return inventory.paths
 
@@ -140,36 +123,21 @@ def _load_from_hub(path: str, arguments: Mapping[str, Any]) -> datasets.DatasetD
     except (OSError, HfHubHTTPError) as error:
         raise FileNotFoundError(
             f"The data set {path!r} was asked for, but the Hugging Face hub did not deliver it: {error}. Check the "
-            "name and the network, or point data.path at a local copy: a file, a folder of files "
-            "named by split, or of a folder for each split."
+            "name and the network, or point data.path at a local copy: a file, or a folder of files named by split."
         ) from error
 
 
 def _load_files(kind: str, arguments: Mapping[str, Any]) -> datasets.DatasetDict:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", ParserWarning)  # of fields that are left out
-            return datasets.load_dataset(kind, **arguments)
+        return datasets.load_dataset(kind, **arguments)
     except _UNREADABLE as error:
         cause = error.__cause__ or error
-        said = str(cause).strip()
         remedy = "Check the files, or say how to read them in data.options."
         if isinstance(cause, UnicodeDecodeError):
             remedy = "Convert the files to UTF-8, or name their encoding: data.options={encoding: latin-1}, utf-16, ..."
-        if isinstance(cause, ParserWarning):
-            said = "rows have more fields than the header"
-            remedy = (
-                "Put texts that hold the separator in double quotes, or name all fields in the header or in "
-                "data.options={names: [...], header: null}."
-            )
-        if "inside string" in said:
-            remedy = "Close the quotes, or set data.options={quoting: 3} if quotes are characters as any others."
-        if "corresponds to no data" in said or "BatchSize" in said:
-            said, remedy = "there are no rows", "Fill the files, or remove them."
-        if "column names don't match" in said:
-            said = f"the files of {', '.join(arguments['data_files'])} have different columns"
-            remedy = "Point data.path at one of their folders, or name the files: data.path={train: ..., test: ...}."
-        raise ValueError(f"{arguments['data_files']} could not be read as {kind}: {said}. {remedy}") from error
+        raise ValueError(
+            f"{arguments['data_files']} could not be read as {kind}: {str(cause).strip()}. {remedy}"
+        ) from error
 
 
 def _by_split(loaded: datasets.DatasetDict, path: Source) -> dict[str, datasets.Dataset]:

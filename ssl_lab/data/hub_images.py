@@ -15,7 +15,7 @@ from ssl_lab.data.decode import Encoded
 from ssl_lab.data.hub import identity, load_splits
 from ssl_lab.data.images import CHUNK, ImageModule, ImageSource
 from ssl_lab.data.labels import encode_labels
-from ssl_lab.data.tables import check_column, is_number
+from ssl_lab.data.tables import check_column
 
 _LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")
 
@@ -108,13 +108,7 @@ def hub_image_source(
     """
     train = splits["train"]
     image_column = image_column or _find_image_column(train)
-    for split, rows in splits.items():
-        check_column(rows, image_column, setting="image_column", split=split)
-        if is_number(feature := rows.features[image_column]):
-            raise ValueError(
-                f"image_column={image_column!r} holds {feature} in {split}, but needs an image or the path of its file, "
-                "with its ending. Set data.image_column."
-            )
+    check_column(train, image_column, setting="image_column")
     labels, class_names = encode_labels(splits, label_column or _find_label_column(train))
     encoded = {
         split: rows.select_columns(image_column).cast_column(image_column, datasets.Image(decode=False))

@@ -10,7 +10,7 @@ import datasets
 from ssl_lab.data.hub import load_splits
 from ssl_lab.data.inventory import Source, title_of
 from ssl_lab.data.labels import encode_labels
-from ssl_lab.data.tables import check_texts, is_text
+from ssl_lab.data.tables import check_column
 from ssl_lab.data.text import TextModule, TextSource
 
 _SAMPLE_BY = ("line", "paragraph", "document")
@@ -109,8 +109,8 @@ class HubText(TextModule):
         is_plain = splits["train"].builder_name == "text"
         if is_plain and self.sample_by is None and all(len(rows) == 1 for rows in splits.values()):
             splits = load_splits(self.path, name=self.config_name, options=self.options, sample_by="line")
-        column = self.text_column or _find_text_column(splits["train"], self.label_column)
-        check_texts(splits, column, setting="text_column")
+        column = self.text_column or _find_text_column(splits["train"])
+        check_column(splits["train"], column, setting="text_column")
         labels, class_names = encode_labels(splits, self.label_column)
         texts = {split: rows.select_columns(column) for split, rows in splits.items()}
         return TextSource(
@@ -121,10 +121,14 @@ class HubText(TextModule):
         )
 
 
-def _find_text_column(rows: datasets.Dataset, label_column: str | None) -> str:
-    if "text" in rows.column_names:
+def _find_text_column(rows: datasets.Dataset) -> str:
+    columns = [
+        name
+        for name, feature in rows.features.items()
+        if isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string")
+    ]
+    if "text" in columns:
         return "text"
-    columns = [name for name, feature in rows.features.items() if is_text(feature) and name != label_column]
     if len(columns) != 1:
         raise ValueError(
             f"The text column is found by its type, but {columns or 'no column'} of {rows.column_names} holds strings. "

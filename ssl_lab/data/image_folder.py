@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import unicodedata
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -97,7 +96,7 @@ class ImageFolder(ImageModule):
     def _classes(self) -> dict[str, list[str]]:
         classes = _class_of_each(self._inventory)
         known = set(classes["train"]) - {""}
-        notes = [f"{len(known)} classes ({first_of(sorted(known), num=3)})" if known else "no labels"]
+        notes = [f"{len(known)} classes" if known else "no labels"]
         for split in ("val", "test"):
             lacking = sorted(known - set(classes.get(split, known)))
             if lacking and set(classes[split]) != {""}:
@@ -176,17 +175,6 @@ def _check_classes(inventory: Inventory, known: set[str], depth: int) -> None:
     empty = sorted({_composed(group)[depth] for group in inventory.bare if len(group) == depth + 1} - known)
     if empty:
         raise ValueError(f"Sub-folders are classes, but these have no images: {empty[:5]}. Remove them, or fill them.")
-    below: dict[str, set[Parts]] = {}
-    for group in map(_composed, chain.from_iterable(inventory.groups.values())):
-        if len(group) > depth:
-            below.setdefault(group[depth], set()).add(group[depth + 1 : depth + 2])
-    inner = next(iter(below.values()))
-    if len(inner) > 1 and () not in inner and all(names == inner for names in below.values()):
-        warnings.warn(
-            f"The classes are {first_of(sorted(known))}, and each has the sub-folders "
-            f"{first_of(sorted(name for (name,) in inner))}. If those are the classes, point data.root at one of the former.",
-            stacklevel=3,
-        )
     for group, path, kept_group, kept_path in inventory.again:
         if _class(_composed(group), depth) != _class(_composed(kept_group), depth):
             raise ValueError(

@@ -27,7 +27,7 @@ from ssl_lab.data.layout import shown
 from ssl_lab.data.loader import BatchLoader, Columns
 from ssl_lab.data.referenced import Referenced, find_referenced
 from ssl_lab.data.splits import find_split, split_named
-from ssl_lab.data.tables import check_column, check_texts
+from ssl_lab.data.tables import check_column
 from ssl_lab.data.text import CHUNK, token_ids
 from ssl_lab.data.tokenizer import load_tokenizer, train_wordpiece
 from ssl_lab.types import Batch, DataSpec
@@ -52,8 +52,8 @@ class ImageTextPairs(ImageModule):
     function of (seed, epoch, index). In evaluation it comes with all, and its first is its text.
 
     Args:
-        path: Identifier on the hub; a local table; a folder of tables, named by split or not, or of a folder for each
-            split; or files or folders for each split, see :func:`take_inventory`.
+        path: Identifier on the hub, a local file, a folder of files whose names say their split, or a file for each
+            split.
         name: Configuration of a data set with several.
         image_column: Column of the images.
         caption_column: Column of the captions.
@@ -138,9 +138,8 @@ class ImageTextPairs(ImageModule):
     @cached_property
     def _tables(self) -> dict[str, datasets.Dataset]:
         tables = load_splits(self.path, name=self.config_name, options=self.options, aside=image_endings())
-        check_texts(tables, self.caption_column, setting="caption_column", depths=(0, 1))
-        for split, rows in tables.items():
-            check_column(rows, self.image_column, setting="image_column", split=split)
+        for setting in ("image_column", "caption_column"):
+            check_column(tables["train"], getattr(self, setting), setting=setting)
         if self.split_column is None:
             return tables
         if len(tables) > 1:
@@ -163,9 +162,8 @@ class ImageTextPairs(ImageModule):
         files = find_referenced(chain.from_iterable(names.values()), self.image_root, image_endings())
         if files.missing and len(files.missing) == len(files.real):
             raise FileNotFoundError(
-                f"Cannot find the image {shown(files.missing[0])} in {self.image_root.absolute()}, nor any other. "
-                + ("Write paths with / instead of \\, and set " if "\\" in files.missing[0] else "Set ")
-                + "data.image_root to the folder that paths are relative to."
+                f"Cannot find the image {shown(files.missing[0])} in {self.image_root.absolute()}, nor any other. Set "
+                "data.image_root to the folder that paths are relative to."
             )
         split_of: dict[Any, tuple[str, str]] = {}
         for split, named in names.items():

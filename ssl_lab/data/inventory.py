@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import stat
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -14,7 +13,6 @@ from typing import Any, NamedTuple, TypeAlias
 from lightning.pytorch.utilities import rank_zero_only
 
 from ssl_lab.data.base import PRETRAIN
-from ssl_lab.data.file_kinds import ARCHIVES, SYSTEM_FOLDERS, suffix, unusable
 from ssl_lab.data.layout import Layout, Parts, first_of, shown
 from ssl_lab.data.splits import split_named, splits_in
 from ssl_lab.data.store import fingerprint
@@ -22,14 +20,14 @@ from ssl_lab.data.store import fingerprint
 Source: TypeAlias = "str | Mapping[str, str | Sequence[str]]"
 """A file, a folder, or one or several of them for each split."""
 
-_LOST = (
-    "empty",
-    "not readable",
-    "dangling link",
-    "packed",
-    "neither file nor folder",
-    "not yet fetched by git lfs pull",
-)
+_SYSTEM_FOLDERS = ("__MACOSX", "__pycache__", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information")
+_ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar", ".bz2", ".xz", ".zst", ".gz")
+_ABOUT = (
+    "readme", "license", "licence", "copying", "citation", "notice", "changelog", "requirements", "dataset_info",
+    "dataset_infos", "dataset_dict",
+)  # fmt: skip
+_ABOUT_ENDINGS = (".txt", ".json")
+_LOST = ("empty", "not readable", "dangling link", "packed", "neither file nor folder")
 """Reasons for which a file that may have been meant as data cannot be used."""
 
 
@@ -149,7 +147,6 @@ def take_inventory(
     setting: str = "data.path",
     ending: Callable[[str], str] | None = None,
     one_of_many: bool = False,
-    any_ending: bool = False,
     aside: Collection[str] = (),
 ) -> Inventory:
     """Look through files and folders once, and plan the splits.
@@ -163,7 +160,6 @@ def take_inventory(
         setting: The setting that names them, for messages.
         ending: The ending of a file's name; by default its suffix in lower case, a ``.gz`` after it aside.
         one_of_many: A file is one sample of many, as an image is, and its name rarely means something.
-        any_ending: A file that is named itself, not the folder it lies in, may have any ending.
         aside: Endings of files that are looked at elsewhere, and are not counted as left out here.
 
     Raises:
@@ -174,7 +170,7 @@ def take_inventory(
     ending = ending or suffix
     where = str(source) if isinstance(source, str) else setting
     if isinstance(source, str):
-        _look(_existing(source, setting), (), kinds, ending, found, any_ending=any_ending)
+        _look(_existing(source, setting), (), kinds, ending, found)
     else:
         for key, named in source.items():
             if split_named(key) is None:
@@ -183,21 +179,15 @@ def take_inventory(
                     f"once: {setting}={{train: ..., test: ...}}."
                 )
             for number, place in enumerate(places(named)):
-                for k, path in enumerate(_matching(place, setting)):
-                    _look(path, (key, f"{number}.{k:09}"), kinds, ending, found, any_ending=any_ending)
+                _look(_existing(place, setting), (key, str(number)), kinds, ending, found)
     for kind in aside:
         found.left_out.pop(kind, None)
     if not found.files:
         raise NoUsableFilesError(
             f"Cannot read {shown(where)}: a data set is made of {first_of(list(kinds), num=8)} files, found none of them"
-            f"{told(found.left_out)}. Point {setting} at such files"
-            + (
-                f", or name files of any ending: '{setting}={{train: \"DIR/*.ending\", test: ...}}'."
-                if any_ending
-                else "."
-            )
+            f"{told(found.left_out)}. Point {setting} at such files."
         )
-    _leave_out_copies(found)
+    _leave_out_packed_copies(found)
     found.files.sort(key=lambda file: (file.linked, file.parts))
     first: dict[tuple[int, int], DataFile] = {}
     again = [(file, kept) for file in found.files if (kept := first.setdefault(file.real, file)) is not file]
@@ -211,15 +201,12 @@ def take_inventory(
     return _plan(found, distinct, again, split_of, group_of, where=shown(where))
 
 
-def _leave_out_copies(found: _Found) -> None:
+def _leave_out_packed_copies(found: _Found) -> None:
     plain = {file.path for file in found.files}
-    copies = set()
-    for file in found.files:
-        stem, ending = os.path.splitext(file.path)
-        if (ending == ".gz" and stem in plain) or (ending == ".txt" and f"{stem}.conllu" in plain):
-            copies.add(file)
-            found.leave_out(f"{'gzipped copy' if ending == '.gz' else 'plain text'} of a file beside it", file)
-    found.files = [file for file in found.files if file not in copies]
+    copies = [file for file in found.files if file.path.endswith(".gz") and file.path[:-3] in plain]
+    for file in copies:
+        found.leave_out("gzipped copy of a file beside it", file)
+    found.files = [file for file in found.files if file not in set(copies)] if copies else found.files
 
 
 def _split_of_key(parts: Parts) -> str | None:
@@ -279,15 +266,7 @@ def _plan(
     )
 
 
-def _look(
-    root: Path,
-    prefix: Parts,
-    kinds: Collection[str],
-    ending: Callable[[str], str],
-    found: _Found,
-    *,
-    any_ending: bool = False,
-) -> None:
+def _look(root: Path, prefix: Parts, kinds: Collection[str], ending: Callable[[str], str], found: _Found) -> None:
     """Find what lies at a place.
 
     A linked folder is looked into once for each two names that a path begins with and each sequence of names of splits in
@@ -295,14 +274,11 @@ def _look(
     """
     facts = root.stat()
     if not stat.S_ISDIR(facts.st_mode):
-        packed = ending(root.name) in ARCHIVES
-        named = (*kinds, ending(root.name)) if any_ending and not packed else kinds
-        reason = unusable(root.name, facts, str(root), named, ending)
+        reason = _unusable(root.name, facts, str(root), kinds, ending)
         if reason is not None:
             raise ValueError(
-                f"Cannot read {shown(str(root))}: it is {reason}. "
-                + ("Unpack it. " if packed else "")
-                + f"A data set is made of {first_of(list(kinds), num=8)} files."
+                f"Cannot read {shown(str(root))}: it is {reason}. A data set is made of "
+                f"{first_of(list(kinds), num=8)} files."
             )
         start = 0 if prefix else len(str(root)) - len(root.name)
         found.files.append(_as_file((*prefix, root.name), str(root), start, facts, linked=False))
@@ -321,7 +297,7 @@ def _look(
         for entry in entries:
             here = (*below, entry.name)
             file = DataFile((*prefix, *here), entry.path, start)
-            if entry.name.startswith(".") or entry.name in SYSTEM_FOLDERS:
+            if entry.name.startswith(".") or entry.name in _SYSTEM_FOLDERS:
                 found.leave_out("hidden", file)
                 continue
             try:
@@ -332,7 +308,7 @@ def _look(
             is_linked = linked or entry.is_symlink()
             real = (facts.st_dev, facts.st_ino)
             if not stat.S_ISDIR(facts.st_mode):
-                reason = unusable(entry.name, facts, entry.path, kinds, ending)
+                reason = _unusable(entry.name, facts, entry.path, kinds, ending)
                 if reason is not None:
                     found.leave_out(reason, file)
                 else:
@@ -362,6 +338,29 @@ def _as_file(parts: Parts, path: str, start: int, facts: os.stat_result, *, link
     )
 
 
+def _unusable(
+    name: str, facts: os.stat_result, path: str, kinds: Collection[str], ending: Callable[[str], str]
+) -> str | None:
+    """Why a file cannot be used, as far as its name and size tell."""
+    if not stat.S_ISREG(facts.st_mode):
+        return "neither file nor folder"
+    kind = ending(name)
+    if kind not in kinds:
+        gz = ".gz" if name.lower().endswith(".gz") and kind != ".gz" else ""
+        return "packed" if kind in _ARCHIVES or kind + gz == ".gz" else f"{kind}{gz}" or "without ending"
+    if kind in _ABOUT_ENDINGS and Path(name).stem.lower() in _ABOUT:
+        return "about the data"
+    if facts.st_size == 0:
+        return "empty"
+    return None if os.access(path, os.R_OK) else "not readable"
+
+
+def suffix(name: str) -> str:
+    """The ending of a file's name in lower case, a .gz after it aside."""
+    stem, ending = os.path.splitext(name)
+    return (os.path.splitext(stem)[1] if ending.lower() == ".gz" else ending).lower()
+
+
 def _existing(path: str, setting: str) -> Path:
     found = Path(path).expanduser()
     if not found.exists():
@@ -369,13 +368,6 @@ def _existing(path: str, setting: str) -> Path:
             f"Cannot read {setting}={shown(path)}: nothing is there (working directory: {Path.cwd()}). Correct the path."
         )
     return found
-
-
-def _matching(place: str, setting: str) -> list[Path]:
-    """The file or folder, or those whose names fit a pattern."""
-    found = Path(place).expanduser()
-    matches = [] if found.exists() else sorted(glob.glob(str(found)))
-    return [Path(match) for match in matches] or [_existing(place, setting)]
 
 
 def places(source: Source | Sequence[str]) -> list[str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import unicodedata
 import warnings
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +10,6 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_lab.data.inventory import tell_once
 from ssl_lab.data.splits import UNLABELLED
 from ssl_lab.data.tables import check_column
 
@@ -47,16 +44,6 @@ def encode_labels(
         names = tuple(feature.names)
     else:
         labels, names = _number(known, column)
-    found = np.unique(labels["train"][labels["train"] != UNLABELLED])
-    if len(found) == 1:
-        tell_once(f"All labels of train in {column!r} are {names[int(found[0])]!r}: every accuracy is 1.")
-    same = Counter(unicodedata.normalize("NFKC", name).casefold() for name in names)
-    if alike := [name for name in names if same[unicodedata.normalize("NFKC", name).casefold()] > 1]:
-        warnings.warn(
-            f"The classes {alike[:6]} in {column!r} differ in capitals or the coding of accents alone. Give each class one "
-            "name, unless you mean it.",
-            stacklevel=2,
-        )
     for split, numbers in labels.items():
         missing = int((numbers == UNLABELLED).sum())
         if 0 < missing < len(numbers):
@@ -76,10 +63,6 @@ def _number(known: Mapping[str, list[Any]], column: str) -> tuple[dict[str, NDAr
         raise ValueError(
             f"label_column={column!r} holds real numbers, but a label is a class. Choose another column, or null."
         )
-    if any(isinstance(value, str) for values in known.values() for value in values):  # of one split, or of all
-        known = {
-            split: [value if value is None else _spelled(value) for value in values] for split, values in known.items()
-        }
     classes = sorted({value for value in known["train"] if value is not None})
     if not classes:
         raise ValueError(
@@ -101,10 +84,6 @@ def _number(known: Mapping[str, list[Any]], column: str) -> tuple[dict[str, NDAr
             )
     numbers = {split: np.array([number[value] for value in values], np.int64) for split, values in known.items()}
     return numbers, tuple(map(str, classes))
-
-
-def _spelled(value: Any) -> str:
-    return str(int(value)) if isinstance(value, float) else str(value)
 
 
 def _known(value: Any) -> Any:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 
 from ssl_lab.data.base import PRETRAIN
-from ssl_lab.data.splits import named_plainly, named_train_alone, split_named, splits_in
+from ssl_lab.data.splits import named_plainly, split_named, splits_in
 
 Parts = tuple[str, ...]
 """A path below the root, folder by folder; the last is the file."""
@@ -35,8 +35,7 @@ class Layout:
     """Which name in a path says the split.
 
     The whole data set decides, never one file. Names that look like splits beside names that do not are no splits if the
-    only one is train (a class called train, a page ``how to train a dog.txt``, but not ``train.txt``), or if they are a
-    minority of plain words (a page ``training.txt``).
+    only one is train (a class called train), or if they are a minority of plain words (a page ``training.txt``).
 
     Args:
         paths: The usable files, links resolved.
@@ -71,9 +70,7 @@ class Layout:
             for level in levels:
                 if level != BY_NAME or not one_of_many:
                     names = sorted({self._name(path, level) for path in paths})
-                    top = level in (0, BY_NAME)
-                    named_train = top and not one_of_many and any(map(named_train_alone, names))
-                    _refuse_mixture(names, top=top, named_train=named_train, where=where, setting=setting)
+                    _refuse_mixture(names, top=level in (0, BY_NAME), where=where, setting=setting)
 
     def split(self, path: Parts) -> str | None:
         """The split that a path names; ``train`` where there are no splits."""
@@ -102,12 +99,12 @@ def _splits_of(names: Iterable[str]) -> set[str | None]:
     return splits
 
 
-def _refuse_mixture(names: Sequence[str], *, top: bool, named_train: bool, where: str, setting: str) -> None:
+def _refuse_mixture(names: Sequence[str], *, top: bool, where: str, setting: str) -> None:
     """Raise ValueError if some names are those of splits and the others could be anything."""
     named = [name for name in names if splits_in(name)]
     others = [name for name in names if split_named(name) is None]
     splits = {split for name in named for split in splits_in(name)}
-    if not others or (splits <= {"train"} and not named_train) or not (top or "train" in splits):
+    if not others or splits <= {"train"} or not (top or "train" in splits):
         return
     if all(map(named_plainly, named)) and len(others) > len(named):
         return

@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from ssl_lab.data.file_kinds import suffix
 from ssl_lab.data.hub import load_splits
-from ssl_lab.data.inventory import NoUsableFilesError, Source, places, take_inventory, title_of
+from ssl_lab.data.inventory import NoUsableFilesError, Source, places, suffix, take_inventory, title_of
 from ssl_lab.data.splits import UNLABELLED, Part
-from ssl_lab.data.tables import check_texts
+from ssl_lab.data.tables import check_column
 from ssl_lab.data.text import TextModule, TextSource, token_ids
 from ssl_lab.data.text_files import read_lines
 from ssl_lab.data.tokenizer import load_tokenizer, train_tokenizer
@@ -37,9 +36,8 @@ class ParallelText(TextModule):
 
     Args:
         path: Beginnings of the names of parallel files for each split, ``{train: raw/train, test: raw/test}`` for
-            raw/train.en and raw/train.de, gzipped or not; a folder of such files, named by split or not, or of a
-            folder for each split; a table or folder of tables (csv, tsv, json, jsonl, parquet); or an identifier on the
-            hub. See :func:`take_inventory`.
+            raw/train.en and raw/train.de, gzipped or not; a folder of such files whose names say their split; a table
+            or folder of tables (csv, tsv, json, jsonl, parquet); or an identifier on the hub.
         source: Ending of the files to translate, or column of the texts to translate.
         target: Ending or column of the translations.
         name: Configuration of a data set with several.
@@ -159,9 +157,6 @@ class ParallelText(TextModule):
             }
         else:
             splits = load_splits(self.path, name=self.config_name)
-            if "translation" not in splits["train"].column_names:
-                check_texts(splits, self.source, setting="source")
-                check_texts(splits, self.target, setting="target")
             found = {split: self._of_table(rows) for split, rows in splits.items()}
         pairs = {split: [pair for pair in both if all(map(str.strip, pair))] for split, both in found.items()}
         for split, both in found.items():
@@ -181,6 +176,8 @@ class ParallelText(TextModule):
                     "data.target."
                 )
             return [((row or {}).get(self.source) or "", (row or {}).get(self.target) or "") for row in texts]
+        check_column(rows, self.source, setting="source")
+        check_column(rows, self.target, setting="target")
         columns = [[text or "" for text in rows[column]] for column in (self.source, self.target)]
         return list(zip(*columns, strict=True))
 

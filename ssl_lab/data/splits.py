@@ -19,17 +19,17 @@ UNLABELLED = -1
 
 _SPLIT_WORDS = {
     "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "dev", "development", "newsdev"),
-    "test": ("test", "testing", "eval", "evaluation", "tst", "newstest"),
-    PRETRAIN: ("pretrain", "unlabeled", "unlabelled", "unsupervised", "unsup"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+    PRETRAIN: ("pretrain", "unlabeled", "unlabelled", "unsupervised"),
 }
 _SPLIT_OF = {
     f"{word}{ending}": split
     for split, words in _SPLIT_WORDS.items()
     for word in words
-    for ending in ("", "set", "data")
-} | {"testa": "val", "testb": "test"}  # of CoNLL-2003
-_PLAIN_WORDS = ("training", "validation", "testing", "evaluation", "development")
+    for ending in ("", "set", "data", *("ab" if split == "test" else ""))  # CoNLL-2003 has testa and testb
+}
+_PLAIN_WORDS = ("training", "validation", "testing", "evaluation")
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,6 @@ def split_named(name: str) -> str | None:
 def named_plainly(name: str) -> bool:
     """Whether a name is nothing but an English word that may mean a split or not, as ``training.txt``."""
     return _words(name)[0] in _PLAIN_WORDS
-
-
-def named_train_alone(name: str) -> bool:
-    """Whether a name says nothing but train, endings aside (``train.en``): what lies beside is another split, or none."""
-    return name.split(".")[0].lower() == "train"
 
 
 def _words(name: str) -> list[str]:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 OUTSIDE = "O"
 _SCHEMES = ("BI", "BIES", "BILU", "BMES", "BMEW", "IE", "I")
 """Letters of IOB1 and IOB2, BIOES, BILOU, BMES, BMEWO, IOE1 and IOE2, IO."""
-_BRACKETS = re.compile(r"(\([^()*]+)?\*?\)?")
 _SINGLE, _LAST = "SUW", "EL"
 _PREFIXED, _SUFFIXED = re.compile(r"([BIELMSUW])[-_](.+)"), re.compile(r"(.+)[-_]([BIELMSUW])")
 
@@ -19,8 +18,7 @@ def to_iob2(sentences: Iterable[Sequence[str]]) -> list[list[str]]:
 
     A span begins at a word whose letter says so (B, S, U, W), whose kind is not that of the word before, or whose word
     before was the last of a span (E, L, S, U, W). This reads IOB1, IOB2, IOE1, IOE2, IO, BIOES, BILOU and BMES as
-    conlleval does, and changes no tag of valid IOB2;
-    and the brackets of CoNLL-2012, ``(PERSON* * *)``. The scheme is that of the data set, never of a sentence. Tags of
+    conlleval does, and changes no tag of valid IOB2. The scheme is that of the data set, never of a sentence. Tags of
     which some are no such tags (parts of speech) stay as they are.
 
     Args:
@@ -30,8 +28,6 @@ def to_iob2(sentences: Iterable[Sequence[str]]) -> list[list[str]]:
         Ramshaw and Marcus, Text Chunking using Transformation-Based Learning (1995). arXiv:cmp-lg/9505040
     """
     tags = [list(sentence) for sentence in sentences]
-    if _is_bracketed({tag for sentence in tags for tag in sentence}):
-        return [_of_brackets(sentence) for sentence in tags]
     kinds = {tag: _parse(tag, _PREFIXED) for sentence in tags for tag in sentence}
     if not _is_scheme(kinds):
         kinds = {tag: found[::-1] if (found := _parse(tag, _SUFFIXED)) else None for tag in kinds}
@@ -46,20 +42,6 @@ def to_iob2(sentences: Iterable[Sequence[str]]) -> list[list[str]]:
             "Scores count the same spans.",
             stacklevel=2,
         )
-    return spelled
-
-
-def _is_bracketed(tags: set[str]) -> bool:
-    return any(tag.startswith("(") for tag in tags) and all(tag and _BRACKETS.fullmatch(tag) for tag in tags)
-
-
-def _of_brackets(sentence: Sequence[str]) -> list[str]:
-    spelled, kind = [], ""
-    for tag in sentence:
-        begun = tag[1:].rstrip("*)") if tag.startswith("(") else ""
-        kind = begun or kind
-        spelled.append(f"{'B' if begun else 'I'}-{kind}" if kind else OUTSIDE)
-        kind = "" if tag.endswith(")") else kind
     return spelled
 
 

@@ -16,23 +16,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from ssl_lab.data.file_kinds import suffix
 from ssl_lab.data.hub import files_by_split, is_local, load_splits
-from ssl_lab.data.inventory import Source, tell_once, title_of
+from ssl_lab.data.inventory import Source, suffix, title_of
 from ssl_lab.data.splits import UNLABELLED, Part
-from ssl_lab.data.tables import check_column, check_texts
+from ssl_lab.data.tables import check_column
 from ssl_lab.data.tag_schemes import to_iob2
 from ssl_lab.data.text import TextModule, TextSource
 from ssl_lab.data.text_files import read_lines
 from ssl_lab.data.token_rows import frame_of
 
-COLUMN_FILES = (
-    ".txt", ".conll", ".conllu", ".bio", ".iob", ".iob2", ".tsv", ".gold_conll", ".v4_gold_conll",
-    ".train", ".dev", ".valid", ".test", ".testa", ".testb", ".annotated",
-)  # fmt: skip
+COLUMN_FILES = (".txt", ".conll", ".conllu", ".bio", ".iob", ".iob2", ".tsv")
 TABLES = (".json", ".jsonl", ".parquet")
-CONLLU_COLUMNS = 10
-AROUND = ("-DOCSTART-", "#begin document ", "#end document")  # of documents in CoNLL-2003 and CoNLL-2012
+DOCUMENT, CONLLU_COLUMNS = "-DOCSTART-", 10
 _NO_WORD = re.compile(r"\d+-\d+|\d+\.\d+")  # first column of a range of contracted words, and of an empty node
 NO_WORD, UNKNOWN_TAG = -100, -1  # of tokens that begin no word, and of words whose tag the train split lacks
 
@@ -50,11 +45,11 @@ class TokenLabels(TextModule):
 
     Args:
         path: Column files (a word and its tags a line, separated by blanks or tabs; an empty line between sentences;
-            lines that begin or end a document, and comments before each sentence, are left out; of CoNLL-U files also ranges
-            of contracted words such as 2-3, and empty nodes such as 4.1), gzipped or not, or
-            json, jsonl or parquet files with a list of words and one of tags in each row: a file; a folder of
-            files, named by split or not, or of a folder for each split; files or folders for each split, see
-            :func:`take_inventory`; or an identifier on the hub.
+            -DOCSTART- lines are left out; of CoNLL-U files also comments, ranges of contracted words such as 2-3, and
+            empty nodes such as 4.1), gzipped or not, or
+            json, jsonl or parquet files with a list of words and one of tags in each row: a file, a folder of files whose
+            names say their split (train, val or valid or dev, test), or a file for each split; or an identifier on the
+            hub.
         name: Configuration of a data set with several.
         word_position: Column of the word in column files, from 0; None for 0, in CoNLL-U files 1 (FORM).
         tag_position: Column of the tag in column files, -1 is the last; None for -1, in CoNLL-U files 3 (UPOS).
@@ -145,13 +140,10 @@ class TokenLabels(TextModule):
 
     def _of_tables(self) -> dict[str, list[Sentence]]:
         splits = load_splits(self.path, name=self.config_name)
-        check_texts(splits, self.words_column, setting="words_column", depths=(1,))
-        for split, rows in splits.items():
-            check_column(rows, column := self.tags_column, setting="tags_column", split=split)
-            if not isinstance(feature := rows.features[column], (datasets.List, datasets.LargeList)):
-                raise ValueError(
-                    f"tags_column={column!r} holds {feature}, but needs a list a row. Set data.tags_column."
-                )
+        for setting in ("words_column", "tags_column"):
+            check_column(splits["train"], column := getattr(self, setting), setting=setting)
+            if not isinstance(feature := splits["train"].features[column], datasets.List):
+                raise ValueError(f"{setting}={column!r} holds {feature}, but needs a list a row. Set data.{setting}.")
         names = getattr(splits["train"].features[self.tags_column].feature, "names", None)
         found: dict[str, list[Sentence]] = {}
         for split, rows in splits.items():
@@ -172,14 +164,14 @@ class TokenLabels(TextModule):
         """Column files by split; empty if there are tables, or the path is a name on the hub."""
         if isinstance(self.path, str) and not is_local(self.path):
             return {}
-        files = files_by_split(self.path, (*COLUMN_FILES, *TABLES), any_ending=True)
+        files = files_by_split(self.path, (*COLUMN_FILES, *TABLES))
         endings = {suffix(file.name) for split_files in files.values() for file in split_files}
-        if (endings & set(TABLES) and not endings <= set(TABLES)) or (".conllu" in endings and len(endings) > 1):
+        if endings & set(COLUMN_FILES) and endings & set(TABLES):
             raise ValueError(
                 f"The files of a data set must be of one kind, found {sorted(endings)} in {self.path}. Name the files of one "
                 "kind: data.path={train: ..., test: ...}."
             )
-        return {} if endings <= set(TABLES) else files
+        return files if endings <= set(COLUMN_FILES) else {}
 
     def _source(self) -> TextSource:
         if "train" not in self._sentences:
@@ -188,17 +180,6 @@ class TokenLabels(TextModule):
                 "data.path={train: ...}."
             )
         tags = {tag for _, sentence in self._sentences["train"] for tag in sentence}
-        for split, sentences in self._sentences.items():
-            every = [tag for _, sentence in sentences for tag in sentence]
-            if strangers := [tag for tag in every if tag not in tags]:
-                tell_once(
-                    f"{self.title}: {len(strangers):,} of {len(every):,} tags of {split}, such as {strangers[0]}, are not in "
-                    "train: no answer can be right there."
-                )
-        if len(tags) == 1:
-            tell_once(
-                f"{self.title}: all tags of train are {tags.copy().pop()}. Check data.tag_position or data.tags_column."
-            )
 
         def read(split: str, rows: NDArray[np.int64]) -> list[str | None]:
             return [" ".join(self._sentences[split][row][0]) for row in rows]
@@ -241,7 +222,7 @@ def _check_row(words: Sequence[str | None] | None, tags: Sequence[Any] | None, *
             "and data.tags_column."
         )
     for word, tag in zip(words, tags, strict=True):
-        if word is None or tag in (None, "") or tag != tag or (isinstance(tag, int) and tag < 0):
+        if word is None or tag in (None, "") or (isinstance(tag, int) and tag < 0):
             raise ValueError(f"{place} has the word {word!r} with the tag {tag!r}. Give every word a tag.")
 
 
@@ -260,13 +241,12 @@ def read_columns(file: Path, *, word: int | None = None, tag: int | None = None)
         ValueError: Naming file and line, if a line has other columns than the first, or a word no tag.
     """
     lines = read_lines(file)
-    has_comments = suffix(file.name) == ".conllu" or _comment_begins_each_sentence(lines)
-    filled = [line for line in lines if line.strip() and not line.startswith(("#", *AROUND))]
-    split = _by_tab if all("\t" in line for line in filled) else _by_blanks
-    first = split(filled[0]) if filled else []
+    filled = [line for line in lines if line.strip()]
+    has_tabs = all("\t" in line for line in filled if not line.startswith(("#", DOCUMENT)))
+    split = _by_tab if has_tabs else _by_blanks
+    first = next((split(line) for line in filled if not line.startswith(("#", DOCUMENT))), [])
+    is_conllu = suffix(file.name) == ".conllu" or (len(first) == CONLLU_COLUMNS and first[0].isdecimal())
     ten_columns = len(first) == CONLLU_COLUMNS
-    is_conllu = suffix(file.name) == ".conllu" or (ten_columns and first[0].isdecimal())
-    named = word is not None and tag is not None and min(word, tag) >= 0  # columns after them may vary
     if word is None:
         word = 1 if is_conllu and ten_columns else 0
     if tag is None:
@@ -277,16 +257,16 @@ def read_columns(file: Path, *, word: int | None = None, tag: int | None = None)
     num_columns = None
     for number, line in enumerate([*lines, ""], start=1):
         columns = split(line)
-        if not any(columns) or columns[0] == AROUND[0] or line.startswith(AROUND[1:]):
+        if not any(columns):
             if words:
                 sentences.append((words, tags))
             words, tags = [], []
-        elif not words and (is_conllu or has_comments) and line.startswith("#"):
+        elif not words and (columns[0] == DOCUMENT or (is_conllu and line.startswith("#"))):
             continue
         elif is_conllu and _NO_WORD.fullmatch(columns[0]):
             continue
         else:
-            num_columns = len(columns) if named else num_columns or len(columns)
+            num_columns = num_columns or len(columns)
             if (
                 len(columns) != num_columns
                 or num_columns < 2
@@ -300,20 +280,7 @@ def read_columns(file: Path, *, word: int | None = None, tag: int | None = None)
             _check_row([columns[word] or None], [columns[tag]], place=f"Line {number} of {file}")
             words.append(columns[word])
             tags.append(columns[tag])
-    if is_conllu and sentences:
-        for setting, place, k in (("word_position", word, 0), ("tag_position", tag, 1)):
-            if {cell for sentence in sentences for cell in sentence[k]} == {"_"}:
-                raise ValueError(
-                    f"Column {place} of {file} says _ for all words, which means unspecified. Choose another column: "
-                    f"data.{setting}, from 0."
-                )
     return sentences
-
-
-def _comment_begins_each_sentence(lines: Sequence[str]) -> bool:
-    """Whether # begins a comment rather than a word: in a file of several sentences, each begins with such a line."""
-    begins = [line for before, line in zip(["", *lines], lines, strict=False) if line.strip() and not before.strip()]
-    return len(begins) > 1 and all(line.startswith(("# ", "#\t")) for line in begins)
 
 
 def _by_tab(line: str) -> list[str]:

@@ -239,7 +239,7 @@ def test_one_line_is_printed_once_and_on_the_first_rank(tmp_path, capsys, monkey
     (tmp_path / "test" / "cat" / "1.heic").write_text("x")
     for _ in range(2):
         ImageFolder(str(tmp_path), val_fraction=0).columns("train")
-    line = f"{tmp_path.name}: train 2 files, test 1 file, 1 left out: 1 .heic (test/cat/1.heic); 2 classes (cat, dog); "
+    line = f"{tmp_path.name}: train 2 files, test 1 file, 1 left out: 1 .heic (test/cat/1.heic); 2 classes; "
     assert capsys.readouterr().out == f"{line}test has no images of dog.\n"
     monkeypatch.setattr("lightning.fabric.utilities.rank_zero.rank_zero_only.rank", 1)
     tell_once("another rank")

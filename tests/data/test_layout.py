@@ -28,7 +28,7 @@ TEXT = {
     "words in names": ({"train": ["wiki.train.txt"], "val": ["wiki.valid.txt"], "test": ["wiki.test.txt"]}),
     "capitals and compounds": ({"train": ["TrainSet.txt"], "val": ["VALID.TXT"], "test": ["testdata.txt"]}),
     "other words": ({"train": ["training.csv"], "val": ["validation.csv"], "test": ["evaluation.csv"]}),
-    "CoNLL-2003": ({"train": ["eng.train.txt"], "val": ["eng.testa.txt"], "test": ["eng.testb.txt"]}),
+    "CoNLL-2003": ({"train": ["eng.train.txt"], "test": ["eng.testa.txt", "eng.testb.txt"]}),
     "shards": (
         {"train": ["train-00000-of-00002.txt", "train-00001-of-00002.txt"], "test": ["test-00000-of-00001.txt"]}
     ),

@@ -105,7 +105,7 @@ def test_tags_of_tables_that_are_ignored_or_without_names(tmp_path):
     with pytest.warns(UserWarning, match="are numbers without names: only the accuracy of tags can be scored"):
         TokenLabels(str(tmp_path), vocab_size=60).columns("train")
     (tmp_path / "train.jsonl").write_text('{"tokens": "ab", "tags": ["x", "y"]}\n' * 10)
-    with pytest.raises(ValueError, match="words_column='tokens' holds .* but needs a list of texts a row"):
+    with pytest.raises(ValueError, match="words_column='tokens' holds .* but needs a list a row"):
         TokenLabels(str(tmp_path), vocab_size=60).columns("train")
 
 
