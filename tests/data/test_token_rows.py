@@ -77,9 +77,10 @@ def test_the_begin_of_a_document_keeps_its_end():
 
 def test_one_long_text_is_cut_into_consecutive_blocks(tmp_path):
     text = "".join(chr(97 + k % 7) + " \n"[k % 2] for k in range(500))
-    (tmp_path / "train.txt").write_text(text)
-    path = {split: str(tmp_path / "train.txt") for split in ("train", "val", "test")}
-    data = HubText(path, sample_by="document", tokenizer_kind="characters", framing="causal", max_length=32)
+    for split in ("train", "val", "test"):
+        (tmp_path / f"{split}.txt").write_text(text)
+    settings = {"sample_by": "document", "tokenizer_kind": "characters", "framing": "causal"}
+    data = HubText(str(tmp_path), max_length=32, **settings)
     ids = data.columns("train")["input_ids"]
     assert ids.shape == (-(-1001 // 32), 32)
     assert data.tokenizer.decode(ids.flatten()[:1000]) == text
