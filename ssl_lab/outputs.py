@@ -37,7 +37,7 @@ def check_output(out: Path, *, folder: bool = False, setting: str = "out", inste
     Raises:
         ValueError: If it is of the other kind, lies below a file, or its folder cannot be written to.
     """
-    remedy = instead or f"Give {setting}= another place."
+    remedy = instead or f"Give {setting}{'' if setting.startswith('--') else '='} another place."
     if folder and out.exists() and not out.is_dir():
         raise ValueError(f"Cannot write to {out}: it is a file, and a folder is written. {remedy}")
     if not folder and out.is_dir():

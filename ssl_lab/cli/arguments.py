@@ -14,10 +14,11 @@ them, so settings that name a path do not go through it. What else such a value 
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 _ONE = {"ckpt", "out", "run_dir", "sweep_dir"}
 """Settings that name one path."""
@@ -26,6 +27,40 @@ _SEVERAL = {"run", "input", "root", "path", "tokenizer", "target_tokenizer", "pr
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
 _PLAIN = re.compile(r"(?!(?:true|false|null|inf|nan)$)(?:\.{0,2}/|[A-Za-z_])[\w./-]*", re.ASCII | re.IGNORECASE)
 _SWEEP_FUNCTION = re.compile(r"(?:choice|glob|sort|shuffle|tag)\(.*\)", re.DOTALL)
+
+
+class Parser(argparse.ArgumentParser):
+    """Options of the commands that have no settings; errors are messages like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the arguments.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(f"Cannot read the arguments of {self.prog}: {message}. See {self.prog} --help.")
+
+
+def path_argument(value: str) -> Path:
+    """A path among the arguments of these commands.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is empty, such as that of a shell variable that is not set.
+    """
+    if not value.strip():
+        raise argparse.ArgumentTypeError("a path is empty; give a path or leave it out")
+    return Path(value)
+
+
+def count_argument(value: str) -> int:
+    """A number of things among the arguments of these commands.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is none.
+    """
+    if not value.isdecimal():
+        raise argparse.ArgumentTypeError(f"{value!r} is no whole number from 0 up")
+    return int(value)
 
 
 def with_raw_paths(args: Sequence[str], *, sweep: bool = False) -> list[str]:
@@ -86,6 +121,8 @@ def _raw(arg: str, *, sweep: bool) -> str:
     name = key.lstrip("+")
     several = name.rpartition(".")[2] in _SEVERAL
     is_path = several or name in _ONE
+    if name in ("hydra.run.dir", "hydra.sweep.dir"):
+        _refuse_empty(key, value)
     if not equals or arg.startswith(("-", "~")) or name.startswith("hydra.") or name == "hydra":
         return arg
     if value.startswith("run:"):  # a run in the place of an encoder
@@ -146,5 +183,5 @@ def _exists(path: str) -> bool:
 
 
 def _refuse_empty(key: str, value: str) -> None:
-    if not value.strip():
+    if not value.strip() or value.strip() in ("''", '""'):
         raise ValueError(f"{key}= names no path: its value is empty. Give a path, or leave {key}= out.")

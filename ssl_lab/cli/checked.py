@@ -97,11 +97,21 @@ def check_types(node: Any) -> None:
             raise ValueError(f"Missing mandatory value: {key}. Give it on the command line as {key}=VALUE.")
         value = node[name]
         check_types(value)
-        plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-        if name in hints and not _accepts(hints[name], plain):
-            raise ValueError(
-                f"{key} should be {_describe(hints[name])}, found {plain!r}. Set {key} to another value, or leave it out."
-            )
+        if name in hints:
+            check_value(key, value, hints[name])
+
+
+def check_value(key: str, value: Any, hint: Any) -> None:
+    """Compare the value of a setting with an annotation.
+
+    Raises:
+        ValueError: If it is of another type.
+    """
+    plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    if not _accepts(hint, plain):
+        raise ValueError(
+            f"{key} should be {_describe(hint)}, found {plain!r}. Set {key} to another value, or leave it out."
+        )
 
 
 def _refuse_unknown(node: DictConfig, target: Any) -> None:

@@ -20,6 +20,7 @@ from ssl_lab.cli.arguments import literal
 from ssl_lab.cli.checked import instantiate
 from ssl_lab.cli.errors import explain
 from ssl_lab.cli.experiments import drop_replaced
+from ssl_lab.cli.own_of_commands import check_own_settings
 from ssl_lab.cli.paths import config_dir
 from ssl_lab.cli.process import compose_settings, prepare_process, print_table
 from ssl_lab.cli.ranks import check_processes, named_run, refuse_ranks_in_sweep
@@ -98,6 +99,7 @@ def _run(cfg: DictConfig) -> float | None:
     for sentence in drop_replaced(cfg, HydraConfig.get().runtime.choices, task_overrides()):
         if is_first_rank():
             print(sentence)
+    check_own_settings("pretrain", cfg, task_overrides())
     cfg.run_dir = literal(str(run_dir))
     lock = lock_run(run_dir, wait=cfg.trial is not None) if is_first_rank() else None
     try:
@@ -131,7 +133,8 @@ def _found(cfg: DictConfig, run_dir: Path) -> float | None:
     metrics = last_metrics(run_dir) | summary["metrics"]
     value: float | None = metrics.get(cfg.objective)
     found = f" with {cfg.objective} {value:.4f}" if value is not None else ""
-    print(f"{run_dir} has finished before{found} and is not run again.")
+    if is_first_rank():
+        print(f"{run_dir} has finished before{found} and is not run again.")
     return value
 
 
@@ -263,6 +266,11 @@ def prepare(args: list[str]) -> int:
 def bench(args: list[str]) -> int:
     """``ssl-lab bench``: how fast an experiment trains, and where its steps spend their time."""
     cfg = compose_settings("bench", args)
+    if cfg.num_steps < 1 or cfg.warmup_steps < 0:
+        raise ValueError(
+            f"Cannot time num_steps={cfg.num_steps} after warmup_steps={cfg.warmup_steps}. Give num_steps of at least 1 and "
+            "warmup_steps of at least 0."
+        )
     if cfg.out:
         check_output(Path(cfg.out))
     L.seed_everything(cfg.seed, verbose=False)

@@ -104,9 +104,10 @@ def judge_samples_by(source: str, evaluation: DictConfig) -> None:
     """
     settings = [node for node in evaluation.values() if "encoder" in node]
     if not settings:
+        names = ", ".join(map(str, evaluation)) or "no protocol"
         raise ValueError(
-            f"metric.encoder={source} says on whose features samples are judged, but none of {', '.join(evaluation)} takes "
-            "an encoder. Add evaluation=samples."
+            f"metric.encoder={source} says on whose features samples are judged, but none takes an encoder ({names}). Add "
+            "evaluation=samples."
         )
     for node in settings:
         node.encoder = source

@@ -8,15 +8,19 @@ import secrets
 import time
 from pathlib import Path
 
+from ssl_lab.cli.arguments import Parser, path_argument
+
 
 def dashboard(args: list[str]) -> int:
     """Serve all runs below some folders as a page, or write the page as files."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="ssl-lab dashboard",
         description="Watch and compare runs in a browser. Nothing leaves this machine.",
     )
-    parser.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="where to look (default: runs)")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write a static site there instead of serving")
+    parser.add_argument("folders", nargs="*", type=path_argument, metavar="DIR", help="where to look (default: runs)")
+    parser.add_argument(
+        "--out", type=path_argument, metavar="FOLDER", help="write a static site there instead of serving"
+    )
     parser.add_argument("--port", type=int, default=8787, help="port to serve at; 0 for a free one (default: 8787)")
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to serve at (default: 127.0.0.1, this machine alone)"
@@ -29,10 +33,13 @@ def dashboard(args: list[str]) -> int:
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
     parsed = parser.parse_intermixed_args(args)
     from ssl_lab.limited import printable
+    from ssl_lab.outputs import check_output
     from ssl_lab.report.dashboard.index import RunIndex
     from ssl_lab.report.dashboard.server import Dashboard
     from ssl_lab.report.dashboard.site import assets, write_site
 
+    if parsed.out is not None:
+        check_output(parsed.out, folder=True, setting="--out")
     assets()  # what is missing is told before runs are read
     start = time.perf_counter()
     index = RunIndex(parsed.folders or [Path("runs")])

@@ -37,6 +37,8 @@ def draw_samples(method: Method, spec: DataSpec, run_dir: Path, cfg: DictConfig)
     """A grid of samples in a PNG file, or a folder of many."""
     out = _out(cfg, run_dir, "samples.png")
     seed = cfg.seed or 0
+    if cfg.num_samples is not None and cfg.num_samples < 1:
+        raise ValueError(f"num_samples={cfg.num_samples} was asked for. Choose 1 or more.")
     chosen = {name: cfg[name] for name in ("label", "truncation") if cfg[name] is not None}
     sample = partial(_sample, method, _options(method, spec, chosen))
     if out.suffix == ".png":
@@ -171,6 +173,8 @@ def _need(method: Method, capability: str, lacks: str, remedy: str) -> Any:
 
 def _out(cfg: DictConfig, run_dir: Path, name: str, *, png: bool = False) -> Path:
     """Where the picture or folder is written, which was tried; what a killed process left there is removed."""
+    if not cfg.out:
+        config.read_run(run_dir)  # else what is told is that nothing can be written to a run that is none
     out = Path(cfg.out or run_dir / name)
     if png and out.suffix != ".png":
         raise ValueError(f"out={out} was asked for, but the picture is a PNG file. Give out= a name that ends in .png.")

@@ -20,7 +20,7 @@ def drop_replaced(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequen
         overrides: The arguments of the command.
 
     Returns:
-        A sentence for each replaced choice of which settings fall away.
+        A line for each replaced choice: which settings fall away, and which stay.
     """
     experiment = choices.get("experiment")
     given = {one.partition("=")[0].lstrip("+~") for one in overrides}
@@ -30,15 +30,22 @@ def drop_replaced(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequen
     told = []
     for group in replaced:
         package = group.partition("@")[2] or group
-        dropped = [key for key in _lacking(cfg, _settings_of(experiment), package) if key not in given]
+        settings = _settings_of(experiment)
+        dropped = [key for key in _lacking(cfg, settings, package) if key not in given]
+        kept = [key for key in _leaves(OmegaConf.select(settings, package), package) if key not in {*dropped, *given}]
         for key in dropped:
             parent, _, name = key.rpartition(".")
             with open_dict(cfg):
                 del OmegaConf.select(cfg, parent)[name]
+        sentences = []
         if dropped:
-            told.append(
-                f"experiment={experiment} sets {', '.join(dropped)}, which {group}={choices[group]} does not have: left out."
-            )
+            lacks = f"which {group}={choices[group]} does not have: left out"
+            sentences.append(f"experiment={experiment} sets {', '.join(dropped)}, {lacks}.")
+        if kept:
+            values = ", ".join(f"{key}={OmegaConf.select(cfg, key)}" for key in kept)
+            sentences.append(f"{group}={choices[group]} keeps {values} of experiment={experiment}.")
+        if sentences:
+            told.append(" ".join(sentences))
     return told
 
 
@@ -50,6 +57,16 @@ def _settings_of(experiment: str) -> DictConfig:
             assert isinstance(settings, DictConfig)
             return settings
     return OmegaConf.create()
+
+
+def _leaves(node: Any, key: str) -> Iterator[str]:
+    """Names of the values below a node."""
+    for name in map(str, node) if isinstance(node, DictConfig) else ():
+        below = node._get_node(name)
+        if isinstance(below, DictConfig):
+            yield from _leaves(below, f"{key}.{name}")
+        elif not name.startswith("_"):
+            yield f"{key}.{name}"
 
 
 def _lacking(cfg: DictConfig, settings: DictConfig, key: str) -> Iterator[str]:

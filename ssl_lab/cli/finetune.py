@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from ssl_lab import distributed
 from ssl_lab.cli import config
 from ssl_lab.cli.arguments import literal
+from ssl_lab.cli.errors import explain
 from ssl_lab.cli.process import compose_settings, print_table
 from ssl_lab.cli.ranks import check_processes, refuse_ranks_in_sweep
 from ssl_lab.cli.reporting import make_up_report
@@ -121,6 +122,10 @@ def _check(cfg: DictConfig) -> None:
         raise ValueError(
             "Both run= and encoder= were given, but the encoder is the run's own. Leave encoder= out, or set run=null to "
             "train an encoder from random weights."
+        )
+    if cfg.run is None and "tokenizer" not in cfg.data:
+        raise ValueError(
+            "ssl-lab finetune takes text encoders to tasks on text, but data= holds no text. See ssl-lab list data."
         )
     if cfg.run is None and cfg.get("encoder") is None:
         raise ValueError("run=null trains an encoder from random weights: say which, such as encoder=bert_mini.")
@@ -288,6 +293,10 @@ def _train(
                 save_every_n_minutes=cfg.save_every_n_minutes,
                 keep_best=cfg.objective if cfg.select == "best" else None,
             )
+    except Exception as error:
+        if trainer.is_global_zero:
+            update_summary(run_dir, error=explain(error, command="finetune"))  # with the line of the user's file
+        raise
     finally:
         if trainer.is_global_zero and (run_dir / "summary.json").is_file():
             write_report(run_dir)

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from ssl_lab.cli.arguments import Parser, path_argument
+from ssl_lab.outputs import check_output
 from ssl_lab.report.leaderboard import Leaderboard
 from ssl_lab.report.leaderboard import leaderboard as read_leaderboard
 from ssl_lab.report.leaderboard_files import as_markdown, update_blocks, write_leaderboard
@@ -13,19 +15,23 @@ from ssl_lab.report.leaderboard_files import as_markdown, update_blocks, write_l
 
 def leaderboard(args: list[str]) -> int:
     """Print the tables, write them to files, or renew those in a Markdown file."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="ssl-lab leaderboard",
         description="Tables of what the runs below some folders reached: runs that differ in their seed alone are one row, "
         "with mean, deviation and the command that makes it again.",
     )
-    parser.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="where to look (default: runs)")
+    parser.add_argument("folders", nargs="*", type=path_argument, metavar="DIR", help="where to look (default: runs)")
     _add_choices(parser)
-    parser.add_argument("--out", type=Path, help="a folder for Markdown, CSV and HTML; or a .md, .csv or .html file")
-    parser.add_argument("--update", type=Path, action="append", metavar="FILE.md", default=[],
+    parser.add_argument(
+        "--out", type=path_argument, help="a folder for Markdown, CSV and HTML; or a .md, .csv or .html file"
+    )
+    parser.add_argument("--update", type=path_argument, action="append", metavar="FILE.md", default=[],
                         help="renew the tables between <!-- leaderboard: OPTIONS --> and <!-- end --> in a Markdown file; "
                         "may be repeated")  # fmt: skip
     parsed = parser.parse_intermixed_args(args)
     folders = parsed.folders or [Path("runs")]
+    if parsed.out is not None:
+        check_output(parsed.out, folder=parsed.out.is_dir() or not parsed.out.suffix, setting="--out")
     for path in parsed.update:
         num, kept = update_blocks(path, lambda options: _of_block(folders, parsed, options))
         print("\n".join([f"{path}: {num} table{'s' * (num != 1)} made anew.", *kept]))

@@ -151,7 +151,7 @@ def _plain_warnings() -> Iterator[None]:
         from ssl_lab.cli.errors import is_users_file
 
         told = " ".join(str(message).split())
-        if told in shown:
+        if told in shown or not is_first_rank():  # what one rank warns of, all do
             return ""
         shown.add(told)
         _, _, installed = filename.rpartition(f"-packages{os.sep}")

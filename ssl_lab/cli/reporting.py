@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
+
+from ssl_lab.cli.arguments import Parser, path_argument
 
 
 def report(args: list[str]) -> int:
     """Write a run's report, or a comparison of several runs."""
-    parser = argparse.ArgumentParser(prog="ssl-lab report", description="Make report pages from run directories.")
-    parser.add_argument("runs", nargs="+", type=Path, metavar="DIR")
-    parser.add_argument("--out", type=Path, help="page of one run, or page that compares several (comparison.html)")
+    parser = Parser(prog="ssl-lab report", description="Make report pages from run directories.")
+    parser.add_argument("runs", nargs="+", type=path_argument, metavar="DIR")
+    parser.add_argument(
+        "--out", type=path_argument, help="page of one run, or page that compares several (comparison.html)"
+    )
     parsed = parser.parse_args(args)
     from ssl_lab.outputs import check_output, clear
     from ssl_lab.report.page import write_comparison, write_report
+    from ssl_lab.report.run import read_run
 
     if len(parsed.runs) == 1 and parsed.out is not None:
         check_output(parsed.out, setting="--out")
         clear(parsed.out, runs=parsed.runs)
         print(write_report(parsed.runs[0], parsed.out))
         return 0
+    if len({run.resolve() for run in parsed.runs}) < len(parsed.runs):
+        raise ValueError(
+            f"Cannot compare runs: one is named twice in {' '.join(map(str, parsed.runs))}. Name each once."
+        )
+    for run in parsed.runs:
+        read_run(run)  # before the report of another is written
     comparison = parsed.out or Path("comparison.html")
     if len(parsed.runs) > 1:
         check_output(comparison, instead="Give --out another place.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import os
@@ -21,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ssl_lab.cli.arguments import Parser, count_argument, path_argument
 from ssl_lab.limited import printable
 from ssl_lab.report.runs import STATUSES, RunFacts, command_of, rank, read_runs, what_varies
 from ssl_lab.report.vocabulary import describe, duration
@@ -54,14 +54,16 @@ def runs(args: list[str]) -> int:
 
 
 def _list(args: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="ssl-lab runs",
         description="List the runs below some folders. 'ssl-lab runs best METRIC [DIR ...]' ranks them.",
     )
-    parser.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="where to look (default: runs)")
+    parser.add_argument("folders", nargs="*", type=path_argument, metavar="DIR", help="where to look (default: runs)")
     parser.add_argument("--status", action="append", choices=STATUSES, help="only runs of this status; may be repeated")
     parser.add_argument("--sort", choices=_BY, default="time", help="newest, highest or longest first (default: time)")
-    parser.add_argument("--limit", type=int, default=None, metavar="N", help="at most N runs; 0 for all (default: 50)")
+    parser.add_argument(
+        "--limit", type=count_argument, default=None, metavar="N", help="at most N runs; 0 for all (default: 50)"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON array with all that is known, for programs")
     parsed = parser.parse_intermixed_args(args)
     closed: list[str] = []
@@ -85,15 +87,19 @@ def _list(args: list[str]) -> int:
 
 
 def _best(args: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="ssl-lab runs best",
         description="Rank runs by a metric and print the command that does the best one again.",
     )
-    parser.add_argument("metric", help="such as test/linear/top1")
-    parser.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="where to look (default: runs)")
+    parser.add_argument("metric", nargs="?", help="such as test/linear/top1")
+    parser.add_argument("folders", nargs="*", type=path_argument, metavar="DIR", help="where to look (default: runs)")
     parser.add_argument("--min", action="store_true", help="the lowest is the best (known for perplexities and such)")
-    parser.add_argument("--limit", type=int, default=10, metavar="N", help="at most N runs; 0 for all (default: 10)")
+    parser.add_argument(
+        "--limit", type=count_argument, default=10, metavar="N", help="at most N runs; 0 for all (default: 10)"
+    )
     parsed = parser.parse_intermixed_args(args)
+    if not parsed.metric:
+        raise ValueError("ssl-lab runs best ranks runs by a metric, found none. Name it, such as test/linear/top1.")
     closed: list[str] = []
     everything = read_runs(parsed.folders or [Path("runs")], closed)
     lowest = parsed.min or describe(re.sub("^(eval|test|train)/", "", parsed.metric)).better == "lower"

@@ -14,6 +14,7 @@ import ssl_lab
 from ssl_lab.cli.checked import instantiate
 from ssl_lab.cli.errors import explain
 from ssl_lab.cli.main import main
+from ssl_lab.cli.trust import Trust, trusting
 
 
 @pytest.fixture
@@ -71,7 +72,8 @@ def test_an_error_in_the_users_file_shows_the_line(line, kind, users_file, tmp_p
 
 def test_the_users_line_is_found_behind_hydra_and_in_quoted_traces(users_file, tmp_path):
     users_file("class Broken:\n    def __init__(self):\n        [][0]\n")
-    message = explained(instantiate, OmegaConf.create({"_target_": "mine.Broken"}))
+    with trusting(everything=True):
+        message = explained(instantiate, OmegaConf.create({"_target_": "mine.Broken"}))
     assert message.startswith("IndexError: list index out of range\n")
     assert "mine.py, line 3, in __init__\n    [][0]" in message
     quoted = (
@@ -96,6 +98,7 @@ class Part:
 
 def test_a_keyword_is_blamed_on_a_setting_only_if_it_is_one(monkeypatch):
     monkeypatch.setitem(sys.modules, __name__, sys.modules[Part.__module__])
+    monkeypatch.setattr(Trust.instance(), "everything", True)
     target = {"_target_": f"{__name__}.Part"}
     node = OmegaConf.create({"a": {**target, "widht": 2}}).a
     with pytest.raises(ValueError, match=r"Part has no setting 'widht', which a.widht sets. Did you mean a.width\?"):

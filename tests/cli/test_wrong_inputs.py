@@ -1,0 +1,178 @@
+"""What a hurried stranger types: each command says what it cannot do and what to do, and writes nothing."""
+
+import shutil
+
+import pytest
+
+from ssl_lab.cli.commands import prepare_process
+from ssl_lab.cli.main import main
+
+TINY = ["method=vae", "encoder.widths=[4]", "data.batch_size=256", "trainer=smoke", "trainer.max_steps=1"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """``run``, the same without a checkpoint, an empty folder and a file."""
+    folder = tmp_path_factory.mktemp("stranger")
+    assert main(["pretrain", *TINY, "evaluation=none", "pictures_every_n_epochs=null", f"run_dir={folder}/run"]) == 0
+    shutil.copytree(folder / "run", folder / "bare")
+    shutil.rmtree(folder / "bare/checkpoints")
+    (folder / "empty").mkdir()
+    (folder / "file").write_text("x")
+    (folder / "text.txt").write_text("some text\n" * 20)
+    return folder
+
+
+RUN_COMMANDS = ("evaluate", "embed", "sample", "reconstruct", "interpolate", "export out=new")
+CASES = [
+    *((f"{name} run={wrong}", "is no run directory") for name in RUN_COMMANDS for wrong in ("none", "file", "empty")),
+    *((f"{name} run=bare", "No checkpoint at bare") for name in RUN_COMMANDS),
+    *((f"{name} run=", "run= names no path") for name in RUN_COMMANDS),
+    *((f"{name} rnu=run run=run", "There is no setting 'rnu'") for name in RUN_COMMANDS),
+    *((f"{name} run=run ++extra=1", "++extra=1 has no effect") for name in RUN_COMMANDS),
+    *((f"{name} run=run --flag", "--flag is no option") for name in RUN_COMMANDS),
+    *((f"{name} run=run -x", "-x is no option") for name in RUN_COMMANDS),
+    *((f"{name} run=run word", "Cannot read the argument 'word'") for name in RUN_COMMANDS),
+    *((f"{name} out=new", "needs run. Give it") for name in ("evaluate", "embed", "sample", "export")),
+    ("evaluate run=[]", "at least one; found run=[]"),
+    ("evaluate run=[run,run]", "different run directories"),
+    ("evaluate run=run split=3", "split should be text, found 3"),
+    ("evaluate run=run split=tset evaluation=label_free", "There is no split 'tset'"),
+    ("evaluate run=run metric=fid", "metric should be a mapping"),
+    ("evaluate run=run metric.encoder=run:run", "none takes an encoder"),
+    ("evaluate run=run evaluation=konn", "There is no evaluation 'konn'"),
+    ("evaluate run=run evaluation=none", "measures nothing"),
+    ("evaluate run=run out=file evaluation=label_free", "is no folder"),
+    ("finetune", "needs run"),
+    ("finetune run=run", "needs data with labels"),
+    ("finetune run=run data=digits", "run was trained on image data"),
+    ("finetune run=null data=digits encoder=bert_mini", "data= holds no text"),
+    ("finetune run=run data=digits seeds=0", "seeds should be a list of which each is a whole number, found 0"),
+    ("finetune run=run data=digits seeds=[a]", "found ['a']"),
+    ("finetune run=run data=digits seeds=[1,1]", "Give different numbers"),
+    ("finetune run=run data=digits baseline=maybe", "baseline should be true or false"),
+    ("finetune run=run data=digits select=worst", "Choose last, or best"),
+    ("embed run=run out=new.csv", "ends in .parquet"),
+    ("embed run=run out=empty", "ends in .parquet"),
+    ("embed run=run out=file/f.parquet", "is no folder"),
+    ("embed run=run splits=test", "splits should be a list of which each is text, found 'test'"),
+    ("embed run=run splits=[]", "Give different splits"),
+    ("embed run=run splits=[test,test]", "Give different splits"),
+    ("sample run=run num_samples=many", "num_samples should be a whole number"),
+    ("sample run=run num_samples=0 out=new.png", "num_samples=0"),
+    ("sample run=run seed=a", "seed should be a whole number"),
+    ("sample run=run truncation=high", "truncation should be a number"),
+    ("sample run=run label=3", "Leave label out"),
+    ("sample run=run out=file", "it is a file, and a folder is written"),
+    ("sample run=run format=gif out=new", "There is no format 'gif'"),
+    ("sample run=run text=a prompt=b", "prompt has no meaning"),
+    ("sample run=run text=a", "does not predict masked tokens"),
+    ("sample run=run prompt=a", "does not generate any"),
+    ("reconstruct run=run num_images=x", "num_images should be a whole number"),
+    ("reconstruct run=run num_images=0", "num_images=0"),
+    ("reconstruct run=run out=new.jpg", "ends in .png"),
+    ("interpolate run=run steps=x", "steps should be a whole number"),
+    ("interpolate run=run steps=1", "Choose 2 or more"),
+    ("interpolate run=run first=0 second=99999", "the test split has 0 to"),
+    ("interpolate run=run first=0 seed=1", "Give one or the other"),
+    ("export run=run", "needs out"),
+    ("export run=run out=new format=word", "There is no format 'word'"),
+    ("export run=run out=file", "which is a file"),
+    ("export run=run out=run", "no earlier export"),
+    ("export run=run out=new overwrite=maybe", "overwrite should be true or false"),
+    ("export run=run out=new private=true", "Give push_to_hub=USER/NAME"),
+    ("prepare data=digits out=new", "tokenises text"),
+    ("prepare data=text_files out=new", "needs data.path"),
+    ("prepare data.path=empty out=new", "Cannot read empty"),
+    ("prepare data.path=text.txt out=file", "it is a file"),
+    ("prepare data.path=text.txt out=new num_workers=x", "num_workers should be a whole number"),
+    ("prepare data.path=text.txt out=new num_workers=-1", "must be positive"),
+    ("bench num_steps=0", "num_steps of at least 1"),
+    ("bench warmup_steps=-1", "warmup_steps of at least 0"),
+    ("bench num_steps=x", "num_steps should be a whole number"),
+    ("bench out=empty", "it is a folder, and a file is written"),
+    ("report", "required: DIR. See ssl-lab report --help"),
+    ("report none", "there is no such directory"),
+    ("report empty", "it is no run"),
+    ("report bare none", "there is no such directory"),
+    ("report run run", "named twice"),
+    ("report run --out empty", "Give --out another place"),
+    ("runs none", "there is no such folder"),
+    ("runs file", "there is no such folder"),
+    ("runs run --status lost", "invalid choice: 'lost'"),
+    ("runs run --limit -3", "--limit"),
+    ("runs run --limit x", "'x' is no whole number"),
+    ("runs run --flag", "unrecognized arguments: --flag"),
+    ("runs best", "found none. Name it"),
+    ("runs best nope run", "none has measured it"),
+    ("leaderboard run", "no run has finished with an evaluation"),
+    ("leaderboard none", "there is no such folder"),
+    ("leaderboard run --out file", "it is a file"),
+    ("leaderboard run --update none.md", "there is no such file"),
+    ("dashboard none", "there is no such folder"),
+    ("dashboard run --port x", "invalid int value: 'x'"),
+    ("dashboard run --port 99999999", "99999999"),
+    ("dashboard run --out file", "it is a file, and a folder is written"),
+    ("list method", "There is no list of 'method'"),
+    ("list --flag", "There is no list of '--flag'"),
+    ("evalute run=run", "there is no command 'evalute'"),
+    ("pretrain +a=1 run_dir=new", "+a=1 has no effect"),
+    ("pretrain ++a.b=1 run_dir=new", "reads no setting 'a'"),
+    ("pretrain hydra.run.dir=", "hydra.run.dir= names no path"),
+    ("pretrain run_dir=''", "run_dir= names no path"),
+    ("pretrain seed=a run_dir=new", "seed should be a whole number"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), CASES, ids=[line for line, _ in CASES])
+def test_a_wrong_input_is_told_in_one_message(line, message, folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    assert main(line.split()) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("ssl-lab: ") and message in printed
+    assert not any(phrase in printed for phrase in ("Traceback", "fault of ours", "Errno", "usage:"))
+    after = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    assert {path.name for path in after if after[path] != before.get(path)} <= {".lock"}
+
+
+def test_an_added_setting_that_another_refers_to_is_taken(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    assert main(["evaluate", "run=run", "+name=tset", "split=${name}", "evaluation=label_free"]) == 1
+    assert "There is no split 'tset'" in capsys.readouterr().err
+
+
+def test_an_empty_word_is_no_path(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    for command in ("runs", "report", "leaderboard", "dashboard"):
+        assert main([command, ""]) == 1
+        assert "a path is empty" in capsys.readouterr().err
+
+
+def test_warnings_of_lightning_are_shown_but_for_those_nobody_can_act_on(monkeypatch):
+    import warnings
+
+    from lightning.fabric.utilities.rank_zero import rank_zero_warn
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        prepare_process()
+        rank_zero_warn("The 'train_dataloader' does not have many workers which may be a bottleneck.")
+        rank_zero_warn("Checkpoint directory /x exists and is not empty.")
+        rank_zero_warn("`training_step` returned `None`. If this was on purpose, ignore this warning...")
+    assert [str(one.message).split(".")[0] for one in caught] == ["`training_step` returned `None`"]
+
+
+def test_only_the_first_rank_warns(monkeypatch, capsys):
+    import sys
+    import warnings
+
+    def warn(args):
+        sys.stderr.write(warnings.formatwarning("seen by all", UserWarning, "file.py", 1))
+        return 0
+
+    monkeypatch.setattr("ssl_lab.cli.main._command", lambda name: warn)
+    for rank, expected in (("1", ""), ("0", "ssl-lab: Warning: seen by all\n")):
+        monkeypatch.setenv("RANK", rank)
+        assert main(["runs"]) == 0
+        assert capsys.readouterr().err == expected
