@@ -159,11 +159,11 @@ def embed(args: list[str]) -> int:
     run_dir, out, device = Path(cfg.run), Path(cfg.out), find_device()
     if cfg.splits is not None and (not cfg.splits or len(set(cfg.splits)) < len(cfg.splits)):
         raise ValueError(f"splits={cfg.splits} was asked for. Give different splits, at least one, or null for all.")
+    check_output(out)
     if out.suffix != ".parquet":
         raise ValueError(
             f"out={out} was asked for, but features are a parquet file. Give out= a name that ends in .parquet."
         )
-    check_output(out)
     clear(out, runs=[run_dir])
     run_cfg, spec, method = config.load_run(run_dir)
     if (new := cfg.get("data")) is not None:

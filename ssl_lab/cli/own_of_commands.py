@@ -46,7 +46,7 @@ def check_own_settings(name: str, cfg: DictConfig, overrides: Sequence[str]) -> 
             check_value(key, cfg[key], hint)
     for override in overrides:
         key = override.partition("=")[0]
-        top = re.split(r"[.\[]", key.lstrip("+").rpartition("@")[2])[0]
+        top = re.split(r"[./\[]", key.lstrip("+").rpartition("@")[2])[0]
         if key.startswith("+") and top not in {*defaults, "hydra", "_global_", ""} and not _refers_to(cfg, top):
             raise ValueError(
                 f"{override} has no effect: ssl-lab {name} reads no setting {top!r}, and none refers to it as ${{{top}}}. "

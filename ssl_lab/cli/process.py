@@ -66,8 +66,8 @@ def compose_settings(name: str, overrides: list[str]) -> DictConfig:
         raise ValueError(f"ssl-lab {name} needs {', '.join(sorted(missing))}. Give it as key=value.")
     if "run" in cfg and not isinstance(cfg.run, str | ListConfig if name == "evaluate" else str | None):
         raise ValueError(f"ssl-lab {name} reads one run directory, found run={cfg.run}. Give run=DIR.")
-    if "run" in cfg and isinstance(cfg.run, ListConfig) and (not cfg.run or len(set(cfg.run)) < len(cfg.run)):
-        raise ValueError(f"ssl-lab {name} reads different run directories, at least one; found run={cfg.run}.")
+    if "run" in cfg and isinstance(cfg.run, ListConfig) and not cfg.run:
+        raise ValueError(f"ssl-lab {name} reads one run directory or several, found run=[]. Give run=DIR.")
     check_own_settings(name, cfg, given)
     return cfg
 

@@ -24,10 +24,6 @@ def report(args: list[str]) -> int:
         clear(parsed.out, runs=parsed.runs)
         print(write_report(parsed.runs[0], parsed.out))
         return 0
-    if len({run.resolve() for run in parsed.runs}) < len(parsed.runs):
-        raise ValueError(
-            f"Cannot compare runs: one is named twice in {' '.join(map(str, parsed.runs))}. Name each once."
-        )
     for run in parsed.runs:
         read_run(run)  # before the report of another is written
     comparison = parsed.out or Path("comparison.html")

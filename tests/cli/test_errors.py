@@ -193,3 +193,22 @@ def test_warnings_have_one_form_and_come_once(monkeypatch, tmp_path, capsys):
         "ssl-lab: Warning: of Python's own",
         f"ssl-lab: Warning: of the user's ({tmp_path / 'mine.py'}, line 3)",
     ]
+
+
+def test_a_rank_whose_peer_has_ended_points_at_the_message_of_that_one(monkeypatch):
+    lost = RuntimeError("[../gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:44221. GLHF!")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert explain(lost).startswith("Another rank of this run has ended")
+    monkeypatch.delenv("WORLD_SIZE")
+    assert "Connection closed" in explain(lost)
+
+
+def test_what_an_experiment_sets_of_a_replaced_choice_is_named(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ssl_lab.cli.commands.begin", lambda cfg, run_dir: 1 / 0)
+    assert main(["pretrain", "experiment=simclr_digits", "method=byol", "optim=lars", "optim.lr=1", "run_dir=run"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "experiment=simclr_digits sets method.temperature, which method=byol does not have: left out. "
+        "method=byol keeps method.hidden_dim=256 of experiment=simclr_digits."
+    ]
