@@ -1,18 +1,24 @@
 """No call of the package lets a library run code that it finds beside models, data or checkpoints."""
 
 import ast
+import copy
+import gzip
 import io
+import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import timm
 import torch
 
 import ssl_lab
 from ssl_lab.data.hub import load_splits
+from ssl_lab.data.text_files import read_text
 from ssl_lab.encoders.timm_model import TimmModel
 from ssl_lab.engine.checkpoint import read_checkpoint
 from ssl_lab.engine.run_dir import read_spec
@@ -73,18 +79,65 @@ def test_pickles_in_checkpoints_arrays_and_tables_are_not_run(tmp_path, monkeypa
     assert not Path("ran").exists()
 
 
-def test_arguments_of_libraries_that_name_files_with_code_are_refused():
+def test_arguments_of_libraries_that_name_files_with_code_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     spec = DataSpec(modality="image", shape=(3, 32, 32))
     for name in ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay"):
         with pytest.raises(ValueError, match=f"encoder.options.{name} is not taken"):
             TimmModel(spec, name="resnet10t", options={name: "evil.pt"})
     with pytest.raises(ValueError, match="names a reader of files"):
         load_splits("pandas", options={"data_files": "evil.pkl"})
+    with pytest.raises(ValueError, match="data.options.cache_dir is not taken"):
+        load_splits("a/b", options={"cache_dir": "elsewhere"})
+    Path("a.csv").write_text("text\nx\n")
+    with pytest.raises(ValueError, match="data.options.data_files is not taken"):
+        load_splits("a.csv", options={"data_files": "/etc/passwd"})
+
+
+def test_no_version_of_timm_unpickles_objects(tmp_path, monkeypatch):
+    """Some versions that are allowed call ``torch.load(weights_only=False)`` for a folder's or repository's weights."""
+    monkeypatch.chdir(tmp_path)
+    torch.save(Evil(), "pytorch_model.bin")
+    monkeypatch.setattr(
+        timm, "create_model", lambda *args, **given: torch.load("pytorch_model.bin", weights_only=False)
+    )
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    with pytest.raises(pickle.UnpicklingError):
+        TimmModel(DataSpec(modality="image", shape=(3, 32, 32)), name="local-dir:.", pretrained=True)
+    assert not Path("ran").exists()
+    assert os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] == "1" and "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
+
+
+def test_small_files_that_unpack_to_large_ones_are_refused(tmp_path, monkeypatch):
+    sound, packed, twice = (tmp_path / f"{name}.ckpt" for name in ("sound", "packed", "twice"))
+    torch.save({"state_dict": {"a": torch.zeros(2**20)}}, sound)
+    assert len(read_checkpoint(sound)["state_dict"]["a"]) == 2**20
+    with zipfile.ZipFile(sound) as archive, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as out:
+        for name in archive.namelist():
+            out.writestr(name, archive.read(name))
+    with zipfile.ZipFile(sound, "a") as archive:
+        data = next(part for part in archive.infolist() if part.filename.endswith("data/0"))
+        again = copy.copy(data)
+        again.filename = data.filename.replace("data/0", "data/1")
+        archive.filelist.append(again)
+        archive._didModify = True
+    sound.rename(twice)
+    for path in (packed, twice):
+        with pytest.raises(ValueError, match="larger than the file"):
+            read_checkpoint(path)
+    monkeypatch.setattr("ssl_lab.data.text_files._ALWAYS_TAKEN", 1 << 20)
+    bomb, text = tmp_path / "bomb.txt.gz", tmp_path / "text.txt.gz"
+    bomb.write_bytes(gzip.compress(bytes(5 << 20)))
+    text.write_bytes(gzip.compress(b"a\nb\n"))
+    with pytest.raises(ValueError, match="unpacks to more than"):
+        read_text(bomb)
+    assert read_text(text) == "a\nb\n"
 
 
 @pytest.mark.parametrize(
     "text",
     ['{"modality": "text", "shape": [8], "vocab_size": 3000000000}', '{"modality": "text", "shape": [8], "x": 1}', "[]", "{",
+     '{"modality": "image", "shape": [3, 100000, 100000]}', '{"modality": "image", "shape": [3, -1, 8]}', '{"shape": 8}',
      '{"modality": "text", "shape": [8], "continues_word": "0-3000000000"}', '{"modality": "text", "vocab_size": "a"}'],
 )  # fmt: skip
 def test_facts_that_no_memory_holds_are_refused(text, tmp_path):

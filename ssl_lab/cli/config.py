@@ -13,6 +13,7 @@ import yaml
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ssl_lab.cli.arguments import literal
@@ -128,6 +129,7 @@ def build_trainer(cfg: DictConfig, run_dir: Path, *, progress_bar: bool) -> L.Tr
     if slurm_job() and SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
         plugins.append(SLURMEnvironment(auto_requeue=False))  # SaveCheckpoint saves and requeues
     loggers = [instantiate(node, _convert_="all") for node in _parts(cfg.logger)]
+    _refuse_to_delete(loggers, run_dir)
     callbacks = [instantiate(node, _convert_="all") for node in _parts(cfg.callbacks)]
     if progress_bar and not any(isinstance(callback, ProgressBar) for callback in callbacks):
         callbacks.append(CompactBar())
@@ -146,6 +148,22 @@ def build_trainer(cfg: DictConfig, run_dir: Path, *, progress_bar: bool) -> L.Tr
         raise ValueError(
             f"Lightning's trainer refuses its settings: {error} Change trainer.*, see --cfg job."
         ) from error
+
+
+def _refuse_to_delete(loggers: Sequence[Any], run_dir: Path) -> None:
+    """Refuse a logger that would delete a file: Lightning's begins with an empty ``metrics.csv``.
+
+    Raises:
+        ValueError: If there is one, outside of the run directory or in the run's own place.
+    """
+    for logger in loggers:
+        if isinstance(logger, CSVLogger):
+            file = Path(logger.log_dir, "metrics.csv").resolve()
+            inside = file.is_relative_to(run_dir.resolve()) and file.parent != run_dir.resolve()
+            if file.exists() and not inside:
+                raise ValueError(
+                    f"{type(logger).__name__} would delete {file}. Give its save_dir= a folder of its own below run_dir."
+                )
 
 
 def _parts(node: DictConfig | None) -> list[DictConfig]:

@@ -8,6 +8,7 @@ import sys
 import warnings
 from typing import Any
 
+import matplotlib
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
@@ -80,6 +81,7 @@ def find_device() -> torch.device:
 def prepare_process() -> None:
     """Memory is kept, and what libraries say of what ssl_lab has settled is not shown."""
     keep_freed_memory()
+    matplotlib.rcdefaults()  # a matplotlibrc in the working folder can start LaTeX
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     logging.getLogger("huggingface_hub").setLevel(

@@ -27,6 +27,11 @@ _FORMATS = {
     ".txt": "text",
 }
 
+_OF_THE_LOADER = {
+    *("path", "cache_dir", "token", "storage_options", "download_config", "download_mode", "save_infos"),
+    *("trust_remote_code", "split", "streaming"),
+}
+"""Arguments of ``datasets.load_dataset`` that settings do not give."""
 # What the library and its readers raise on damaged files.
 _UNREADABLE = (
     OSError, ValueError, TypeError, AttributeError, LookupError, pa.ArrowException,
@@ -57,8 +62,15 @@ def load_splits(
         ValueError: If the files are of no known kind, or the data cannot be read.
     """
     given, options = options, dict(options or {})
+    if unwanted := sorted(_OF_THE_LOADER & set(options)):
+        raise ValueError(
+            f"data.options.{unwanted[0]} is not taken: it says where the library reads and writes. Point data.path at the "
+            "files; the environment says the rest (HF_HOME, HF_TOKEN)."
+        )
     if isinstance(path, str) and not is_local(path):
         return _by_split(_load_from_hub(path, {"name": name, **options}), path)
+    if elsewhere := sorted({"data_files", "data_dir"} & set(options)):
+        raise ValueError(f"data.options.{elsewhere[0]} is not taken beside local files. Point data.path at the files.")
     inventory = take_inventory(path, tuple(_FORMATS), aside=aside)
     inventory.tell(title_of(path))
     files = inventory.paths

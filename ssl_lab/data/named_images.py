@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +19,7 @@ from ssl_lab.data.hub_images import hub_image_source
 from ssl_lab.data.images import ImageModule, ImageSource
 from ssl_lab.data.inventory import folder_facts
 from ssl_lab.data.store import cache_folder
+from ssl_lab.data.text_files import unpack
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
 """Images (N, H, W) or (N, H, W, 3) and labels (N,)."""
@@ -191,7 +191,7 @@ def _read_mnist(dataset: type[MNIST], root: Path, download: bool) -> tuple[dict[
 def _read_idx(file: Path) -> NDArray[np.uint8]:
     """An array of bytes in LeCun's idx format: 0, 0, type, rank, then the sizes as big-endian int32."""
     packed = file.with_name(f"{file.name}.gz")
-    content = gzip.decompress(packed.read_bytes()) if packed.exists() else file.read_bytes()
+    content = unpack(packed) if packed.exists() else file.read_bytes()
     rank = content[3]
     shape = np.frombuffer(content, ">i4", count=rank, offset=4)
     return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)

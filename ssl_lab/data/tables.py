@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+_LONGEST_LINE = 1 << 20
 _SURPLUS = "__index_level_0__"  # what pandas makes of the first field where rows have more fields than the header
 
 
@@ -90,7 +91,7 @@ def _first_line(file: Path) -> str:
     opened = gzip.open(file, "rt", encoding="utf-8-sig") if file.suffix == ".gz" else file.open(encoding="utf-8-sig")
     with opened as lines:
         try:
-            return next(lines, "").rstrip("\r\n")
+            return lines.readline(_LONGEST_LINE).rstrip("\r\n")
         except UnicodeDecodeError:
             return ""  # whoever reads the whole file says so
 

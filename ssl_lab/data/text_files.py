@@ -5,6 +5,28 @@ from __future__ import annotations
 import gzip
 from pathlib import Path
 
+_ALWAYS_TAKEN = 256 << 20
+_MOST_TIMES = 100  # the bytes of the packed file; text has 3 to 20 times as many
+
+
+def unpack(file: Path) -> bytes:
+    """The content of a gzip file.
+
+    Raises:
+        EOFError: If its end is missing.
+        gzip.BadGzipFile: If it is none, or damaged.
+        ValueError: If it unpacks to so much that it is no data but a trap.
+    """
+    limit = max(_ALWAYS_TAKEN, _MOST_TIMES * file.stat().st_size)
+    with gzip.open(file) as packed:
+        content = packed.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(
+            f"Cannot read {file}: it unpacks to more than {limit:,} bytes, over {_MOST_TIMES} times its own. Unpack it "
+            "yourself if you know what it holds."
+        )
+    return content
+
 
 def read_text(file: Path) -> str:
     """The content of a text file; line ends stay as they are, a byte order mark is left out.
@@ -13,7 +35,7 @@ def read_text(file: Path) -> str:
         ValueError: Naming the place, if it is not UTF-8 or a damaged gzip file.
     """
     try:
-        content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+        content = unpack(file) if file.suffix == ".gz" else file.read_bytes()
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +16,17 @@ from ssl_lab.limited import parse_json, read_text
 _LARGEST_FILE = 256 << 20
 _LARGEST_ID = 1 << 20
 _PATIENCE_SEC = 30
+_USUAL = (*"aA1 ._-\n\u00e9\u4e2d",)
+_MOST_PARTS = 200
 # In a process of its own: what goes wrong there is an abort, a panic or no end, none of which an exception tells.
 _TRIAL = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
 from tokenizers import Tokenizer
 tokenizer = Tokenizer.from_file(sys.argv[1])
-for char in "aA1 ._-\\n\\u00e9\\u4e2d":
-    for text in (char * 400, char * 400 + "!", ("a" + char) * 200 + "\\0"):
+for part in sys.stdin.read().split("\\0"):
+    many = part * (400 // len(part))
+    for text in (many, many + "!", ("a" + part) * (400 // (1 + len(part))) + "\\0"):
         if len(tokenizer.encode(text).ids) > 100 * len(text):
             sys.exit("a text of 400 characters becomes more than 40,000 tokens")
 """
@@ -53,7 +59,11 @@ def _check(path: Path, size: int, changed: int) -> None:
         return
     try:
         done = subprocess.run(
-            [sys.executable, "-I", "-c", _TRIAL, str(path)], capture_output=True, text=True, timeout=_PATIENCE_SEC
+            [sys.executable, "-I", "-X", "utf8", "-c", _TRIAL, str(path)],
+            input="\0".join(dict.fromkeys([*_USUAL, *islice(_parts(settings), _MOST_PARTS)])),
+            capture_output=True,
+            encoding="utf-8",
+            timeout=_PATIENCE_SEC,
         )
     except subprocess.TimeoutExpired as error:
         raise ValueError(
@@ -72,6 +82,20 @@ def _ids(settings: dict[str, Any]) -> list[int]:
     ids = list(vocab.values()) if isinstance(vocab, dict) else list(range(len(vocab or [])))
     added = [token.get("id") for token in settings.get("added_tokens") or [] if isinstance(token, dict)]
     return [number for number in [*ids, *added] if isinstance(number, int | float)]  # type: ignore[misc]
+
+
+def _parts(node: Any) -> Iterator[str]:
+    """Of what texts are made that the patterns may match in many ways: the characters and words within them."""
+    if isinstance(node, dict):
+        for key, below in node.items():
+            if key in ("Regex", "String") and isinstance(below, str):
+                yield from re.findall(r"\w{2,40}", below)
+                yield from (char for char in dict.fromkeys(below) if char != "\0")
+            elif key not in ("vocab", "merges"):
+                yield from _parts(below)
+    elif isinstance(node, list):
+        for below in node:
+            yield from _parts(below)
 
 
 def _is_plain(node: Any) -> bool:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from torch import Tensor
 from ssl_lab.encoders.image import ImageEncoder
 from ssl_lab.types import DataSpec
 
+_FORCE, _FORCE_NOT = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 _OF_FILES = {"checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "pretrained_strict"}
 
 
@@ -50,7 +54,8 @@ class TimmModel(ImageEncoder):
         published = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
         if published is not None and published.fixed_input_size:
             arguments.setdefault("img_size", spec.shape[1:] or None)  # text has no size and is refused below
-        network: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, **arguments)
+        with _tensors_alone():
+            network: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, **arguments)
         super().__init__(spec, embed_dim=network.num_features)
         self.pretrained = pretrained
         self.network = network
@@ -68,6 +73,18 @@ class TimmModel(ImageEncoder):
     def encode(self, x: Tensor) -> Tensor:
         """The model's pooled features."""
         return self.network(x)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _tensors_alone() -> Iterator[None]:
+    """Within it no weights are unpickled as objects, whatever timm asks of ``torch.load``: some versions ask for that."""
+    before = {name: os.environ.pop(name, None) for name in (_FORCE, _FORCE_NOT)}
+    os.environ[_FORCE] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[_FORCE]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 def _saved_arguments(name: str) -> dict[str, Any]:

@@ -113,11 +113,16 @@ def _check_sums(path: Path) -> None:
     """Compare every part of the archive with the sum that was written with it, which ``torch.load`` does not.
 
     Raises:
+        ValueError: If a part is compressed or lies in another one: a small file would fill the memory.
         zipfile.BadZipFile: If one differs. A file that is no archive at all is left to ``torch.load`` to refuse.
     """
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
+        parts = archive.infolist()
+        packed = any(part.compress_type != zipfile.ZIP_STORED for part in parts)
+        if packed or sum(part.file_size for part in parts) > path.stat().st_size:
+            raise ValueError("its parts would be larger than the file, which those of torch never are")
         damaged = archive.testzip()
     if damaged is not None:
         raise zipfile.BadZipFile(f"the checksum of {damaged} in it is wrong")

@@ -25,6 +25,7 @@ from torch import Tensor
 from ssl_lab.engine.beginning import Beginning
 from ssl_lab.engine.callbacks import optimizer_steps_done
 from ssl_lab.engine.run_dir import LAST_CHECKPOINT
+from ssl_lab.limited import read_text
 from ssl_lab.types import Encoder
 
 _TIMEOUT_SEC = 30.0  # for W&B to begin, and to upload the rest at the end
@@ -177,6 +178,7 @@ class WeightsAndBiases(WandbLogger):
         tags: list[str] | None = None,
         artifacts: bool = False,
     ) -> None:
+        _refuse_settings_of_folder()
         import wandb
 
         timeout = float(os.environ.get("SSL_LAB_WANDB_TIMEOUT_SEC", _TIMEOUT_SEC))
@@ -263,11 +265,34 @@ def _finish_wandb(failed: bool) -> None:
             raise TimeoutError(f"not all is uploaded; do it later with: wandb sync {folder}") from None
 
 
+def _refuse_settings_of_folder() -> None:
+    """Refuse settings of W&B in the working folder, which could send the user's key to another server.
+
+    Raises:
+        ValueError: If there are any beside a project and its owner.
+    """
+    for path in (Path("wandb/settings"), Path(".wandb/settings")):
+        try:
+            pairs = [line.partition("=")[::2] for line in read_text(path).splitlines() if "=" in line]
+        except FileNotFoundError:
+            continue
+        for key, value in ((key.strip(), value.strip()) for key, value in pairs):
+            if key not in ("project", "entity") and not (key == "base_url" and value.rstrip("/") == _server()):
+                raise ValueError(
+                    f"{path} of this folder sets {key}, and W&B would send your key and results where it says. Remove the "
+                    f"line, and say it yourself if you want it: WANDB_{key.upper()}=... in front of the command."
+                )
+
+
+def _server() -> str:
+    return os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").rstrip("/")
+
+
 def _has_key() -> bool:
     if os.environ.get("WANDB_API_KEY"):
         return True
     path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    host = urlparse(_server()).hostname or ""
     return path.is_file() and host in path.read_text()
 
 

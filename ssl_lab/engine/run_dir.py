@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ LAST_CHECKPOINT = Path("checkpoints/last.ckpt")
 PREVIOUS_CHECKPOINT = Path("checkpoints/previous.ckpt")
 BEST_CHECKPOINT = Path("checkpoints/best.ckpt")
 _MOST_IDS = 1 << 24
+_MOST_PIXELS = 1 << 28
 HEARTBEAT = Path("heartbeat.json")
 
 
@@ -58,10 +60,12 @@ def read_spec(run_dir: Path) -> DataSpec:
         sizes = [facts.get("vocab_size") or 0, facts.get("target_vocab_size") or 0, *(int(run[-1]) for run in runs)]
         if max(sizes) > _MOST_IDS or sum(int(run[-1]) - int(run[0]) + 1 for run in runs) > _MOST_IDS:
             raise ValueError(f"it has more than {_MOST_IDS:,} ids of tokens")
+        if any(not isinstance(size, int) or size < 1 for size in facts["shape"]) or prod(facts["shape"]) > _MOST_PIXELS:
+            raise ValueError(f"its samples have the shape {facts['shape']}")
         ids = tuple(i for run in runs for i in range(int(run[0]), int(run[-1]) + 1))
         rest: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()}
         return DataSpec(**rest, continues_word=ids)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
         raise ValueError(f"{path} does not hold the facts of a data set ({error}). Restore the file.") from error
 
 

@@ -22,6 +22,8 @@ NUM_COLORS = 8
 
 # Colours that matplotlib writes and that are then replaced by variables of the style sheet.
 _COLORS = [f"#0a0b{k:02x}" for k in range(NUM_COLORS)]
+# Not what a matplotlibrc in the working folder says, which can start LaTeX.
+_DEFAULTS = {name: value for name, value in matplotlib.rcParamsDefault.items() if not name.startswith("backend")}
 _MUTED, _RULE = "#0a0c00", "#0a0c01"
 _VARIABLES = {
     **{color: f"var(--c{k})" for k, color in enumerate(_COLORS)},
@@ -165,6 +167,7 @@ def _line(run: Run, name: str, metric: Metric, label: str, color: int) -> Line:
     )
 
 
+@matplotlib.rc_context(_DEFAULTS)
 def _panel(title: str, lines: Sequence[Line], *, percent: bool) -> Panel:
     figure = Figure(figsize=(_WIDTH / 72, _HEIGHT / 72))
     axes = figure.add_axes((40 / _WIDTH, 22 / _HEIGHT, 1 - 48 / _WIDTH, 1 - 34 / _HEIGHT))

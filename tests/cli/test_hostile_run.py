@@ -4,8 +4,11 @@ import copy
 import importlib
 import inspect
 import json
+import os
+import re
 import shutil
 import sys
+from collections import Counter
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -138,14 +141,18 @@ FORBIDDEN = {
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
 )
-OWN_FILES = ("report.html", ".unfinished", ".lock")  # which commands write themselves
 _watch = {"on": False, "seen": []}
+
+
+def _is_own(path):
+    """A report or the hidden file that becomes one, a lock, or a nameless file that tries whether a folder takes any."""
+    return os.path.isdir(path) or re.search(r"run/\.?report\.html[^/]*$|/\.lock$", path) is not None
 
 
 def _hook(event, args):
     if (
         _watch["on"]
-        and not any(own in str(args) for own in OWN_FILES)
+        and not (event in ("open", "os.remove") and _is_own(str(args[0])))
         and (
             event in FORBIDDEN
             or (event == "ctypes.dlopen" and "ran" in str(args))
@@ -236,12 +243,13 @@ def write(run, settings):
 
 
 def test_nothing_that_a_run_names_is_run_or_imported(folder, settings, composed_once, capsys, monkeypatch):
-    """Each target in one place after the other, by every command that reads a run directory."""
+    """Each target by two commands and in Python, each command on at least an eighth of them, in all places."""
     assert len(HARMFUL) >= 60
     run = folder / "run"
     settings = {name: settings[name] for name in ("seed", "data", "encoder", "method", "optim")}
     extra = {"embed": ["out=x.parquet"], "export": ["format=hf", "out=x"], "finetune": ["data=digits", "run_dir=f"]}
     monkeypatch.setattr("ssl_lab.cli.finetune._agreed_run_dir", lambda cfg, args: Path("f"))
+    met = Counter()
     for name in COMMANDS:  # the imports of each
         write(run, place(settings, "data", {"_target_": "os.system"}))
         assert main([name, "run=run", *extra.get(name, [])]) == 1
@@ -250,19 +258,22 @@ def test_nothing_that_a_run_names_is_run_or_imported(folder, settings, composed_
         write(run, place(settings, where, {"_target_": target, **arguments}))
         capsys.readouterr()
         with nothing_runs():
-            for name in COMMANDS:
+            asked = [COMMANDS[(2 * number + step) % len(COMMANDS)] for step in (0, 1)]
+            met.update(asked)
+            for name in asked:
                 assert main([name, "run=run", *extra.get(name, [])]) == 1, (target, name)
             with pytest.raises(ValueError, match="_target_ names|_args_ has no meaning"):
                 config.open_run(run)
         told = capsys.readouterr().err.splitlines()
-        assert len(told) == len(COMMANDS), told
+        assert len(told) == len(asked), told
         assert all("run/config.yaml: " in line and where.split(".")[0] in line for line in told), told
         assert all(f"names {target}" in line or "_args_" in line for line in told), told
+    assert min(met[name] for name in COMMANDS) >= len(HARMFUL) / 8
     assert not (folder / "ran").exists() and (folder / "kept").exists()
 
 
 @pytest.mark.parametrize("target", ["os.system", f"{SENTINEL}.Anything", "ssl_lab.engine.signals.os.system"])
-def test_a_run_that_is_named_by_settings_is_read_alike(target, folder, settings, capsys):
+def test_a_run_that_is_named_by_settings_is_read_alike(target, folder, settings, capsys, monkeypatch):
     run = folder / "run"
     write(run, place(settings, "method", {"_target_": target, "command": "touch ran"}))
     with nothing_runs():
@@ -276,6 +287,21 @@ def test_a_run_that_is_named_by_settings_is_read_alike(target, folder, settings,
                     config.build_protocols(OmegaConf.create(node))
         for words in (["report", "run"], ["runs", "."], ["leaderboard", "."]):
             main(words)
+    if importlib.util.find_spec("plotly"):
+        main(["dashboard", ".", "--out", "site"])
+        assert SENTINEL not in (folder / "site/index.html").read_text()
+    write(run, settings)
+    (folder / "other").mkdir()
+    write_spec(folder / "other", Digits().spec)
+    write(folder / "other", place(settings, "method", {"_target_": target, "command": "touch ran"}))
+    monkeypatch.setattr(config, "find_checkpoint", lambda path: path / "checkpoints/last.ckpt")
+    monkeypatch.setattr(config, "load_weights", lambda method, path: None)
+    monkeypatch.setenv("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    capsys.readouterr()
+    with nothing_runs():
+        words = ["evaluate", "run=run", "evaluation=samples", "metric.encoder=run:other"]
+        assert main(words) == 1
+    assert "other/config.yaml: method._target_ names" in capsys.readouterr().err
     assert not (folder / "ran").exists() and SENTINEL not in sys.modules
 
 
@@ -356,3 +382,18 @@ def test_a_trusted_run_is_used(folder, settings, capsys):
     sys.modules.pop(SENTINEL, None)
     assert json.loads((folder / "run/spec.json").read_text())["modality"] == "image"
     shutil.rmtree(folder / "run")
+
+
+@pytest.mark.parametrize("place", [{"save_dir": "other"}, {"save_dir": "run"}])
+def test_a_logger_deletes_no_results(place, tmp_path, monkeypatch):
+    """Lightning's begins by deleting the ``metrics.csv`` that is there."""
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / place["save_dir"] / "metrics.csv"
+    file.parent.mkdir()
+    file.write_text("step\n1\n")
+    target = "lightning.pytorch.loggers.CSVLogger"
+    cfg = {"trainer": {"sync_batchnorm": False}, "callbacks": {}}
+    cfg["logger"] = {"x": {"_target_": target, "name": "", "version": "", **place}}
+    with pytest.raises(ValueError, match="would delete"):
+        config.build_trainer(OmegaConf.create(cfg), Path("run"), progress_bar=False)
+    assert file.read_text() == "step\n1\n"

@@ -47,6 +47,8 @@ def growing(settings):
         (set_id(-1), "ids from -1"),
         (lambda s: s["added_tokens"][0].update(id=4_000_000_000), "a table of embeddings"),
         (pattern(r"((a+)+)+(?=\x00\x00)"), "fails on texts|needs more than"),
+        (pattern(r"(?:foo|foofoo)+(?=\x00\x00)"), "fails on texts|needs more than"),
+        (pattern(r"((ω|ω?)+ω+)+(?=\x00\x00)"), "fails on texts|needs more than"),
         (growing, "fails on texts|needs more than"),
     ],
 )

@@ -278,3 +278,12 @@ def wait_for(port):
                 return
         time.sleep(0.2)
     raise TimeoutError(port)
+
+
+@pytest.mark.parametrize("line", ["base_url = http://127.0.0.1:1", "api_key = 0123", "mode = online"])
+def test_wandb_settings_of_the_folder_send_the_key_nowhere(line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb/settings").write_text(f"[default]\nproject = mine\n{line}\n")
+    with pytest.raises(ValueError, match=f"wandb/settings of this folder sets {line.split()[0]}"):
+        WeightsAndBiases(run_dir="run", project="p")
