@@ -12,6 +12,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
+from ssl_lab import distributed
 from ssl_lab.engine.callbacks import StopOnNonFiniteLoss
 from ssl_lab.engine.run_dir import LAST_CHECKPOINT, read_json, update_summary
 from ssl_lab.outputs import unfinished_folder
@@ -114,14 +115,22 @@ class BeginAfterFirstStep(Callback):
     def __init__(self, beginning: Beginning, guard: StopOnNonFiniteLoss) -> None:
         self.beginning = beginning
         self.guard = guard
+        self._waits = False
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Wait on all ranks or on none: those that start later already see what the first rank has begun."""
+        self._waits = distributed.broadcast_object(not self.beginning.done)
+        if not self._waits:
+            self.beginning.begin(writes=False)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Begin after an optimizer step with a finite loss."""
-        if self.beginning.done or ((batch_idx + 1) % trainer.accumulate_grad_batches and not trainer.is_last_batch):
+        if not self._waits or ((batch_idx + 1) % trainer.accumulate_grad_batches and not trainer.is_last_batch):
             return
         self.guard.check(trainer)
+        self._waits = False
         self.beginning.begin(writes=trainer.is_global_zero)
 
 

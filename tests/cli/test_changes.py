@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -254,3 +255,20 @@ def test_a_change_that_is_killed_before_its_settings_are_written_is_kept_and_tol
         "at step 0: a: 1, now 2 (before: replaced/1)"
     ]
     assert sorted(path.name for path in (tmp_path / "replaced").iterdir()) == ["1"]
+
+
+@pytest.mark.parametrize(("own", "first"), [(True, False), (False, True)])
+def test_all_ranks_wait_for_the_first_step_or_none(own, first, tmp_path, monkeypatch):
+    """A rank that starts later finds the settings that the first one has written, and must not look at losses alone."""
+    monkeypatch.setattr(beginning.distributed, "broadcast_object", lambda value: first)
+    begun, checks, done = beginning.Beginning(tmp_path, waits=own), [], []
+    begun.do(lambda: done.append(True))
+    guard = SimpleNamespace(check=checks.append)
+    callback = beginning.BeginAfterFirstStep(begun, guard)
+    trainer = SimpleNamespace(accumulate_grad_batches=1, is_last_batch=False, is_global_zero=False)
+    callback.setup(trainer, None, "fit")
+    assert done == [True]
+    for batch_idx in range(2):
+        callback.on_train_batch_end(trainer, None, None, {}, batch_idx)
+    assert len(checks) == first
+    assert begun.done
