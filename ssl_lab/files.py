@@ -1,7 +1,7 @@
 """Files replaced as a whole: a reader finds the old one or the new one, never a part.
 
 What is being written has a hidden name that tells of what, on which host and by which process, and is locked while that
-process lives. So what a killed process has left is told from the rest.
+process lives. So others can recognise what a killed process has left.
 """
 
 from __future__ import annotations
@@ -123,8 +123,8 @@ def write_atomically(
         raise IsADirectoryError(errno.EISDIR, "It is a folder, not a file", str(path))
     if known and not os.access(target, os.W_OK):
         raise PermissionError(errno.EACCES, "The file must not be written to", str(path))
-    for path in temporaries(target.parent, of=target.name):
-        remove_if_left(path)
+    for left in temporaries(target.parent, of=target.name):
+        remove_if_left(left)
     temporary = target.with_name(temporary_name(target.name))
     handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:

@@ -43,7 +43,7 @@ def instantiate(node: DictConfig, **settings: Any) -> Any:
 class _Checked:
     """A constructor with its settings, called with the live objects that it is for.
 
-    What does not fit its signature is a matter of settings, and told as such; errors within it are not.
+    Arguments that do not fit its signature are an error of the settings; an error within it passes as it is.
     """
 
     def __init__(self, built: functools.partial[Any], key: str) -> None:

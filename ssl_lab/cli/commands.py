@@ -124,7 +124,7 @@ def _run(cfg: DictConfig) -> float | None:
 
 
 def _found(cfg: DictConfig, run_dir: Path) -> float | None:
-    """The objective of a run that has ended before; its report is made up for if the process died before writing it."""
+    """The objective of a run that has ended before; writes its report if the process died before it could."""
     summary = read_json(run_dir / "summary.json")
     if is_first_rank():
         make_up_report(run_dir)

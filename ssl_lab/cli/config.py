@@ -33,9 +33,8 @@ from ssl_lab.evaluation.real_images import module_digest
 from ssl_lab.files import write_atomically
 from ssl_lab.methods.base import Method
 from ssl_lab.methods.finetune.base import FineTuning
+from ssl_lab.report.ways import LOADING
 from ssl_lab.types import DataSpec, Encoder
-
-LOADING = ("batch_size", "eval_batch_size", "device_cache_gib")  # settings of data= that leave the samples as they are
 
 _BEING_BUILT: list[Path] = []
 

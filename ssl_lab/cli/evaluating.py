@@ -26,6 +26,7 @@ from ssl_lab.outputs import check_output, clear
 from ssl_lab.report.compare import run_labels, side_by_side
 from ssl_lab.report.page import write_report
 from ssl_lab.report.run import read_run
+from ssl_lab.report.ways import LOADING
 
 EVALUATION = "evaluation.json"
 _READ_ONLY = "Give out=FILE.json or out=FOLDER."
@@ -105,7 +106,7 @@ def _file_name(datamodule: DataModule, cfg: DictConfig, run_cfg: DictConfig) -> 
     node = run_cfg.data if cfg.get("data") is None else cfg.data
     settings = OmegaConf.to_container(node, resolve=True)
     assert isinstance(settings, dict)
-    facts = {str(name): value for name, value in settings.items() if name not in config.LOADING}
+    facts = {str(name): value for name, value in settings.items() if name not in LOADING}
     places = [Path(value).name for value in facts.values() if isinstance(value, str) and Path(value).exists()]
     title = datamodule.title
     words = [title, *(place for place in places if _slug(place) and _slug(place) not in _slug(title))]

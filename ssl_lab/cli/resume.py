@@ -1,4 +1,4 @@
-"""Whether a run directory is begun, gone on with, or finished, and which of its settings may change then."""
+"""Whether a command starts a run, resumes it or finds it finished, and which settings may change then."""
 
 from __future__ import annotations
 

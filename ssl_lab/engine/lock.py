@@ -20,8 +20,11 @@ def lock_run(run_dir: Path, *, wait: bool = False) -> FileLock:
     try:
         lock.acquire(timeout=-1 if wait else 0)
     except Timeout as error:
-        holder = read_json(run_dir / HEARTBEAT)
-        known = f" (process {holder['pid']} on {holder['host']})" if holder else ""
+        try:
+            holder = read_json(run_dir / HEARTBEAT)
+        except ValueError:  # damaged
+            holder = {}
+        known = f" (process {holder['pid']} on {holder['host']})" if {"pid", "host"} <= holder.keys() else ""
         raise ValueError(
             f"Another process{known} trains in {run_dir}. Wait for it, stop it, or choose another run_dir=."
         ) from error

@@ -4,7 +4,8 @@ from dataclasses import replace
 import pytest
 from ranks.fixed import IMAGES, TEXT
 
-from ssl_lab.engine.run_dir import read_spec, write_spec
+from ssl_lab.engine.lock import lock_run
+from ssl_lab.engine.run_dir import read_json, read_spec, write_spec
 
 WORDS = tuple(i for i in range(5, 60_000) if i % 40)
 
@@ -25,3 +26,19 @@ def test_many_ids_take_little_room_and_an_older_file_has_none(tmp_path):
     del facts["continues_word"], facts["eos_id"]
     path.write_text(json.dumps(facts))
     assert read_spec(tmp_path) == TEXT
+
+
+@pytest.mark.parametrize("content", ["", '{"status": "runn', "[1]"])
+def test_a_damaged_summary_is_named(content, tmp_path):
+    assert read_json(tmp_path / "summary.json") == {}
+    (tmp_path / "summary.json").write_text(content)
+    with pytest.raises(ValueError, match=r"summary\.json cannot be read"):
+        read_json(tmp_path / "summary.json")
+
+
+def test_a_held_run_is_refused_though_its_heartbeat_is_damaged(tmp_path):
+    lock = lock_run(tmp_path)
+    (tmp_path / "heartbeat.json").write_text("{")
+    with pytest.raises(ValueError, match="Another process trains in"):
+        lock_run(tmp_path)
+    lock.release()

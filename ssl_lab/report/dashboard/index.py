@@ -72,7 +72,7 @@ class RunIndex:
         folders: Where to look.
 
     Attributes:
-        entries: All runs, the newest first. A metric that runs measured in different ways is told by a name for each way:
+        entries: All runs, the newest first. A metric that runs measured in different ways has a name for each way:
             ``test/knn/top1[num_neighbors=1]``.
         closed: Folders that cannot be looked into, with the reason.
         generation: Changes whenever a run does.
