@@ -169,7 +169,7 @@ def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None, beginning: B
             f"{type(method).__name__} on {datamodule.title} {datamodule.spec.shape}: "
             f"{type(method.encoder).__name__}, {size:,} parameters, {trainer.accelerator.__class__.__name__} x "
             f"{trainer.world_size}. Run directory: {run_dir}"
-            + (f", gone on with from {checkpoint.name}" if checkpoint is not None else "")
+            + (f", resumed from {checkpoint.name}" if checkpoint is not None else "")
         )
         print("".join(f"{name} {value:.4f}\n" for name, value in datamodule.metrics().items()), end="")
     try:

@@ -220,12 +220,7 @@ def pretrain(
         *([] if trainer.progress_bar_callback else [ProgressLines()]),
         *([] if isinstance(method, FineTuning) else [CollapseAlarm()]),  # features of a class should be alike
         *_watchers(
-            run_dir,
-            datamodule,
-            protocols,
-            evaluate_every_n_epochs,
-            evaluate_max_train_samples,
-            pictures_every_n_epochs,
+            run_dir, datamodule, protocols, evaluate_every_n_epochs, evaluate_max_train_samples, pictures_every_n_epochs
         ),
         *([KeepBest(run_dir, keep_best)] if keep_best else []),
         *([ForgetLaterSteps()] if contents is not None else []),
@@ -286,8 +281,8 @@ def pretrain(
             if trainer.is_global_zero and beginning.done:
                 step = optimizer_steps_done(trainer)  # none where the checkpoint was not restored yet
                 update_summary(run_dir, status=status, error=told, **({"step": step} if step or not asked_path else {}))
-        except OSError as full:  # never in place of the error, which may ask for another life
-            warnings.warn(f"{run_dir / 'summary.json'} cannot be written ({full}).", stacklevel=1)
+        except (OSError, ValueError) as problem:  # never in place of the error, which may ask for another life
+            warnings.warn(f"{run_dir / 'summary.json'} cannot be written ({problem}).", stacklevel=1)
         finally:
             for board in dashboards(trainer):
                 board.finish(failed=True)
