@@ -127,7 +127,7 @@ def test_a_job_that_is_stopped_in_every_way_ends_with_the_same_weights(slurm, tm
     assert summary(tmp_path / "run")["status"] == "preempted"
 
     train_to(stopped_at + 5, slurm, job, tmp_path)
-    assert log.read_text().count("gone on with from last.ckpt") == 1
+    assert log.read_text().count("resumed from last.ckpt") == 1
     urgent = slurm("sbatch", "--parsable", "--nodes=2", "--exclusive", "--wrap=sleep 1", cwd=tmp_path)
     assert slurm.wait(urgent) == "COMPLETED"
     assert f"SIGTERM; job {job} is queued again" in log.read_text()
@@ -141,7 +141,7 @@ def test_a_job_that_is_stopped_in_every_way_ends_with_the_same_weights(slurm, tm
 
     assert slurm.wait(job, 500) == "COMPLETED", log.read_text()
     assert slurm.fact(job, "Restarts") == "3"
-    assert log.read_text().count("gone on with from last.ckpt") == 3
+    assert log.read_text().count("resumed from last.ckpt") == 3
     _, _, (whole, _) = trials
     assert summary(tmp_path / "run")["status"] == "finished"
     assert summary(tmp_path / "run")["step"] == summary(whole)["step"]
