@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import linecache
-import os
 import re
 import shlex
 import sys
@@ -97,7 +96,9 @@ def _known(error: BaseException, command: str, overrides: Sequence[str]) -> str 
         return unknown_choice(missing[1], missing[2])
     if type(error).__name__ == "MissingMandatoryValue":
         return f"{text.splitlines()[0]}. Give it on the command line as key=value."
-    if re.search("Connection (closed|reset) by peer|remote process exited", text) and "WORLD_SIZE" in os.environ:
+    if re.search("Connection (closed|reset) by peer|remote process exited", text) and re.search(
+        "gloo|nccl", text, re.I
+    ):
         return "Another rank of this run has ended, and the ranks left cannot go on alone. Its own message says why."
     if isinstance(error, MemoryError) or "not enough memory" in text:
         return f"The settings ask for more memory than there is ({text or 'MemoryError'}). Lower sizes and widths."
