@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import lightning as L
@@ -84,9 +85,9 @@ class DataModule(L.LightningDataModule, ABC):
         """Whether the ``train`` split carries labels, which probes need."""
         return "label" in self.columns("train")
 
-    @property
+    @cached_property
     def fingerprint(self) -> dict[str, str]:
-        """Number of samples and digest of the content of each split; place and age of files do not count."""
+        """Number of samples and digest of the content of each split, read once; place and age of files do not count."""
         found, known = {}, {}
         for split in dict.fromkeys((self.train_split, "train", "val", "test")):
             try:
