@@ -26,7 +26,7 @@ _TYPES: dict[str, Any] = {
 
 
 def check_own_settings(name: str, cfg: DictConfig, overrides: Sequence[str]) -> None:
-    """Refuse values of a wrong type, and added settings that would have no effect.
+    """Refuse values of a wrong type, and settings that would have no effect.
 
     Args:
         name: The command.
@@ -47,6 +47,8 @@ def check_own_settings(name: str, cfg: DictConfig, overrides: Sequence[str]) -> 
     for override in overrides:
         key = override.partition("=")[0]
         top = re.split(r"[./\[]", key.lstrip("+").rpartition("@")[2])[0]
+        if key.lstrip("+") == "data.seed":
+            raise ValueError(f"{override} has no effect: the order of samples comes from seed=. Set seed instead.")
         if key.startswith("+") and top not in {*defaults, "hydra", "_global_", ""} and not _refers_to(cfg, top):
             raise ValueError(
                 f"{override} has no effect: ssl-lab {name} reads no setting {top!r}, and none refers to it as ${{{top}}}. "

@@ -5,7 +5,8 @@ import shutil
 import pytest
 
 from ssl_lab.cli.commands import prepare_process
-from ssl_lab.cli.main import main
+from ssl_lab.cli.main import SETTINGS, main
+from ssl_lab.cli.own_of_commands import _TYPES, _defaults
 
 TINY = ["method=vae", "encoder.widths=[4]", "data.batch_size=256", "trainer=smoke", "trainer.max_steps=1"]
 
@@ -35,6 +36,8 @@ CASES = [
     *((f"{name} run=run word", "Cannot read the argument 'word'") for name in RUN_COMMANDS),
     *((f"{name} out=new", "needs run. Give it") for name in ("evaluate", "embed", "sample", "export")),
     ("evaluate run=[]", "found run=[]"),
+    ("evaluate run=run data=digits data.seed=3", "the order of samples comes from seed="),
+    ("pretrain data.seed=3", "the order of samples comes from seed="),
     ("evaluate run=run split=3", "split should be text, found 3"),
     ("evaluate run=run split=tset evaluation=label_free", "There is no split 'tset'"),
     ("evaluate run=run metric=fid", "metric should be a mapping"),
@@ -120,6 +123,14 @@ CASES = [
     ("pretrain run_dir=''", "run_dir= names no path"),
     ("pretrain seed=a run_dir=new", "seed should be a whole number"),
 ]
+
+
+def test_every_setting_of_a_command_has_a_type():
+    """Paths and texts are read as they are; the groups hold objects, whose types their signatures say."""
+    as_they_are = {"run", "out", "run_dir", "sweep_dir", "ckpt", "text", "prompt", "trial", "trainer", "hydra"}
+    for name in (*SETTINGS, "pretrain"):
+        own = {key for key, default in _defaults(name).items() if default is not ...}
+        assert own <= {*_TYPES, *as_they_are}, f"a new setting of {name} needs its type in _TYPES"
 
 
 @pytest.mark.parametrize(("line", "message"), CASES, ids=[line for line, _ in CASES])
