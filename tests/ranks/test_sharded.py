@@ -13,6 +13,7 @@ HERE = Path(__file__).parent
 CASES = sorted(path.stem for path in (HERE / "cases").glob("*.py"))
 REFUSED = {
     "gan": "it steps its optimizers itself",
+    "gan_batch_norm": "it steps its optimizers itself",
     "clip": "is a single number",
     "image_gpt": "outside of the block's own pass",
 }
