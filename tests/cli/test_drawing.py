@@ -267,7 +267,7 @@ def test_samples_are_judged_on_the_encoder_of_another_run(vae, simclr, capsys):
     few = "evaluation.samples.num_samples=50"
     run(capsys, "evaluate", f"run={vae}", "evaluation=samples", few, f"metric.encoder=run:{simclr}")
     assert re.search(r'"precision/simclr_digits_[0-9a-f]{6}_n50"', (vae / "evaluation.json").read_text())
-    assert "none of knn takes an encoder" in refused(
+    assert "none takes an encoder (knn)" in refused(
         capsys, "evaluate", f"run={vae}", "+evaluation.knn._target_=ssl_lab.evaluation.knn.KNN", "metric.encoder=run:x"
     )
 
