@@ -367,9 +367,12 @@ def test_an_export_replaces_nothing_but_an_export_that_may_be_replaced(mlm, tmp_
     assert main(command) == 1
     assert "overwrite=true to replace it" in capsys.readouterr().err
     (out / "model.safetensors").write_bytes(b"")
-    (out / "older.txt").write_text("")
+    (out / "mine.txt").write_text("a note")
+    assert main([*command, "overwrite=true"]) == 1
+    assert "it also holds mine.txt, which no export writes" in capsys.readouterr().err
+    (out / "mine.txt").unlink()
     assert main([*command, "overwrite=true"]) == 0
-    assert (out / "model.safetensors").read_bytes() == weights and not (out / "older.txt").exists()
+    assert (out / "model.safetensors").read_bytes() == weights
 
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("years of work")

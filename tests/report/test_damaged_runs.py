@@ -144,7 +144,8 @@ def test_the_dashboard_shows_the_others_and_names_the_damage(damaged):
     ],
     ids=" ".join,
 )
-def test_commands_show_the_others_and_steer_no_terminal(damaged, capsys, args):
+def test_commands_show_the_others_and_steer_no_terminal(damaged, capsys, monkeypatch, args):
+    monkeypatch.setenv("COLUMNS", "250")  # long names of folders are cut to the width
     assert main([*args, str(damaged)]) == 0
     out, err = capsys.readouterr()
     assert not err and not steers(out) and "SECRET" not in out and "sound" in out or args == ["leaderboard"]
