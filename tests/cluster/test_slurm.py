@@ -105,11 +105,15 @@ def test_a_failed_trial_is_told_with_its_log_and_a_finished_one_needs_no_job(slu
     status = {path.parent.name: summary(path.parent)["status"] for path in tmp_path.glob("sweep/*/summary.json")}
     assert sorted(status.values()) == ["failed", "finished"]
 
-    jobs = sorted(tmp_path.glob("sweep/slurm/*"))
-    again = sweep(slurm, tmp_path, *one, "method.temperature=0.5")
-    assert again.returncode == 0, again.stderr
+    (finished,) = [
+        path for path in tmp_path.glob("sweep/*/summary.json") if summary(path.parent)["status"] == "finished"
+    ]
+    before = finished.read_bytes(), len(list(tmp_path.glob("sweep/slurm/*")))
+    again = sweep(slurm, tmp_path, *one, "method.temperature=-1,0.5")
+    assert again.returncode == 1, "the failed one is tried again"
     assert "finished" in again.stdout
-    assert sorted(tmp_path.glob("sweep/slurm/*")) == jobs, "nothing was submitted"
+    assert finished.read_bytes() == before[0]
+    assert len(list(tmp_path.glob("sweep/slurm/*"))) < 2 * before[1], "the finished one was not submitted"
 
 
 def test_a_job_that_is_stopped_in_every_way_ends_with_the_same_weights(slurm, tmp_path, trials):
