@@ -163,7 +163,7 @@ def embed(args: list[str]) -> int:
     check_output(out)
     if out.suffix != ".parquet":
         raise ValueError(
-            f"out={out} was asked for, but features are a parquet file. Give out= a name that ends in .parquet."
+            f"Cannot write features to out={out}: they are a parquet file. Give out= a name that ends in .parquet."
         )
     clear(out, runs=[run_dir])
     run_cfg, spec, method = config.load_run(run_dir)

@@ -12,7 +12,7 @@ from types import ModuleType
 
 
 class OwnModules(MetaPathFinder):
-    """Finds modules of a folder by name, behind all other finders; it knows only those that it was told of."""
+    """Finds modules of a folder by name, behind all other finders; it knows only those that were named to it."""
 
     def __init__(self) -> None:
         self.folders: dict[str, Path] = {}

@@ -109,7 +109,7 @@ def begin(cfg: DictConfig, run_dir: Path) -> Start:
     summary = read_json(run_dir / "summary.json")
     saved = has_checkpoint(run_dir)
     if not saved and summary.get("status") == "failed" and not summary.get("step"):
-        return Start(asked)  # it failed before its first step: there is nothing to go on with
+        return Start(asked)  # it failed before its first step: nothing can be resumed
     if changed and not cfg.force:
         raise ValueError(
             f"{run_dir} holds a run with other settings: {_shown(changed)}. Choose another run_dir=, restore them, or go on "
