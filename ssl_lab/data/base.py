@@ -20,6 +20,10 @@ from ssl_lab.types import Batch, DataSpec
 PRETRAIN = "pretrain"
 
 
+class NoSuchSplitError(ValueError):
+    """The data has no split of this name."""
+
+
 class DataModule(L.LightningDataModule, ABC):
     """Raw samples of one data set, shared by every objective of its modality.
 
@@ -64,7 +68,7 @@ class DataModule(L.LightningDataModule, ABC):
         """The raw columns of a split.
 
         Raises:
-            ValueError: If there is no such split; names those that exist.
+            NoSuchSplitError: If there is none, naming those that exist; no other fault of the data is one.
         """
 
     def as_batch(self, rows: dict[str, Tensor]) -> Batch:
@@ -92,7 +96,7 @@ class DataModule(L.LightningDataModule, ABC):
         for split in dict.fromkeys((self.train_split, "train", "val", "test")):
             try:
                 columns = self.columns(split)
-            except ValueError:  # no such split
+            except NoSuchSplitError:
                 continue
             key = tuple(map(id, columns.values()))
             if key not in known:

@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_lab.data.base import PRETRAIN
+from ssl_lab.data.base import PRETRAIN, NoSuchSplitError
 
 UNLABELLED = -1
 """The label of a row without one, as in Hugging Face data sets."""
@@ -121,11 +121,11 @@ def find_split(split: str, available: Collection[str]) -> str:
     """The stored split that serves ``split``: ``pretrain`` is ``train`` unless the data has unlabelled samples.
 
     Raises:
-        ValueError: If there is none; names those that exist.
+        NoSuchSplitError: If there is none; names those that exist.
     """
     stored = "train" if split == PRETRAIN and PRETRAIN not in available else split
     if stored not in available:
-        raise ValueError(
+        raise NoSuchSplitError(
             f"There is no split {split!r}; the splits of this data set are {sorted({PRETRAIN, *available})}. "
             "Name one of them, or set data.val_fraction above 0 if the val split is missing."
         )

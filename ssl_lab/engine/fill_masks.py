@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from ssl_lab.evaluation.protocol import check_finite
 from ssl_lab.types import DataSpec
 
 
@@ -73,6 +74,7 @@ def fill_masks(
         return predict_masked(ids, everything, is_mask.unsqueeze(0)).float().softmax(-1)[:, words.to(device)]
 
     found = probabilities()
+    check_finite(found, what="Scores")
     best = found.topk(top_k)
     guesses = tuple(
         tuple(

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_lab.data.base import PRETRAIN, DataModule
-from ssl_lab.evaluation.protocol import Protocol
+from ssl_lab.evaluation.protocol import Protocol, check_none_broken
 from ssl_lab.pretext.masking import fixed_masks
 
 
@@ -54,6 +54,7 @@ class MaskedPrediction(Protocol):
         """
         log_frequency = _unigram(datamodule, device)
         totals = torch.zeros(4, dtype=torch.float64, device=device)
+        broken = torch.zeros((), dtype=torch.int64, device=device)
         count = 0
         for batch in datamodule.eval_dataloader(split):
             ids, mask, index = (batch[name].to(device) for name in ("input_ids", "attention_mask", "index"))
@@ -72,12 +73,14 @@ class MaskedPrediction(Protocol):
                     (log_frequency.argmax() == targets).double().sum(),
                 ]
             )
+            broken += (~scores.isfinite().all(1)).sum()
             count += len(targets)
         if count == 0:
             raise ValueError(
                 f"Masked prediction was asked for on the {split} split, but it holds special tokens only. Check the "
                 "text column and the tokenizer."
             )
+        check_none_broken(int(broken), count, split, what="Scores", unit="masked tokens")
         loss, accuracy, unigram_loss, unigram_accuracy = (totals / count).tolist()
         return {
             "masked/loss": loss,

@@ -210,9 +210,25 @@ def check_finite(outputs: Tensor, kind: str = "", *, what: str = "Features") -> 
     """
     finite = outputs.isfinite()
     broken = len(outputs) - int((finite.flatten(1).all(1) if finite.ndim > 1 else finite).sum())
+    check_none_broken(broken, len(outputs), kind, what=what)
+
+
+def check_none_broken(broken: int, num: int, kind: str = "", *, what: str = "Features", unit: str = "samples") -> None:
+    """The same of outputs that were counted elsewhere.
+
+    Args:
+        broken: How many hold NaN or infinity.
+        num: How many there are.
+        kind: Which of them the message names, such as their split.
+        what: What the message calls the outputs.
+        unit: What has one output.
+
+    Raises:
+        ValueError: If any is broken.
+    """
     if broken:
         raise ValueError(
-            f"{what} of {broken} of {len(outputs)} {kind + ' ' if kind else ''}samples are not finite, so nothing can be "
+            f"{what} of {broken} of {num} {kind + ' ' if kind else ''}{unit} are not finite, so nothing can be "
             "judged by them. The training has diverged, or the data hold such values. Lower optim.lr, set "
             "trainer.gradient_clip_val=1.0, or start from an earlier checkpoint."
         )

@@ -15,7 +15,7 @@ from torch import Tensor
 from ssl_lab.data.base import DataModule
 from ssl_lab.data.tag_schemes import is_iob2
 from ssl_lab.data.token_labels import NO_WORD, TokenLabels
-from ssl_lab.evaluation.protocol import Protocol, outputs_of
+from ssl_lab.evaluation.protocol import Protocol, check_none_broken, outputs_of
 from ssl_lab.types import Batch
 
 
@@ -42,11 +42,16 @@ class TaggedSpans(Protocol):
     def run(
         self, fn: Callable[[Batch], Tensor], datamodule: DataModule, *, device: torch.device, split: str = "test"
     ) -> dict[str, float]:
-        """Score the tags ``fn(batch) -> (B, L)`` at the first token of each word."""
+        """Score the tags ``fn(batch) -> (B, L)`` at the first token of each word; -1 is that of scores that are not finite.
+
+        Raises:
+            ValueError: If a word has such scores.
+        """
         assert isinstance(datamodule, TokenLabels)
         (numbers,) = outputs_of(
             lambda batch: (fn(batch)[batch["token_labels"] != NO_WORD],), datamodule, split, device=device
         )
+        check_none_broken(int((numbers < 0).sum()), len(numbers), split, what="Scores", unit="words")
         names = datamodule.spec.class_names
         flat = iter([names[number] for number in numbers.tolist()])
         gold = [tags for _, tags in datamodule.sentences(split)]

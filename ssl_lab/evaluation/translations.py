@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ssl_lab.data.base import DataModule
 from ssl_lab.data.parallel_text import ParallelText
-from ssl_lab.evaluation.protocol import Protocol, outputs_of
+from ssl_lab.evaluation.protocol import Protocol, check_none_broken, outputs_of
 from ssl_lab.types import Batch
 
 
@@ -34,9 +34,14 @@ class Translations(Protocol):
     def run(
         self, fn: Callable[[Batch], Tensor], datamodule: DataModule, *, device: torch.device, split: str = "test"
     ) -> dict[str, float]:
-        """Score the token ids ``fn(batch) -> (B, T)``."""
+        """Score the token ids ``fn(batch) -> (B, T)``; -1 is that of scores that are not finite.
+
+        Raises:
+            ValueError: If a translation has such scores.
+        """
         assert isinstance(datamodule, ParallelText)
         (ids,) = outputs_of(lambda batch: (fn(batch),), datamodule, split, device=device)
+        check_none_broken(int((ids < 0).any(1).sum()), len(ids), split, what="Scores", unit="translations")
         texts = [text.strip() for text in datamodule.target_tokenizer.batch_decode(ids, skip_special_tokens=True)]
         references = [datamodule.references(split)]
         bleu, chrf = BLEU(), CHRF()

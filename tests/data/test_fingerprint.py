@@ -113,6 +113,17 @@ def test_a_test_split_that_changes_alone_is_named():
     assert Digits().fingerprint == Digits().fingerprint
 
 
+def test_a_fault_of_the_data_is_no_missing_split():
+    class Faulty(ArrayImages):
+        def columns(self, split):
+            if split == "test":
+                raise ValueError("The files of test are damaged.")
+            return super().columns(split)
+
+    with pytest.raises(ValueError, match="files of test are damaged"):
+        Faulty().fingerprint  # noqa: B018
+
+
 def test_of_a_large_column_a_part_counts(monkeypatch):
     column = np.arange(1000, dtype=np.int64)
     monkeypatch.setattr(module, "_WHOLE_BYTES", 100)

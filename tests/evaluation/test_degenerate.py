@@ -168,7 +168,8 @@ class Tagged(TokenLabels):
 
 def tags(x):
     """The tag of each word is the number that its feature comes next to."""
-    predicted = x[:, [k % x.shape[1] for k in range(5)]].nan_to_num(0, 0, 0).round().long().clamp(0, 2)
+    x = x[:, [k % x.shape[1] for k in range(5)]]
+    predicted = x.nan_to_num(0, 0, 0).round().long().clamp(0, 2).masked_fill(~x.isfinite(), -1)
     return TaggedSpans().run(lambda batch: predicted, Tagged(len(x)), device=CPU)
 
 
@@ -214,7 +215,7 @@ WORDS = ("", "we", "went", "home", "late", "again")
 
 
 def translations(x):
-    ids = x.nan_to_num(0, 0, 0).round().long().clamp(0, 5)
+    ids = x.nan_to_num(0, 0, 0).round().long().clamp(0, 5).masked_fill(~x.isfinite(), -1)
     return Translations().run(lambda batch: ids, Translated(len(x)), device=CPU)
 
 
@@ -358,11 +359,20 @@ def test_one_tag_is_no_score():
     assert all(map(math.isnan, found.values())) and "finetune/f1" in found
 
 
-def test_answers_that_are_not_finite_are_refused():
+@pytest.mark.parametrize(
+    ("measure", "said"),
+    [
+        (answers, "Answer spans of 1 of 4 test samples"),
+        (tags, "Scores of [12] of 20 test words"),
+        (translations, "Scores of 1 of 4 test translations"),
+        (of_texts(MaskedPrediction(mask_prob=0.9)), "Scores of [0-9]+ of [0-9]+ test masked tokens"),
+    ],
+)
+def test_predictions_from_scores_that_are_not_finite_are_refused(measure, said):
     x = torch.zeros(4, 3)
     x[2, 2] = math.nan
-    with pytest.raises(ValueError, match="Answer spans of 1 of 4 test samples are not finite"):
-        answers(x)
+    with pytest.raises(ValueError, match=f"{said} are not finite"):
+        measure(x)
 
 
 @pytest.mark.parametrize("protocol", [MIG(), DCI(num_trees=2)])

@@ -62,8 +62,9 @@ class TokenClassification(FineTuning):
         return self.mean_over_targets(total, known.sum())
 
     def predict_tags(self, batch: Batch) -> Tensor:
-        """The most probable tag at every position (B, L); 0 in padding."""
-        tags = self.head(self.hidden(trim(batch))).argmax(-1)
+        """The most probable tag at every position (B, L); 0 in padding, -1 where a score is not finite."""
+        logits = self.head(self.hidden(trim(batch)))
+        tags = logits.argmax(-1).masked_fill(~logits.isfinite().all(-1), -1)
         return F.pad(tags, (0, batch["input_ids"].shape[1] - tags.shape[1]))
 
     def capabilities(self) -> Mapping[str, Callable[..., Any]]:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, final
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import BertConfig, BertLMHeadModel
+from transformers import BertConfig, BertLMHeadModel, LogitsProcessor, LogitsProcessorList
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from ssl_lab.encoders.text_transformer import TextTransformer
@@ -116,11 +116,12 @@ class Translation(FineTuning):
         return self.mean_over_targets(total, known.sum())
 
     def translate(self, batch: Batch) -> Tensor:
-        """Token ids (B, T) of translations, begin token first, padding after the end token."""
+        """Ids (B, T) of translations, begin token first, padding after the end; all -1 where scores are not finite."""
         batch = trim(batch)
         decoder: Any = self.decoder
         config = decoder.config
         assert self.encoder.spec.target_length is not None
+        watch = _BrokenScores(len(batch["input_ids"]), self.device)
         written: Tensor = decoder.generate(
             input_ids=torch.full((len(batch["input_ids"]), 1), config.bos_token_id, device=self.device),
             encoder_hidden_states=self.hidden(batch),
@@ -129,10 +130,24 @@ class Translation(FineTuning):
             max_length=self.encoder.spec.target_length,
             num_beams=self.num_beams,
             do_sample=False,
+            logits_processor=LogitsProcessorList([watch]),
         )
+        written = written.masked_fill(watch.found.unsqueeze(1), -1)
         missing = self.encoder.spec.target_length - written.shape[1]
         return F.pad(written, (0, missing), value=config.pad_token_id)
 
     def capabilities(self) -> Mapping[str, Callable[..., Any]]:
         """Features, and translations."""
         return {**super().capabilities(), "translations": self.in_eval_mode(torch.no_grad()(self.translate))}
+
+
+class _BrokenScores(LogitsProcessor):
+    """Remembers the samples that had scores that are not finite, and changes none."""
+
+    def __init__(self, num_samples: int, device: torch.device) -> None:
+        self.found = torch.zeros(num_samples, dtype=torch.bool, device=device)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """The scores (B x beams, V) as they are."""
+        self.found |= (~scores.amax(-1).isfinite()).view(len(self.found), -1).any(-1)
+        return scores

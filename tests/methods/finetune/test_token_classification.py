@@ -70,6 +70,15 @@ def test_spans_count_only_if_they_are_exact(tmp_path):
     }
 
 
+def test_scores_that_are_not_finite_are_refused(folder):
+    data = TokenLabels(str(folder), vocab_size=80, max_length=24, batch_size=8)
+    method = TokenClassification(encoder(data.spec), optim())
+    with torch.no_grad():
+        method.head[1].bias[1] = torch.nan
+    with pytest.raises(ValueError, match="Scores of ([0-9]+) of \\1 test words are not finite"):
+        evaluate(method.capabilities(), [TaggedSpans()], data, device=CPU)
+
+
 def test_parts_of_speech_have_no_spans(tmp_path):
     (tmp_path / "train.txt").write_text("a DT\nb NN\n\n" * 4)
     data = TokenLabels(str(tmp_path), vocab_size=30)

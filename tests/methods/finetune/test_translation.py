@@ -89,6 +89,16 @@ def test_greedy_search_is_the_slow_loop_and_beams_are_no_less_probable(folder):
         assert method.translate(batch).shape == (10, 10)
 
 
+@pytest.mark.parametrize("num_beams", [1, 2])
+def test_scores_that_are_not_finite_are_refused(folder, num_beams):
+    data = parallel(folder)
+    method = Translation(encoder(data.spec), optim(), num_decoder_layers=1, num_beams=num_beams)
+    with torch.no_grad():
+        method.decoder.cls.predictions.decoder.bias[7] = torch.nan
+    with pytest.raises(ValueError, match="Scores of 20 of 20 test translations are not finite"):
+        evaluate(method.capabilities(), [Translations()], data, device=CPU)
+
+
 def test_the_loss_by_its_equation(folder):
     data = parallel(folder)
     method = Translation(encoder(data.spec), optim(), label_smoothing=0.2).eval()
