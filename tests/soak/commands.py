@@ -1,8 +1,11 @@
 """The commands that are killed: small ones, each with what has to be there before it."""
 
 import csv
+import json
 import os
 from dataclasses import dataclass
+
+from PIL import Image
 
 DIGITS = ["data=digits", "data.batch_size=256", "trainer=cpu", "trainer.log_every_n_steps=1"]
 CONVNET = ["encoder=convnet", "encoder.widths=[4,8]"]
@@ -50,21 +53,47 @@ class Command:
 
 
 def write_text(folder):
-    """A corpus, a task with labels, and a page of one's own."""
+    """A corpus, tasks with labels, images with captions, and a page of one's own."""
     os.makedirs(f"{folder}/corpus")
     words = "the cat sat on a mat and saw one dog run far away from it".split()
     for split, number in (("train", 60), ("val", 12), ("test", 12)):
         lines = [" ".join(words[(k * 7 + j * (k % 5 + 1)) % len(words)] for j in range(12)) for k in range(number)]
-        with open(f"{folder}/corpus/{split}.txt", "w") as file:
-            file.write("\n\n".join(lines) + "\n")
+        _write(f"{folder}/corpus/{split}.txt", "\n\n".join(lines) + "\n")
     rows = [(f"it is a {('good', 'bad')[k % 2]} film number {k}", ("pos", "neg")[k % 2]) for k in range(60)]
-    with open(f"{folder}/films.csv", "w", newline="") as file:
-        csv.writer(file).writerows([("text", "label"), *rows])
+    _write_table(f"{folder}/films.csv", [("text", "label"), *rows])
     pairs = [(f"the cat number {k}", f"the {('cat', 'dog')[k % 2]} number {k}", 5.0 * (1 - k % 2)) for k in range(60)]
-    with open(f"{folder}/pairs.csv", "w", newline="") as file:
-        csv.writer(file).writerows([("sentence1", "sentence2", "score"), *pairs])
-    with open(f"{folder}/README.md", "w") as file:
-        file.write(README)
+    _write_table(f"{folder}/pairs.csv", [("sentence1", "sentence2", "score"), *pairs])
+    tagged = [f"{('Ann', 'Bob')[k % 2]} B-PER\nsees O\n{('Rome', 'Oslo')[k % 3 % 2]} B-LOC\n" for k in range(60)]
+    _write(f"{folder}/tags.txt", "\n".join(tagged))
+    _write(f"{folder}/questions.json", json.dumps({"version": "1.1", "data": [_article(k) for k in range(20)]}))
+    os.mkdir(f"{folder}/parallel")
+    for split, number in (("train", 40), ("val", 8), ("test", 8)):
+        _write(f"{folder}/parallel/{split}.en", "".join(f"a dog number {k}\n" for k in range(number)))
+        _write(f"{folder}/parallel/{split}.de", "".join(f"ein Hund Nummer {k}\n" for k in range(number)))
+    os.mkdir(f"{folder}/pictures")
+    for k in range(40):
+        Image.new("RGB", (8, 8), ((200, k, 30), (30, k, 200))[k % 2]).save(f"{folder}/pictures/{k}.png")
+    captions = [(f"pictures/{k}.png", f"a {('red', 'blue')[k % 2]} square {k}") for k in range(40)]
+    _write_table(f"{folder}/captions.csv", [("image", "caption"), *captions])
+    _write(f"{folder}/README.md", README)
+
+
+def _article(number):
+    """A text with one question, as in SQuAD's files."""
+    text = f"Town {number} lies by a river. Its mayor is Smith{number}, who is old."
+    answer = {"text": f"Smith{number}", "answer_start": text.index("Smith")}
+    question = {"id": str(number), "question": f"Who is mayor of Town {number}?", "answers": [answer]}
+    return {"title": str(number), "paragraphs": [{"context": text, "qas": [question]}]}
+
+
+def _write(path, text):
+    with open(path, "w") as file:
+        file.write(text)
+
+
+def _write_table(path, rows):
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows(rows)
 
 
 RUNS = {

@@ -3,9 +3,7 @@
 import csv
 import json
 import math
-import os
 import re
-import time
 from pathlib import Path
 
 import torch
@@ -13,7 +11,6 @@ import torch
 TIMES = ("wall_time_sec", "training_time_sec", "evaluation_time_sec", "samples_per_sec")
 WITNESSES = ("started", "time", "host", "pid", "slurm_job_id", "versions", "commit", "hardware", "created")
 LEFT_OVER = (".unfinished", ".partial", ".tmp", ".replaced", ".old")
-IN_CHECKPOINTS = ("state_dict", "optimizer_states", "lr_schedulers", "random_states", "data_position", "global_step")
 # A life that is killed loses what it measured since its last checkpoint, and machines are busy; but no time is lost whole.
 SHORTEST, LONGEST, GRACE_SEC = 0.2, 8.0, 5.0
 
@@ -32,13 +29,11 @@ def files(folder):
     return {str(path.relative_to(folder)): path for path in found if not path.name.endswith(".lock")}
 
 
-def differences(folder, peace, *, unlike=(), moved=False):
+def differences(folder, peace, *, unlike=()):
     """What is not as in ``peace``, one line for each.
 
-    Files whose paths match a pattern of ``unlike`` may differ. ``moved`` if the two were not written in the same place, so
-    that each names its own.
+    Files whose paths match a pattern of ``unlike`` may differ. Both were written in the same place, so that paths agree.
     """
-    places = (str(folder), str(peace)) if moved else ("", "")
     told, mine, theirs = [], files(folder), files(peace)
     told += [f"{name} is missing" for name in sorted(theirs.keys() - mine.keys()) if not _excused(name, unlike)]
     extra = [name for name in sorted(mine.keys() - theirs.keys()) if not _excused(name, unlike)]
@@ -53,7 +48,7 @@ def differences(folder, peace, *, unlike=(), moved=False):
             told.append(f"{name} is a {'link' if mine[name].is_symlink() else 'file'} now")
         elif mine[name].stat().st_mode != theirs[name].stat().st_mode:
             told.append(f"the mode of {name} is {mine[name].stat().st_mode:o}, not {theirs[name].stat().st_mode:o}")
-        told += [f"{name}: {what}" for what in different(mine[name], theirs[name], places)]
+        told += [f"{name}: {what}" for what in different(mine[name], theirs[name])]
     return told
 
 
@@ -65,41 +60,29 @@ def _is_temporary(name):
     return any(mark in name for mark in LEFT_OVER) or any(part.startswith(".") for part in Path(name).parts)
 
 
-def age(folder):
-    """Let two minutes pass for what the kill has left: writers take away nothing younger than a minute."""
-    then = time.time() - 120
-    for path in folder.rglob(".*"):
-        os.utime(path, (then, then), follow_symlinks=False)
-
-
-def different(path, peace, folders=("", "")):
+def different(path, peace):
     """How one file differs from the one in peace."""
     try:
-        return _compare(path, peace, folders)
+        return _compare(path, peace)
     except Exception as error:  # half a file is what all this looks for
         return [f"cannot be read: {type(error).__name__}: {error}"]
 
 
-def _compare(path, peace, folders):
+def _compare(path, peace):
     if path.suffix == ".ckpt":
         return _checkpoints(path, peace)
     if path.name == "heartbeat.json":  # one beat of many; which, is a matter of luck
         mine, theirs = (json.loads(each.read_text()) for each in (path, peace))
         return [] if mine.keys() == theirs.keys() else [f"other keys: {sorted(mine.keys() ^ theirs.keys())}"]
     if path.suffix == ".json":
-        return _values(*(json.loads(_text(p, f)) for p, f in zip((path, peace), folders, strict=True)))
+        return _values(*(json.loads(each.read_text()) for each in (path, peace)))
     if path.name == "metrics.csv":
         return _metrics(path, peace)
     if path.name.startswith("run.log"):
         return _log(path)
     if path.suffix in (".html", ".md", ".yaml", ".txt", ".tex", ".csv"):
-        mine, theirs = (_timeless(_text(p, f)) for p, f in zip((path, peace), folders, strict=True))
-        return _lines(mine, theirs)
+        return _lines(*(_timeless(each.read_text()) for each in (path, peace)))
     return [] if path.read_bytes() == peace.read_bytes() else ["other bytes"]
-
-
-def _text(path, folder):
-    return path.read_text().replace(folder, "FOLDER") if folder else path.read_text()
 
 
 def _timeless(text):
@@ -127,8 +110,10 @@ def _lines(mine, theirs):
 
 
 def _values(mine, theirs, where=""):
-    """Differences of two JSON values."""
+    """Differences of two nests of numbers, texts and tensors."""
     key = where.rpartition(".")[2]
+    if isinstance(theirs, torch.Tensor):
+        return [] if same(mine, theirs) else [f"{where} differs"]
     if key.startswith("perf/"):
         return [] if isinstance(mine, float) and mine >= 0 else [f"{where} is {mine}, not {theirs}"]
     if key in WITNESSES:
@@ -191,12 +176,13 @@ def _log(path):
 
 
 def _checkpoints(path, peace):
-    runs = [torch.load(each, weights_only=True) for each in (path, peace)]
-    if path.name == "previous.ckpt":  # of another step after a kill; but sound
-        return []
-    told = [f"{part} differs" for part in IN_CHECKPOINTS if not same(*(run.get(part) for run in runs))]
-    mine, theirs = (set(run.get("callbacks", {})) for run in runs)
-    return told + ([f"other callbacks: {mine ^ theirs}"] if mine != theirs else [])
+    """All of a checkpoint to the last bit; the times that callbacks measure within reason."""
+    mine, theirs = (torch.load(each, weights_only=True) for each in (path, peace))
+    if path.name == "previous.ckpt":  # of another step after a kill; but whole
+        return [] if mine.keys() == theirs.keys() else [f"other parts: {sorted(mine.keys() ^ theirs.keys())}"]
+    parts = [part for part in sorted(mine.keys() | theirs.keys()) if part != "callbacks"]
+    told = [f"{part} differs" for part in parts if not same(mine.get(part), theirs.get(part))]
+    return told + _values(mine["callbacks"], theirs["callbacks"], "callbacks")
 
 
 def same(a, b):

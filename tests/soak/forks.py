@@ -79,8 +79,8 @@ def warm_up():
     torch.set_num_interop_threads(1)
 
 
-def run(args, cwd, *, kill_at=None, number=signal.SIGKILL, root=None, seconds=300):
-    """Run ``ssl-lab`` with these arguments in a fork, in the folder ``cwd``.
+class Life:
+    """A fork that runs ``ssl-lab`` with these arguments in the folder ``cwd``.
 
     Args:
         args: The command, without ``ssl-lab``; or a function, which is called instead.
@@ -88,37 +88,59 @@ def run(args, cwd, *, kill_at=None, number=signal.SIGKILL, root=None, seconds=30
         kill_at: The change of files, from 1 on, before which the fork gets the signal; None for none.
         number: The signal. SIGKILL goes to all processes that the fork has started.
         root: Changes below this folder count; ``cwd`` by default.
-        seconds: After which a fork that still runs counts as hanging.
-
-    Raises:
-        AssertionError: If it hangs.
     """
-    root = os.path.realpath(root or cwd)
-    sys.stdout.flush()
-    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as events:
-        began = time.monotonic()
-        pid = os.fork()
-        if pid == 0:
-            _child(args, cwd, output.fileno(), events.fileno(), root, kill_at, number)
-        code = _wait(pid, seconds)
-        seconds = time.monotonic() - began
-        output.seek(0)
-        events.seek(0)
-        told = output.read().decode(errors="replace")
-        return Ended(code, told, events.read().decode(errors="replace").splitlines(), seconds)
+
+    def __init__(self, args, cwd, *, kill_at=None, number=signal.SIGKILL, root=None):
+        sys.stdout.flush()
+        self._output, self._events = tempfile.TemporaryFile(), tempfile.TemporaryFile()
+        self._began = time.monotonic()
+        self.pid = os.fork()
+        if self.pid == 0:
+            root = os.path.realpath(root or cwd)
+            _child(args, cwd, self._output.fileno(), self._events.fileno(), root, kill_at, number)
+
+    def wait(self, seconds):
+        """How it has ended; None if it still runs after this time."""
+        end = time.monotonic() + seconds
+        while True:
+            found, status = os.waitpid(self.pid, os.WNOHANG)
+            if found:
+                lasted = time.monotonic() - self._began
+                return Ended(
+                    os.waitstatus_to_exitcode(status), _text(self._output), _text(self._events).splitlines(), lasted
+                )
+            if time.monotonic() > end:
+                return None
+            time.sleep(0.01)
+
+    def send(self, number):
+        """Send a signal to it; SIGKILL also to all that it has started."""
+        with contextlib.suppress(ProcessLookupError):  # nothing of it may be left
+            (os.killpg if number == signal.SIGKILL else os.kill)(self.pid, number)
+
+    def end(self, seconds=300):
+        """How it ends.
+
+        Raises:
+            AssertionError: If it hangs.
+        """
+        ended = self.wait(seconds)
+        if ended is None:
+            self.send(signal.SIGKILL)
+            told = self.wait(60).output
+            raise AssertionError(f"A command was still running after {seconds} s:\n{told[-2000:]}")
+        return ended
 
 
-def _wait(pid, seconds):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.01)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    raise AssertionError(f"A command was still running after {seconds} s.")
+def run(args, cwd, **settings):
+    """How ``ssl-lab`` with these arguments ends; ``settings`` as of :class:`Life`."""
+    return Life(args, cwd, **settings).end()
+
+
+def _text(file):
+    with file:
+        file.seek(0)
+        return file.read().decode(errors="replace")
 
 
 def _child(args, cwd, output, events, root, kill_at, number):

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from soak import forks  # noqa: E402
 from soak.commands import COMMANDS, RUNS, write_text  # noqa: E402
-from soak.compare import age, differences, different, files  # noqa: E402
+from soak.compare import differences, different, files  # noqa: E402
 
 
 class Workshop:
@@ -37,22 +37,22 @@ class Workshop:
     def __init__(self, folder, say=print, runs=tuple(RUNS)):
         self.folder, self.say, self.runs = Path(folder), say, runs
         self.work = self.folder / "work"
-        self.templates, self.peace, self.events = {}, {}, {}
+        self.templates, self.peace, self.events, self.seconds = {}, {}, {}, {}
 
     def template(self, needs):
         """A folder with what a command needs; made when it is first asked for."""
         key = "_".join(needs) or "empty"
         if key not in self.templates:
             forks.fresh(None, self.work)
-            if "text" in needs or "runs" in needs:
+            if needs:
                 write_text(self.work)
+            text = list(self.work.iterdir())
             if "runs" in needs:
                 for name in self.runs:
                     self._must(RUNS[name], f"the run {name}")
             if "text" not in needs:
-                for path in ("corpus", "films.csv", "pairs.csv", "README.md"):
-                    there = self.work / path
-                    shutil.rmtree(there) if there.is_dir() else there.unlink(missing_ok=True)
+                for path in text:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
             self.templates[key] = self.folder / f"template_{key}"
             self.work.rename(self.templates[key])
         return self.templates[key]
@@ -75,7 +75,7 @@ class Workshop:
             peace = self.folder / f"peace_{command.name}"
             self.work.rename(peace)
             self.peace[command.name] = (before, peace)
-            self.events[command.name] = ended.events
+            self.events[command.name], self.seconds[command.name] = ended.events, ended.seconds
             self.say(f"{command.name} in peace: {len(ended.events)} changes, {ended.seconds:.1f} s")
         return self.peace[command.name]
 
@@ -94,7 +94,6 @@ class Workshop:
             return [] if ended.code == 0 else [f"failed by itself:\n{ended.output[-2000:]}"]
         faults = [f"left a traceback:\n{ended.output[-2000:]}"] if "Traceback" in ended.output else []
         faults += [f"after the kill {fault}" for path in command.kept for fault in self._lost(path, before, peace)]
-        age(self.work)
         again = forks.run(command.again or command.args, self.work)
         if again.code != 0:
             return [*faults, f"started again it ends with {again.code}: {again.output.strip()[-1500:]}"]
