@@ -13,10 +13,12 @@ import pyarrow as pa
 from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 from huggingface_hub.errors import HfHubHTTPError
 
+from ssl_lab.data.csv_files import check_lines
 from ssl_lab.data.inventory import Source, suffix, take_inventory, tell_once, title_of
 from ssl_lab.data.splits import split_named
 from ssl_lab.data.store import fingerprint
 from ssl_lab.data.tables import check_csv, csv_options
+from ssl_lab.data.text_files import check_texts
 
 _FORMATS = {
     ".parquet": "parquet",
@@ -45,6 +47,7 @@ def load_splits(
     name: str | None = None,
     options: Mapping[str, Any] | None = None,
     sample_by: str | None = None,
+    words: Collection[str | None] = (),
     aside: Collection[str] = (),
 ) -> dict[str, datasets.Dataset]:
     """Data by split, memory-mapped: ``train``, and where they exist ``val``, ``test`` and ``pretrain``.
@@ -55,6 +58,7 @@ def load_splits(
         name: Configuration of a data set with several.
         options: Further arguments of ``datasets.load_dataset``, such as ``sep`` for csv.
         sample_by: What is one sample of plain text: ``line``, ``paragraph`` or ``document``.
+        words: Columns, if they are there, whose cells are words: as written, ``007`` of a csv file too, and never bytes.
         aside: Endings of files that rows name, which are therefore not left out.
 
     Raises:
@@ -68,11 +72,10 @@ def load_splits(
             "files; the environment says the rest (HF_HOME, HF_TOKEN)."
         )
     if isinstance(path, str) and not is_local(path):
-        return _by_split(_load_from_hub(path, {"name": name, **options}), path)
+        return as_words(_by_split(_load_from_hub(path, {"name": name, **options}), path), words)
     if elsewhere := sorted({"data_files", "data_dir"} & set(options)):
         raise ValueError(f"data.options.{elsewhere[0]} is not taken beside local files. Point data.path at the files.")
     inventory = take_inventory(path, tuple(_FORMATS), aside=aside)
-    inventory.tell(title_of(path))
     files = inventory.paths
     kinds = {suffix(file.name) for split_files in files.values() for file in split_files}
     formats = {_FORMATS[kind] for kind in kinds}
@@ -81,11 +84,18 @@ def load_splits(
             f"The files of a data set must be of one kind, found {sorted(kinds)} in {path}. "
             "Give one file for each split: data.path={train: ..., test: ...}."
         )
+    every = [file for split_files in files.values() for file in split_files]
+    notes = []
+    if formats != {"parquet"} and "encoding" not in options:
+        check_texts(every)
     if formats == {"csv"}:
-        options = csv_options(kinds, [file for split_files in files.values() for file in split_files]) | options
+        options = csv_options(kinds, every) | options
+        notes.append(check_lines(every, options, title=title_of(path), trusted="quoting" in (given or {})))
+        options = {"converters": {column: str for column in words if column is not None}} | options
+    inventory.tell(title_of(path), *filter(None, notes))
     if formats == {"text"}:
         options = {"sample_by": sample_by or "line", "encoding": "utf-8-sig"} | options
-    odd = [str(file) for split_files in files.values() for file in split_files if "::" in str(file)]
+    odd = [str(file) for file in every if "::" in str(file)]
     if odd:
         raise ValueError(f"Cannot read {odd[0]}: the reader takes :: in a path for something else. Rename it.")
     # The library's cache looks at modification times alone; the name makes it look at all that we know.
@@ -99,12 +109,36 @@ def load_splits(
     splits = _by_split(loaded, path)
     if kind == "csv" and "sep" not in (given or {}) and "names" not in (given or {}):
         check_csv(splits, path)
-    return splits
+    return as_words(splits, words)
 
 
 def identity(splits: Mapping[str, datasets.Dataset]) -> list[tuple[str, str]]:
     """Plain data that change with the content of the splits."""
     return [(split, rows._fingerprint) for split, rows in sorted(splits.items())]
+
+
+def as_words(splits: Mapping[str, datasets.Dataset], columns: Collection[str | None]) -> dict[str, datasets.Dataset]:
+    """The splits with columns of bytes, or lists of them, read as UTF-8.
+
+    Raises:
+        ValueError: If bytes are none.
+    """
+    found = dict(splits)
+    for split, rows in splits.items():
+        for column in columns:
+            feature = rows.features.get(column)
+            of_list = isinstance(feature, datasets.List)
+            if getattr(feature.feature if of_list else feature, "dtype", None) not in ("binary", "large_binary"):
+                continue
+            text = datasets.Value("large_string")
+            try:
+                found[split] = found[split].cast_column(column, datasets.List(text) if of_list else text)
+            except (ValueError, pa.ArrowException) as error:
+                raise ValueError(
+                    f"Cannot read the column {column!r} of {split}: it holds bytes that are no UTF-8 text. Convert it, or "
+                    "choose another column."
+                ) from error
+    return found
 
 
 def is_local(path: str) -> bool:

@@ -83,7 +83,9 @@ class HubImages(ImageModule):
 
     @cached_property
     def _splits(self) -> dict[str, datasets.Dataset]:
-        return load_splits(self.path, name=self.config_name, options=self.options)
+        return load_splits(
+            self.path, name=self.config_name, options=self.options, words=label_columns(self.label_column)
+        )
 
     @cached_property
     def _identity(self) -> tuple[str, Any]:
@@ -148,6 +150,11 @@ def _holds_bytes(feature: Any) -> bool:
     if isinstance(feature, datasets.Value):
         return feature.dtype in ("binary", "large_binary")
     return isinstance(feature, dict) and "bytes" in feature
+
+
+def label_columns(named: str | None) -> tuple[str, ...]:
+    """Names that the column of labels may have: the one that is named, or the usual ones."""
+    return _LABEL_NAMES if named is None else (named,)
 
 
 def _find_label_column(rows: datasets.Dataset) -> str | None:

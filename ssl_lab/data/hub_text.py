@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import datasets
@@ -10,7 +11,7 @@ import datasets
 from ssl_lab.data.hub import load_splits
 from ssl_lab.data.inventory import Source, title_of
 from ssl_lab.data.labels import encode_labels
-from ssl_lab.data.tables import check_column
+from ssl_lab.data.tables import check_text_column
 from ssl_lab.data.text import TextModule, TextSource
 
 _SAMPLE_BY = ("line", "paragraph", "document")
@@ -103,14 +104,19 @@ class HubText(TextModule):
         return title_of(self.path)
 
     def _source(self) -> TextSource:
-        splits = load_splits(
-            self.path, name=self.config_name, options=self.options, sample_by=self.sample_by or "paragraph"
+        load = partial(
+            load_splits,
+            self.path,
+            name=self.config_name,
+            options=self.options,
+            words=(self.text_column or "text", self.label_column),
         )
+        splits = load(sample_by=self.sample_by or "paragraph")
         is_plain = splits["train"].builder_name == "text"
         if is_plain and self.sample_by is None and all(len(rows) == 1 for rows in splits.values()):
-            splits = load_splits(self.path, name=self.config_name, options=self.options, sample_by="line")
-        column = self.text_column or _find_text_column(splits["train"])
-        check_column(splits["train"], column, setting="text_column")
+            splits = load(sample_by="line")
+        column = self.text_column or _find_text_column(splits["train"], besides=self.label_column)
+        check_text_column(splits["train"], column, setting="text_column")
         labels, class_names = encode_labels(splits, self.label_column)
         texts = {split: rows.select_columns(column) for split, rows in splits.items()}
         return TextSource(
@@ -121,11 +127,11 @@ class HubText(TextModule):
         )
 
 
-def _find_text_column(rows: datasets.Dataset) -> str:
+def _find_text_column(rows: datasets.Dataset, *, besides: str | None) -> str:
     columns = [
         name
         for name, feature in rows.features.items()
-        if isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string")
+        if isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string") and name != besides
     ]
     if "text" in columns:
         return "text"

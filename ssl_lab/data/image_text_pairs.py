@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerFast
 from ssl_lab.data.base import PRETRAIN
 from ssl_lab.data.decode import Encoded, image_endings
 from ssl_lab.data.hub import identity, load_splits
-from ssl_lab.data.hub_images import hub_image_source
+from ssl_lab.data.hub_images import hub_image_source, label_columns
 from ssl_lab.data.images import ImageModule, ImageSource
 from ssl_lab.data.inventory import Source, places, tell_once, title_of
 from ssl_lab.data.layout import shown
@@ -137,7 +137,8 @@ class ImageTextPairs(ImageModule):
 
     @cached_property
     def _tables(self) -> dict[str, datasets.Dataset]:
-        tables = load_splits(self.path, name=self.config_name, options=self.options, aside=image_endings())
+        words = (self.caption_column, self.split_column, *label_columns(self.label_column))
+        tables = load_splits(self.path, name=self.config_name, options=self.options, words=words, aside=image_endings())
         for setting in ("image_column", "caption_column"):
             check_column(tables["train"], getattr(self, setting), setting=setting)
         if self.split_column is None:

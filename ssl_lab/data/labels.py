@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from collections import Counter
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 import datasets
@@ -13,18 +16,23 @@ from numpy.typing import NDArray
 from ssl_lab.data.splits import UNLABELLED
 from ssl_lab.data.tables import check_column
 
+_WHOLE = re.compile(r"(0|-?[1-9]\d*)(\.0+)?")
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,4})?")
+
 
 def encode_labels(
     splits: Mapping[str, datasets.Dataset], column: str | None
 ) -> tuple[dict[str, NDArray[np.int64]], tuple[str, ...]]:
     """Labels 0, 1, ... of every row, -1 where unknown, and the names of the classes.
 
-    Classes of a column that does not name them are its sorted values in the train split. Blank cells, None and NaN mean
-    unknown, and so does -1 in a column of named classes (``datasets.ClassLabel``). In any other column -1 is a class,
+    Classes of a column that does not name them are its sorted values in the train split. Text is taken as written, but where
+    all of it are whole numbers (``10``, ``10.0``, not ``010``) they are read and sorted as such. Blank cells, None and NaN
+    mean unknown, and so does -1 in a column of named classes (``datasets.ClassLabel``). In any other column -1 is a class,
     unless a split other than train holds nothing else: its labels are withheld.
 
     Raises:
-        ValueError: If the column is missing, holds lists or real numbers, has no class, or has a class that train lacks.
+        ValueError: If the column is missing, holds lists or real numbers, writes one number in two ways, has no class, or
+            has a class that train lacks.
     """
     if column is None:
         return {split: np.full(len(rows), UNLABELLED) for split, rows in splits.items()}, ()
@@ -36,7 +44,7 @@ def encode_labels(
             "or null."
         )
     known: dict[str, list[Any]] = {
-        split: [_known(value) for value in rows[column]] if column in rows.column_names else [None] * len(rows)
+        split: [_known(value, column) for value in rows[column]] if column in rows.column_names else [None] * len(rows)
         for split, rows in splits.items()
     }
     if isinstance(feature, datasets.ClassLabel):
@@ -57,7 +65,13 @@ def encode_labels(
 
 def _number(known: Mapping[str, list[Any]], column: str) -> tuple[dict[str, NDArray[np.int64]], tuple[str, ...]]:
     """Numbers of the values of a column that does not name its classes."""
-    withheld = [split for split, values in known.items() if set(values) == {-1} and -1 not in known["train"]]
+    known = _whole_numbers(known, column)
+    withheld = [
+        split
+        for split, values in known.items()
+        for unknown in (-1, "-1")
+        if set(values) == {unknown} and unknown not in known["train"]
+    ]
     known = {split: [None] * len(values) if split in withheld else values for split, values in known.items()}
     if any(isinstance(value, float) and not value.is_integer() for values in known.values() for value in values):
         raise ValueError(
@@ -67,6 +81,12 @@ def _number(known: Mapping[str, list[Any]], column: str) -> tuple[dict[str, NDAr
     if not classes:
         raise ValueError(
             f"label_column={column!r} is blank in all {len(known['train'])} rows of train. Choose another column, or null."
+        )
+    folded = Counter(value.casefold() for value in classes if isinstance(value, str))
+    if alike := [value for value in classes if isinstance(value, str) and folded[value.casefold()] > 1]:
+        warnings.warn(
+            f"The classes {', '.join(alike[:6])} in {column!r} differ in capitals alone; each is a class of its own.",
+            stacklevel=3,
         )
     if -1 in classes and len(classes) > 2 and classes[1:] == list(range(len(classes) - 1)):
         warnings.warn(
@@ -86,8 +106,41 @@ def _number(known: Mapping[str, list[Any]], column: str) -> tuple[dict[str, NDAr
     return numbers, tuple(map(str, classes))
 
 
-def _known(value: Any) -> Any:
-    """A label without blanks around it; None if there is none."""
+def _whole_numbers(known: Mapping[str, list[Any]], column: str) -> Mapping[str, list[Any]]:
+    """The same with text as numbers if all of it are whole ones; other text stays as it is.
+
+    Raises:
+        ValueError: If all of it are numbers but some not whole, or one number is written in two ways.
+    """
+    texts = sorted({value for values in known.values() for value in values if isinstance(value, str)})
+    if all(map(_WHOLE.fullmatch, texts)):
+        whole = {text: int(text.partition(".")[0]) for text in texts}
+        return {split: [whole.get(value, value) for value in values] for split, values in known.items()}
+    numbers = {text: Decimal(text) for text in texts if _NUMBER.fullmatch(text)}
+    if len(numbers) == len(texts) and any(number % 1 for number in numbers.values()):
+        raise ValueError(
+            f"label_column={column!r} holds real numbers, but a label is a class. Choose another column, or null."
+        )
+    written: dict[Decimal, str] = {}
+    for text, number in numbers.items():
+        other = written.setdefault(number, text)
+        if other != text:
+            raise ValueError(
+                f"label_column={column!r} holds {other!r} and {text!r}, which may be one class or two. Write each class in "
+                "one way."
+            )
+    return known
+
+
+def _known(value: Any, column: str) -> Any:
+    """A label without blanks around it, bytes as text; None if there is none."""
+    if isinstance(value, bytes):
+        try:
+            value = value.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"label_column={column!r} holds the bytes {value!r}, which are no UTF-8 text. Choose another column."
+            ) from error
     if isinstance(value, str):
         return value.strip() or None
     return None if isinstance(value, float) and value != value else value

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 from ssl_lab.data.hub import load_splits
 from ssl_lab.data.inventory import NoUsableFilesError, Source, places, suffix, take_inventory, title_of
 from ssl_lab.data.splits import UNLABELLED, Part
-from ssl_lab.data.tables import check_column
+from ssl_lab.data.tables import check_text_column
 from ssl_lab.data.text import TextModule, TextSource, token_ids
 from ssl_lab.data.text_files import read_lines
 from ssl_lab.data.tokenizer import load_tokenizer, train_tokenizer
@@ -156,7 +156,7 @@ class ParallelText(TextModule):
                 for split, each in stems.items()
             }
         else:
-            splits = load_splits(self.path, name=self.config_name)
+            splits = load_splits(self.path, name=self.config_name, words=(self.source, self.target))
             found = {split: self._of_table(rows) for split, rows in splits.items()}
         pairs = {split: [pair for pair in both if all(map(str.strip, pair))] for split, both in found.items()}
         for split, both in found.items():
@@ -176,8 +176,8 @@ class ParallelText(TextModule):
                     "data.target."
                 )
             return [((row or {}).get(self.source) or "", (row or {}).get(self.target) or "") for row in texts]
-        check_column(rows, self.source, setting="source")
-        check_column(rows, self.target, setting="target")
+        check_text_column(rows, self.source, setting="source")
+        check_text_column(rows, self.target, setting="target")
         columns = [[text or "" for text in rows[column]] for column in (self.source, self.target)]
         return list(zip(*columns, strict=True))
 

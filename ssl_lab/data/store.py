@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
 from ssl_lab.outputs import clear, unfinished_folder
+
+_READ_AGAIN_BYTES = 64 << 20
 
 
 def cache_folder() -> Path:
@@ -22,6 +24,26 @@ def cache_folder() -> Path:
 def fingerprint(facts: Any) -> str:
     """Short hash of plain data, the same in every process."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def remembered(kind: str, files: Iterable[Path], settings: Any, look: Callable[[], Any]) -> Any:
+    """What ``look`` finds in files, as plain data; of more than 64 MiB it is kept in the cache folder until one changes.
+
+    Args:
+        kind: What is looked for, with a version: changes whenever ``look`` does.
+        files: The files.
+        settings: Plain data that it depends on too.
+        look: Reads the files; what it raises is not kept.
+    """
+    status = [(str(file), os.stat(file)) for file in files]
+    if sum(found.st_size for _, found in status) <= _READ_AGAIN_BYTES:
+        return look()
+    facts = [[path, found.st_size, found.st_mtime_ns, found.st_ctime_ns] for path, found in status]
+
+    def build(folder: Path) -> None:
+        (folder / "found.json").write_text(json.dumps(look()))
+
+    return json.loads((build_once(f"{kind}-{fingerprint([facts, settings])}", build) / "found.json").read_text())
 
 
 def build_once(key: str, build: Callable[[Path], None]) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,8 +12,9 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
+from ssl_lab.data.csv_files import first_line
+
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
-_LONGEST_LINE = 1 << 20
 _SURPLUS = "__index_level_0__"  # what pandas makes of the first field where rows have more fields than the header
 
 
@@ -24,6 +24,17 @@ def check_column(rows: datasets.Dataset, column: str, *, setting: str) -> None:
         raise ValueError(
             f"{setting}={column!r} is no column of this data set, which has {rows.column_names}. "
             f"Set data.{setting} to one of them."
+        )
+
+
+def check_text_column(rows: datasets.Dataset, column: str, *, setting: str) -> None:
+    """Raise ValueError if ``column`` is not there, or holds no text."""
+    check_column(rows, column, setting=setting)
+    feature = rows.features[column]
+    if getattr(feature, "dtype", None) not in ("string", "large_string", "null"):
+        raise ValueError(
+            f"{setting}={column!r} holds {feature}, but a text is one string a row. Set data.{setting} to one of "
+            f"{rows.column_names}."
         )
 
 
@@ -54,7 +65,7 @@ def csv_options(kinds: set[str], files: Sequence[Path]) -> dict[str, Any]:
     """How pandas should read csv and tsv files: no word means "missing", and tsv has quotes only if its header has."""
     options: dict[str, Any] = {"keep_default_na": False}  # the word "null" is a word
     if kinds == {".tsv"}:
-        quoted = all(cell[:1] == cell[-1:] == '"' for file in files for cell in _first_line(file).split("\t"))
+        quoted = all(cell[:1] == cell[-1:] == '"' for file in files for cell in first_line(file).split("\t"))
         options |= {"sep": "\t", "quoting": csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE}
     return options
 
@@ -85,15 +96,6 @@ def check_csv(splits: Mapping[str, datasets.Dataset], path: object) -> None:
             "'data.options={names: [text, label], header: null}' with the names of your columns.",
             stacklevel=3,
         )
-
-
-def _first_line(file: Path) -> str:
-    opened = gzip.open(file, "rt", encoding="utf-8-sig") if file.suffix == ".gz" else file.open(encoding="utf-8-sig")
-    with opened as lines:
-        try:
-            return lines.readline(_LONGEST_LINE).rstrip("\r\n")
-        except UnicodeDecodeError:
-            return ""  # whoever reads the whole file says so
 
 
 def _short(text: str) -> str:

@@ -17,7 +17,7 @@ from ssl_lab.data.base import PRETRAIN
 from ssl_lab.data.hub import load_splits
 from ssl_lab.data.inventory import Source, title_of
 from ssl_lab.data.splits import UNLABELLED, Part
-from ssl_lab.data.tables import as_numbers, check_column
+from ssl_lab.data.tables import as_numbers, check_column, check_text_column
 from ssl_lab.data.text import TextModule, TextSource, token_ids
 
 
@@ -115,10 +115,12 @@ class TextPairs(TextModule):
 
     @cached_property
     def _splits(self) -> dict[str, datasets.Dataset]:
-        splits = load_splits(self.path, name=self.config_name, options=self.options)
+        splits = load_splits(
+            self.path, name=self.config_name, options=self.options, words=tuple(self.text_columns.values())
+        )
         settings = dict(zip(self.text_columns, ("first_column", "second_column", "negative_column"), strict=False))
         for name, column in self.text_columns.items():
-            check_column(splits["train"], column, setting=settings[name])
+            check_text_column(splits["train"], column, setting=settings[name])
         return splits
 
     @cached_property

@@ -139,7 +139,7 @@ class TokenLabels(TextModule):
         }
 
     def _of_tables(self) -> dict[str, list[Sentence]]:
-        splits = load_splits(self.path, name=self.config_name)
+        splits = load_splits(self.path, name=self.config_name, words=(self.words_column, self.tags_column))
         for setting in ("words_column", "tags_column"):
             check_column(splits["train"], column := getattr(self, setting), setting=setting)
             if not isinstance(feature := splits["train"].features[column], datasets.List):

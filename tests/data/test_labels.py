@@ -27,6 +27,11 @@ def encoded(train, features=None, **others):
         (["no", " yes", "no ", "yes"], [0, 1, 0, 1], ("no", "yes")),
         (["-1", "0"], [0, 1], ("-1", "0")),
         (["None", "null", "nan"], [0, 2, 1], ("None", "nan", "null")),
+        (["10", "9", "-1"], [2, 1, 0], ("-1", "9", "10")),
+        (["2.0", "10", "1"], [1, 2, 0], ("1", "2", "10")),
+        (["01", "10", "02"], [0, 2, 1], ("01", "02", "10")),
+        (["cat", "10", "9"], [2, 0, 1], ("10", "9", "cat")),
+        ([b"b", b"a "], [1, 0], ("a", "b")),
     ],
 )
 def test_every_value_is_a_class(values, numbers, names):
@@ -82,3 +87,37 @@ def test_splits_may_spell_numbers_differently(tmp_path):
     (tmp_path / "train.csv").write_text("text,label\n" + "a,0.0\nb,1.0\n" * 5)
     data = HubText(str(tmp_path), label_column="label", vocab_size=60)
     assert data.columns("test")["label"].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("values", [["01", "1"], ["1", "+1"], ["1e3", "1000", "x"], ["1.0", "1", "x"], [b"1", b"01"]])
+def test_one_number_written_in_two_ways_is_refused(values):
+    with pytest.raises(ValueError, match="which may be one class or two. Write each class in one way"):
+        encoded(values)
+
+
+def test_text_labels_of_a_split_alone_are_read_like_those_of_train():
+    assert encoded(["1", "2"], test=["2.0", "1.0"])[0]["test"] == [1, 0]
+    assert encoded(["cat", "dog"], test=["-1", "-1"])[0]["test"] == [-1, -1], "withheld"
+    with pytest.raises(ValueError, match="holds '01' and '1', which may be one class or two"):
+        encoded(["01", "02"], test=["1"])
+    with pytest.raises(ValueError, match="holds real numbers"):
+        encoded(["0.5", "1"])
+
+
+def test_names_that_differ_in_capitals_alone_are_pointed_out():
+    with pytest.warns(UserWarning, match="The classes Cat, cat in 'label' differ in capitals alone"):
+        assert encoded(["cat", "Cat", "dog"])[1] == ("Cat", "cat", "dog")
+
+
+def test_bytes_that_are_no_text_are_no_labels():
+    with pytest.raises(ValueError, match="which are no UTF-8 text"):
+        encoded([b"\xff\xfe"])
+
+
+def test_labels_of_csv_files_are_as_written(tmp_path):
+    (tmp_path / "x.csv").write_text("text,label\n" + "a,01\nb,02\nc,10\n" * 5)
+    data = HubText(str(tmp_path / "x.csv"), label_column="label", vocab_size=60)
+    assert data.class_names == ("01", "02", "10")
+    (tmp_path / "x.csv").write_text("text,label\n" + "a,01\nb,1\n" * 5)
+    with pytest.raises(ValueError, match="holds '01' and '1'"):
+        HubText(str(tmp_path / "x.csv"), label_column="label", vocab_size=60).columns("train")

@@ -1,5 +1,9 @@
+import gzip
+
+import datasets
 import pytest
 
+from ssl_lab.data import store
 from ssl_lab.data.hub import load_splits
 from ssl_lab.data.hub_text import HubText
 
@@ -89,3 +93,100 @@ def test_one_plain_file_without_blank_lines_is_read_by_line(tmp_path):
     )
     with pytest.raises(ValueError, match="Cannot cut a share of 0.1 from 1 training sample.*data.sample_by=line"):
         HubText(str(tmp_path / "x.txt"), sample_by="document", vocab_size=60).columns("train")
+
+
+ROWS = [f"t{i},l{i % 2}" for i in range(8)]
+
+
+def stray(**changed):
+    """Rows of which some are changed."""
+    return "text,label\n" + "".join(f"{changed.get(f'r{i}', row)}\n" for i, row in enumerate(ROWS))
+
+
+@pytest.mark.filterwarnings("ignore:.*fewer fields")
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (stray(r1='"t1,l1', r5='t5",l1'), 3),
+        (stray(r1='"t1 is,l1', r5='"t5" is,l1'), 3),
+        (stray(r1='t1,"l1', r5='t5,l1"'), 3),
+        (stray(r1='"t1,l1', r2='t2",l0'), 3),
+        (stray(r6='"t6,l1'), 8),
+        (stray(r1='"a ""good"" one\nof two lines",l1', r3='"t3,l1', r5='t5",l1'), 6),
+        ('text\n"he said\nbye" no\nx\n', 2),
+    ],
+)
+def test_stray_quotes_that_join_rows_are_refused(tmp_path, content, line):
+    with pytest.raises(ValueError, match=f"a quote in line {line} .* joins [0-9] lines into one row.*quoting: 3"):
+        rows(tmp_path, "x.csv", content)
+    quoted_header = content.replace("text,label", '"text","label"').replace(",", "\t")
+    if "\t" in quoted_header:
+        with pytest.raises(ValueError, match=f"a quote in line {line} "):
+            rows(tmp_path, "x.tsv", quoted_header)
+    plain = rows(tmp_path, "x.csv", content, options={"quoting": 3})
+    assert len(plain) == content.count("\n") - 1
+
+
+def test_fields_of_several_lines_are_read_and_counted(tmp_path, capsys):
+    content = 'text,label\n"a ""good"", long\nfilm, of\n\nfour lines",1\n"one, line",0\n5" disk,1\n"two\nlines",0\n'
+    found = rows(tmp_path, "x.csv", content)
+    assert [row["text"] for row in found] == [
+        'a "good", long\nfilm, of\n\nfour lines',
+        "one, line",
+        '5" disk',
+        "two\nlines",
+    ]
+    assert "2 of 4 rows span several lines (most: lines 2 to 5 of x.csv)" in capsys.readouterr().out
+    assert len(rows(tmp_path, "y.csv", stray(r1='"t1,l1', r5='t5",l1'), options={"quoting": 0})) == 4, (
+        "as the user says"
+    )
+
+
+def test_rows_of_fewer_fields_are_counted_and_a_name_twice_is_refused(tmp_path):
+    with pytest.warns(UserWarning, match="2 rows of x.csv have fewer fields than the header .first: line 3 of x.csv"):
+        assert len(rows(tmp_path, "x.csv", "text,label\na,1\na film\nof two lines,0\nb\n")) == 4
+    with pytest.raises(ValueError, match="its header names 'text' twice"):
+        rows(tmp_path, "y.csv", "text,label,text\na,1,b\n")
+
+
+@pytest.mark.parametrize(("name", "head"), [("x.txt", ""), ("x.csv", "text,label\n"), ("x.csv.gz", "text,label\n")])
+def test_nul_bytes_far_into_a_file_are_refused(tmp_path, name, head):
+    content = (head + "a film,1\n" * 150_000 + "a\0film,1\n").encode()
+    with pytest.raises(ValueError, match=f"line 150,00{2 if head else 1} has a NUL byte.*encoding: utf-16"):
+        rows(tmp_path, name, gzip.compress(content, 1) if name.endswith(".gz") else content)
+
+
+def test_utf_16_is_named_and_can_be_set(tmp_path):
+    content = "text\ncafé\n".encode("utf-16")
+    with pytest.raises(ValueError, match="line 1 has a NUL byte, so it is UTF-16"):
+        rows(tmp_path, "x.csv", content)
+    assert rows(tmp_path, "x.csv", content, options={"encoding": "utf-16"}) == [{"text": "café"}]
+
+
+def test_what_is_found_in_large_files_is_kept_until_they_change(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "_READ_AGAIN_BYTES", 10)
+    looks = []
+    for content in ("a", "a", "b"):
+        if not looks or content == "b":
+            (tmp_path / "x").write_text(content * 20)
+        looks.append(store.remembered("k", [tmp_path / "x"], None, lambda: [len(looks)]))
+    assert looks == [[0], [0], [2]]
+
+
+def test_texts_of_digits_stay_text(tmp_path):
+    (tmp_path / "x.csv").write_text("text,label\n" + "007,1\n08,0\n" * 8)
+    data = HubText(str(tmp_path / "x.csv"), tokenizer_kind="characters", label_column="label", vocab_size=60)
+    assert {text for texts in data.documents("train") for text in texts} == {"007", "08"}
+    (tmp_path / "y.jsonl").write_text('{"text": 7}\n' * 9)
+    with pytest.raises(ValueError, match="text_column='text' holds Value.*but a text is one string a row"):
+        HubText(str(tmp_path / "y.jsonl"), text_column="text", vocab_size=60).columns("train")
+
+
+def test_bytes_are_read_as_utf_8(tmp_path):
+    table = {"text": ["café".encode()] * 9, "label": [b"a", b"b", b"a"] * 3}
+    datasets.Dataset.from_dict(table).to_parquet(tmp_path / "x.parquet")
+    data = HubText(str(tmp_path / "x.parquet"), text_column="text", label_column="label", vocab_size=60)
+    assert data.class_names == ("a", "b") and next(data.documents("test")) == ["café"]
+    datasets.Dataset.from_dict({"text": [b"\xff"]}).to_parquet(tmp_path / "y.parquet")
+    with pytest.raises(ValueError, match="Cannot read the column 'text' of train: it holds bytes that are no UTF-8"):
+        HubText(str(tmp_path / "y.parquet"), vocab_size=60).columns("train")
