@@ -24,6 +24,7 @@ _NAME = re.compile(r"\.(?P<of>.+)\.((?P<host>[0-9a-f]{6})-)?(?P<pid>\d+)\.[0-9a-
 _LEFT_AFTER_SEC = 60.0  # younger ones may be about to be locked
 DAY_SEC = 86_400.0
 """After this time without a change something is left even where locks and processes cannot be seen."""
+_found_in: dict[Path, dict[str, list[Path]]] = {}  # temporary files by folder and name, when this process first wrote there
 
 
 def temporary_name(name: str) -> str:
@@ -101,7 +102,8 @@ def write_atomically(
 ) -> None:
     """Let ``write`` fill a temporary file beside ``path`` and rename it over ``path``, which keeps its mode and owner.
 
-    What an earlier process that was killed has left of the same file is removed.
+    What a process that was killed before has left of the same file is removed. For that each folder is listed once per
+    process, so that writing many files takes the same time for each.
 
     Args:
         path: The file; its folder is made if missing.
@@ -123,8 +125,7 @@ def write_atomically(
         raise IsADirectoryError(errno.EISDIR, "It is a folder, not a file", str(path))
     if known and not os.access(target, os.W_OK):
         raise PermissionError(errno.EACCES, "The file must not be written to", str(path))
-    for left in temporaries(target.parent, of=target.name):
-        remove_if_left(left)
+    _remove_what_is_left_of(target)
     temporary = target.with_name(temporary_name(target.name))
     handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
@@ -134,12 +135,31 @@ def write_atomically(
         if known:
             _take_over(target, temporary)
         if durable:
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
+            flush_to_disk(temporary)
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
         os.close(handle)
+
+
+def flush_to_disk(path: Path) -> None:
+    """Return when a file's content, or a folder's list of names, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove_what_is_left_of(target: Path) -> None:
+    folder = target.parent.absolute()
+    if folder not in _found_in:
+        _found_in[folder] = {}
+        for path in temporaries(folder):
+            if match := _NAME.fullmatch(path.name):
+                _found_in[folder].setdefault(match["of"], []).append(path)
+    for path in _found_in[folder].pop(target.name, ()):
+        remove_if_left(path)
 
 
 def replace_file(path: Path, content: bytes, *, through_link: bool = False, durable: bool = True) -> Path:

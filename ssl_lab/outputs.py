@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ssl_lab.files import DAY_SEC, is_alive, remove_if_left, temporaries, temporary_name, unchanged_sec
+from ssl_lab.files import DAY_SEC, flush_to_disk, is_alive, remove_if_left, temporaries, temporary_name, unchanged_sec
 from ssl_lab.limited import UnreadableFileError, load_json
 
 REPLACED = ".replaced"
@@ -105,11 +105,11 @@ def _is_left_half(path: Path, run: Path, *, is_held: bool) -> bool:
         return False
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        return is_gone or unchanged_sec(path) > DAY_SEC
+    except OSError:  # locked, or renamed meanwhile
         return False
     finally:
         os.close(handle)
-    return is_gone or unchanged_sec(path) > DAY_SEC
 
 
 @contextmanager
@@ -143,7 +143,7 @@ def write_folder(out: Path, write: Callable[[Path], None], *, may_replace: Calla
     with unfinished_folder(out) as new:
         write(new)
         for path in [*new.rglob("*"), new]:
-            _flush(path)
+            flush_to_disk(path)
         may_replace(out)
         if not out.exists():
             new.rename(out)
@@ -152,7 +152,7 @@ def write_folder(out: Path, write: Callable[[Path], None], *, may_replace: Calla
             out.rename(old)
             new.rename(out)
             shutil.rmtree(old)
-        _flush(out.parent)
+        flush_to_disk(out.parent)
 
 
 def restore(out: Path) -> str:
@@ -183,11 +183,3 @@ def exchange(a: Path, b: Path) -> bool:
     if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
         return False
     raise OSError(number, os.strerror(number), str(b))
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from ssl_lab import files
 from ssl_lab.files import replace_file, temporary_name, write_atomically
 
 DEAD = 2**22 + 1  # larger than any process number
@@ -95,3 +96,12 @@ def test_left_overs_of_a_kill_are_removed_and_those_of_the_living_are_not(tmp_pa
         replace_file(tmp_path / "a", b"x")
     found = {path.name for path in tmp_path.iterdir()}
     assert found == {"a", *kept, *young, f".a.{here}-{DEAD}.00000003.unfinished"}
+
+
+def test_many_files_list_their_folder_once(tmp_path, monkeypatch):
+    listed = []
+    monkeypatch.setattr(files, "temporaries", lambda folder, **_: listed.append(folder) or [])
+    for k in range(20):
+        replace_file(tmp_path / f"{k % 10}.js", b"x", durable=False)
+        replace_file(tmp_path / "part" / f"{k % 10}.js", b"x", durable=False)
+    assert listed == [tmp_path, tmp_path / "part"]

@@ -54,7 +54,7 @@ def test_an_export_that_is_cut_off_while_it_is_replaced_is_there_or_comes_back(t
         elif step == "rmtree":
             patch.setattr(outputs.shutil, "rmtree", cut)
         else:
-            patch.setattr(outputs, "_flush", cut)
+            patch.setattr(outputs, "flush_to_disk", cut)
         try:
             write_folder(out, export("new"), overwrite=True)
         except KeyboardInterrupt:

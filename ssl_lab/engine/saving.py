@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 import warnings
@@ -30,6 +29,7 @@ from ssl_lab.engine.loggers import MetricsFile
 from ssl_lab.engine.run_dir import BEST_CHECKPOINT, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
 from ssl_lab.engine.signals import STOP_SIGNALS, InterruptedRunError
 from ssl_lab.engine.text_log import LOG
+from ssl_lab.files import flush_to_disk
 from ssl_lab.types import Batch
 
 _BEST = "best_value"
@@ -306,21 +306,13 @@ def _write_checkpoint(
     trainer.save_checkpoint(temporary, weights_only=weights_only)
     if trainer.is_global_zero and io.reason is None:
         try:
-            _flush(temporary)
+            flush_to_disk(temporary)
             if previous is not None and path.is_file():
                 path.replace(previous)
             temporary.replace(path)
-            _flush(path.parent)
+            flush_to_disk(path.parent)
         except OSError as error:
             io.reason = str(error)
     if io.reason is not None:
         temporary.unlink(missing_ok=True)
     return distributed.broadcast_object(io.reason)
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
