@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+import pickle
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -177,6 +178,36 @@ def broadcast_object(value: T) -> T:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def on_first_rank(action: Callable[[], T]) -> T:
+    """What rank 0 alone does, such as writing a file: every rank gets its value, or raises its error.
+
+    An error on rank 0 alone would leave the others waiting for it, or with nothing but a broken connection to tell.
+    """
+    if world_size() == 1:
+        return action()
+    value: T | None = None
+    error: Exception | None = None
+    if rank() == 0:
+        try:
+            value = action()
+        except Exception as raised:
+            error = raised
+    value, told = broadcast_object((value, None if error is None else _as_sent(error)))
+    if told is not None:
+        raise error if error is not None else told  # rank 0 with its own trace
+    return value  # type: ignore[return-value]
+
+
+def _as_sent(error: Exception) -> Exception:
+    """The error, or one with its message if it cannot travel between processes."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever a class of the user's raises there
+        told = str(error) if isinstance(error, ValueError | RuntimeError) else f"{type(error).__name__}: {error}"
+        return RuntimeError(told)
+    return error
 
 
 def gather_objects(value: T) -> list[T]:

@@ -24,7 +24,9 @@ _NAME = re.compile(r"\.(?P<of>.+)\.((?P<host>[0-9a-f]{6})-)?(?P<pid>\d+)\.[0-9a-
 _LEFT_AFTER_SEC = 60.0  # younger ones may be about to be locked
 DAY_SEC = 86_400.0
 """After this time without a change something is left even where locks and processes cannot be seen."""
-_found_in: dict[Path, dict[str, list[Path]]] = {}  # temporary files by folder and name, when this process first wrote there
+_found_in: dict[
+    Path, dict[str, list[Path]]
+] = {}  # temporary files by folder and name, when this process first wrote there
 
 
 def temporary_name(name: str) -> str:

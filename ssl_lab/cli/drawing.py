@@ -82,7 +82,7 @@ def _sample(method: Method, options: dict[str, Any], num_samples: int, generator
     given = {name: torch.full((num_samples,), value) if name == "label" else value for name, value in options.items()}
     given = {name: value.to(method.device) if isinstance(value, Tensor) else value for name, value in given.items()}
     images: Tensor = method.capabilities()["sample"](num_samples, generator, **given)
-    check_finite(images, "drawn", what="Pixels")
+    check_finite(images, "drawn", what="Pixels", use="shown")
     return images
 
 
@@ -115,7 +115,7 @@ def reconstruct(args: list[str]) -> int:
     loader.batch_size = cfg.num_images
     batch = {name: column.to(method.device) for name, column in next(iter(loader)).items()}
     reconstructed = fn(batch)
-    check_finite(reconstructed, cfg.split, what="Reconstructions")
+    check_finite(reconstructed, cfg.split, what="Reconstructions", use="shown")
     rows = torch.stack([as_float(batch["image"]), reconstructed])
     parts = [part for k in range(0, cfg.num_images, _COLUMNS) for part in rows[:, k : k + _COLUMNS]]
     width = min(_COLUMNS, cfg.num_images)
@@ -148,7 +148,7 @@ def interpolate(args: list[str]) -> int:
         generator = torch.Generator(method.device).manual_seed(cfg.seed or 0)
         codes, mix = torch.randn(2, latent_dim(method), device=method.device, generator=generator), slerp
     grid = interpolation(decode, codes[:1], codes[1:], mix=mix, num_steps=cfg.steps)
-    check_finite(grid.images.flatten(0, 1), "interpolated", what="Pixels")
+    check_finite(grid.images.flatten(0, 1), "interpolated", what="Pixels", use="shown")
     return _save(grid, out)
 
 

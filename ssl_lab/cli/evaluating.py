@@ -188,7 +188,7 @@ def embed(args: list[str]) -> int:
                 pa.array(features.flatten().numpy()), features.shape[1]
             )
             tables.append(pa.table(columns))
-        check_finite(torch.cat(found), split)
+        check_finite(torch.cat(found), split, use="written")
     table = pa.concat_tables(tables)
     write_atomically(out, lambda path: pq.write_table(table, path), through_link=True)
     print(f"{table.num_rows:,} rows of {features.shape[1]} features: {out}")

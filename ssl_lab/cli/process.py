@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import warnings
 from typing import Any
 
 import matplotlib
@@ -20,28 +19,9 @@ from ssl_lab.cli.own_of_commands import check_own_settings
 from ssl_lab.cli.paths import config_dir
 from ssl_lab.cli.trust import tell_used
 from ssl_lab.engine.memory import keep_freed_memory
+from ssl_lab.engine.settled import hide_settled_warnings
 from ssl_lab.engine.signals import is_first_rank
 from ssl_lab.report.tables import results_table
-
-_SETTLED = {
-    r"The '\w+' does not have many workers": "loaders take their number from data.num_workers; most need none",
-    "Consider setting `persistent_workers=True`": "loaders are made by the data modules, not by the user",
-    "Starting from v1.9.0, `tensorboardX`": "logger= chooses what is logged to; none is the default logger of Lightning",
-    "The number of training batches .* is smaller than the logging interval": "the end of each epoch has its line",
-    "It is recommended to use `self.log": "what is logged is a mean over ranks where that matters",
-    "You called `self.log": "logger=none was asked for",
-    "Checkpoint directory .* exists and is not empty": "a run that goes on; the run directory was looked into before",
-    "The dirpath has changed from": "a run directory may be moved; checkpoints are found by the run= that is given",
-    "Experiment logs directory .* exists": "a run that goes on",
-    "The `srun` command is available": "a command on a login node is no mistake; processes that srun starts are counted",
-    "You're resuming from a checkpoint that ended before the epoch ended": "loaders go on at the sample they stopped at",
-    "Be aware that when using `ckpt_path`": "callbacks that differ from those of the run were told as changes",
-    r"Found \d+ module\(s\) in eval mode": "teachers and pretrained parts stay in eval mode by design",
-    "Trying to infer the `batch_size`": "means over an epoch are weighted by ssl_lab",
-    "GPU available but not used": "trainer.accelerator=cpu was asked for",
-    "`isinstance.treespec, LeafSpec.` is deprecated": "a matter between torch and Lightning",
-}
-"""How warnings of Lightning begin that a user cannot act on, and why; all others are shown."""
 
 
 def compose_settings(name: str, overrides: list[str]) -> DictConfig:
@@ -88,8 +68,7 @@ def prepare_process() -> None:
         logging.ERROR
     )  # its retries; what fails in the end is an error of ours
     logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)  # what it logs, its errors say
-    for beginning in _SETTLED:
-        warnings.filterwarnings("ignore", message=beginning)
+    hide_settled_warnings()
     if not sys.stdout.isatty():
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 

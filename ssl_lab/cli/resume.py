@@ -20,10 +20,12 @@ from ssl_lab.engine.checkpoint import find_checkpoint, has_checkpoint
 from ssl_lab.engine.run_dir import read_json
 from ssl_lab.engine.signals import is_first_rank
 from ssl_lab.limited import load_yaml
+from ssl_lab.report.runs import short_keys
 
 # Settings that leave the run what it is: where it lies, when it is saved, how it was started.
+_OF_THE_COMMAND = ("run_dir", "sweep_dir", "ckpt", "resume", "force", "trial")
 NOT_THE_RUN = (
-    *("run_dir", "sweep_dir", "ckpt", "resume", "force", "trial"),
+    *_OF_THE_COMMAND,
     *(
         "logger",
         "pictures_every_n_epochs",
@@ -221,19 +223,24 @@ def trial_name(overrides: Sequence[str], fixed: Sequence[str]) -> str:
     """Name of a trial's directory: what varies in its sweep, as in ``temperature=0.2,seed=1``.
 
     The same for the same trial of any order of arguments, and another one for every other trial of its sweep: where
-    characters are replaced or the end is cut, a digest of the whole follows.
+    characters are replaced or the end is cut, a digest of the whole follows. A trial in whose sweep nothing varies is
+    named by its experiment or method, its seed, and a digest of its settings.
 
     Args:
         overrides: All overrides of the trial.
         fixed: Keys of those that are the same in the whole sweep, or leave the run what it is.
     """
-    values = {key: one.partition("=")[2] for one in sorted(overrides, key=_key) if (key := _key(one)) not in fixed}
-    short = {key: re.split("[.@/]", key)[-1] for key in values}
-    if len(set(short.values())) < len(short):
-        short = {key: key for key in values}
+    given = {_key(one): one.partition("=")[2] for one in sorted(overrides, key=_key)}
+    values = {key: value for key, value in given.items() if key not in fixed}
+    short = short_keys(values)
     whole = ",".join(f"{short[key]}={value}" for key, value in values.items())
+    is_alone = not values
+    if is_alone:
+        values = {key: value for key, value in given.items() if key not in _OF_THE_COMMAND}
+        seed = [f"seed={values['seed']}"] if "seed" in values else []
+        whole = ",".join([values.get("experiment") or values.get("method") or "trial", *seed])
     name = re.sub(r"[^\w.,=+@\[\]-]+", "_", re.sub(r"(?<==)(['\"])(.*?)\1(?=,|$)", r"\2", whole))
-    if name == whole and len(os.fsencode(name)) <= _LONGEST_NAME - 9:
-        return name or "default"
+    if name == whole and len(os.fsencode(name)) <= _LONGEST_NAME - 9 and not is_alone:
+        return name
     digest = hashlib.sha256(",".join(f"{key}={value}" for key, value in values.items()).encode()).hexdigest()[:8]
     return f"{os.fsencode(name)[: _LONGEST_NAME - 9].decode(errors='ignore')}-{digest}"

@@ -125,7 +125,7 @@ def name_by_what_varies(settings: DictConfig, fixed: Sequence[str]) -> None:
 
 
 def _fixed(loader: ConfigLoader, arguments: list[str]) -> list[str]:
-    """Keys that have one value in a sweep; none if none has several, since all of them name the only trial then.
+    """Keys that have one value in a sweep.
 
     Raises:
         ValueError: If a key has the same value twice, so that two trials were the same.
@@ -139,7 +139,7 @@ def _fixed(loader: ConfigLoader, arguments: list[str]) -> list[str]:
                 raise ValueError(
                     f"The sweep has {key}={twice[0]} twice, which is the same trial. Give each value once."
                 )
-    return [key.lstrip("+~") for key in overrides if key not in varying] if varying else []
+    return [key.lstrip("+~") for key in overrides if key not in varying]
 
 
 def end_workers(launcher: str) -> None:

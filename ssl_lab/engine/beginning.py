@@ -53,16 +53,24 @@ class Beginning:
         else:
             self._waiting.append(action)
 
-    def begin(self, *, writes: bool = True) -> None:
-        """All that waits is done; what a change replaces is kept before, by the process that ``writes``."""
+    def begin(self) -> None:
+        """All that waits is done, on all ranks; what a change replaces is kept before, by rank 0."""
         if self.done:
             return
-        if writes and self.changes:
-            self._keep()
+        distributed.on_first_rank(self._keep_and_follow)
+        self.follow()
+
+    def follow(self) -> None:
+        """All that waits in this process is done: rank 0 has begun."""
         self.done = True
-        for action in self._waiting:
+        waiting, self._waiting = self._waiting, []
+        for action in waiting:
             action()
-        self._waiting = []
+
+    def _keep_and_follow(self) -> None:
+        if self.changes:
+            self._keep()
+        self.follow()
 
     def _keep(self) -> None:
         """Keep the run as it was in ``replaced/<n>``, a run directory of its own, and say in the summary what has changed.
@@ -120,8 +128,10 @@ class BeginAfterFirstStep(Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Wait on all ranks or on none: those that start later already see what the first rank has begun."""
         self._waits = distributed.broadcast_object(not self.beginning.done)
-        if not self._waits:
-            self.beginning.begin(writes=False)
+        if self._waits:
+            self.beginning.done = False
+        else:
+            self.beginning.follow()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -131,7 +141,7 @@ class BeginAfterFirstStep(Callback):
             return
         self.guard.check(trainer)
         self._waits = False
-        self.beginning.begin(writes=trainer.is_global_zero)
+        self.beginning.begin()
 
 
 def _link(source: Path, target: Path) -> None:

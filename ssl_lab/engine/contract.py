@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ssl_lab.data.base import DataModule
+from ssl_lab.engine.settled import hide_settled_warnings
 from ssl_lab.methods.base import Method
 
 
@@ -129,7 +130,7 @@ def train(method: Method, datamodule: DataModule, *, num_steps: int = 4, **setti
     logger.setLevel(logging.WARNING)  # without tips and notices
     try:
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="lightning")
+            hide_settled_warnings()
             trainer = L.Trainer(
                 accelerator="cpu",
                 max_epochs=1,

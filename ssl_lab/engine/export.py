@@ -82,11 +82,11 @@ def check_finite_method(method: Method, spec: DataSpec) -> None:
     """Refuse a method whose features of random inputs are not finite.
 
     Raises:
-        ValueError: As protocols do of such features.
+        ValueError: Saying of how many inputs.
     """
     batch = {name: column.to(method.device) for name, column in sample_batch(spec).items()}
     batch["index"] = torch.arange(len(next(iter(batch.values()))), device=method.device)
-    check_finite(method.features(batch), "random")
+    check_finite(method.features(batch), "random", use="exported")
 
 
 @torch.no_grad()

@@ -12,11 +12,11 @@ import torch
 
 from ssl_lab.data.base import DataModule
 from ssl_lab.engine.callbacks import has_split
-from ssl_lab.engine.run_dir import read_json
+from ssl_lab.engine.run_dir import read_json, write_json
 from ssl_lab.evaluation.evaluate import measure
 from ssl_lab.evaluation.protocol import Protocol
 from ssl_lab.evaluation.raw import raw_features
-from ssl_lab.measured import Record, records_of
+from ssl_lab.measured import Record, merged, records_of
 from ssl_lab.methods.base import Method
 from ssl_lab.types import Encoder
 
@@ -167,6 +167,11 @@ def weights_digest(method: Method) -> str:
             digest.update(f"{name.replace('_orig_mod.', '')} {value.dtype} {tuple(value.shape)}".encode())
             digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:12]
+
+
+def join_records(path: Path, records: Sequence[Record]) -> None:
+    """Join new results with those that an evaluation file holds."""
+    write_json(path, merged(earlier_records(path), records))
 
 
 def earlier_records(

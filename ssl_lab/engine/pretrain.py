@@ -38,14 +38,14 @@ from ssl_lab.engine.judge import (
     baseline_rows,
     check_is_measured,
     check_needs,
-    earlier_records,
     evaluate_with_baselines,
+    join_records,
 )
 from ssl_lab.engine.loggers import MetricsFile, last_metrics
 from ssl_lab.engine.pictures import PicturesDuringTraining, show_image
 from ssl_lab.engine.progress import ProgressLines
 from ssl_lab.engine.restoring import ConfiguredOptimizers, check_data_are_same, check_length, check_weights_fit
-from ssl_lab.engine.run_dir import BEST_CHECKPOINT, environment, read_json, update_summary, write_json
+from ssl_lab.engine.run_dir import BEST_CHECKPOINT, environment, read_json, update_summary
 from ssl_lab.engine.saving import KeepBest, SaveCheckpoint
 from ssl_lab.engine.sharded import gathered
 from ssl_lab.engine.signals import InterruptedRunError
@@ -252,15 +252,15 @@ def pretrain(
         records = evaluate_with_baselines(method, judged, datamodule, baselines, device=device)
         table = merged([], records) if records else {"rows": [{"metrics": {}}]}
         scores = {f"test/{name}": value for name, value in table["rows"][-1]["metrics"].items()}
-        beginning.begin(writes=trainer.is_global_zero)  # where there was no step left
+        beginning.begin()  # where there was no step left
         if made_up is not None:
             _log_made_up(trainer, method, made_up)
-        metrics = distributed.broadcast_object(last_metrics(run_dir) if trainer.is_global_zero else {})
+        metrics = distributed.on_first_rank(lambda: last_metrics(run_dir))
         metrics |= {name: float(value) for name, value in trainer.callback_metrics.items()}
         metrics |= (made_up or {}) | scores
+        if records:
+            distributed.on_first_rank(lambda: join_records(run_dir / "evaluation.json", records))
         if trainer.is_global_zero:
-            if records:
-                write_json(run_dir / "evaluation.json", merged(earlier_records(run_dir / "evaluation.json"), records))
             for board in dashboards(trainer):
                 board.log_metrics(scores, optimizer_steps_done(trainer) - 1)
             if pictures_every_n_epochs:
@@ -289,19 +289,18 @@ def pretrain(
         raise error
     finally:
         heartbeat.stop()
-    if trainer.is_global_zero:
-        update_summary(
-            run_dir,
-            status="finished",
-            step=optimizer_steps_done(trainer),
-            epoch=trainer.current_epoch,
-            metrics=metrics,
-            objective={"name": objective, "value": metrics.get(objective)} if objective else None,
-            wall_time_sec=throughput.wall_time_sec,
-            training_time_sec=throughput.training_time_sec,
-            evaluation_time_sec=throughput.evaluation_time_sec,
-            samples_per_sec=throughput.num_samples / max(throughput.training_time_sec, 1e-9),
-        )
+    facts = {
+        "status": "finished",
+        "step": optimizer_steps_done(trainer),
+        "epoch": trainer.current_epoch,
+        "metrics": metrics,
+        "objective": {"name": objective, "value": metrics.get(objective)} if objective else None,
+        "wall_time_sec": throughput.wall_time_sec,
+        "training_time_sec": throughput.training_time_sec,
+        "evaluation_time_sec": throughput.evaluation_time_sec,
+        "samples_per_sec": throughput.num_samples / max(throughput.training_time_sec, 1e-9),
+    }
+    distributed.on_first_rank(lambda: update_summary(run_dir, **facts))
     for board in dashboards(trainer):
         board.finish(failed=False)
     return metrics

@@ -225,13 +225,16 @@ class KeepBest(Callback):
         """Go on from the value of the file, which may be newer than the checkpoint that was restored."""
         if not self._resumed:
             return
-        found = None
-        if trainer.is_global_zero and self.path.is_file():
-            try:
-                found = read_checkpoint(self.path).get(_BEST, self.best)  # files of earlier versions lack it
-            except ValueError as error:
-                warnings.warn(f"{error} The next evaluation replaces it.", stacklevel=1)
-        self.best = distributed.broadcast_object(found)
+        self.best = distributed.on_first_rank(self._read)
+
+    def _read(self) -> float | None:
+        if not self.path.is_file():
+            return None
+        try:
+            return read_checkpoint(self.path).get(_BEST, self.best)  # files of earlier versions lack it
+        except ValueError as error:
+            warnings.warn(f"{error} The next evaluation replaces it.", stacklevel=1)
+            return None
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save if the metric has risen.

@@ -52,4 +52,4 @@ class ReportObjective(Callback):
 
     def tell(self, trainer: L.Trainer, epoch: int, value: float) -> bool:
         """Report the value after so many epochs, and whether to stop; all ranks get one answer."""
-        return bool(distributed.broadcast_object(self.report(epoch, value) if trainer.is_global_zero else False))
+        return bool(distributed.on_first_rank(lambda: self.report(epoch, value)))

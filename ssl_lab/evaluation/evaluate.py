@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -89,13 +90,12 @@ def measure(
                 features = extract(
                     fn, datamodule, device=device, split=split, scored=scored, max_train_samples=max_train_samples
                 )
-            if distributed.rank() == 0:
-                for k, probe in probes.items():
-                    found[k] = probe.score(features)
-                for k, statistic in label_free.items():
-                    found[k] = statistic.score(scored[0])
+            for k, probe in probes.items():
+                found[k] = distributed.on_first_rank(partial(probe.score, features))
+            for k, statistic in label_free.items():
+                found[k] = distributed.on_first_rank(partial(statistic.score, scored[0]))
         for k, protocol in runnable.items():
             if not isinstance(protocol, FeatureProtocol | LabelFreeProtocol):
-                if protocol.shared or distributed.rank() == 0:
-                    found[k] = protocol.run(capabilities[protocol.needs], datamodule, device=device, split=split)
+                run = partial(protocol.run, capabilities[protocol.needs], datamodule, device=device, split=split)
+                found[k] = run() if protocol.shared else distributed.on_first_rank(run)
     return distributed.broadcast_object(found)

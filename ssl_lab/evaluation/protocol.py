@@ -197,23 +197,26 @@ def features_of(
     return features.to(device), labels.to(device)
 
 
-def check_finite(outputs: Tensor, kind: str = "", *, what: str = "Features") -> None:
+def check_finite(outputs: Tensor, kind: str = "", *, what: str = "Features", use: str = "judged") -> None:
     """Refuse outputs (N, ...) of samples that hold NaN or infinity: comparisons with such values would pass for perfect.
 
     Args:
         outputs: What was computed of N samples.
         kind: Which samples the message names, such as their split.
         what: What the message calls the outputs.
+        use: What the message says that they cannot be.
 
     Raises:
         ValueError: Saying of how many samples.
     """
     finite = outputs.isfinite()
     broken = len(outputs) - int((finite.flatten(1).all(1) if finite.ndim > 1 else finite).sum())
-    check_none_broken(broken, len(outputs), kind, what=what)
+    check_none_broken(broken, len(outputs), kind, what=what, use=use)
 
 
-def check_none_broken(broken: int, num: int, kind: str = "", *, what: str = "Features", unit: str = "samples") -> None:
+def check_none_broken(
+    broken: int, num: int, kind: str = "", *, what: str = "Features", unit: str = "samples", use: str = "judged"
+) -> None:
     """The same of outputs that were counted elsewhere.
 
     Args:
@@ -222,15 +225,16 @@ def check_none_broken(broken: int, num: int, kind: str = "", *, what: str = "Fea
         kind: Which of them the message names, such as their split.
         what: What the message calls the outputs.
         unit: What has one output.
+        use: What the message says that they cannot be.
 
     Raises:
         ValueError: If any is broken.
     """
     if broken:
         raise ValueError(
-            f"{what} of {broken} of {num} {kind + ' ' if kind else ''}{unit} are not finite, so nothing can be "
-            "judged by them. The training has diverged, or the data hold such values. Lower optim.lr, set "
-            "trainer.gradient_clip_val=1.0, or start from an earlier checkpoint."
+            f"{what} of {broken} of {num} {kind + ' ' if kind else ''}{unit} are not finite and cannot be {use}. "
+            "The training has diverged, or its data hold such values. Lower optim.lr, set trainer.gradient_clip_val=1.0, or "
+            "start from an earlier checkpoint."
         )
 
 

@@ -8,7 +8,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -259,10 +259,15 @@ def what_varies(trials: Sequence[RunFacts]) -> list[str]:
     ]
     keys = dict.fromkeys(key for settings in asked for key in settings if key not in _NOT_REPEATED)
     varying = [key for key in keys if len({settings.get(key) for settings in asked if settings}) > 1]
-    short = {key: re.split("[.@/]", key)[-1].lstrip("+~") for key in varying}
-    if len(set(short.values())) < len(short):
-        short = {key: key for key in varying}
+    short = short_keys(varying)
     return [",".join(f"{short[key]}={settings[key]}" for key in varying if key in settings) for settings in asked]
+
+
+def short_keys(keys: Iterable[str]) -> dict[str, str]:
+    """Keys of settings by their last part, as ``temperature`` for ``method.temperature``, if that tells all apart."""
+    whole = {key: key.lstrip("+~") for key in keys}
+    short = {key: re.split("[.@/]", name)[-1] for key, name in whole.items()}
+    return short if len(set(short.values())) == len(short) else whole
 
 
 def is_stale(run: RunFacts) -> bool:

@@ -311,7 +311,7 @@ def test_pictures_that_are_not_finite_are_refused(vae, tmp_path, capsys):
         (["interpolate", "seed=1"], "Pixels of"),
     ):
         told = refused(capsys, command[0], f"run={broken}", *command[1:])
-        assert what in told and "not finite" in told
+        assert what in told and "not finite and cannot be shown" in told
     assert set(broken.rglob("*")) == before and not list(tmp_path.glob("many/*.png"))
 
 

@@ -269,10 +269,12 @@ def test_features_that_are_not_finite_are_refused_and_no_file_is_left(run, tmp_p
         return features
 
     monkeypatch.setattr(SimCLR, "features", broken)
-    for command in (["embed", f"out={tmp_path / 'f.parquet'}"], ["export", "format=onnx", f"out={tmp_path / 'e'}"]):
+    for use, command in (
+        ("written", ["embed", f"out={tmp_path / 'f.parquet'}"]),
+        ("exported", ["export", "format=onnx", f"out={tmp_path / 'e'}"]),
+    ):
         assert main([*command, f"run={run}"]) == 1
-        error = capsys.readouterr().err
-        assert "samples are not finite, so nothing can be judged by them" in error
+        assert f"samples are not finite and cannot be {use}." in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

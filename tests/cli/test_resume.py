@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -149,7 +150,13 @@ def test_names_of_trials_are_short_and_distinct():
     assert name("seed=1", "method.temperature=0.2") == "temperature=0.2,seed=1"
     assert name("views@method.views=a", "+encoder.widths=[8,16]") == "widths=[8,16],views=a"
     assert name("optim.lr=1", "method.lr=2") == "method.lr=2,optim.lr=1", "short names that are the same stay long"
-    assert name() == "default"
+    fixed = ("trainer", "run_dir", "experiment", "method", "seed", "optim.lr")
+    alone = [
+        name("experiment=simclr_digits", "seed=1", *more, fixed=fixed)
+        for more in ((), ("optim.lr=1",), ("optim.lr=2",))
+    ]
+    assert all(re.fullmatch("simclr_digits,seed=1-[0-9a-f]{8}", one) for one in alone) and len(set(alone)) == 3
+    assert re.fullmatch("byol-[0-9a-f]{8}", name("method=byol", fixed=fixed)) and name(fixed=fixed).startswith("trial-")
     values = [
         "/a/b",
         "/a_b",

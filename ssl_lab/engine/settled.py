@@ -1,0 +1,31 @@
+"""Warnings of Lightning about what ssl_lab has settled."""
+
+from __future__ import annotations
+
+import warnings
+
+_SETTLED = {
+    r"The '\w+' does not have many workers": "loaders take their number from data.num_workers; most need none",
+    "Consider setting `persistent_workers=True`": "loaders are made by the data modules, not by the user",
+    "Starting from v1.9.0, `tensorboardX`": "logger= chooses what is logged to; none is the default logger of Lightning",
+    "The number of training batches .* is smaller than the logging interval": "the end of each epoch has its line",
+    "It is recommended to use `self.log": "what is logged is a mean over ranks where that matters",
+    "You called `self.log": "logger=none was asked for",
+    "Checkpoint directory .* exists and is not empty": "a run that goes on; the run directory was looked into before",
+    "The dirpath has changed from": "a run directory may be moved; checkpoints are found by the run= that is given",
+    "Experiment logs directory .* exists": "a run that goes on",
+    "The `srun` command is available": "a command on a login node is no mistake; processes that srun starts are counted",
+    "You're resuming from a checkpoint that ended before the epoch ended": "loaders go on at the sample they stopped at",
+    "Be aware that when using `ckpt_path`": "callbacks that differ from those of the run were told as changes",
+    r"Found \d+ module\(s\) in eval mode": "teachers and pretrained parts stay in eval mode by design",
+    "Trying to infer the `batch_size`": "means over an epoch are weighted by ssl_lab",
+    "GPU available but not used": "trainer.accelerator=cpu was asked for",
+    "`isinstance.treespec, LeafSpec.` is deprecated": "a matter between torch and Lightning",
+}
+"""How warnings of Lightning begin that a user cannot act on, and why; all others are shown."""
+
+
+def hide_settled_warnings() -> None:
+    """Show none of these warnings from now on, and all others."""
+    for beginning in _SETTLED:
+        warnings.filterwarnings("ignore", message=beginning)
