@@ -6,7 +6,7 @@ import os
 import secrets
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ssl_lab.engine.beginning import Beginning
 from ssl_lab.engine.callbacks import optimizer_steps_done
+from ssl_lab.engine.loggers import last_step
 from ssl_lab.engine.run_dir import LAST_CHECKPOINT
 from ssl_lab.limited import read_text
 from ssl_lab.types import Encoder
@@ -45,6 +46,7 @@ class Dashboard(Logger):
         self.logger = logger
         self.beginning: Beginning | None = None  # what is logged waits for it
         self._failed = False
+        self._last: tuple[dict[str, float], int | None] | None = None
 
     @property
     def name(self) -> str | None:
@@ -62,8 +64,10 @@ class Dashboard(Logger):
         return self.logger.save_dir
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Scalars of a step."""
-        self._try(self.logger.log_metrics, metrics, step)
+        """Scalars of a step, once: those of a checkpoint's step come before it is saved, and again from Lightning."""
+        if (metrics, step) != self._last:
+            self._last = dict(metrics), step
+            self._try(self.logger.log_metrics, metrics, step)
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """The configuration."""
@@ -96,10 +100,16 @@ class Dashboard(Logger):
             given = {"metadata": list(labels), "label_img": images, "tag": "features", "global_step": step}
             self._try(lambda board: board.experiment.add_embedding(features, **given), self.logger)
 
-    def forget_from(self, step: int) -> None:
-        """Have TensorBoard leave out what a process that was killed logged at this step and later."""
+    def forget_from(self, step: int, *, changed: bool) -> None:
+        """Have TensorBoard leave out what a process that was killed logged at this step and later.
+
+        W&B takes nothing back. It keeps the values of steps that come again, which are the same; of a run that is
+        ``changed``, they go to a W&B run of their own.
+        """
         if isinstance(self.logger, TensorBoardLogger):
             self._try(lambda board: _forget_from(board.experiment, step), self.logger)
+        elif isinstance(self.logger, WeightsAndBiases) and changed:
+            self.logger.begin_anew()
 
     def upload(self, run_dir: Path, encoder: Encoder) -> None:
         """The last checkpoint and the encoder's weights, as artifacts, if the logger was asked to."""
@@ -135,13 +145,25 @@ class Dashboard(Logger):
 
 
 class ForgetLaterSteps(Callback):
-    """Of a resumed run, dashboards show each step once."""
+    """Of a resumed run, dashboards show each step once.
+
+    Args:
+        run_dir: The run directory.
+        beginning: Knows how the run was changed.
+    """
+
+    def __init__(self, run_dir: Path, beginning: Beginning) -> None:
+        self.run_dir = run_dir
+        self.beginning = beginning
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Forget the steps behind the checkpoint, which come again."""
-        if trainer.is_global_zero:
-            for board in dashboards(trainer):
-                board.forget_from(optimizer_steps_done(trainer))
+        if not trainer.is_global_zero:
+            return
+        step = optimizer_steps_done(trainer)
+        changed = bool(self.beginning.changes) and last_step(self.run_dir) >= step
+        for board in dashboards(trainer):
+            board.forget_from(step, changed=changed)
 
 
 def guarded(loggers: Sequence[Logger]) -> list[Logger]:
@@ -159,7 +181,7 @@ class WeightsAndBiases(WandbLogger):
 
     It never asks a question, and waits for the service no longer than half a minute at the start and at the end
     (``SSL_LAB_WANDB_TIMEOUT_SEC``); what is not uploaded by then stays in the run directory for ``wandb sync``. A run that is
-    gone on with keeps its id.
+    gone on with keeps its id. Its rows have the run's own steps, of which W&B takes each once.
 
     Args:
         run_dir: The run directory.
@@ -184,6 +206,7 @@ class WeightsAndBiases(WandbLogger):
         timeout = float(os.environ.get("SSL_LAB_WANDB_TIMEOUT_SEC", _TIMEOUT_SEC))
         self.run_dir = Path(run_dir)
         self.artifacts = artifacts
+        self._begins_anew = False
         super().__init__(
             name="/".join(self.run_dir.absolute().parts[-2:]),
             save_dir=run_dir,
@@ -208,7 +231,7 @@ class WeightsAndBiases(WandbLogger):
     def experiment(self) -> Any:
         """The W&B run; started offline if the service cannot be reached."""
         if self._experiment is None:
-            self._take_id()
+            self._take_id(new=self._begins_anew)
             if not self._offline:
                 try:
                     return super().experiment
@@ -221,6 +244,15 @@ class WeightsAndBiases(WandbLogger):
                     self._wandb_init["mode"] = "offline"
                     self._take_id(new=True)  # the other one is taken until the process ends
         return super().experiment
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """One row for each step; W&B leaves out those that it has already."""
+        self.experiment.log(dict(metrics) if step is None else {**metrics, "trainer/global_step": step}, step=step)
+
+    def begin_anew(self) -> None:
+        """Go on in another W&B run, whose first row is still to come."""
+        self._begins_anew = True
 
     def _take_id(self, *, new: bool = False) -> None:
         """The id that ``wandb/id.txt`` holds, and on request or at first a new one; an agent's, if there is one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import warnings
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ssl_lab.engine.beginning import Beginning
 from ssl_lab.files import write_atomically
-from ssl_lab.limited import read_table
+from ssl_lab.limited import UnreadableFileError, read_table
 
 
 class MetricsFile(Logger):
@@ -152,6 +153,15 @@ class MetricsFile(Logger):
                 writer.writerows(rows)
 
         write_atomically(self.path, write)
+
+
+def last_step(run_dir: Path) -> int:
+    """The last step in ``metrics.csv``; -1 if there is none."""
+    step = -1
+    with suppress(FileNotFoundError, UnreadableFileError):  # what stands before the damage counts
+        for row in read_table(run_dir / "metrics.csv"):
+            step = max(step, int(row[0])) if row and row[0].isdecimal() else step
+    return step
 
 
 def last_metrics(run_dir: Path) -> dict[str, float]:

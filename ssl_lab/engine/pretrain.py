@@ -223,7 +223,7 @@ def pretrain(
             run_dir, datamodule, protocols, evaluate_every_n_epochs, evaluate_max_train_samples, pictures_every_n_epochs
         ),
         *([KeepBest(run_dir, keep_best)] if keep_best else []),
-        *([ForgetLaterSteps()] if contents is not None else []),
+        *([ForgetLaterSteps(run_dir, beginning)] if contents is not None else []),
         *([trial] if trial else []),
         BeginAfterFirstStep(beginning, guard),
         SaveCheckpoint(

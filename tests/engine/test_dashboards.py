@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+import wandb
 from arrays import ArrayImages
 from engine.tiny import Tiny, TinyEncoder, trainer
 from engine.wandb_server import Server
@@ -20,6 +21,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from ssl_lab.engine.beginning import Beginning
 from ssl_lab.engine.dashboards import Dashboard, WeightsAndBiases
 from ssl_lab.engine.pretrain import pretrain
 from ssl_lab.evaluation.label_free import RankMe
@@ -239,6 +241,67 @@ def test_wandb_keeps_the_id_of_a_run_that_is_gone_on_with(tmp_path, monkeypatch)
         found.add((board.version, board.logger.experiment.group, *board.logger.experiment.tags))
         board.finish(failed=False)
     assert found == {((tmp_path / "wandb/id.txt").read_text(), "sweep", "simclr")}
+
+
+def wandb_rows(file):
+    """The loss by step of a W&B file, by W&B's own reader."""
+    core = str(Path(wandb.__file__).parent / "bin/wandb-core")
+    command = [core, "leet", "inspect", "-no-observability", "-json", "-run-file", str(file), str(file.parents[1])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    rows = [record["history"]["item"] for record in records if record["type"] == "history"]
+    assert all(row["_step"] == row["trainer/global_step"] for row in rows)
+    return {row["_step"]: row["train/loss"] for row in rows}
+
+
+class Crash(Callback):
+    """Ends the process's work with an error after so many steps."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, *args):
+        if trainer.global_step == self.step:
+            raise ConnectionError("crash")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("changes", [[], ["method.repel: 0.0, now 1.0"]], ids=["same", "forced"])
+def test_each_step_is_shown_once_after_a_crash_and_the_later_life_counts(changes, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    data = ArrayImages(num_samples=64)
+
+    def live(*callbacks, repel=0.0, **settings):
+        boards = [
+            TensorBoardLogger(tmp_path / "board", name="", version=""),
+            WeightsAndBiases(run_dir=str(tmp_path), project="x"),
+        ]
+        method = Tiny(TinyEncoder(data.spec), repel=repel)
+        lightning = trainer(tmp_path, *callbacks, epochs=4, logger=boards)
+        pretrain(method, data, lightning, [], save_every_n_steps=4, pictures_every_n_epochs=None, **settings)
+        return lightning.global_step
+
+    with pytest.raises(ConnectionError):
+        live(Crash(7))
+    first = [row["train/loss"] for row in rows_of(tmp_path)]
+    beginning = Beginning(tmp_path, waits=bool(changes), forced=bool(changes), changes=changes)
+    checkpoint = tmp_path / "checkpoints/last.ckpt"
+    last = live(repel=float(len(changes)), ckpt_path=checkpoint, beginning=beginning)
+    rows = rows_of(tmp_path)
+    assert [int(row["step"]) for row in rows] == list(range(last)) and last > 7
+    assert (rows[5]["train/loss"] == first[5]) is (not changes)
+    events = EventAccumulator(str(tmp_path / "board"))
+    events.Reload()
+    shown = events.Scalars("train/loss")
+    assert [scalar.step for scalar in shown] == list(range(last))
+    assert [scalar.value for scalar in shown] == pytest.approx([float(row["train/loss"]) for row in rows])
+    files = sorted(tmp_path.glob("wandb/offline-run-*/*.wandb"), key=lambda file: file.stat().st_mtime_ns)
+    earlier, later = map(wandb_rows, files)
+    assert list(later) == list(range(4, last)) and set(range(6)) <= set(earlier)
+    assert list(later.values()) == pytest.approx([float(row["train/loss"]) for row in rows[4:]])
+    assert (earlier[5] == later[5]) is (not changes), "what has changed is a W&B run of its own"
+    assert len({file.stem for file in files}) == 1 + len(changes)
 
 
 @pytest.mark.slow
