@@ -32,8 +32,8 @@ class Optim(ABC):
     Attributes:
         lr: Peak learning rate.
         weight_decay: Decay of matrices and convolution kernels.
-        warmup_fraction: Share of all steps over which the rate rises linearly from 0.
-        final_lr_fraction: Share of ``lr`` at the last step; 1 keeps the rate constant after warm-up.
+        warmup_fraction: Share of all steps over which the rate rises linearly, at the first of W steps to ``lr / W``.
+        final_lr_fraction: Share of ``lr`` that the fall ends at, after the last step; 1 keeps the rate after warm-up.
         decay: How the rate falls after warm-up: along half a ``cosine``, or ``linear``.
     """
 

@@ -108,9 +108,9 @@ class ArrayCaptions(ArrayImages):
         return {**rows, "input_ids": ids, "attention_mask": (ids != 0).long()}
 
 
-def tiny_vq_vae():
+def tiny_vq_vae(**settings):
     """A VQ-VAE of the images of ArrayImages with 4 x 4 codes of 6."""
     encoder = ConvNet(ArrayImages().spec, widths=(8, 8))
-    method = VQVAE(encoder, SGD(), num_codes=6, code_dim=4, decoder_dim=8)
+    method = VQVAE(encoder, SGD(), num_codes=6, code_dim=4, decoder_dim=8, **settings)
     method.codebook.codes.normal_()
     return method

@@ -127,7 +127,9 @@ def _raw(arg: str, *, sweep: bool) -> str:
         return arg
     if value.startswith("run:"):  # a run in the place of an encoder
         runs = re.split(",(?=run:)", value) if sweep and not _exists(value[4:]) else [value]
-        return f"{key}={','.join(quote('run:' + _home(run[4:])) for run in runs)}"
+        # Whole: the new run's settings refer to it, and are read again from other folders.
+        found = (str(Path(run).absolute()) if _exists(run) else _home(run) for run in (run[4:] for run in runs))
+        return f"{key}={','.join(quote(f'run:{run}') for run in found)}"
     if not is_path or value == "null" or (name.endswith("pretrained") and value in ("true", "false")):
         return arg
     _refuse_empty(key, value)

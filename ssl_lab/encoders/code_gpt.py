@@ -85,8 +85,12 @@ class CodeGPT(ImageEncoder):
         self.middle = depth // 2
 
     def codes_of(self, batch: Batch) -> Tensor:
-        """Codes of the batch's images, row by row from the upper left, int64 (B, L)."""
-        return self.codes.capabilities()["codes"](batch).flatten(1)  # type: ignore[no-any-return]
+        """Codes of the batch's images, row by row from the upper left, int64 (B, L).
+
+        A VQ-VAE may make pixels black or white by the index of an image. Images without one are all taken for the first.
+        """
+        index = batch.get("index", torch.zeros(len(batch["image"]), dtype=torch.int64, device=batch["image"].device))
+        return self.codes.capabilities()["codes"]({**batch, "index": index}).flatten(1)  # type: ignore[no-any-return]
 
     def images_of(self, codes: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] of codes (B, L)."""

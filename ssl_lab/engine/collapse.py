@@ -7,13 +7,13 @@ from typing import Any
 
 import lightning as L
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from ssl_lab.engine.callbacks import log_interval, steps_done
 from ssl_lab.engine.encoder_tap import EncoderTap
 from ssl_lab.evaluation.label_free import effective_rank, normalised_std
+from ssl_lab.evaluation.protocol import unit_rows
 from ssl_lab.methods.base import Method
 from ssl_lab.types import Batch
 
@@ -89,7 +89,7 @@ def rank_of_differences(features: Tensor, *, num_samples: int = 64) -> float:
 
     A few samples are enough to tell one direction from several, and keep the decomposition off the device.
     """
-    x = F.normalize(features[:num_samples], dim=1)
+    x = unit_rows(features[:num_samples].float())
     x = (x - x.mean(0)).double()
     eigenvalues = torch.linalg.eigvalsh((x @ x.T).cpu())
     return float(effective_rank(eigenvalues.clamp(min=0).sqrt()))

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_lab.evaluation.protocol import FeatureProtocol, FeatureSet
+from ssl_lab.evaluation.protocol import FeatureProtocol, FeatureSet, unit_rows
 from ssl_lab.evaluation.scores import classification_scores
 
 
@@ -50,9 +49,9 @@ class KNN(FeatureProtocol):
 
     def predict(self, features: FeatureSet, k: int) -> Tensor:
         """Predicted classes of the test features, int64 (M,)."""
-        train = F.normalize(features.train_x, dim=1)
+        train = unit_rows(features.train_x)
         predictions = []
-        for chunk in F.normalize(features.test_x, dim=1).split(1024):
+        for chunk in unit_rows(features.test_x).split(1024):
             similarity, neighbors = (chunk @ train.T).topk(min(k, len(train)), dim=1)
             weights = torch.exp((similarity - similarity[:, :1]) / self.temperature)  # the nearest weighs 1
             votes = torch.zeros(len(chunk), features.num_classes, device=chunk.device)

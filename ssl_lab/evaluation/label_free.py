@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_lab.evaluation.protocol import LabelFreeProtocol, check_finite
+from ssl_lab.evaluation.protocol import LabelFreeProtocol, check_finite, unit_rows
 
 
 class RankMe(LabelFreeProtocol):
@@ -63,7 +62,7 @@ class Uniformity(LabelFreeProtocol):
     def score(self, x: Tensor) -> dict[str, float]:
         """The logarithm of the mean potential over all pairs of different samples."""
         check_finite(x)
-        x = F.normalize(some_rows(x, self.num_samples), dim=1)
+        x = unit_rows(some_rows(x, self.num_samples))
         square = x.square().sum(1)  # 1, or 0 of features that are all zero, which have no direction
         total = torch.zeros((), dtype=torch.float64, device=x.device)
         for start in range(0, len(x), 1024):
@@ -100,7 +99,7 @@ def effective_rank(spectrum: Tensor) -> Tensor:
 
 def normalised_std(x: Tensor) -> Tensor:
     r"""Deviation of each dimension of normalised features (N, D), averaged, times :math:`\sqrt{D}`; in [0, 1]."""
-    return F.normalize(x.float(), dim=1).std(0, correction=0).mean() * x.shape[1] ** 0.5
+    return unit_rows(x.float()).std(0, correction=0).mean() * x.shape[1] ** 0.5
 
 
 def some_rows(x: Tensor, num_rows: int, *, seed: int = 0) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_lab.evaluation.protocol import FeatureProtocol, FeatureSet
+from ssl_lab.evaluation.protocol import FeatureProtocol, FeatureSet, order_of_two
 from ssl_lab.evaluation.scores import classification_scores, has_two_classes
 
 _WEIGHTS_AT_ONCE = 50_000  # of few-label probes that are fitted side by side; more of them are no faster
@@ -20,10 +20,12 @@ HOLDOUT_SHARE = 0.2  # of the train split, to choose the penalty
 def standardise(train: Tensor, *others: Tensor) -> list[Tensor]:
     """Features (N, D), and others, shifted and scaled so that the first have mean 0 and deviation 1.
 
-    A feature that is constant in the first, to 1e-6 of the largest deviation, becomes 0.
+    A feature that is constant in the first, to about 1e-6 of its size, becomes 0; how large it is does not matter.
     """
+    orders = -order_of_two(train.abs().amax(0))
+    train, *others = (torch.ldexp(x, orders) for x in (train, *others))  # exact; squares of fp32 overflow beyond 1e19
     mean, std = train.mean(0), train.std(0, correction=0)
-    std = torch.where(std > 1e-6 * std.max().clamp(min=1e-12), std, torch.inf)
+    std = torch.where(std > 1e-6, std, torch.inf)
     return [(x - mean) / std for x in (train, *others)]
 
 

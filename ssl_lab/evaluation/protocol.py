@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_lab import distributed
@@ -236,6 +237,20 @@ def check_none_broken(
             "The training has diverged, or its data hold such values. Lower optim.lr, set trainer.gradient_clip_val=1.0, or "
             "start from an earlier checkpoint."
         )
+
+
+def unit_rows(x: Tensor) -> Tensor:
+    """Vectors (..., D) scaled to length 1, however long or short they are; zeros stay zeros.
+
+    A power of two, which is exact, brings each to the order of 1 first: squares of fp32 overflow beyond 1e19, and
+    ``F.normalize`` alone does not lengthen what is shorter than 1e-12.
+    """
+    return F.normalize(torch.ldexp(x, -order_of_two(x.abs().amax(-1, keepdim=True))), dim=-1)
+
+
+def order_of_two(x: Tensor) -> Tensor:
+    """The int n for which x / 2^n lies in [1/2, 1), elementwise, as far as 2^n and 2^-n are fp32 numbers; 0 of 0."""
+    return torch.frexp(x).exponent.clamp(-126, 126)
 
 
 @torch.no_grad()

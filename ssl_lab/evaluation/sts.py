@@ -7,12 +7,11 @@ from collections.abc import Callable
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from scipy.stats import spearmanr
 from torch import Tensor
 
 from ssl_lab.data.base import DataModule
-from ssl_lab.evaluation.protocol import Protocol
+from ssl_lab.evaluation.protocol import Protocol, unit_rows
 from ssl_lab.types import Batch
 
 
@@ -45,7 +44,7 @@ class STS(Protocol):
                 fn({name: batch[kind + name].to(device) for name in ("input_ids", "attention_mask")}).double()
                 for kind in ("", "second_")
             )
-            similarities.append(F.cosine_similarity(first, second).cpu())
+            similarities.append((unit_rows(first) * unit_rows(second)).sum(1).cpu())
             scores.append(batch["score"].double().cpu())
         x, y = torch.cat(similarities), torch.cat(scores)
         known = ~y.isnan()

@@ -8,12 +8,11 @@ from collections.abc import Callable
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_lab.data.base import DataModule
 from ssl_lab.evaluation.label_free import effective_rank
-from ssl_lab.evaluation.protocol import Protocol, check_finite
+from ssl_lab.evaluation.protocol import Protocol, check_finite, unit_rows
 from ssl_lab.types import Batch
 
 RESOLUTION = 1e-6  # differences below this share of fp32 features are rounding
@@ -93,12 +92,12 @@ class Alignment(ViewProtocol):
     def score(self, views: Tensor) -> dict[str, float]:
         """Mean over samples and over pairs of views."""
         check_finite(views.transpose(0, 1))
-        x = F.normalize(views.double(), dim=2)
+        x = unit_rows(views.double())
         if (x - x.mean((0, 1))).square().mean() <= RESOLUTION**2:
             return {"alignment/loss": math.nan}
         num = len(x)
-        # Over ordered pairs, the squared distances of V unit vectors sum to 2 (V^2 - |their sum|^2).
-        distance = 2 * (num**2 - x.sum(0).square().sum(1)) / (num * (num - 1))
+        # Over ordered pairs, the squared distances of V vectors sum to 2 (V times their squares - the square of their sum).
+        distance = 2 * (num * x.square().sum((0, 2)) - x.sum(0).square().sum(1)) / (num * (num - 1))
         return {"alignment/loss": float(distance.mean())}
 
 
@@ -146,7 +145,7 @@ class LiDAR(ViewProtocol):
             return {"lidar/rank": 0.0}
         within = (x - means).flatten(0, 1)
         scatter = within.T @ within / len(within)
-        ridge = (self.delta * scatter.diagonal().mean()).clamp(min=1e-12)
+        ridge = (self.delta * scatter.diagonal().mean()).clamp(min=1e-12 * between.square().mean())
         root = torch.linalg.cholesky(scatter + ridge * torch.eye(len(scatter), dtype=x.dtype, device=x.device))
         whitened = torch.linalg.solve_triangular(root, between.T, upper=False)
         return {"lidar/rank": float(effective_rank(torch.linalg.svdvals(whitened).square()))}

@@ -108,9 +108,14 @@ class Method(L.LightningModule, ABC):
     ) -> None:
         """Lightning's, and in bf16 for fused optimizers too; the norm before it is logged as ``optim/grad_norm``.
 
+        Before that, the gradient of an incomplete last window of accumulation becomes the mean over its own batches.
         Lightning refuses these under any mixed precision, as they scale gradients back by themselves; in bf16 nothing is
         scaled.
         """
+        parts = self.trainer.accumulate_grad_batches
+        if found := (self.trainer.fit_loop.batch_idx + 1) % parts:  # Lightning has divided it like a whole one
+            for p in (p for group in optimizer.param_groups for p in group["params"] if p.grad is not None):
+                p.grad.mul_(parts / found)
         plugin = self.trainer.precision_plugin
         if self._is_logged_step():
             norm = distributed.gradient_norm(p for group in optimizer.param_groups for p in group["params"])

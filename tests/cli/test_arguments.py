@@ -32,6 +32,13 @@ def test_a_path_comes_through_hydras_grammar_as_it_is(key):
             assert OmegaConf.create(literal(OmegaConf.to_container(cfg, resolve=True))) == cfg
 
 
+def test_a_run_that_settings_refer_to_is_found_from_every_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a=1").mkdir()
+    (found,) = with_raw_paths(["encoder.codes=run:a=1"])
+    assert OverridesParser.create().parse_override(found).value() == f"run:{tmp_path / 'a=1'}"
+
+
 @pytest.mark.parametrize(
     ("arg", "expected"),
     [

@@ -381,3 +381,20 @@ def test_factors_that_do_not_vary_are_no_score(protocol):
     assert all(map(math.isnan, protocol.score(coded, coded).values()))
     with pytest.raises(ValueError, match="there is 1"):
         Coded(good(dim=1).double().numpy(), np.ones((12, 3)))
+
+
+OF_ANY_SCALE = (KNN, LinearProbe, FewLabelProbe, RankMe, Uniformity, FeatureStd, Alignment, LiDAR)
+
+
+@pytest.mark.parametrize("scale", [1e-37, 1e-14, 1e37])
+@pytest.mark.parametrize("protocol", OF_ANY_SCALE)
+def test_how_large_features_are_does_not_matter(protocol, scale):
+    """Squares of fp32 overflow beyond 1e19 and vanish below 1e-23."""
+    x = good(batch=24) + 2 * (torch.arange(24) % 2).unsqueeze(1)
+    measure = CASES[protocol][0]
+    if protocol in (Alignment, LiDAR):
+        measure = lambda x: protocol().score(torch.stack([x, x.roll(1, 1)]))  # noqa: E731
+    expected = measure(x)
+    found = measure(x * scale)
+    assert found == pytest.approx(expected, rel=1e-4)
+    assert not any(map(math.isnan, found.values()))

@@ -99,6 +99,12 @@ def test_standardise_uses_the_first_features_alone():
     torch.testing.assert_close(test, torch.from_numpy(scaler.transform(features.test_x)), check_dtype=False)
 
 
+def test_standardise_keeps_features_that_are_small_beside_others():
+    x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1e-9, 1.0, 1e25])
+    expected = StandardScaler().fit_transform(x.double())
+    torch.testing.assert_close(standardise(x)[0], torch.from_numpy(expected), check_dtype=False, rtol=1e-4, atol=1e-5)
+
+
 def test_standardise_sets_constant_features_to_zero():
     x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
     x[:, 1] = 7.3

@@ -47,8 +47,9 @@ def test_equals_pearson_of_mean_ranks_with_ties():
 @pytest.mark.parametrize("eval_batch_size", [1, 3])
 def test_batch_size_and_scale_of_features_do_not_matter(eval_batch_size):
     scores = [3.0, 5.0, 3.5, 0.0, 1.0]
-    found = spearman(scores, lambda batch: 7 * angle(batch), eval_batch_size=eval_batch_size)
-    assert found == pytest.approx(spearman(scores))
+    for factor in (7, 1e-30, 1e30):
+        found = spearman(scores, lambda batch, by=factor: by * angle(batch), eval_batch_size=eval_batch_size)
+        assert found == pytest.approx(spearman(scores))
 
 
 def test_pairs_without_a_score_are_left_out():

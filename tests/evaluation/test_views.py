@@ -43,6 +43,14 @@ def test_alignment_has_its_closed_forms():
     assert alignment(randn(2, 5000, 400)) == pytest.approx(2, rel=1e-2), "unrelated views"
 
 
+def test_alignment_of_features_without_a_direction_is_the_published_one():
+    views = randn(2, 10, 6)
+    views[:, :4] = 0
+    views[1, 4] = 0
+    unit = F.normalize(views, dim=2)
+    assert alignment(views) == pytest.approx(float((unit[0] - unit[1]).norm(dim=1).square().mean()), rel=1e-9)
+
+
 def lidar_by_numpy(views, delta):
     """The matrix of discriminant analysis by its definition, with roots from scipy."""
     x = views.numpy()

@@ -149,3 +149,13 @@ def test_codes_of_binarised_images_are_read_too(binarize):
     vq_vae = VQVAE(ConvNet(SPEC, widths=(4, 8)), SGD(), num_codes=6, code_dim=3, decoder_dim=8, binarize=binarize)
     batch = {**images(), "index": torch.arange(5)}
     assert make(vq_vae).encoder.codes_of(batch).shape == (5, 16)
+
+
+@pytest.mark.parametrize("binarize", ["stochastic", "static", "none"])
+def test_images_without_an_index_have_features(binarize):
+    encoder = make(tiny_vq_vae(binarize=binarize)).eval().encoder
+    batch = images()
+    features = encoder.embed(batch)
+    torch.testing.assert_close(features[1:3], encoder.embed({"image": batch["image"][1:3]}))
+    first = {"image": batch["image"][:1], "index": torch.tensor([0])}
+    torch.testing.assert_close(features[:1], encoder.embed(first))
