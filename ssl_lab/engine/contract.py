@@ -133,14 +133,13 @@ def train(method: Method, datamodule: DataModule, *, num_steps: int = 4, **setti
             hide_settled_warnings()
             trainer = L.Trainer(
                 accelerator="cpu",
-                max_epochs=1,
                 limit_train_batches=num_steps,
                 default_root_dir=folder,
                 logger=False,
                 enable_checkpointing=False,
                 enable_progress_bar=False,
                 enable_model_summary=False,
-                **settings,
+                **{"max_epochs": 1, **settings},
             )
             trainer.fit(method, datamodule=datamodule)
     finally:

@@ -23,10 +23,10 @@ def standardise(train: Tensor, *others: Tensor) -> list[Tensor]:
     A feature that is constant in the first, to about 1e-6 of its size, becomes 0; how large it is does not matter.
     """
     orders = -order_of_two(train.abs().amax(0))
-    train, *others = (torch.ldexp(x, orders) for x in (train, *others))  # exact; squares of fp32 overflow beyond 1e19
-    mean, std = train.mean(0), train.std(0, correction=0)
+    scaled = [torch.ldexp(x, orders) for x in (train, *others)]  # exact; squares of fp32 overflow beyond 1e19
+    mean, std = scaled[0].mean(0), scaled[0].std(0, correction=0)
     std = torch.where(std > 1e-6, std, torch.inf)
-    return [(x - mean) / std for x in (train, *others)]
+    return [(x - mean) / std for x in scaled]
 
 
 @torch.no_grad()

@@ -84,7 +84,7 @@ class AlternatingMethod(Method):
 
     def configure_optimizers(self) -> Any:
         """Each player's optimizer and schedule, over as many steps as it will do."""
-        num_batches = int(self.trainer.estimated_stepping_batches)
+        num_batches = self.total_steps
         pairs = [
             player.optim.build(
                 nn.ModuleList(player.networks), total_steps=max(1, num_batches // player.num_batches_per_step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, final
@@ -78,8 +79,23 @@ class Method(L.LightningModule, ABC):
 
     def configure_optimizers(self) -> Any:
         """One optimizer over all parameters, its schedule counted in optimizer steps."""
-        optimizer, schedule = self.optim.build(self, total_steps=int(self.trainer.estimated_stepping_batches))
+        optimizer, schedule = self.optim.build(self, total_steps=self.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole training.
+
+        Raises:
+            ValueError: If it has no end.
+        """
+        steps = self.trainer.estimated_stepping_batches
+        if steps == math.inf:
+            raise ValueError(
+                f"Cannot plan schedules for a training without an end: trainer.max_epochs={self.trainer.max_epochs} and "
+                f"trainer.max_steps={self.trainer.max_steps} set no number of steps. Set one of them above 0."
+            )
+        return int(steps)
 
     def on_fit_start(self) -> None:
         """Refuse to accumulate gradients where that would change the objective.
@@ -133,7 +149,7 @@ class Method(L.LightningModule, ABC):
 
     def progress(self) -> float:
         """Share of all optimizer steps that are done, in [0, 1]."""
-        return min(1.0, self.global_step / self.trainer.estimated_stepping_batches)
+        return min(1.0, self.global_step / self.total_steps)
 
     def log_losses(self, loss: Tensor, **parts: Tensor) -> Tensor:
         """Log ``train/loss``, exactly what is differentiated, and its parts as ``train/<part>``; returns the loss.

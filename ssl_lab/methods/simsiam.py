@@ -67,7 +67,7 @@ class SimSiam(Method):
         """One optimizer and schedule; the predictor keeps its learning rate."""
         optimizer, schedule = self.optim.build(
             ProjectedEncoder(self.encoder, self.projector),
-            total_steps=int(self.trainer.estimated_stepping_batches),
+            total_steps=self.total_steps,
             constant=self.predictor,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

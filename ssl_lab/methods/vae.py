@@ -93,5 +93,5 @@ class VAE(Variational):
 
     def current_beta(self) -> float:
         """Weight of the KL term at this step."""
-        warmup = self.kl_warmup_fraction * float(self.trainer.estimated_stepping_batches)
+        warmup = self.kl_warmup_fraction * self.total_steps
         return self.beta * min(1.0, (self.global_step + 1) / warmup) if warmup > 0 else self.beta

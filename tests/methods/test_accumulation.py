@@ -1,4 +1,4 @@
-"""What accumulated gradients are, in whole windows and in the last one of an epoch."""
+"""What a method makes of the trainer's counts: accumulated gradients, an incomplete window, the end of training."""
 
 from typing import ClassVar
 
@@ -55,3 +55,10 @@ def test_an_incomplete_last_window_is_a_mean_over_its_own_batches(kind, num_batc
     assert method.trainer.global_step == num_steps
     moved = before - method.encoder.layers[-1].bias.detach()
     torch.testing.assert_close(moved, torch.full_like(moved, num_steps / 8), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("limit", [{"max_epochs": -1}, {"max_time": "00:00:00:10"}])
+def test_a_training_without_an_end_is_refused(limit):
+    data = ArrayImages()
+    with pytest.raises(ValueError, match=r"without an end: trainer\.max_epochs=-1 .* Set one of them above 0"):
+        train(MeanFeature(TinyEncoder(data.spec)), data, **{"max_epochs": None, **limit})

@@ -57,7 +57,7 @@ class FineTuning(Method):
         """One optimizer; lower layers learn more slowly."""
         optimizer, schedule = self.optim.build(
             self,
-            total_steps=int(self.trainer.estimated_stepping_batches),
+            total_steps=self.total_steps,
             lr_scales=layers_of(self.encoder).lr_scales(self.layer_decay),
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
