@@ -161,7 +161,7 @@ def _metrics(path, peace):
         return [f"steps {[row['step'] for row in mine]}, not {[row['step'] for row in theirs]}"]
     told = []
     for a, b in zip(mine, theirs, strict=True):
-        names = [name for name in a if not name.startswith("perf/") and a[name] != b[name]]
+        names = [n for n in a if (bool(a[n]) != bool(b[n]) if n.startswith("perf/") else a[n] != b[n])]
         told += [f"step {a['step']}: {name} is {a[name]!r}, not {b[name]!r}" for name in names]
     return told[:3]
 
@@ -182,7 +182,7 @@ def _checkpoints(path, peace):
         return [] if mine.keys() == theirs.keys() else [f"other parts: {sorted(mine.keys() ^ theirs.keys())}"]
     parts = [part for part in sorted(mine.keys() | theirs.keys()) if part != "callbacks"]
     told = [f"{part} differs" for part in parts if not same(mine.get(part), theirs.get(part))]
-    return told + _values(mine["callbacks"], theirs["callbacks"], "callbacks")
+    return told + _values(*(run.get("callbacks", {}) for run in (mine, theirs)), "callbacks")
 
 
 def same(a, b):

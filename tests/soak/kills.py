@@ -50,7 +50,13 @@ def killed(shop, command, number, draw, say):
     shop.ready(command)
     names, faults = [], []
     seconds = left = shop.seconds[command.name]
-    while len(names) < number and (found := kill_once(shop, command, left, draw)) is not None:
+    while len(names) < number:
+        found = kill_once(shop, command, left, draw)
+        if found is None and names:
+            break
+        if found is None:  # the machine was faster than in peace
+            shop.ready(command)
+            continue
         name, wait, ended = found
         names.append(name)
         say(f"    {name} after {wait:.2f} of {left:.1f} s: ends with {ended.code}")
