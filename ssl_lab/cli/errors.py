@@ -24,6 +24,10 @@ _IN_TEXT = re.compile(
     r'File "([^"\n]+)", line (\d+), in (\S+)'
 )  # of a trace that another process or the compiler quotes
 
+_FRAMES = re.compile(r"^  File .*\n(?:    .*\n)*", re.MULTILINE)  # of a quoted trace; its message follows the last
+_FAKE = re.compile(r"got (\w+)\((['\"])(.*)\2\)$", re.MULTILINE)  # how the compiler quotes what it met
+_RESUMED = re.compile(r"^torch_dynamo_resume_in_(\w+)_at_\d+$")  # what the compiler calls the rest of a function
+
 
 def explain(error: BaseException, *, command: str = "pretrain", overrides: Sequence[str] = ()) -> str:
     """The message of the error that a user can act on, without the layers that wrapped it.
@@ -43,8 +47,7 @@ def explain(error: BaseException, *, command: str = "pretrain", overrides: Seque
     text = str(error).strip()
     kind = type(error)
     if place := _line_of_user(raised):
-        quoted = text.splitlines()[-1] if "Original Traceback" in text else f"{kind.__name__}: {text}"
-        return f"{quoted}\n{place}\n{_TRACE}"
+        return f"{_quoted(error, text)}\n{place}\n{_TRACE}"
     if isinstance(error, TypeError | AttributeError | ImportError) and (outdated := _outdated()):
         return f"{kind.__name__}: {text}\n{outdated}"
     module = _raised_in(error)
@@ -56,6 +59,17 @@ def explain(error: BaseException, *, command: str = "pretrain", overrides: Seque
         by_library = module and not module.startswith(("ssl_lab", "hydra"))
         return f"{text or kind.__name__}" + (f"\nRaised in {module}. {_TRACE}" if by_library else "")
     return f"{kind.__name__}: {text}\n{_OURS}"
+
+
+def _quoted(error: BaseException, text: str) -> str:
+    """Kind and message of an error; of one that a worker or the compiler wraps, those of the error inside."""
+    if "Original Traceback" in text:
+        return _FRAMES.split(text)[-1].strip()
+    if type(error).__module__.startswith("torch._dynamo"):
+        inside = _FAKE.search(text)
+        told = f"{inside[1]}: {inside[3]}" if inside else f"{type(error).__name__}: {text.splitlines()[0]}"
+        return f"{told} (found by the compiler; compile=false runs without it)"
+    return f"{type(error).__name__}: {text}"
 
 
 def _known(error: BaseException, command: str, overrides: Sequence[str]) -> str | None:
@@ -100,6 +114,11 @@ def _known(error: BaseException, command: str, overrides: Sequence[str]) -> str 
         "gloo|nccl", text, re.I
     ):
         return "Another rank of this run has ended, and the ranks left cannot go on alone. Its own message says why."
+    if ended := re.search(r"DataLoader worker \(pid.*?\) (?:exited unexpectedly|is killed by signal: \w[\w ]*)", text):
+        return (
+            f"{ended[0]}. A worker that dies without a message has mostly run out of memory. Lower data.num_workers or "
+            "data.batch_size."
+        )
     if isinstance(error, MemoryError) or "not enough memory" in text:
         return f"The settings ask for more memory than there is ({text or 'MemoryError'}). Lower sizes and widths."
     return None
@@ -159,6 +178,7 @@ def _line_of_user(error: BaseException) -> str | None:
             found = (each.filename, each.lineno or 1, "<module>")
         if found is not None:
             path, number, name = found
+            name = _RESUMED.sub(r"\1", name)
             return f"  {path}, line {number}, in {name}\n    {linecache.getline(path, number).strip()}"
     return None
 

@@ -81,9 +81,28 @@ def test_the_users_line_is_found_behind_hydra_and_in_quoted_traces(users_file, t
     )
     message = explain(RuntimeError(quoted))
     assert message.startswith("KeyError: 3") and "mine.py, line 3, in get\n    [][0]" in message
+    several = explain(
+        RuntimeError(f"{quoted.rpartition(chr(10))[0]}\n    [][0]\n    ^^^^^\nValueError: first\nsecond: line")
+    )
+    assert several.startswith("ValueError: first\nsecond: line\n  ") and "mine.py, line 3, in get\n    [][0]" in several
+    died = explain(RuntimeError("DataLoader worker (pid(s) 12, 13) exited unexpectedly"))
+    assert died.startswith("DataLoader worker (pid(s) 12, 13) exited unexpectedly. ") and "data.num_workers" in died
     (tmp_path / "torn.py").write_text("x = (\n")
     message = explained(compile, "x = = 1", str(tmp_path / "torn.py"), "exec")
     assert "torn.py, line 1" in message
+
+
+def test_the_compiler_says_what_is_wrong_in_the_users_line_and_not_more(users_file, tmp_path):
+    module = users_file("""
+        import torch
+
+        def step(x):
+            return x @ torch.zeros(3, 3)
+        """)
+    message = explained(torch.compile(module.step, backend="eager"), torch.zeros(2, 8))
+    assert "2, 8] X [3, 3]" in message and "compile=false" in message
+    assert f"{tmp_path / 'mine.py'}, line 5, in step\n    return x @ torch.zeros(3, 3)\n" in message
+    assert len(message.splitlines()) == 4
 
 
 def test_a_fault_of_ours_says_how_to_report_it():
