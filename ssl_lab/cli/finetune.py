@@ -20,7 +20,7 @@ from ssl_lab.cli import config
 from ssl_lab.cli.arguments import literal
 from ssl_lab.cli.errors import explain
 from ssl_lab.cli.process import compose_settings, print_table
-from ssl_lab.cli.ranks import check_processes, refuse_ranks_in_sweep
+from ssl_lab.cli.ranks import check_processes, named_run, refuse_ranks_in_sweep
 from ssl_lab.cli.reporting import make_up_report
 from ssl_lab.cli.trust import read_settings
 from ssl_lab.data.base import DataModule
@@ -134,20 +134,17 @@ def _check(cfg: DictConfig) -> None:
 def _agreed_run_dir(cfg: DictConfig, args: Sequence[str]) -> Path:
     """The run directory, resolved once: Lightning starts further ranks by the same command, some seconds later.
 
+    A Slurm job that is queued again finds its directory again, as that of ``ssl-lab pretrain`` does.
+
     Raises:
-        ValueError: If the ranks were started from outside and each would have a directory of its own.
+        ValueError: If the ranks were started from outside and nothing gives them one name.
     """
-    given = any(arg.split("=")[0] == "run_dir" for arg in args)
-    if "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1 and not given:
-        raise ValueError(
-            "torchrun starts several processes, each of which would name a run directory after its own time. Give all of "
-            "them the same run_dir=."
-        )
     parent, _, told = os.environ.get(_RUN_DIR, "").partition(":")
     if "LOCAL_RANK" in os.environ and parent == str(os.getppid()):
         cfg.run_dir = literal(told)
     else:
-        cfg.run_dir = literal(str(cfg.run_dir))
+        with named_run(args, sweep=False, named_by=["run_dir="]):
+            cfg.run_dir = literal(str(cfg.run_dir))
         os.environ[_RUN_DIR] = f"{os.getpid()}:{cfg.run_dir}"
     return Path(cfg.run_dir)
 

@@ -111,8 +111,7 @@ def _run(args: list[str]) -> int:
     except BrokenPipeError:
         raise
     except InterruptedRunError as error:
-        if args[0] != "finetune" or any(arg.startswith("run_dir=") for arg in args):  # else it would begin anew
-            requeue(error)
+        requeue(error)
         print(f"ssl-lab: {error}", file=sys.stderr)
         return int(is_first_rank())  # the first rank that fails ends all, and rank 0 may still be writing
     except BaseException as error:

@@ -26,7 +26,7 @@ _NAMED_BY = ("run_dir=", "run=", "hydra.run.dir=")
 _SWEEPS_NAMED_BY = ("sweep_dir=", "hydra.sweep.dir=")
 
 
-def run_name(args: Sequence[str], *, sweep: bool) -> str | None:
+def run_name(args: Sequence[str], *, sweep: bool, named_by: Sequence[str] = _NAMED_BY) -> str | None:
     """A name that all processes of a run find, and a requeued Slurm job finds again; None if the time of day will do.
 
     In a Slurm job it is made of the job's number and the command; under torchrun the first process to come chooses, by
@@ -35,13 +35,14 @@ def run_name(args: Sequence[str], *, sweep: bool) -> str | None:
     Args:
         args: The command's arguments.
         sweep: Whether they ask for a sweep.
+        named_by: How arguments begin that name a run directory.
 
     Raises:
         ValueError: If several processes were started by environment variables, which give no name.
     """
     if named := os.environ.get(RUN_NAME):
         return named
-    if any(arg.startswith(_SWEEPS_NAMED_BY if sweep else _NAMED_BY) for arg in args):
+    if any(arg.startswith(tuple(_SWEEPS_NAMED_BY if sweep else named_by)) for arg in args):
         return None
     job = SLURMEnvironment.job_id()  # None in an interactive job, where each command is a new run
     if job is not None:
@@ -58,10 +59,10 @@ def run_name(args: Sequence[str], *, sweep: bool) -> str | None:
 
 
 @contextmanager
-def named_run(args: Sequence[str], *, sweep: bool) -> Iterator[None]:
+def named_run(args: Sequence[str], *, sweep: bool, named_by: Sequence[str] = _NAMED_BY) -> Iterator[None]:
     """Within it, the configuration's default directories have the name of :func:`run_name`."""
     before = os.environ.get(RUN_NAME)
-    name = run_name(args, sweep=sweep)
+    name = run_name(args, sweep=sweep, named_by=named_by)
     if name is not None:
         os.environ[RUN_NAME] = name
     try:

@@ -163,9 +163,6 @@ def test_ranks_share_a_directory_that_is_named_after_the_time(folder, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     (root,) = tmp_path.glob("runs/finetune/*")
     assert (root / "finetune.json").is_file()
-    environment = {**os.environ, "TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}
-    done = subprocess.run([*command, absolute], capture_output=True, text=True, timeout=300, env=environment)
-    assert done.returncode == 1 and "Give all of them the same run_dir=" in done.stderr
 
 
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "gpt2"])

@@ -1,5 +1,6 @@
 """Processes that were started from outside: their number, the name they share, and what they may not do."""
 
+import re
 from datetime import timedelta
 
 import lightning as L
@@ -8,7 +9,9 @@ import torch.distributed as dist
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from ssl_lab.cli import finetune
 from ssl_lab.cli.paths import config_dir
+from ssl_lab.cli.process import compose_settings
 from ssl_lab.cli.ranks import RUN_NAME, check_processes, named_run, refuse_ranks_in_sweep, run_name
 from ssl_lab.cli.resume import is_first_rank
 
@@ -103,6 +106,22 @@ def test_a_requeued_job_finds_its_name_again_and_other_commands_have_others(env)
     assert name != run_name(["method=byol"], sweep=False)
     env({"SLURM_JOB_NAME": "interactive"})
     assert run_name(["method=simclr"], sweep=False) is None
+
+
+def test_a_requeued_fine_tuning_finds_its_directory_again(env, monkeypatch):
+    def directory(*args):
+        monkeypatch.delenv(finetune._RUN_DIR, raising=False)
+        return str(finetune._agreed_run_dir(compose_settings("finetune", [*args, "task=classification"]), list(args)))
+
+    args = ["run=runs/a", "data=hub_text", "data.path=x.csv"]
+    env(SLURM)
+    assert re.fullmatch(r"runs/finetune/slurm_77_\w{6}", directory(*args)) and directory(*args) == directory(*args)
+    assert directory(*args) != directory(*args, "seeds=[1]") and directory(*args, "run_dir=mine") == "mine"
+    for name in SLURM:
+        monkeypatch.delenv(name)
+    env(PLAIN)
+    with pytest.raises(ValueError, match="Give all of them the same run_dir="):
+        directory(*args)
 
 
 def test_ranks_of_torchrun_take_what_the_first_one_proposed(env):
