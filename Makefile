@@ -24,9 +24,8 @@ $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@ $(VENV)/.installed
 
-test: dev  ## unit, contract and two-process tests; then those on a Slurm of their own, which want the cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --ignore=tests/cluster
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/cluster
+test: dev  ## all tests, in three processes for two cores: one of them mostly waits for a Slurm of its own
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3
 
 fuzz: dev  ## 10,000 random sets of overrides and 1,000 damaged files; NUM= and SEED= for others
 	PYTHONPATH=tests $(BIN)/python tests/fuzz/damage.py 1000 $(or $(SEED),0)

@@ -1,11 +1,6 @@
-"""Run by torchrun: online probes on W ranks that share the batches of one; each rank saves its probe and metrics."""
-
-import sys
-from pathlib import Path
+"""Online probes on W ranks that share the batches of one; each rank saves its probe and metrics."""
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from arrays import ArrayImages
 from engine.tiny import Tiny, TinyEncoder, fit, trainer
 
@@ -41,7 +36,6 @@ def probe_on_ranks(folder, *, world):
     return {"weights": probes.weights.data, "metrics": metrics}
 
 
-if __name__ == "__main__":
+def main(folder):
     torch.set_num_threads(1)
-    result = probe_on_ranks(sys.argv[1], world=2)
-    torch.save(result, f"{sys.argv[1]}/{distributed.rank()}.pt")
+    torch.save(probe_on_ranks(folder, world=2), f"{folder}/{distributed.rank()}.pt")

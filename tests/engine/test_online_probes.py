@@ -1,17 +1,16 @@
 """Online probes against a probe trained by hand, and proof that training does not notice them."""
 
 import inspect
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 import yaml
 from arrays import ArrayImages
+from engine import online_probes_on_ranks
 from engine.online_probes_on_ranks import probe_on_ranks
 from engine.tiny import Noise, Tiny, TinyEncoder, fit, trainer
+from forked import on_ranks
 from lightning.pytorch.callbacks import Callback
 
 from ssl_lab.cli.paths import config_dir
@@ -21,8 +20,6 @@ from ssl_lab.engine.online_probes import OnlineProbes
 from ssl_lab.methods.simclr import SimCLR
 from ssl_lab.optim import SGD
 from ssl_lab.pretext.views import TwoViews, View
-
-SCRIPT = Path(__file__).with_name("online_probes_on_ranks.py")
 
 
 class Partly(ArrayImages):
@@ -175,9 +172,7 @@ def test_a_method_that_runs_its_encoder_in_parts_is_refused(tmp_path):
 
 
 def test_two_ranks_train_the_probe_of_one(tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(SCRIPT)]
-    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+    on_ranks(2, online_probes_on_ranks.main, tmp_path)
     expected = probe_on_ranks(tmp_path, world=1)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     for found in (first, second):

@@ -1,23 +1,26 @@
-"""Runs in their own processes: resume, signals, and what a bad loss leaves behind."""
+"""Runs by the command: resume, signals, ranks, and what a bad loss leaves behind."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
 from arrays import ArrayImages
 from engine.tiny import Tiny, TinyEncoder, trainer
+from forked import on_ranks, run_main, start
 
+from ssl_lab.cli.main import main
 from ssl_lab.data.digits import Digits
 from ssl_lab.engine.judge import check_is_measurable
 from ssl_lab.engine.pretrain import check_batch, pretrain
 from ssl_lab.evaluation.knn import KNN
 from ssl_lab.evaluation.label_free import FeatureStd, RankMe, Uniformity
+from ssl_lab.methods.simclr import SimCLR
 
 SSL_LAB = [sys.executable, "-m", "ssl_lab.cli.main"]
 SMALL = [
@@ -64,57 +67,55 @@ def assert_same(a, b):
         assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
-TO_KILL = ["trainer.max_epochs=40", "callbacks=online_probes"]
+TO_STOP = ["trainer.max_epochs=3", "callbacks=online_probes"]
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A run that nothing stopped."""
-    folder = tmp_path_factory.mktemp("whole")
-    assert ssl_lab(*SMALL, *TO_KILL, "run_dir=whole", cwd=folder).returncode == 0
-    return folder / "whole"
+    run_dir = tmp_path_factory.mktemp("whole") / "whole"
+    assert main([*SMALL, *TO_STOP, f"run_dir={run_dir}"]) == 0
+    return run_dir
 
 
-@pytest.mark.parametrize("batches_before", [5, 18])
-def test_a_killed_and_resumed_run_ends_with_the_same_weights(tmp_path, whole, batches_before):
+@pytest.mark.parametrize("batches_before", [5, 36])
+def test_a_stopped_and_resumed_run_ends_with_the_same_weights(tmp_path, whole, batches_before, monkeypatch, capsys):
     """Interrupted in the middle of an epoch and after several epochs; an epoch has 18 batches. Probes go on too."""
-    process = subprocess.Popen([*SSL_LAB, *SMALL, *TO_KILL, "run_dir=broken"], cwd=tmp_path, stderr=subprocess.PIPE)
-    wait_for(tmp_path / "broken/metrics.csv", process, f"\n{batches_before},")
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert b"SIGTERM stopped the run" in errors
-    assert b"Traceback" not in errors
-    summary = json.loads((tmp_path / "broken/summary.json").read_text())
-    assert summary["status"] == "preempted"
-    assert 0 < summary["step"] < 40 * 18
+    step, broken = SimCLR.training_step, tmp_path / "broken"
 
-    done = ssl_lab(*SMALL, *TO_KILL, "run_dir=broken", "ckpt=last", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    expected, found = weights(whole), weights(tmp_path / "broken")
+    def stopped(self, batch, batch_idx):
+        if self.trainer.fit_loop.total_batch_idx + 1 == batches_before:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(SimCLR, "training_step", stopped)
+    assert main([*SMALL, *TO_STOP, f"run_dir={broken}"]) == 1
+    errors = capsys.readouterr().err
+    assert "SIGTERM stopped the run" in errors and "Traceback" not in errors
+    summary = json.loads((broken / "summary.json").read_text())
+    assert (summary["status"], summary["step"]) == ("preempted", batches_before)
+
+    monkeypatch.undo()
+    assert main([*SMALL, *TO_STOP, f"run_dir={broken}", "ckpt=last"]) == 0
+    expected, found = weights(whole), weights(broken)
     assert all(torch.equal(expected[key], found[key]) for key in expected)
-    probes = [checkpoint(path)["callbacks"]["OnlineProbes"] for path in (whole, tmp_path / "broken")]
+    probes = [checkpoint(path)["callbacks"]["OnlineProbes"] for path in (whole, broken)]
     assert_same(*probes)
-    steps = [line.split(",")[0] for line in (tmp_path / "broken/metrics.csv").read_text().splitlines()[1:]]
+    steps = [line.split(",")[0] for line in (broken / "metrics.csv").read_text().splitlines()[1:]]
     assert steps == sorted(set(steps), key=int)
 
 
-def test_a_non_finite_loss_names_the_step_and_keeps_the_good_checkpoint(tmp_path):
-    assert ssl_lab(*SMALL, "trainer.max_epochs=1", "run_dir=run", cwd=tmp_path).returncode == 0
+def test_a_non_finite_loss_names_the_step_and_keeps_the_good_checkpoint(tmp_path, capsys):
+    run = [*SMALL, f"run_dir={tmp_path / 'run'}"]
+    assert main([*run, "trainer.max_epochs=1"]) == 0
     good = weights(tmp_path / "run")
-    again = [
-        *SMALL,
-        "trainer.max_epochs=3",
-        "method.temperature=1e-40",
-        "run_dir=run",
-        "save_every_n_minutes=0",
-        "force=true",
-    ]
-    done = ssl_lab(*again, cwd=tmp_path)
-    assert done.returncode == 1
-    assert "became NaN or infinite at step" in done.stderr
-    assert "batch index" in done.stderr
-    assert "last good checkpoint" in done.stderr
+    again = ["trainer.max_epochs=3", "method.temperature=1e-40", "save_every_n_minutes=0", "force=true"]
+    capsys.readouterr()
+    assert main([*run, *again]) == 1
+    errors = capsys.readouterr().err
+    assert "became NaN or infinite at step" in errors
+    assert "batch index" in errors
+    assert "last good checkpoint" in errors
     summary = json.loads((tmp_path / "run/summary.json").read_text())
     assert summary["status"] == "finished", "a change whose first step fails leaves the run as it was"
     assert (tmp_path / "run/report.html").is_file()
@@ -138,30 +139,21 @@ def test_data_without_labels_is_judged_during_and_after_training(tmp_path):
     assert all(row["metrics"].keys() == names for row in table["rows"])
 
 
-def test_two_processes_by_lightning(tmp_path):
-    """SimCLR and GAN under ddp on the CPU: one run directory, and rank 0's report."""
-    for method, extra in (("simclr", []), ("gan", ["encoder=dcgan", "encoder.width=8"])):
-        settings = [
-            "pretrain",
-            f"method={method}",
-            "evaluation=features",
-            "trainer=cpu",
-            "trainer.devices=2",
-            "trainer.strategy=ddp",
-            "trainer.max_epochs=1",
-            "data.batch_size=32",
-            f"run_dir={method}",
-        ]
-        done = ssl_lab(*settings, *extra, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr[-2000:]
-        summary = json.loads((tmp_path / method / "summary.json").read_text())
-        assert summary["status"] == "finished"
-        assert (tmp_path / method / "evaluation.json").is_file()
-    assert sorted(path.name for path in Path(tmp_path).iterdir()) == ["gan", "simclr"]
+def test_two_ranks_share_one_run_directory_and_the_report_of_the_first(tmp_path):
+    """GAN, which steps its optimizers itself, under ddp on the CPU."""
+    settings = ["pretrain", "method=gan", "encoder=dcgan", "encoder.width=8", "evaluation=features", "trainer=cpu"]
+    settings += ["trainer.devices=2", "trainer.strategy=ddp", "trainer.max_epochs=1", "data.batch_size=32"]
+    on_ranks(2, run_main, [*settings, f"run_dir={tmp_path / 'gan'}"])
+    summary = json.loads((tmp_path / "gan/summary.json").read_text())
+    assert summary["status"] == "finished"
+    assert (tmp_path / "gan/evaluation.json").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["gan"]
 
 
 def test_a_signal_to_one_rank_saves_on_all_and_the_run_goes_on(tmp_path):
+    """Lightning starts the second rank, in the first life of the run and in the next."""
     settings = [*SMALL, "data.batch_size=32", "trainer.devices=2", "trainer.strategy=ddp", "run_dir=run"]
+    settings += ["evaluation=features"]
     process = subprocess.Popen(
         [*SSL_LAB, *settings, "trainer.max_epochs=200"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
     )
@@ -175,15 +167,18 @@ def test_a_signal_to_one_rank_saves_on_all_and_the_run_goes_on(tmp_path):
     epochs = stopped_at["step"] // 18 + 1
     done = ssl_lab(*settings, f"trainer.max_epochs={epochs}", "ckpt=last", "force=true", cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert json.loads((tmp_path / "run/summary.json").read_text())["step"] == 18 * epochs
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert (summary["status"], summary["step"]) == ("finished", 18 * epochs)
+    assert (tmp_path / "run/evaluation.json").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_stopping_a_sweep_stops_all_of_it(tmp_path):
     settings = [*SMALL, "trainer.max_epochs=200", "-m", "seed=0,1", "sweep_dir=sweep"]
-    process = subprocess.Popen([*SSL_LAB, *settings], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    start = time.monotonic()
+    process = start(*settings, cwd=tmp_path)
+    began = time.monotonic()
     while not (trials := list(tmp_path.glob("sweep/*/metrics.csv"))):
-        assert process.poll() is None and time.monotonic() - start < 120
+        assert process.poll() is None and time.monotonic() - began < 120
         time.sleep(0.05)
     wait_for(trials[0], process, "\n5,")
     process.send_signal(signal.SIGTERM)
@@ -194,23 +189,14 @@ def test_stopping_a_sweep_stops_all_of_it(tmp_path):
 
 
 def test_training_without_a_validation_split_works(tmp_path):
-    done = ssl_lab(*SMALL, "data.val_fraction=0", "trainer.max_epochs=1", "run_dir=run", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert main([*SMALL, "data.val_fraction=0", "trainer.max_epochs=1", f"run_dir={tmp_path / 'run'}"]) == 0
     assert (tmp_path / "run/checkpoints/last.ckpt").is_file()
 
 
-def test_a_sweep_that_would_start_its_own_ranks_is_refused(tmp_path):
-    done = ssl_lab(*SMALL, "-m", "seed=1,2", "trainer.devices=2", "trainer.strategy=ddp", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "A sweep in this process cannot start 2 ranks" in done.stderr
-
-
-def test_a_sweep_goes_on_after_a_failed_trial(tmp_path):
-    settings = [*SMALL, "-m", "trainer.max_epochs=1", "method.temperature=-1,0.5"]
-    done = ssl_lab(*settings, cwd=tmp_path)
-    assert done.returncode == 1
-    assert "temperature must be positive" in done.stderr
-    assert len(list(tmp_path.glob("runs/sweeps/*/*/report.html"))) == 1
+def test_a_sweep_that_would_start_its_own_ranks_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([*SMALL, "-m", "seed=1,2", "trainer.devices=2", "trainer.strategy=ddp"]) == 1
+    assert "A sweep in this process cannot start 2 ranks" in capsys.readouterr().err
 
 
 class Contrasts(Tiny):

@@ -1,14 +1,7 @@
-"""Run by torchrun: evaluation shared by W ranks, the metrics and the work of each rank saved by it."""
-
-import os
-import sys
-from pathlib import Path
+"""Evaluation shared by W ranks, the metrics and the work of each rank saved by it."""
 
 import torch
 import torch.distributed as dist
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from arrays import ArrayImages
 
 from ssl_lab import distributed
@@ -77,13 +70,8 @@ def all_metrics():
 
 
 def main(folder):
+    torch.set_num_threads(1)
     dist.init_process_group("gloo")
     metrics = all_metrics()
     torch.save({"metrics": metrics, "num_images": num_images}, f"{folder}/{distributed.rank()}.pt")
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    torch.set_num_threads(1)
-    main(*sys.argv[1:])

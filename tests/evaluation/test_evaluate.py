@@ -1,12 +1,11 @@
-import subprocess
-import sys
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
 from arrays import ArrayImages, ArrayText
+from evaluation import evaluate_on_ranks
 from evaluation.evaluate_on_ranks import PROTOCOLS, all_metrics
+from forked import on_ranks
 
 from ssl_lab.evaluation.evaluate import evaluate
 from ssl_lab.evaluation.knn import KNN
@@ -20,7 +19,6 @@ from ssl_lab.evaluation.samples import SampleQuality
 from ssl_lab.evaluation.views import LiDAR
 
 CPU = torch.device("cpu")
-SCRIPT = Path(__file__).with_name("evaluate_on_ranks.py")
 
 
 class Counted:
@@ -170,9 +168,7 @@ def test_text_is_judged_by_the_same_protocols():
 
 
 def test_the_number_of_ranks_does_not_matter(tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run([*command, str(SCRIPT), str(tmp_path)], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+    on_ranks(2, evaluate_on_ranks.main, tmp_path)
     expected = all_metrics()
     assert len(expected) > len(PROTOCOLS)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))

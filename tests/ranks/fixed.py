@@ -7,7 +7,7 @@ from torch import nn
 
 from ssl_lab.types import DataSpec
 
-NUM_SAMPLES = 16  # of the joined batch
+NUM_SAMPLES = 12  # of the joined batch
 IMAGES = DataSpec(modality="image", shape=(1, 8, 8), mean=(0.5,), std=(0.3,), num_classes=4)
 TEXT = DataSpec(modality="text", shape=(12,), vocab_size=64, pad_id=0, mask_id=4, special_ids=(0, 1, 2, 3, 4))
 CAPTIONED = replace(IMAGES, modality="image_text", text_length=12, vocab_size=64, pad_id=0, special_ids=(0, 1, 2, 3, 4))

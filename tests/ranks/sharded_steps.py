@@ -1,10 +1,9 @@
-"""Run by torchrun: three steps of every case by Lightning on W ranks, sharded if there are several; rank 0 saves them.
+"""Three steps of every case by Lightning on W ranks, sharded if there are several; rank 0 saves them.
 
 Arguments: a folder, and cases with what is asked of them, such as ``mlm`` or ``mlm:clip``.
 """
 
 import importlib
-import sys
 import warnings
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import lightning as L
 import torch
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
+from ranks.fixed import NUM_SAMPLES
 from torch.utils.data import DataLoader
 
 from ssl_lab import distributed
@@ -19,9 +19,6 @@ from ssl_lab.encoders.blocks import recompute_activations
 from ssl_lab.engine.sharded import Sharded, gathered
 from ssl_lab.engine.sync_batch_norm import SyncBatchNormLayers
 from ssl_lab.optim import LARS, SGD, AdamW
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from ranks.fixed import NUM_SAMPLES
 
 NUM_STEPS = 3
 
@@ -141,7 +138,3 @@ def main(folder, *asked):
         if distributed.rank() == 0:
             torch.save(result, f"{folder}/{name}_{distributed.world_size()}.pt")
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -1,13 +1,12 @@
-"""Run by torchrun: three training steps of every case on W ranks; rank 0 saves losses, gradients and final state.
+"""Three training steps of every case on W ranks; rank 0 saves losses, gradients and final state.
 
 A case is a module in cases/: ``make()`` gives a small method without chance, ``batch(step)`` the joined batch, and
 ``before_step(rows)``, if there is one, is told which rows are this process's. With one process, cases whose samples are
-not coupled also accumulate gradients over halves and quarters of each batch, with batch normalisation frozen, beside whole
+not coupled also accumulate gradients over thirds of each batch, with batch normalisation frozen, beside whole
 batches with it frozen.
 """
 
 import importlib
-import sys
 import warnings
 from pathlib import Path
 
@@ -15,15 +14,13 @@ import lightning as L
 import torch
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
+from ranks.fixed import NUM_SAMPLES
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from ssl_lab import distributed
 from ssl_lab.engine.sync_batch_norm import SyncBatchNormLayers
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from ranks.fixed import NUM_SAMPLES
 
 NUM_STEPS = 3
 
@@ -133,13 +130,8 @@ def main(folder):
             results = {f"{path.stem}_{world}": train(case)}
         if world == 1 and method.automatic_optimization and not method.coupled_by:
             results[f"{path.stem}_whole"] = train(case, frozen_norm=True)
-            for num_parts in (2, 4):
-                results[f"{path.stem}_parts_{num_parts}"] = train(case, frozen_norm=True, num_parts=num_parts)
+            results[f"{path.stem}_parts"] = train(case, frozen_norm=True, num_parts=3)
         if distributed.rank() == 0:
             for name, result in results.items():
                 torch.save(result, f"{folder}/{name}.pt")
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -1,11 +1,11 @@
-"""Three steps on 1, 2 and 4 gloo processes: the same losses, gradients and state as on the joined batch."""
+"""Three steps on three gloo processes: the same losses, gradients and state as of one with the joined batch."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forked import on_ranks
+from ranks import steps_on_ranks
 
 from ssl_lab.cli.paths import choices
 
@@ -28,11 +28,8 @@ CASES = sorted(path.stem for path in (HERE / "cases").glob("*.py"))
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    for world in (1, 2, 4):
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"]
-        script = [str(HERE / "steps_on_ranks.py"), str(folder)]
-        done = subprocess.run([*command, *script], capture_output=True, text=True, timeout=600)
-        assert done.returncode == 0, done.stderr[-3000:]
+    for world in (1, 3):
+        on_ranks(world, steps_on_ranks.main, folder)
     return folder
 
 
@@ -51,20 +48,18 @@ def check_equal(found, expected):
         torch.testing.assert_close(found["state"][key], value, rtol=1e-5, atol=1e-7, msg=key)
 
 
-@pytest.mark.parametrize("world", [2, 4])
 @pytest.mark.parametrize("name", CASES)
-def test_the_number_of_ranks_does_not_matter(name, world, folder):
-    alone = torch.load(folder / f"{name}_1.pt", weights_only=True)
-    check_equal(torch.load(folder / f"{name}_{world}.pt", weights_only=True), alone)
+def test_the_number_of_ranks_does_not_matter(name, folder):
+    alone, ranks = (torch.load(folder / f"{name}_{world}.pt", weights_only=True) for world in (1, 3))
+    check_equal(ranks, alone)
 
 
-@pytest.mark.parametrize("num_parts", [2, 4])
 @pytest.mark.parametrize("name", CASES)
-def test_accumulating_over_parts_does_not_matter_where_it_is_allowed(name, num_parts, folder):
+def test_accumulating_over_parts_does_not_matter_where_it_is_allowed(name, folder):
     if not (folder / f"{name}_whole.pt").is_file():
         return  # refused: see tests/contracts
     whole = torch.load(folder / f"{name}_whole.pt", weights_only=True)
-    parts = torch.load(folder / f"{name}_parts_{num_parts}.pt", weights_only=True)
+    parts = torch.load(folder / f"{name}_parts.pt", weights_only=True)
     if name in OWN_COUNTS:
         parts["losses"] = whole["losses"]
     check_equal(parts, whole)

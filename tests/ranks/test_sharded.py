@@ -1,11 +1,11 @@
 """Parameters sharded over two ranks: losses and weights of one process after three steps, or refused with the reason."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forked import on_ranks
+from ranks import sharded_steps
 
 pytestmark = pytest.mark.slow
 
@@ -26,11 +26,8 @@ HALF = ("mlm:bf16", "mlm:bf16_ddp")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sharded")
     for world in (1, 2):
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"]
-        script = [str(HERE / "sharded_steps.py"), str(folder), *CASES, *SETTINGS, *HALF]
-        script += RESUMED if world == 2 else []
-        done = subprocess.run([*command, *script], capture_output=True, text=True, timeout=600)
-        assert done.returncode == 0, done.stderr[-3000:]
+        asked = [*CASES, *SETTINGS, *HALF, *(RESUMED if world == 2 else ())]
+        on_ranks(world, sharded_steps.main, folder, *asked)
     return folder
 
 
