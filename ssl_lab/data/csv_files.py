@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ssl_lab.data.layout import shown
-from ssl_lab.data.store import remembered
+from ssl_lab.data.store import remembered, status_of
 
 _UNLIKE_A_TABLE = {"names", "column_names", "header", "skiprows", "skipfooter", "comment", "lineterminator", "nrows"}
 """Options with which the first line does not say how many fields a row has."""
@@ -54,9 +54,10 @@ def check_lines(files: Sequence[Path], options: Mapping[str, Any], *, title: str
     """
     if _UNLIKE_A_TABLE & set(options) or len(_separator(options)) != 1:
         return ""
-    settings = [trusted, sorted(map(str, options.items()))]
+    facts, num_bytes = status_of(files)
+    facts += [trusted, sorted(map(str, options.items()))]
     look = partial(_look_through, files, options, trusted=trusted)
-    found = _Found(**remembered("csv-rows-1", files, settings, lambda: asdict(look())))
+    found = _Found(**remembered("csv-rows-1", facts, lambda: asdict(look()), num_bytes=num_bytes))
     if found.num_short:
         warnings.warn(
             f"{found.num_short} rows of {title} have fewer fields than the header (first: {found.first_short}); what they "

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from ssl_lab.data.base import PRETRAIN
+from ssl_lab.data.copies import Copy, copies
 from ssl_lab.data.decode import Encoded, image_endings
 from ssl_lab.data.hub import identity, load_splits
 from ssl_lab.data.hub_images import hub_image_source, label_columns
@@ -176,8 +177,15 @@ class ImageTextPairs(ImageModule):
                         + (f", there as {shown(same)}" if same != name else "")
                         + ". Give each image one split, so that none is trained on and tested."
                     )
-        if files.notes():
-            tell_once(f"{self.title}: {', '.join(files.notes())}.")
+        size = {name: size for name, size, *_ in files.facts if size > 0}
+        found = {
+            split: [
+                Copy(str(self.image_root / name), name, size[name]) for name in dict.fromkeys(named) if name in size
+            ]
+            for split, named in names.items()
+        }
+        if notes := [*files.notes(), *copies(found, [files.facts, names])]:
+            tell_once(f"{self.title}: {', '.join(notes)}.")
         return files
 
     @cached_property

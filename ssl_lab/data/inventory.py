@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 from lightning.pytorch.utilities import rank_zero_only
 
 from ssl_lab.data.base import PRETRAIN
+from ssl_lab.data.copies import Copy, copies
 from ssl_lab.data.layout import Layout, Parts, first_of, shown
 from ssl_lab.data.splits import split_named, splits_in
 from ssl_lab.data.store import fingerprint
@@ -119,8 +120,11 @@ class Inventory:
         return ", ".join(counts) + told(self.left_out)
 
     def tell(self, title: str, *notes: str) -> None:
-        """Print the line, on the first rank, once for each data set."""
-        tell_once(f"{shown(title)}: {'; '.join([self.line(), *notes])}.")
+        """Print the line and how many files are copies of others, on the first rank, once for each data set."""
+        files = {
+            split: [Copy(file.path, file.name, file.facts[0]) for file in each] for split, each in self.files.items()
+        }
+        tell_once(f"{shown(title)}: {'; '.join([self.line(), *notes, *copies(files, self.facts())])}.")
 
 
 @cache

@@ -26,24 +26,29 @@ def fingerprint(facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
 
 
-def remembered(kind: str, files: Iterable[Path], settings: Any, look: Callable[[], Any]) -> Any:
-    """What ``look`` finds in files, as plain data; of more than 64 MiB it is kept in the cache folder until one changes.
+def status_of(files: Iterable[Path]) -> tuple[list[Any], int]:
+    """Path, size and times of each file, plain data that change when a file does, and the size of all in bytes."""
+    status = [(str(file), os.stat(file)) for file in files]
+    facts = [[path, found.st_size, found.st_mtime_ns, found.st_ctime_ns] for path, found in status]
+    return facts, sum(found.st_size for _, found in status)
+
+
+def remembered(kind: str, facts: Any, look: Callable[[], Any], *, num_bytes: int) -> Any:
+    """What ``look`` finds, as plain data; if it reads more than 64 MiB, it is kept in the cache folder.
 
     Args:
         kind: What is looked for, with a version: changes whenever ``look`` does.
-        files: The files.
-        settings: Plain data that it depends on too.
-        look: Reads the files; what it raises is not kept.
+        facts: Plain data that change whenever what it reads does.
+        look: Reads; what it raises is not kept.
+        num_bytes: How much it reads.
     """
-    status = [(str(file), os.stat(file)) for file in files]
-    if sum(found.st_size for _, found in status) <= _READ_AGAIN_BYTES:
+    if num_bytes <= _READ_AGAIN_BYTES:
         return look()
-    facts = [[path, found.st_size, found.st_mtime_ns, found.st_ctime_ns] for path, found in status]
 
     def build(folder: Path) -> None:
         (folder / "found.json").write_text(json.dumps(look()))
 
-    return json.loads((build_once(f"{kind}-{fingerprint([facts, settings])}", build) / "found.json").read_text())
+    return json.loads((build_once(f"{kind}-{fingerprint(facts)}", build) / "found.json").read_text())
 
 
 def build_once(key: str, build: Callable[[Path], None]) -> Path:

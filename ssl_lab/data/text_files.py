@@ -6,7 +6,7 @@ import gzip
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssl_lab.data.store import remembered
+from ssl_lab.data.store import remembered, status_of
 
 _ALWAYS_TAKEN = 256 << 20
 _MOST_TIMES = 100  # the bytes of the packed file; text has 3 to 20 times as many
@@ -64,7 +64,8 @@ def check_texts(files: Sequence[Path]) -> None:
         for file in files:
             _check_text(file)
 
-    remembered("texts-1", files, None, look)
+    facts, num_bytes = status_of(files)
+    remembered("texts-1", facts, look, num_bytes=num_bytes)
 
 
 def _check_text(file: Path) -> None:

@@ -233,9 +233,9 @@ def test_what_pillow_reads_is_used(tmp_path, ending):
 
 
 def test_one_line_is_printed_once_and_on_the_first_rank(tmp_path, capsys, monkeypatch):
-    for name in ("train/cat/1.png", "train/dog/1.png", "test/cat/1.png"):
+    for k, name in enumerate(("train/cat/1.png", "train/dog/1.png", "test/cat/1.png")):
         (tmp_path / name).parent.mkdir(parents=True)
-        grey(1).save(tmp_path / name)
+        grey(k).save(tmp_path / name)
     (tmp_path / "test" / "cat" / "1.heic").write_text("x")
     for _ in range(2):
         ImageFolder(str(tmp_path), val_fraction=0).columns("train")

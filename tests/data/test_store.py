@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from ssl_lab.data import store
 from ssl_lab.data.store import build_once, cache_folder, fingerprint
 
 SCRIPT = Path(__file__).with_name("slow_build.py")
@@ -62,3 +63,18 @@ def test_a_lock_is_free_after_the_build():
 
 def test_fingerprints_are_stable():
     assert fingerprint({"b": 1, "a": [2]}) == fingerprint({"a": [2], "b": 1}) == "41ff4104bc489a1b119b"
+
+
+def test_what_is_found_in_large_files_is_kept_until_they_change(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "_READ_AGAIN_BYTES", 10)
+    file, looks = tmp_path / "x", []
+
+    def look():
+        looks.append(1)
+        return {"looks": len(looks)}
+
+    for content, known in (("a" * 20, 1), ("a" * 20, 1), ("b" * 21, 2), ("b", 3), ("b", 4)):
+        if not file.exists() or file.read_text() != content:
+            file.write_text(content)
+        facts, num_bytes = store.status_of([file])
+        assert store.remembered("k", facts, look, num_bytes=num_bytes) == {"looks": known}

@@ -3,7 +3,6 @@ import gzip
 import datasets
 import pytest
 
-from ssl_lab.data import store
 from ssl_lab.data.hub import load_splits
 from ssl_lab.data.hub_text import HubText
 
@@ -161,16 +160,6 @@ def test_utf_16_is_named_and_can_be_set(tmp_path):
     with pytest.raises(ValueError, match="line 1 has a NUL byte, so it is UTF-16"):
         rows(tmp_path, "x.csv", content)
     assert rows(tmp_path, "x.csv", content, options={"encoding": "utf-16"}) == [{"text": "café"}]
-
-
-def test_what_is_found_in_large_files_is_kept_until_they_change(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "_READ_AGAIN_BYTES", 10)
-    looks = []
-    for content in ("a", "a", "b"):
-        if not looks or content == "b":
-            (tmp_path / "x").write_text(content * 20)
-        looks.append(store.remembered("k", [tmp_path / "x"], None, lambda: [len(looks)]))
-    assert looks == [[0], [0], [2]]
 
 
 def test_texts_of_digits_stay_text(tmp_path):
