@@ -19,7 +19,7 @@ from ssl_lab.cli import config
 from ssl_lab.cli.arguments import literal
 from ssl_lab.cli.checked import instantiate
 from ssl_lab.cli.errors import explain
-from ssl_lab.cli.experiments import drop_replaced
+from ssl_lab.cli.experiments import drop_replaced, keep_composable
 from ssl_lab.cli.own_of_commands import check_own_settings
 from ssl_lab.cli.paths import config_dir
 from ssl_lab.cli.process import compose_settings, prepare_process, print_table
@@ -72,12 +72,14 @@ def pretrain(args: list[str]) -> int:
             return None
 
     args = with_saved_overrides(args)
+    sweep = "-m" in args or "--multirun" in args
+    args = args if sweep else keep_composable("pretrain", args)
     register_sweepers()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions reach us instead of being printed in part
     # Hydra wants its flags before the overrides; the commonest may stand anywhere here.
     sys.argv = [command_line[0], *sorted(args, key=lambda arg: arg not in ("-m", "--multirun"))]
     try:
-        with named_run(args, sweep="-m" in args or "--multirun" in args):
+        with named_run(args, sweep=sweep):
             hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="pretrain")(task)()
     except SystemExit as stop:
         if stop.code != 2:

@@ -74,7 +74,7 @@ def _quoted(error: BaseException, text: str) -> str:
 
 def _known(error: BaseException, command: str, overrides: Sequence[str]) -> str | None:
     """The message of an error whose cause and remedy are known."""
-    from ssl_lab.cli.suggest import is_group, unknown_choice, unknown_setting
+    from ssl_lab.cli.suggest import is_group, unknown_choice, unknown_reference, unknown_setting
 
     text = str(error).strip()
     if missing_module := re.search(r"Error loading '([\w.]+)':\s+ModuleNotFoundError\(\"No module named '(\w+)", text):
@@ -108,6 +108,8 @@ def _known(error: BaseException, command: str, overrides: Sequence[str]) -> str 
         return f"The command needs {gone[1]!r}, which its arguments take out. Leave ~{gone[1]} out."
     if missing := re.search(r"Could not find '([\w/]+)/([^/']*)'", text):
         return unknown_choice(missing[1], missing[2])
+    if reference := re.search(r"Interpolation key '([\w.]+)' not found\s+full_key: (\S+)", text):
+        return unknown_reference(reference[1], reference[2], command, overrides)
     if type(error).__name__ == "MissingMandatoryValue":
         return f"{text.splitlines()[0]}. Give it on the command line as key=value."
     if re.search("Connection (closed|reset) by peer|remote process exited", text) and re.search(

@@ -2,13 +2,45 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ssl_lab.cli.checked import takes
 from ssl_lab.cli.paths import config_dir, own_config_dir
+
+
+def keep_composable(command: str, overrides: Sequence[str]) -> list[str]:
+    """Overrides with which an experiment composes although the command line replaces a choice.
+
+    An experiment may choose parts of a choice, such as the views of its method. Hydra refuses that where the new choice
+    has no such part. Each such part is added, for :func:`drop_replaced` to take it out again with a line that says so.
+
+    Args:
+        command: The command.
+        overrides: Its arguments, for one run.
+    """
+    experiment = next((one.partition("=")[2] for one in reversed(overrides) if one.startswith("experiment=")), "")
+    parts = dict(_parts_of(experiment))
+    given = {one.partition("=")[0] for one in overrides}
+    settings = [one for one in overrides if not one.startswith("-")]
+    added: list[str] = []
+    while parts.keys() - given and any(_package(part).partition(".")[0] in given for part in parts):
+        try:
+            with initialize_config_dir(str(config_dir()), version_base="1.3"):
+                compose(command, [*settings, *added])
+        except ConfigCompositionException as error:
+            refused = re.search(r"In 'experiment/.*': Could not override '(.*?)'", str(error))
+            if refused is not None and refused[1] in parts.keys() - given:
+                part = parts.pop(refused[1])
+                added += [f"{refused[1]}={part}", f"+{refused[1]}={part}"]  # the first alone overrides, the second adds
+                continue
+        break
+    return [*overrides, *added]
 
 
 def drop_replaced(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
@@ -23,7 +55,9 @@ def drop_replaced(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequen
         A line for each replaced choice: which settings fall away, and which stay.
     """
     experiment = choices.get("experiment")
+    parts = dict(_parts_of(experiment)) if experiment else {}
     given = {one.partition("=")[0].lstrip("+~") for one in overrides}
+    given -= {part for part in parts if f"+{part}={parts[part]}" in overrides}  # of keep_composable
     replaced = [group for group in choices if group in given - {"experiment"}]
     if not experiment or not replaced:
         return []
@@ -31,8 +65,14 @@ def drop_replaced(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequen
     for group in replaced:
         package = group.partition("@")[2] or group
         settings = _settings_of(experiment)
+        for part in map(_package, parts):
+            if part.startswith(f"{package}.") and OmegaConf.select(settings, part) is None:
+                OmegaConf.update(settings, part, {}, force_add=True)
         dropped = [key for key in _lacking(cfg, settings, package) if key not in given]
-        kept = [key for key in _leaves(OmegaConf.select(settings, package), package) if key not in {*dropped, *given}]
+        leaves = _leaves(OmegaConf.select(settings, package), package)
+        kept = [
+            key for key in leaves if key not in given and not f"{key}.".startswith(tuple(f"{one}." for one in dropped))
+        ]
         for key in dropped:
             parent, _, name = key.rpartition(".")
             with open_dict(cfg):
@@ -57,6 +97,19 @@ def _settings_of(experiment: str) -> DictConfig:
             assert isinstance(settings, DictConfig)
             return settings
     return OmegaConf.create()
+
+
+def _parts_of(experiment: str) -> Iterator[tuple[str, str]]:
+    """The choices that an experiment makes within others, as ``views@method.views`` and ``digits``."""
+    for entry in _settings_of(experiment).get("defaults", []):
+        for key, value in entry.items() if isinstance(entry, DictConfig) else ():
+            part = re.sub(r"^override\s+/?", "", str(key))
+            if part != key and "." in _package(part) and isinstance(value, str):
+                yield part, value
+
+
+def _package(group: str) -> str:
+    return group.partition("@")[2]
 
 
 def _leaves(node: Any, key: str) -> Iterator[str]:

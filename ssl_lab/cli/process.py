@@ -14,7 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from rich.console import Console
 
 from ssl_lab.cli.arguments import with_raw_paths
-from ssl_lab.cli.experiments import drop_replaced
+from ssl_lab.cli.experiments import drop_replaced, keep_composable
 from ssl_lab.cli.own_of_commands import check_own_settings
 from ssl_lab.cli.paths import config_dir
 from ssl_lab.cli.trust import tell_used
@@ -31,8 +31,8 @@ def compose_settings(name: str, overrides: list[str]) -> DictConfig:
         ValueError: If a mandatory setting is missing.
     """
     prepare_process()
+    given = keep_composable(name, with_raw_paths(overrides))
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        given = with_raw_paths(overrides)
         cfg = compose(name, given, return_hydra_config=True)
     choices = cfg.hydra.runtime.choices
     with open_dict(cfg):

@@ -9,6 +9,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ssl_lab.cli.experiments import keep_composable
+from ssl_lab.cli.listing import TITLES
 from ssl_lab.cli.paths import choices, config_dir, own_config_dir
 
 _MAX_SHOWN = 12
@@ -69,6 +71,29 @@ def unknown_setting(key: str, command: str, overrides: Sequence[str]) -> str:
     return f"{head} {owner or 'At the top'} has {', '.join(shown) or 'none'}. See all settings with --cfg job."
 
 
+def unknown_reference(key: str, reader: str, command: str, overrides: Sequence[str]) -> str:
+    """A message about a setting that refers to one that there is not, such as an evaluation to that of another method.
+
+    Args:
+        key: What is referred to.
+        reader: The setting that refers to it.
+        command: The command.
+        overrides: Its arguments.
+    """
+    composed = _compose(command, overrides)
+    group, owner = reader.partition(".")[0], key.partition(".")[0]
+    if composed is None or group not in composed[1] or owner not in composed[1]:
+        return f"Cannot read {reader}: found no {key}, which it refers to. Set {reader}, see --cfg job."
+    choice, lacks, experiment = composed[1][group], composed[1][owner], composed[1].get("experiment")
+    is_given = any(one.startswith(f"{group}=") for one in overrides)
+    chosen_by = f" of experiment={experiment}" if experiment and not is_given else ""
+    listed = {name: title for title, name in TITLES.items()}.get(group, "")
+    return (
+        f"Cannot use {group}={choice}{chosen_by} with {owner}={lacks}: {reader} reads {key}, which {owner}={lacks} does not "
+        f"have. Choose another {group}=, see ssl-lab list {listed}."
+    )
+
+
 def unknown_choice(group: str, name: str) -> str:
     """A message about a choice that a group does not have, with those that are near, and the group that has it."""
     known = list(choices(group))
@@ -94,6 +119,7 @@ def _compose(command: str, overrides: Sequence[str]) -> tuple[DictConfig, dict[s
             chosen.append(f"{key}={value.split(',')[0]}")
     for attempt in (chosen, [one for one in chosen if "@" not in one], [one for one in chosen if "experiment=" in one]):
         try:
+            attempt = keep_composable(command, attempt)
             with initialize_config_dir(str(config_dir()), version_base="1.3"):
                 cfg = compose(command, attempt, return_hydra_config=True)
         except Exception:  # a message about one error must not end in another

@@ -8,12 +8,15 @@ import warnings
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import ssl_lab
-from ssl_lab.cli.checked import instantiate
+from ssl_lab.cli.checked import check_types, instantiate
 from ssl_lab.cli.errors import explain
+from ssl_lab.cli.experiments import drop_replaced, keep_composable
 from ssl_lab.cli.main import main
+from ssl_lab.cli.paths import config_dir
 from ssl_lab.cli.trust import Trust, trusting
 
 
@@ -163,7 +166,14 @@ def test_a_package_that_is_too_old_is_named(monkeypatch):
         (["foo"], "Settings have the form key=value"),
         (["=3"], "Settings have the form key=value"),
         (["~method"], "Leave ~method out"),
-        (["experiment=simclr_digits", "method=vae"], "experiment=simclr_digits sets views@method.views"),
+        (
+            ["experiment=vae_digits", "method=simclr"],
+            "Cannot use evaluation=vae of experiment=vae_digits with method=simclr",
+        ),
+        (
+            ["evaluation=nll"],
+            "Cannot use evaluation=nll with method=simclr: evaluation.elbo.likelihood reads method.like",
+        ),
         (["-x"], "-x is no option"),
         (["+method.extra=1"], "SimCLR has no setting 'extra', which method.extra sets. Leave method.extra out"),
     ],
@@ -189,6 +199,23 @@ def test_settings_of_a_replaced_choice_fall_away_with_a_line(capsys, tmp_path, m
     assert "sets encoder.widths, which encoder=resnet18 does not have" in printed
     assert "temperature" not in seen[0].method and seen[0].method.hidden_dim == 32
     assert "widths" not in seen[0].encoder
+
+
+def test_parts_of_a_replaced_choice_fall_away_with_it():
+    """An experiment's views, losses, generators and inner encoders: Hydra alone refuses them where they have no place."""
+    for replaced, told in {
+        "experiment=simclr_digits method=gan": "sets method.temperature, method.hidden_dim, method.views, which method=gan",
+        "experiment=gan_digits method=simclr": "sets method.generator_optim, method.latent_dim, method.ema_decay, which",
+        "experiment=dcgan_hinge_fashion_mnist method=simclr": "method.ema_decay, method.loss, which method=simclr",
+        "experiment=clip_pairs encoder=resnet18 data.path=x": "sets encoder.text, encoder.image, which encoder=resnet18",
+    }.items():
+        args = keep_composable("pretrain", replaced.split())
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            cfg = compose("pretrain", args, return_hydra_config=True)
+        lines = drop_replaced(cfg, cfg.hydra.runtime.choices, args)
+        assert len(lines) == 1 and told in lines[0] and "keeps" not in lines[0], lines
+        for name in ("method", "encoder"):
+            check_types(cfg[name])  # refuses what the class does not take
 
 
 def test_warnings_have_one_form_and_come_once(monkeypatch, tmp_path, capsys):
