@@ -28,7 +28,8 @@ def dashboard(args: list[str]) -> int:
     parser.add_argument(
         "--token",
         action=argparse.BooleanOptionalAction,
-        help="ask for a token, which the printed address holds (default: only where other machines can reach it)",
+        help="ask for a token, which the printed address holds (default: where other machines or, over SSH or "
+        "in a Slurm job, other users can reach it)",
     )
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
     parsed = parser.parse_intermixed_args(args)
@@ -53,16 +54,19 @@ def dashboard(args: list[str]) -> int:
     if index.closed:
         print(printable(f"{len(index.closed):,} folders cannot be looked into, such as {index.closed[0]}.", keep=""))
     is_local = parsed.host in ("127.0.0.1", "localhost", "::1")
-    asks = parsed.token if parsed.token is not None else not is_local
+    is_shared = any(name in os.environ for name in ("SSH_CONNECTION", "SLURM_JOB_ID"))
+    asks = parsed.token if parsed.token is not None else is_shared or not is_local
     with Dashboard(index, parsed.host, parsed.port, token=secrets.token_urlsafe(24) if asks else None) as server:
         print(f"Dashboard: {server.url} (Ctrl-C ends it)", flush=True)
-        if not asks and not is_local:
-            print("Everyone who can reach this machine can read these runs: there is no token.", flush=True)
-        elif not asks and "SSH_CONNECTION" in os.environ:
+        if not asks:
+            who = "is logged in to" if is_local else "can reach"
+            print(f"Everyone who {who} this machine can read these runs: there is no token.", flush=True)
+        if asks and parsed.open:
             print(
-                "Everyone who is logged in to this machine can read these runs; --token asks for a token.", flush=True
+                "Open this address yourself: other users would see the token among a browser's arguments.", flush=True
             )
-        _open(server.url, parsed.open)
+        else:
+            _open(server.url, parsed.open)
         try:
             server.serve_forever()
         except KeyboardInterrupt:

@@ -74,7 +74,7 @@ class Dashboard:
         except (OSError, OverflowError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise OSError(
-                f"The dashboard was to be served at {host}:{port}, but that cannot be had ({reason}). "
+                f"Cannot serve the dashboard at {host}:{port}: {reason}. "
                 "Choose another port with --port, or 0 for any free one."
             ) from error
         self.server_address = self._socket.getsockname()

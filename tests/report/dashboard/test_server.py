@@ -316,20 +316,37 @@ def test_a_token_opens_what_is_closed_without(guarded):
     assert status == 303 and headers["Location"] == "/" and "right" not in headers["Location"]
     cookie = headers["Set-Cookie"]
     assert "HttpOnly" in cookie and "SameSite=Lax" in cookie
+    assert cookie.startswith(f"ssl_lab_{guarded.server_address[1]}=")  # browsers share cookies between ports
+    assert headers["Referrer-Policy"] == "no-referrer"
     for path in paths:
         assert ask(guarded, path, Cookie=cookie.partition(";")[0])[0] == 200
     assert ask(guarded, "/", Cookie=cookie.partition(";")[0], Host="evil.example")[0] == 403
 
 
 @pytest.mark.parametrize(
-    ("options", "asks"), [([], False), (["--token"], True), (["--host", "0.0.0.0"], True),
-                          (["--host", "0.0.0.0", "--no-token"], False)],
+    ("options", "login", "asks"),
+    [([], None, False), (["--token"], None, True), (["--host", "0.0.0.0"], None, True), ([], "SSH_CONNECTION", True),
+     ([], "SLURM_JOB_ID", True), (["--no-token"], "SSH_CONNECTION", False),
+     (["--host", "0.0.0.0", "--no-token"], None, False)],
 )  # fmt: skip
-def test_who_is_asked_for_a_token(tmp_path, capsys, monkeypatch, options, asks):
+def test_who_is_asked_for_a_token(tmp_path, capsys, monkeypatch, options, login, asks):
     monkeypatch.setattr(Dashboard, "serve_forever", lambda self: None)
+    for name in ("SSH_CONNECTION", "SLURM_JOB_ID"):
+        monkeypatch.delenv(name, raising=False)
+    if login:
+        monkeypatch.setenv(login, "1")
     assert main(["dashboard", str(tmp_path), "--port", "0", *options]) == 0
     out = capsys.readouterr().out
-    assert ("?token=" in out) == asks and ("there is no token" in out) == ("--no-token" in options)
+    assert ("?token=" in out) == asks and ("there is no token" in out) == (not asks)
+
+
+def test_a_token_is_no_argument_of_a_browser(tmp_path, capsys, monkeypatch):
+    opened = []
+    monkeypatch.setattr(Dashboard, "serve_forever", lambda self: None)
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    assert main(["dashboard", str(tmp_path), "--port", "0", "--open", "--token"]) == 0 and not opened
+    assert "Open this address yourself" in capsys.readouterr().out
+    assert main(["dashboard", str(tmp_path), "--port", "0", "--open", "--no-token"]) == 0 and len(opened) == 1
 
 
 def test_answers_are_made_once_until_something_is_new(served, monkeypatch):
