@@ -131,8 +131,8 @@ def _found(cfg: DictConfig, run_dir: Path) -> float | None:
     if is_first_rank():
         make_up_report(run_dir)
     if summary["status"] == PrunedRunError.status:
-        raise PrunedRunError(summary["error"])
-    metrics = last_metrics(run_dir) | summary["metrics"]
+        raise PrunedRunError(summary.get("error"))
+    metrics = last_metrics(run_dir) | (summary.get("metrics") or {})
     value: float | None = metrics.get(cfg.objective)
     found = f" with {cfg.objective} {value:.4f}" if value is not None else ""
     if is_first_rank():

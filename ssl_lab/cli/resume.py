@@ -94,12 +94,17 @@ def begin(cfg: DictConfig, run_dir: Path) -> Start:
 
     Raises:
         FileNotFoundError: If ``ckpt=last`` finds no checkpoint.
-        ValueError: If the directory holds a run with another configuration, or any run and ``resume=never``.
+        ValueError: If the directory holds a run with another configuration or none, or any run and ``resume=never``.
     """
     if cfg.resume not in ("auto", "never"):
         raise ValueError(f"resume={cfg.resume} was asked for. Choose auto (go on with what run_dir= holds) or never.")
     asked = find_checkpoint(run_dir) if cfg.ckpt == "last" else cfg.ckpt and Path(cfg.ckpt)
     if not (run_dir / "config.yaml").is_file():
+        if has_checkpoint(run_dir):
+            raise ValueError(
+                f"Cannot start in {run_dir}: it holds the checkpoint of a run whose config.yaml is missing, and a new run "
+                "would replace it. Restore the file, or choose another run_dir=."
+            )
         return Start(asked)
     second_life = int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0
     if cfg.resume == "never" and asked is None and is_first_rank() and not second_life:  # others see what it has begun

@@ -54,6 +54,8 @@ def read_spec(run_dir: Path) -> DataSpec:
         ValueError: If it holds something else, or ids for which no memory suffices.
     """
     path = run_dir / "spec.json"
+    if not path.exists():
+        raise FileNotFoundError(f"There is no {path}, which holds the facts of the run's data. Restore the file.")
     facts = load_json(path)
     try:
         runs = [run.split("-") for run in str(facts.pop("continues_word", "")).split()]

@@ -161,6 +161,25 @@ def test_a_finished_run_whose_data_are_gone_stays_finished(finished, monkeypatch
     assert everything(finished) == before
 
 
+@pytest.mark.parametrize("as_folder", [False, True])
+def test_a_run_that_has_lost_its_settings_is_not_replaced_by_a_new_one(as_folder, run_dir, capsys):
+    (run_dir / "config.yaml").unlink()
+    if as_folder:
+        (run_dir / "config.yaml").mkdir()
+    before = everything(run_dir)
+    for args in ([f"run={run_dir}"], [*SMALL, f"run_dir={run_dir}"], [f"run={run_dir}", "force=true"]):
+        assert main(["pretrain", *args]) == 1
+        assert "whose config.yaml is missing, and a new run would replace it" in capsys.readouterr().err
+    assert everything(run_dir) == before
+
+
+def test_a_finished_run_without_metrics_is_still_finished(run_dir, capsys):
+    facts = summary(run_dir)
+    (run_dir / "summary.json").write_text(json.dumps({"status": "finished", "step": facts["step"]}))
+    assert main(["pretrain", f"run={run_dir}"]) == 0
+    assert "has finished before" in capsys.readouterr().out
+
+
 def test_an_unfinished_run_that_cannot_go_on_says_why_and_keeps_its_facts(run_dir, monkeypatch):
     facts = {**summary(run_dir), "status": "preempted"}
     (run_dir / "summary.json").write_text(json.dumps(facts))

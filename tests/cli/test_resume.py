@@ -1,6 +1,8 @@
 """What a run directory that holds a run does to the next command: gone on with, left alone, or refused."""
 
 import csv
+import errno
+import fcntl
 import json
 import os
 import re
@@ -174,6 +176,22 @@ def test_names_of_trials_are_short_and_distinct():
     names = [name(f"data.path={value}", "seed=1") for value in values]
     assert len(set(names)) == len(names), "two trials never share a folder"
     assert all("/" not in one and len(os.fsencode(one)) <= 120 for one in names)
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOTSUP, errno.EROFS])
+def test_a_folder_without_locks_is_a_warning_and_one_without_rights_is_refused(code, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    if code == errno.EROFS:
+        with pytest.raises(
+            ValueError, match=r"it cannot be written to \(Read-only file system\). Choose another run_dir="
+        ):
+            lock_run(tmp_path / "run")
+    else:
+        with pytest.warns(UserWarning, match="has no locks .* Start one process per run directory"):
+            lock_run(tmp_path / "run").release()
 
 
 def test_a_second_process_is_refused_and_a_killed_one_holds_nothing(tmp_path, capsys):

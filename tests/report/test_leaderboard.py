@@ -224,7 +224,7 @@ def test_files(tmp_path, capsys):
     assert [line.rsplit("/", 1)[1] for line in out] == ["leaderboard.md", "leaderboard.csv", "leaderboard.html"]
     page = (tmp_path / "board/leaderboard.html").read_text()
     assert "SimCLR|&lt;i&gt;" in page and "Digits &lt;b&gt;&amp;" in page and "<i>" not in page.replace("<i style", "")
-    assert "http" not in page and 'data-v="0.95' in page and "seed=0,1" in page
+    assert "://" not in page and 'data-v="0.95' in page and "seed=0,1" in page
     markdown = (tmp_path / "board/leaderboard.md").read_text()
     assert "| SimCLR\\|&lt;i> | 2 | **95.5** ± 0.7 |" in markdown
     rows = list(csv.DictReader(io.StringIO((tmp_path / "board/leaderboard.csv").read_text())))

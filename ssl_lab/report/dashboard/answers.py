@@ -17,7 +17,7 @@ from ssl_lab.limited import UnreadableFileError, read_bytes
 from ssl_lab.report.dashboard.details import picture_file, read_details, report_of
 from ssl_lab.report.dashboard.importance import importances
 from ssl_lab.report.dashboard.index import RunIndex
-from ssl_lab.report.dashboard.site import assets, page, to_json
+from ssl_lab.report.dashboard.site import POLICY, assets, page, to_json
 
 REFRESH_SEC = 2.0
 """Least time between two looks at the folders, however many pages are open."""
@@ -32,11 +32,7 @@ _TYPES = {
     ".json": "application/json",
     ".png": "image/png",
 }
-# Plotly writes styles into the page; nothing may come from elsewhere.
-_OF_THE_PAGE = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
+_OF_THE_PAGE = f"{POLICY}; frame-ancestors 'none'"  # which a page cannot say of itself
 OF_A_RUN = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """Security policy of what holds content of a run: no script runs."""
 

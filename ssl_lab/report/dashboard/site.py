@@ -18,6 +18,11 @@ STATIC = Path(__file__).parent / "static"
 PLOTLY = "plotly.min.js"
 PARTS = ("data", "runs")  # folders of a site that hold what is known of its runs
 _RECEIVE = b"receive("
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'"
+)
+"""What the page may load: Plotly writes styles into it; nothing may come from elsewhere."""
 
 
 def assets() -> dict[str, Path]:
@@ -38,7 +43,8 @@ def assets() -> dict[str, Path]:
 
 def page(mode: str) -> bytes:
     """The page that loads the rest; ``mode`` is ``served`` or ``static``."""
-    return (STATIC / "index.html").read_text(encoding="utf-8").replace("{{ mode }}", mode).encode()
+    text = (STATIC / "index.html").read_text(encoding="utf-8")
+    return text.replace("{{ mode }}", mode).replace("{{ policy }}", POLICY).encode()
 
 
 def to_json(value: Any) -> bytes:

@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+from cli.made_runs import make_run
 from report.dashboard.many_runs import HOSTILE, make_lab
 
 from ssl_lab.engine.run_dir import write_json
@@ -264,3 +265,20 @@ def test_an_empty_folder_says_how_to_begin(browser, tmp_path):
             assert "ssl-lab pretrain" in page.locator(".bar").inner_text()
         page.context.close()
     assert watched.wrong == []
+
+
+def test_no_script_of_a_run_is_started_from_files(browser, tmp_path):
+    script = "<script>window.ran = 1</script><img src=x onerror='window.ran = 1'>"
+    run = make_run(tmp_path / "runs/one", experiment=script, error=script)
+    (run / "report.html").write_text(f"<!doctype html><body>{script}</body>")
+    site = write_site(RunIndex([tmp_path / "runs"]), tmp_path / "site").parent
+    (report,) = site.glob("runs/*/report.html")
+    assert "window.ran" in report.read_text()
+    report.write_text(report.read_text().replace("</body>", f"{script}</body>"))  # as if it had not been escaped
+    page = Watched(browser, site.as_uri()).open(report.as_uri())
+    assert page.evaluate("typeof window.ran") == "undefined"
+    home = site / "index.html"
+    home.write_text(home.read_text().replace("</body>", f"{script}</body>"))
+    page = Watched(browser, site.as_uri()).open(home.as_uri())
+    assert page.evaluate("typeof window.ran") == "undefined" and page.evaluate("typeof receive") == "function"
+    page.context.close()
