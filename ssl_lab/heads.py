@@ -108,12 +108,17 @@ class Prototypes(nn.Module):
         dim: Width D of the projections.
         num_prototypes: Number of directions K.
 
+    Raises:
+        ValueError: If there are fewer than two.
+
     References:
         Salimans and Kingma, Weight Normalization (2016). arXiv:1602.07868
     """
 
     def __init__(self, dim: int, num_prototypes: int) -> None:
         super().__init__()
+        if num_prototypes < 2:
+            raise ValueError(f"One prototype has all samples, found num_prototypes={num_prototypes}. Set 2 or more.")
         self.weight = nn.Parameter(F.normalize(torch.randn(num_prototypes, dim), dim=1))
 
     @torch.no_grad()

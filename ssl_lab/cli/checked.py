@@ -6,6 +6,7 @@ import collections.abc
 import difflib
 import functools
 import inspect
+import math
 import pydoc
 import re
 import types
@@ -99,6 +100,8 @@ def check_types(node: Any) -> None:
         check_types(value)
         if name in hints:
             check_value(key, value, hints[name])
+            if str(getattr(target, "__module__", "")).startswith("ssl_lab."):
+                _check_size(key, value)
 
 
 def check_value(key: str, value: Any, hint: Any) -> None:
@@ -112,6 +115,19 @@ def check_value(key: str, value: Any, hint: Any) -> None:
         raise ValueError(
             f"{key} should be {_describe(hint)}, found {plain!r}. Set {key} to another value, or leave it out."
         )
+
+
+def _check_size(key: str, value: Any) -> None:
+    """Refuse numbers that are not finite, which pass comparisons with bounds or switch an objective off, and empty layers.
+
+    Raises:
+        ValueError: Naming the setting.
+    """
+    numbers = [each for each in (value if isinstance(value, ListConfig) else [value]) if isinstance(each, int | float)]
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"{key} should be finite, found {value}. Set {key} to another value, or leave it out.")
+    if re.search(r"(dim|width)s?$", key) and min(numbers, default=1) < 1:
+        raise ValueError(f"{key} is the width of a layer, at least 1, found {value}. Set {key} to a larger number.")
 
 
 def _refuse_unknown(node: DictConfig, target: Any) -> None:

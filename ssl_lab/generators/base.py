@@ -28,6 +28,10 @@ class Generator(nn.Module, ABC):
                 f"{type(self).__name__} makes images, but the data is {spec.modality} of shape {spec.shape}. Choose "
                 "image data."
             )
+        if latent_dim < 1:
+            raise ValueError(
+                f"{type(self).__name__} makes images of latents, found latent_dim={latent_dim}. Set 1 or more."
+            )
         self.spec = spec
         self.latent_dim = latent_dim
 

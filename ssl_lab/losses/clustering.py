@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -31,7 +33,7 @@ def sinkhorn_knopp(scores: Tensor, *, epsilon: float, num_iterations: int) -> Te
         Cuturi, Sinkhorn Distances (2013). arXiv:1306.0895
         Caron et al., SwAV (2020), eq. 3 to 5. arXiv:2006.09882
     """
-    if epsilon <= 0 or num_iterations < 1:
+    if not 0 < epsilon < math.inf or num_iterations < 1:
         raise ValueError(
             f"Sinkhorn-Knopp needs epsilon > 0 and an iteration or more, found {epsilon} and {num_iterations}."
         )
@@ -78,8 +80,8 @@ def swapped_prediction(targets: Tensor, logits: Tensor, *, temperature: float) -
         )
     if targets.shape[2] < 2:
         raise ValueError("One prototype is always predicted right. Set method.num_prototypes to 2 or more.")
-    if temperature <= 0:
-        raise ValueError(f"The temperature must be positive, found {temperature}.")
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"The temperature must be positive and finite, found {temperature}.")
     num_views, batch_size, _ = logits.shape
     with torch.autocast(logits.device.type, enabled=False):
         log_p = F.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature, dim=2)

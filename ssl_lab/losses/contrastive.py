@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -32,8 +34,8 @@ def nt_xent(z_a: Tensor, z_b: Tensor, *, temperature: float) -> Tensor:
     if z_a.shape != z_b.shape or z_a.ndim != 2:
         raise ValueError(f"Two views need equal shapes (B, D), found {tuple(z_a.shape)} and {tuple(z_b.shape)}.")
     _check_negatives(len(z_a))
-    if temperature <= 0:
-        raise ValueError(f"The temperature must be positive, found {temperature}.")
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"The temperature must be positive and finite, found {temperature}.")
     with torch.autocast(z_a.device.type, enabled=False):
         z = torch.cat([z_a, z_b])
         z = F.normalize(z.to(torch.promote_types(z.dtype, torch.float32)), dim=1)
@@ -75,8 +77,8 @@ def in_batch_info_nce(anchors: Tensor, candidates: Tensor, *, temperature: float
     if len(candidates) < len(anchors):
         raise ValueError(f"Every anchor needs a candidate, found {len(candidates)} for {len(anchors)} anchors.")
     _check_negatives(len(candidates))
-    if temperature <= 0:
-        raise ValueError(f"The temperature must be positive, found {temperature}.")
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"The temperature must be positive and finite, found {temperature}.")
     with torch.autocast(anchors.device.type, enabled=False):
         dtype = torch.promote_types(anchors.dtype, torch.float32)
         similarities = F.normalize(anchors.to(dtype), dim=1) @ F.normalize(candidates.to(dtype), dim=1).T
@@ -114,8 +116,8 @@ def queue_info_nce(queries: Tensor, keys: Tensor, queue: Tensor, *, temperature:
         )
     if len(queue) < 1:
         raise ValueError("The keys of the queue are the negatives, found none. Set method.queue_size to 1 or more.")
-    if temperature <= 0:
-        raise ValueError(f"The temperature must be positive, found {temperature}.")
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"The temperature must be positive and finite, found {temperature}.")
     with torch.autocast(queries.device.type, enabled=False):
         dtype = torch.promote_types(queries.dtype, torch.float32)
         q, k, n = (F.normalize(x.to(dtype), dim=1) for x in (queries, keys, queue))
@@ -153,8 +155,8 @@ def supcon(z_a: Tensor, z_b: Tensor, labels: Tensor, *, temperature: float) -> T
             f"{tuple(z_b.shape)} and {tuple(labels.shape)}."
         )
     _check_negatives(len(z_a))
-    if temperature <= 0:
-        raise ValueError(f"The temperature must be positive, found {temperature}.")
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"The temperature must be positive and finite, found {temperature}.")
     with torch.autocast(z_a.device.type, enabled=False):
         z = torch.cat([z_a, z_b])
         z = F.normalize(z.to(torch.promote_types(z.dtype, torch.float32)), dim=1)

@@ -82,8 +82,8 @@ def _at_least_fp32(z: Tensor) -> Tensor:
 
 
 def _check_views(z_a: Tensor, z_b: Tensor) -> None:
-    if z_a.shape != z_b.shape or z_a.ndim != 2 or len(z_a) < 2:
+    if z_a.shape != z_b.shape or z_a.ndim != 2 or len(z_a) < 2 or z_a.shape[1] < 1:
         raise ValueError(
-            f"Statistics over a batch need two views of equal shapes (B, D) and B >= 2, found {tuple(z_a.shape)} and "
+            f"Statistics over a batch need two views of equal shapes (B, D), B >= 2 and D >= 1, found {tuple(z_a.shape)} and "
             f"{tuple(z_b.shape)}."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar, final
 
@@ -49,8 +50,8 @@ class SimCLR(Method):
         last_norm: bool = False,
     ) -> None:
         super().__init__(encoder, optim)
-        if temperature <= 0:
-            raise ValueError(f"method.temperature must be positive, found {temperature}.")
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"method.temperature must be positive and finite, found {temperature}.")
         self.views = views
         self.temperature = temperature
         self.projector = Projector(

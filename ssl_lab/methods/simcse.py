@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar, final
 
@@ -43,8 +44,8 @@ class SimCSE(Method):
 
     def __init__(self, encoder: Encoder, optim: Optim, *, temperature: float = 0.05) -> None:
         super().__init__(encoder, optim)
-        if temperature <= 0:
-            raise ValueError(f"method.temperature must be positive, found {temperature}.")
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"method.temperature must be positive and finite, found {temperature}.")
         if not any(isinstance(module, nn.Dropout) and module.p > 0 for module in encoder.modules()):
             raise ValueError(
                 f"SimCSE tells two views of a sentence apart by dropout alone, but this {type(encoder).__name__} has "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar, final
 
@@ -41,8 +42,8 @@ class SimCSESupervised(Method):
 
     def __init__(self, encoder: Encoder, optim: Optim, *, temperature: float = 0.05) -> None:
         super().__init__(encoder, optim)
-        if temperature <= 0:
-            raise ValueError(f"method.temperature must be positive, found {temperature}.")
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"method.temperature must be positive and finite, found {temperature}.")
         self.temperature = temperature
         self.head = nn.Sequential(nn.Linear(encoder.embed_dim, encoder.embed_dim), nn.Tanh())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar, cast, final
 
@@ -70,7 +71,7 @@ class SwAV(Method):
         projection_dim: int = 128,
     ) -> None:
         super().__init__(encoder, optim)
-        if temperature <= 0 or epsilon <= 0 or num_sinkhorn_iterations < 1:
+        if not (0 < temperature < math.inf and 0 < epsilon < math.inf) or num_sinkhorn_iterations < 1:
             raise ValueError(
                 f"SwAV needs temperature > 0, epsilon > 0 and num_sinkhorn_iterations >= 1, found {temperature}, "
                 f"{epsilon} and {num_sinkhorn_iterations}."

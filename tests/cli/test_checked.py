@@ -103,6 +103,23 @@ def test_settings_of_the_wrong_type_are_named(settings, message):
         whole(**settings)
 
 
+@pytest.mark.parametrize(
+    ("target", "setting", "value", "message"),
+    [
+        ("methods.barlow_twins.BarlowTwins", "projection_dim", 0, "width of a layer, at least 1, found 0"),
+        ("methods.vae.VAE", "latent_dim", -1, "width of a layer, at least 1, found -1"),
+        ("encoders.convnet.ConvNet", "widths", [8, 0], r"width of a layer, at least 1, found \[8, 0\]"),
+        ("methods.simclr.SimCLR", "temperature", float("inf"), "should be finite, found inf"),
+        ("methods.vicreg.VICReg", "variance_weight", float("nan"), "should be finite, found nan"),
+        ("optim.AdamW", "betas", [0.9, float("nan")], r"should be finite, found \[0.9, nan\]"),
+    ],
+)
+def test_empty_layers_and_numbers_that_are_not_finite_are_refused(target, setting, value, message):
+    node = OmegaConf.create({"method": {"_target_": f"ssl_lab.{target}", "_partial_": True, setting: value}}).method
+    with pytest.raises(ValueError, match=f"^method.{setting} .*{message}.* Set method.{setting} to"):
+        instantiate(node)
+
+
 def test_a_missing_class_is_hydras_to_report():
     with pytest.raises(InstantiationException, match="nowhere"):
         instantiate(OmegaConf.create({"_target_": "nowhere.Nothing", "x": 1}))

@@ -36,7 +36,7 @@ def test_a_sweep_goes_on_after_a_failed_trial_and_says_so(launcher, tmp_path, mo
     args = ["pretrain", "-m", *SMALL, *launcher, "method.temperature=-1,0.5,0.2", "sweep_dir=sweep"]
     assert main(args) == 1
     printed = capsys.readouterr()
-    message = "temperature must be positive, found -1"
+    message = "temperature must be positive and finite, found -1"
     assert f"1 of 3 trials failed:\n  method.temperature=-1: method.{message}" in printed.err
     table = printed.out[printed.out.index("trial  ") :]
     assert [line.split() for line in table.splitlines()[1:4]] == [

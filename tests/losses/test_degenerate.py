@@ -235,3 +235,19 @@ def test_values_that_are_not_finite_never_make_a_loss_better(name, broken):
             assert math.isnan(value), key
         else:
             assert math.isnan(value) or value == math.inf or value > CASES[name][2] + 1e-6, key
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan, math.inf])
+@pytest.mark.parametrize(
+    "loss", [contrastive.nt_xent, contrastive.in_batch_info_nce, contrastive.queue_info_nce, contrastive.supcon]
+)
+def test_a_temperature_is_positive_and_finite(loss, temperature):
+    more = {contrastive.queue_info_nce: [randn(5, 3)], contrastive.supcon: [torch.arange(4)]}.get(loss, [])
+    with pytest.raises(ValueError, match="positive and finite"):
+        loss(randn(4, 3), randn(4, 3), *more, temperature=temperature)
+
+
+@pytest.mark.parametrize("loss", [redundancy.barlow_twins, redundancy.vicreg])
+def test_projections_without_a_dimension_are_refused(loss):
+    with pytest.raises(ValueError, match="D >= 1"):
+        loss(torch.zeros(4, 0), torch.zeros(4, 0))
