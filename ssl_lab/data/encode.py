@@ -49,7 +49,7 @@ def is_whole(folder: Path, shard: Mapping[str, Any]) -> bool:
     try:
         if any(checksum(files[name]) != known for name, known in shard.get("crc32", {}).items()):
             return False
-        ids, lengths = np.load(files["ids"], mmap_mode="r"), np.load(files["lengths"])
+        ids, lengths = np.load(files["ids"], mmap_mode="r"), np.load(files["lengths"], mmap_mode="r")
     except DAMAGED:  # or missing
         return False
     return len(lengths) == shard["num_documents"] and int(lengths.sum(dtype=np.int64)) == len(ids)

@@ -271,7 +271,7 @@ def read_squad(file: Path) -> list[list[Question]]:
             ]
             for article in articles
         ]
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{file} is no SQuAD file: {type(error).__name__} {error}. It should hold data, paragraphs, "
             "qas and answers as SQuAD v1.1 does."

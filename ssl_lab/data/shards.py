@@ -22,9 +22,11 @@ from ssl_lab.data.text import TextCounts, TokenModule
 from ssl_lab.data.token_rows import TokenRows
 from ssl_lab.data.tokenizer import load_tokenizer, tokenizer_digest
 from ssl_lab.files import write_atomically
+from ssl_lab.limited import read_text
 
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer"
+_LARGEST_MANIFEST = 256 << 20
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -45,11 +47,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     manifest: dict[str, Any] = {}
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = json.loads(read_text(folder / MANIFEST, max_bytes=_LARGEST_MANIFEST))
         digest = manifest.pop("digest", None)
         same = digest in (None, fingerprint(manifest))
         reason = "" if same else "it does not have the digest that it was written with"
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         reason = str(error)
     if reason:
         raise ValueError(
@@ -221,7 +223,7 @@ class TokenShards(TokenModule):
         if changed:
             raise self._damaged(shard, f"{' and '.join(changed)} has another checksum than when it was written")
         try:
-            ids, lengths = np.load(files["ids"], mmap_mode="r"), np.load(files["lengths"])
+            ids, lengths = np.load(files["ids"], mmap_mode="r"), np.array(np.load(files["lengths"], mmap_mode="r"))
         except DAMAGED as error:
             raise self._damaged(shard, str(error)) from error
         if len(ids) != shard["num_tokens"] or len(lengths) != shard["num_documents"] or lengths.sum() != len(ids):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -32,29 +32,55 @@ for part in sys.stdin.read().split("\\0"):
 """
 
 
+_BESIDE = (
+    "vocab.json", "added_tokens.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "merges.txt",
+    "spiece.model", "sentencepiece.bpe.model", "tokenizer.model",
+)  # fmt: skip
+"""Files that transformers reads beside, or instead of, ``tokenizer.json``."""
+
+
 def check_tokenizer_files(folder: Path) -> None:
-    """Try the tokenizer of a folder, if it has the one file that holds patterns and ids.
+    """Look through the files of a tokenizer's folder, and try the one that holds patterns.
 
     Raises:
-        ValueError: If the file is no tokenizer's, its ids need a table that no memory holds, or short texts hang or crash it.
+        ValueError: If a file is no tokenizer's, its ids need a table that no memory holds, or short texts hang or crash it.
     """
-    path = folder / "tokenizer.json"
-    if path.is_file():
-        facts = path.stat()
-        _check(path, facts.st_size, facts.st_mtime_ns)
+    for name in (*_BESIDE, "tokenizer.json"):
+        path = folder / name
+        if path.is_file():
+            facts = path.stat()
+            (_check if name == "tokenizer.json" else _check_beside)(path, facts.st_size, facts.st_mtime_ns)
+
+
+@cache
+def _check_beside(path: Path, size: int, changed: int) -> None:
+    _check_size(path, size)
+    if path.suffix == ".json":
+        _check_ids(path, list(_ids_beside(parse_json(read_text(path, max_bytes=_LARGEST_FILE), path))))
+
+
+def _ids_beside(node: Any) -> Iterator[float]:
+    """Numbers of tokens: values by token, or the keys of added ones."""
+    if isinstance(node, dict):
+        for key, below in node.items():
+            if key == "added_tokens_decoder" and isinstance(below, dict):
+                yield from (float(number) for number in below if re.fullmatch(r"-?[0-9]{1,300}", number))
+            elif key not in ("model_max_length", "max_length", "stride"):
+                yield from _ids_beside(below)
+    elif isinstance(node, int | float) and not isinstance(node, bool):
+        yield node
+
+
+def _check_size(path: Path, size: int) -> None:
+    if size > _LARGEST_FILE:
+        raise ValueError(f"{path} has {size:,} bytes, more than any tokenizer. Restore it, or choose another.")
 
 
 @cache
 def _check(path: Path, size: int, changed: int) -> None:
-    if size > _LARGEST_FILE:
-        raise ValueError(f"{path} has {size:,} bytes, more than any tokenizer. Restore it, or choose another.")
+    _check_size(path, size)
     settings = parse_json(read_text(path, max_bytes=_LARGEST_FILE), path)
-    ids = list(_ids(settings))
-    if ids and not (0 <= min(ids) and max(ids) < max(_LARGEST_ID, 2 * len(ids))):
-        raise ValueError(
-            f"{path} has {len(ids):,} tokens, but ids from {min(ids):,} to {max(ids):,}: a table of embeddings for them "
-            "would be larger than any memory. Number the tokens from 0, or choose another tokenizer."
-        )
+    _check_ids(path, list(_ids(settings)))
     if _is_plain(settings):
         return
     try:
@@ -74,6 +100,14 @@ def _check(path: Path, size: int, changed: int) -> None:
         lines = [line for line in done.stderr.strip().splitlines() if not line.startswith("note:")]
         reason = lines[-1][:300] if lines else f"exit code {done.returncode}"
         raise ValueError(f"{path} fails on texts of 400 characters ({reason}). Mend it, or choose another tokenizer.")
+
+
+def _check_ids(path: Path, ids: Sequence[float]) -> None:
+    if ids and not (0 <= min(ids) and max(ids) < max(_LARGEST_ID, 2 * len(ids))):
+        raise ValueError(
+            f"{path} has {len(ids):,} tokens, but ids from {min(ids):,.0f} to {max(ids):,.0f}: a table of embeddings for "
+            "them would be larger than any memory. Number the tokens from 0, or choose another tokenizer."
+        )
 
 
 def _ids(settings: dict[str, Any]) -> list[int]:

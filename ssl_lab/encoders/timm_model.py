@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ssl_lab.encoders.image import ImageEncoder
+from ssl_lab.limited import load_json
 from ssl_lab.types import DataSpec
 
 _FORCE, _FORCE_NOT = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
@@ -50,6 +50,7 @@ class TimmModel(ImageEncoder):
                 f"encoder.options.{unwanted[0]} is not taken: it names files that could run code. Give "
                 "encoder.pretrained=true, or encoder.name=local-dir:PATH."
             )
+        saved = _saved_arguments(name)
         arguments = {"in_chans": spec.shape[0], **(options or {})}
         published = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
         if published is not None and published.fixed_input_size:
@@ -59,7 +60,7 @@ class TimmModel(ImageEncoder):
         super().__init__(spec, embed_dim=network.num_features)
         self.pretrained = pretrained
         self.network = network
-        self.arguments = {**_saved_arguments(name), **arguments}
+        self.arguments = {**saved, **arguments}
         try:
             with torch.no_grad():
                 network.eval()(torch.zeros(1, *spec.shape))
@@ -92,4 +93,9 @@ def _saved_arguments(name: str) -> dict[str, Any]:
     source, _, folder = name.partition(":")
     if source != "local-dir":
         return {}
-    return json.loads((Path(folder) / "config.json").read_text(encoding="utf-8")).get("model_args") or {}
+    arguments = load_json(Path(folder) / "config.json").get("model_args") or {}
+    if not isinstance(arguments, dict) or _OF_FILES & set(arguments):
+        raise ValueError(
+            f"Cannot build {name}: model_args of its config.json should be a mapping that names no files. Restore the file."
+        )
+    return arguments

@@ -262,7 +262,7 @@ class WeightsAndBiases(WandbLogger):
         if new or not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(secrets.token_hex(4))
-        self._wandb_init["id"] = path.read_text()
+        self._wandb_init["id"] = read_text(path)
 
     def upload(self, run_dir: Path, encoder: Encoder) -> None:
         """The last checkpoint and the encoder's weights, as artifacts of type ``model``."""

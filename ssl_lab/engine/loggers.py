@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ssl_lab.engine.beginning import Beginning
 from ssl_lab.files import write_atomically
-from ssl_lab.limited import UnreadableFileError, read_table
+from ssl_lab.limited import MAX_TABLE_BYTES, UnreadableFileError, read_bytes, read_table
 
 
 class MetricsFile(Logger):
@@ -85,7 +85,7 @@ class MetricsFile(Logger):
         self._columns = ["step", "epoch"]
         rows: list[dict[str, Any]] = []
         if self.path.is_file():
-            text = self.path.read_text(errors="replace")
+            text = read_bytes(self.path, max_bytes=MAX_TABLE_BYTES).decode(errors="replace")
             whole, end, _ = text.rpartition("\n")  # a process that was killed may leave half a row
             reader = csv.DictReader(io.StringIO(whole + end, newline=""))
             # A power cut may leave a block of the file empty.

@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer
 
 from ssl_lab.cli.main import main
-from ssl_lab.data import encode
+from ssl_lab.data import encode, shards
 from ssl_lab.data import prepare as module
 from ssl_lab.data.hub_text import HubText
 from ssl_lab.data.prepare import prepare
@@ -245,3 +245,13 @@ def test_packed_rows_without_a_test_split_are_trained_on_and_drawn(tmp_path, cor
     metrics = json.loads(Path("run/summary.json").read_text())["metrics"]
     assert "eval/masked/accuracy" in metrics and not [name for name in metrics if name.startswith("test/")]
     assert list(Path("run/pictures").rglob("*.json"))
+
+
+@pytest.mark.parametrize("content", ['{"a": ' + "[" * 100_000, "x" * 30, "[]"])
+def test_a_manifest_of_a_stranger_ends_with_a_message(tmp_path, content, monkeypatch):
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(ValueError, match="manifest.json was changed or damaged"):
+        TokenShards(str(tmp_path)).title  # noqa: B018
+    monkeypatch.setattr(shards, "_LARGEST_MANIFEST", 1)
+    with pytest.raises(ValueError, match="has more than 1 bytes"):
+        TokenShards(str(tmp_path)).title  # noqa: B018

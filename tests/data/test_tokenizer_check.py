@@ -58,6 +58,38 @@ def test_what_hangs_crashes_or_grows_is_refused(change, said, sound, tmp_path, m
         load_tokenizer(str(changed(sound, tmp_path, change)))
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("vocab.json", {"a": 0, "b": 3_000_000_000}, "2 tokens, but ids from 0 to 3,000,000,000"),
+        ("vocab.json", {"en": {"a": 0, "b": -1}}, "ids from -1 to 0"),
+        ("added_tokens.json", {"<x>": 10**30}, "a table of embeddings"),
+        (
+            "tokenizer_config.json",
+            {"added_tokens_decoder": {"4000000000": {"content": "<x>"}}},
+            "ids from 4,000,000,000",
+        ),
+    ],
+)
+def test_a_giant_id_beside_or_without_tokenizer_json_is_refused(name, content, said, sound, tmp_path):
+    folder = changed(sound, tmp_path, lambda settings: None)
+    (folder / name).write_text(json.dumps(content))
+    for keep in (True, False):
+        if not keep:
+            (folder / "tokenizer.json").unlink()
+        with pytest.raises(ValueError, match=said):
+            load_tokenizer(str(folder))
+
+
+@pytest.mark.parametrize("name", ["vocab.txt", "merges.txt", "spiece.model", "tokenizer_config.json"])
+def test_files_larger_than_any_tokenizer_are_refused(name, sound, tmp_path):
+    folder = changed(sound, tmp_path, lambda settings: None)
+    with (folder / name).open("ab") as file:
+        file.truncate(300 << 20)
+    with pytest.raises(ValueError, match=f"{name} has 314,572,800 bytes, more than any tokenizer"):
+        load_tokenizer(str(folder))
+
+
 def test_a_sound_tokenizer_is_taken_with_and_without_patterns(sound, tmp_path):
     check_tokenizer_files(sound)
     assert len(load_tokenizer(str(changed(sound, tmp_path, pattern(r"\s+"))))) == len(load_tokenizer(str(sound)))

@@ -74,3 +74,17 @@ def test_a_local_model_is_loaded_with_its_weights(tmp_path):
     encoder = TimmModel(images(3, size, size), name=f"local-dir:{tmp_path}", pretrained=True).eval()
     x = torch.rand(2, 3, size, size)
     assert torch.equal(encoder.encode(x), saved(x))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[" * 100_000, "has more than 64 levels"),
+        ('{"architecture": "test_vit", "model_args": [1]}', "model_args of its config.json should be a mapping"),
+        ('{"architecture": "test_vit", "model_args": {"checkpoint_path": "/x"}}', "names no files"),
+    ],
+)
+def test_the_config_of_a_stranger_is_read_within_limits(tmp_path, content, said):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=said):
+        TimmModel(images(3, 160, 160), name=f"local-dir:{tmp_path}")

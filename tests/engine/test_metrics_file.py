@@ -69,3 +69,10 @@ def test_a_file_with_damaged_rows_is_gone_on_with(tmp_path):
     file.log_metrics({"train/loss": 0.05}, 4)
     file.finalize("success")
     assert [(row["step"], row["train/loss"]) for row in rows_of(path)] == [("0", "0.5"), ("3", "0.1"), ("4", "0.05")]
+
+
+def test_a_file_larger_than_any_run_writes_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(loggers, "MAX_TABLE_BYTES", 20)
+    (tmp_path / "metrics.csv").write_text("step,epoch\n1,0\n2,0\n3,0\n")
+    with pytest.raises(ValueError, match="metrics.csv cannot be read .it has more than 20 bytes"):
+        MetricsFile(tmp_path).log_metrics({"train/loss": 1.0}, 0)
