@@ -39,6 +39,8 @@ _UNREADABLE = (
     OSError, ValueError, TypeError, AttributeError, LookupError, pa.ArrowException,
     datasets.exceptions.DatasetGenerationError,
 )  # fmt: skip
+_NO_ROWS = ("corresponds to no data", "at least one example")
+"""What the library says of files without rows."""
 
 
 def load_splits(
@@ -181,6 +183,10 @@ def _load_files(kind: str, arguments: Mapping[str, Any]) -> datasets.DatasetDict
         remedy = "Check the files, or say how to read them in data.options."
         if isinstance(cause, UnicodeDecodeError):
             remedy = "Convert the files to UTF-8, or name their encoding: data.options={encoding: latin-1}, utf-16, ..."
+        if any(sign in str(cause) for sign in _NO_ROWS):
+            raise ValueError(
+                f"Cannot use {arguments['data_files']}: there is no row in it. Fill it, or remove it."
+            ) from error
         raise ValueError(
             f"{arguments['data_files']} could not be read as {kind}: {str(cause).strip()}. {remedy}"
         ) from error

@@ -192,9 +192,13 @@ def _read_idx(file: Path) -> NDArray[np.uint8]:
     """An array of bytes in LeCun's idx format: 0, 0, type, rank, then the sizes as big-endian int32."""
     packed = file.with_name(f"{file.name}.gz")
     content = unpack(packed) if packed.exists() else file.read_bytes()
-    rank = content[3]
-    shape = np.frombuffer(content, ">i4", count=rank, offset=4)
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
+    try:
+        rank = content[3]
+        shape = np.frombuffer(content, ">i4", count=rank, offset=4)
+        return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
+    except (IndexError, ValueError) as error:
+        read = packed if packed.exists() else file
+        raise ValueError(f"Cannot read {read}: it is no whole idx file ({error}). Copy it again.") from error
 
 
 _Reader = Callable[[Path, bool], tuple[dict[str, Arrays], tuple[str, ...]]]

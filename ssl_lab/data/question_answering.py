@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import operator
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -44,7 +46,7 @@ class Question:
     @property
     def answer_is_at_its_place(self) -> bool:
         """Whether the text holds the first answer where the file says."""
-        return self.context.startswith(self.answers[0], self.answer_start)
+        return self.answer_start >= 0 and self.context.startswith(self.answers[0], self.answer_start)
 
 
 class QuestionAnswering(TextModule):
@@ -164,6 +166,11 @@ class QuestionAnswering(TextModule):
         }
         for split, found in articles.items():
             questions = [question for article in found for question in article]
+            if again := len(questions) - len({question.id for question in questions}):
+                warnings.warn(
+                    f"{again} of {len(questions)} questions of {split} have the id of another; all are used.",
+                    stacklevel=2,
+                )
             if astray := [question.id for question in questions if not question.answer_is_at_its_place]:
                 raise ValueError(
                     f"The answers of {len(astray)} of {len(questions)} questions of {split}, such as {astray[0]}, are not at "
@@ -264,7 +271,7 @@ def read_squad(file: Path) -> list[list[Question]]:
                     text=asked["question"].strip(),
                     context=paragraph["context"],
                     answers=tuple(answer["text"] for answer in asked["answers"]),
-                    answer_start=asked["answers"][0]["answer_start"] if asked["answers"] else -1,
+                    answer_start=operator.index(asked["answers"][0]["answer_start"]) if asked["answers"] else -1,
                 )
                 for paragraph in article["paragraphs"]
                 for asked in paragraph["qas"]

@@ -49,7 +49,7 @@ def as_numbers(values: Sequence[Any], *, column: str) -> NDArray[np.float32]:
         if value is None or (isinstance(value, str) and not value.strip()):
             continue
         try:
-            numbers[row] = float(value)
+            numbers[row] = float(value if not isinstance(value, str) or "_" not in value else "")
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"score_column={column!r} holds {value!r}, but a score is a number. Set data.score_column."

@@ -285,7 +285,7 @@ class TextModule(TokenModule):
         return tuple(self._parts)
 
     def documents(self, split: str) -> Iterator[list[str]]:
-        """The unlabelled texts of a stored split that are not blank, some at a time.
+        """The texts of a stored split that are not blank, some at a time.
 
         Raises:
             ValueError: If there is no such split.
@@ -349,7 +349,10 @@ class TextModule(TokenModule):
             )
         encoded = []
         backend = plain_backend(self.tokenizer)
-        for texts in self._chunks(part) if labelled else self.documents(split):
+        if labelled:
+            filled = [bool(text.strip()) for texts in self._chunks(part) for text in texts]
+            labels = labels[np.array(filled)]
+        for texts in self.documents(split):
             encoded += [np.array(e.ids, np.int32) for e in backend.encode_batch_fast(texts, add_special_tokens=False)]
         if not encoded:
             raise ValueError(

@@ -86,3 +86,20 @@ def test_answers_that_are_not_where_the_file_says_are_refused(tmp_path):
     (tmp_path / "train.json").write_text(json.dumps({"data": articles}))
     with pytest.raises(ValueError, match="The answers of 8 of 8 questions of train, such as 0a, are not at their"):
         data(str(tmp_path / "train.json")).columns("train")
+
+
+@pytest.mark.parametrize(
+    ("start", "said"), [(-10, "are not at their answer_start"), ("7", "is no SQuAD file"), (7.5, "is no SQuAD file")]
+)
+def test_an_answer_start_that_counts_no_characters_is_refused(tmp_path, start, said):
+    articles = [article(k) for k in range(10)]
+    articles[3]["paragraphs"][0]["qas"][1]["answers"] = [{"text": "Smith3, 40", "answer_start": start}]
+    (tmp_path / "x.json").write_text(json.dumps({"data": articles}))
+    with pytest.raises(ValueError, match=said):
+        data(str(tmp_path / "x.json")).columns("train")
+
+
+def test_questions_with_the_id_of_another_are_counted(tmp_path):
+    (tmp_path / "x.json").write_text(json.dumps({"data": [article(k % 9) for k in range(10)]}))
+    with pytest.warns(UserWarning, match="2 of 20 questions of train have the id of another; all are used"):
+        data(str(tmp_path / "x.json")).columns("train")

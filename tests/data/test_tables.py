@@ -5,6 +5,7 @@ import pytest
 
 from ssl_lab.data.hub import load_splits
 from ssl_lab.data.hub_text import HubText
+from ssl_lab.data.tables import as_numbers
 
 
 def rows(tmp_path, name, content, **settings):
@@ -74,6 +75,10 @@ def test_blank_texts_of_tables_are_counted_and_blank_lines_are_not(tmp_path):
     (tmp_path / "x.csv").write_text("text\n" + 'a word\n" "\n' * 20)
     with pytest.warns(UserWarning, match="20 of 40 texts of train are blank and left out"):
         HubText(str(tmp_path / "x.csv"), vocab_size=60, val_fraction=0, test_fraction=0).columns("train")
+    (tmp_path / "z.csv").write_text("text,label\n" + "a word,0\n ,1\nother,1\n" * 20)
+    labelled = HubText(str(tmp_path / "z.csv"), label_column="label", vocab_size=60, val_fraction=0, test_fraction=0)
+    with pytest.warns(UserWarning, match="20 of 60 texts of train are blank and left out"):
+        assert labelled.columns("train")["label"].tolist() == [0, 1] * 20
     (tmp_path / "y.txt").write_text("a word\n\n" * 20)
     data = HubText(str(tmp_path / "y.txt"), sample_by="line", vocab_size=60, val_fraction=0, test_fraction=0)
     assert len(data.columns("train")["input_ids"]) == 20
@@ -179,3 +184,14 @@ def test_bytes_are_read_as_utf_8(tmp_path):
     datasets.Dataset.from_dict({"text": [b"\xff"]}).to_parquet(tmp_path / "y.parquet")
     with pytest.raises(ValueError, match="Cannot read the column 'text' of train: it holds bytes that are no UTF-8"):
         HubText(str(tmp_path / "y.parquet"), vocab_size=60).columns("train")
+
+
+@pytest.mark.parametrize(("name", "content"), [("x.csv", "text,label\n"), ("x.txt", b"\xef\xbb\xbf"), ("x.json", "[]")])
+def test_a_file_without_rows_is_named(tmp_path, name, content):
+    with pytest.raises(ValueError, match=f"Cannot use .*{name}.*: there is no row in it"):
+        rows(tmp_path, name, content)
+
+
+def test_a_number_with_underscores_is_no_score():
+    with pytest.raises(ValueError, match="holds '1_0', but a score is a number"):
+        as_numbers(["1", "1_0"], column="score")
