@@ -77,6 +77,7 @@ def _child(target, args, cwd, environment, outputs):
     os.chdir(cwd)
     for number, path in enumerate(outputs, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    sys.stdout.reconfigure(line_buffering=True)
     target(*args)
 
 

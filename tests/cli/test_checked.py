@@ -1,4 +1,5 @@
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -131,8 +132,9 @@ PARTS = ("data", "encoder", "optim", "method", "trainer", "evaluation", "callbac
 @pytest.mark.slow
 def test_all_shipped_settings_are_of_the_right_type(tmp_path):
     sets = [[f"experiment={name}"] for name in choices("experiment")]
-    # Some evaluations refer to the likelihood of the method.
-    sets += [["method=vae", f"{group}={name}"] for group in PARTS if group != "method" for name in choices(group)]
+    # All choices of all groups, many at once. Some evaluations refer to the likelihood of the method.
+    groups = [[f"{group}={name}" for name in choices(group)] for group in PARTS if group != "method"]
+    sets += [["method=vae", *filter(None, chosen)] for chosen in zip_longest(*groups)]
     sets += [[f"method={name}"] for name in choices("method")]
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         for overrides in sets:

@@ -1,14 +1,13 @@
 """Studies: trials handed out once over workers, deaths and restarts; pruning; what is refused."""
 
-import os
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
 
 import optuna
 import pytest
+from forked import start
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from ssl_lab.cli.main import main
@@ -209,41 +208,34 @@ def test_optuna_and_several_ranks_are_asked_for_in_words(monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_two_workers_of_which_one_is_killed_do_every_trial_once(tmp_path):
-    command = [sys.executable, "-u", "-m", "ssl_lab.cli.main", "pretrain", "-m", *SMALL, *SEARCH]
-    command += ["hydra.sweeper.n_trials=20", "hydra.sweeper.heartbeat_sec=1", "hydra.sweeper.lost_after_sec=20"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    outputs = [tmp_path / "first.txt", tmp_path / "second.txt"]
-    workers = []
-    for output in outputs:
-        with output.open("w") as file:
-            workers.append(
-                subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=file, stderr=subprocess.STDOUT)
-            )
+    command = ["pretrain", "-m", *SMALL, *SEARCH, "hydra.sweeper.n_trials=10"]
+    command += ["hydra.sweeper.heartbeat_sec=1", "hydra.sweeper.lost_after_sec=10"]
+    workers = [start(*command, cwd=tmp_path) for _ in range(2)]
 
-    def begun(output):
-        lines = output.read_text().splitlines()
-        return [line.split("Run directory: ")[1].split(", gone on")[0] for line in lines if "Run directory: " in line]
+    def begun(worker):
+        lines = worker.output()[0].splitlines()
+        return [line.split("Run directory: ")[1].split(", resumed")[0] for line in lines if "Run directory: " in line]
 
     try:
         deadline = time.monotonic() + 900
-        while not all(len(begun(output)) >= least for output, least in zip(outputs, (3, 1), strict=True)):
-            assert all(process.poll() is None for process in workers), [output.read_text() for output in outputs]
+        while not all(len(begun(worker)) >= least for worker, least in zip(workers, (3, 1), strict=True)):
+            assert all(worker.poll() is None for worker in workers), [worker.output() for worker in workers]
             assert time.monotonic() < deadline
             time.sleep(0.05)
         workers[0].send_signal(signal.SIGKILL)
-        assert workers[1].wait(timeout=900) == 0, outputs[1].read_text()
+        assert workers[1].wait(timeout=900) == 0, workers[1].output()
     finally:
-        for process in workers:
-            process.kill()
-            process.wait()
+        for worker in workers:
+            worker.kill()
+            worker.wait()
 
-    assert len(states(tmp_path)) == 20
+    assert len(states(tmp_path)) == 10
     assert set(states(tmp_path)) <= {"COMPLETE", "PRUNED"}
     folders = directories(tmp_path)
-    assert len(folders) == 20
+    assert len(folders) == 10
     assert {read_json(folder / "summary.json")["status"] for folder in folders} <= {"finished", "pruned"}
-    starts = Counter(begun(outputs[0]) + begun(outputs[1]))
-    in_the_middle = begun(outputs[0])[-1]
+    starts = Counter(begun(workers[0]) + begun(workers[1]))
+    in_the_middle = begun(workers[0])[-1]
     assert set(starts) == {str(folder) for folder in folders}
     assert starts.pop(in_the_middle) == 2, "taken up again where it was"
     assert set(starts.values()) == {1}

@@ -17,6 +17,7 @@ import wandb
 from arrays import ArrayImages
 from engine.tiny import Tiny, TinyEncoder, trainer
 from engine.wandb_server import Server
+from forked import ssl_lab
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -41,8 +42,7 @@ PICTURES = {f"pictures/{name}" for name in ("views", "neighbours", "feature_map"
 
 
 def run(*args, cwd):
-    command = [sys.executable, "-m", "ssl_lab.cli.main", "pretrain", *SETTINGS, *args]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd)
+    done = ssl_lab("pretrain", *SETTINGS, *args, cwd=cwd)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -75,6 +75,9 @@ def test_tensorboard_has_every_scalar_picture_and_the_projector(both):
     assert set(events.Tags()["images"]) == PICTURES
     steps = {name: [image.step for image in events.Images(name)] for name in PICTURES}
     assert steps["pictures/attention"] == steps["pictures/neighbours"] == [3, 7]
+    last = json.loads((both / "evaluation.json").read_text())["rows"][-1]["metrics"]["linear/top1"]
+    assert events.Scalars("test/linear/top1")[-1].value == pytest.approx(last, abs=1e-6)
+    assert (both / "tensorboard/hparams.yaml").read_text().count("temperature: 0.5") == 1
     for name in PICTURES:  # the run directory has the same
         assert len(list((both / name).glob("step_*.png"))) == len(steps[name])
     (points,) = both.glob("tensorboard/*/features")
