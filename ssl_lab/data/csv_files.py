@@ -50,7 +50,7 @@ def check_lines(files: Sequence[Path], options: Mapping[str, Any], *, title: str
         How many rows span several lines, and which the most, for people; empty if there are none.
 
     Raises:
-        ValueError: Naming file and line, if a quote is stray or a name of the header occurs twice.
+        ValueError: Naming file and line, if a quote is stray, or the header or a name of it occurs twice.
     """
     if _UNLIKE_A_TABLE & set(options) or len(_separator(options)) != 1:
         return ""
@@ -144,6 +144,11 @@ def _look_at(file: Path, lines: TextIO, options: Mapping[str, Any], found: _Foun
         number = reader.line_num - len(held) + 1
         if row:
             found.num_rows += 1
+            if row == header and len(row) > 1:
+                raise ValueError(
+                    f"Cannot read {shown(str(file))}: line {number:,} repeats the header, as in files that were joined. "
+                    "Remove the line."
+                )
             if len(row) < len(header):
                 found.num_short += 1
                 found.first_short = found.first_short or f"line {number:,} of {shown(file.name)}"

@@ -18,6 +18,7 @@ from ssl_lab.data.labels import encode_labels
 from ssl_lab.data.tables import check_column
 
 _LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")
+_IMAGE_TYPES = ("string", "large_string", "binary", "large_binary")
 
 
 class HubImages(ImageModule):
@@ -111,6 +112,12 @@ def hub_image_source(
     train = splits["train"]
     image_column = image_column or _find_image_column(train)
     check_column(train, image_column, setting="image_column")
+    feature = train.features[image_column]
+    if isinstance(feature, datasets.Value) and feature.dtype not in _IMAGE_TYPES:
+        raise ValueError(
+            f"image_column={image_column!r} holds {feature}, but an image is a path or the content of a file. Set "
+            f"data.image_column to one of {train.column_names}."
+        )
     labels, class_names = encode_labels(splits, label_column or _find_label_column(train))
     encoded = {
         split: rows.select_columns(image_column).cast_column(image_column, datasets.Image(decode=False))

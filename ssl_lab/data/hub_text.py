@@ -116,7 +116,7 @@ class HubText(TextModule):
         if is_plain and self.sample_by is None and all(len(rows) == 1 for rows in splits.values()):
             splits = load(sample_by="line")
         column = self.text_column or _find_text_column(splits["train"], besides=self.label_column)
-        check_text_column(splits["train"], column, setting="text_column")
+        check_text_column(splits, column, setting="text_column")
         labels, class_names = encode_labels(splits, self.label_column)
         texts = {split: rows.select_columns(column) for split, rows in splits.items()}
         return TextSource(

@@ -28,7 +28,7 @@ from ssl_lab.data.layout import shown
 from ssl_lab.data.loader import BatchLoader, Columns
 from ssl_lab.data.referenced import Referenced, find_referenced
 from ssl_lab.data.splits import find_split, split_named
-from ssl_lab.data.tables import check_column
+from ssl_lab.data.tables import check_column, check_text_column
 from ssl_lab.data.text import CHUNK, token_ids
 from ssl_lab.data.tokenizer import load_tokenizer, train_wordpiece
 from ssl_lab.types import Batch, DataSpec
@@ -140,8 +140,8 @@ class ImageTextPairs(ImageModule):
     def _tables(self) -> dict[str, datasets.Dataset]:
         words = (self.caption_column, self.split_column, *label_columns(self.label_column))
         tables = load_splits(self.path, name=self.config_name, options=self.options, words=words, aside=image_endings())
-        for setting in ("image_column", "caption_column"):
-            check_column(tables["train"], getattr(self, setting), setting=setting)
+        check_column(tables["train"], self.image_column, setting="image_column")
+        check_text_column(tables, self.caption_column, setting="caption_column", lists=True)
         if self.split_column is None:
             return tables
         if len(tables) > 1:

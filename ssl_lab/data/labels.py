@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Mapping
@@ -82,10 +83,12 @@ def _number(known: Mapping[str, list[Any]], column: str) -> tuple[dict[str, NDAr
         raise ValueError(
             f"label_column={column!r} is blank in all {len(known['train'])} rows of train. Choose another column, or null."
         )
-    folded = Counter(value.casefold() for value in classes if isinstance(value, str))
-    if alike := [value for value in classes if isinstance(value, str) and folded[value.casefold()] > 1]:
+    looks = {value: _look(value) for value in classes if isinstance(value, str)}
+    num_like = Counter(looks.values())
+    if alike := [value for value, look in looks.items() if num_like[look] > 1]:
         warnings.warn(
-            f"The classes {', '.join(alike[:6])} in {column!r} differ in capitals alone; each is a class of its own.",
+            f"The classes {alike[:6]} in {column!r} differ in capitals, blanks or the spelling of accents alone; each is a "
+            "class of its own.",
             stacklevel=3,
         )
     if -1 in classes and len(classes) > 2 and classes[1:] == list(range(len(classes) - 1)):
@@ -130,6 +133,11 @@ def _whole_numbers(known: Mapping[str, list[Any]], column: str) -> Mapping[str, 
                 "one way."
             )
     return known
+
+
+def _look(value: str) -> str:
+    """What a name looks like, whatever its capitals, blanks and the way its accents are stored."""
+    return " ".join(unicodedata.normalize("NFKC", value).casefold().split())
 
 
 def _known(value: Any, column: str) -> Any:

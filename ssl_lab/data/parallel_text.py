@@ -176,8 +176,8 @@ class ParallelText(TextModule):
                     "data.target."
                 )
             return [((row or {}).get(self.source) or "", (row or {}).get(self.target) or "") for row in texts]
-        check_text_column(rows, self.source, setting="source")
-        check_text_column(rows, self.target, setting="target")
+        check_text_column({"the table": rows}, self.source, setting="source")
+        check_text_column({"the table": rows}, self.target, setting="target")
         columns = [[text or "" for text in rows[column]] for column in (self.source, self.target)]
         return list(zip(*columns, strict=True))
 

@@ -27,15 +27,24 @@ def check_column(rows: datasets.Dataset, column: str, *, setting: str) -> None:
         )
 
 
-def check_text_column(rows: datasets.Dataset, column: str, *, setting: str) -> None:
-    """Raise ValueError if ``column`` is not there, or holds no text."""
-    check_column(rows, column, setting=setting)
-    feature = rows.features[column]
-    if getattr(feature, "dtype", None) not in ("string", "large_string", "null"):
-        raise ValueError(
-            f"{setting}={column!r} holds {feature}, but a text is one string a row. Set data.{setting} to one of "
-            f"{rows.column_names}."
-        )
+def check_text_column(
+    splits: Mapping[str, datasets.Dataset], column: str, *, setting: str, lists: bool = False
+) -> None:
+    """Raise ValueError if a split has no ``column``, or it holds no text, or where ``lists`` no lists of texts either."""
+    for split, rows in splits.items():
+        if column not in rows.column_names and column in splits.get("train", rows).column_names:
+            raise ValueError(
+                f"{setting}={column!r} is a column of train, but {split} has {rows.column_names}. Name the columns of all "
+                "files alike."
+            )
+        check_column(rows, column, setting=setting)
+        feature = rows.features[column]
+        inner = feature.feature if lists and isinstance(feature, datasets.List) else feature
+        if getattr(inner, "dtype", None) not in ("string", "large_string", "null"):
+            raise ValueError(
+                f"{setting}={column!r} holds {feature}, but a text is one string a row. Set data.{setting} to one of "
+                f"{rows.column_names}."
+            )
 
 
 def as_numbers(values: Sequence[Any], *, column: str) -> NDArray[np.float32]:

@@ -120,7 +120,7 @@ class TextPairs(TextModule):
         )
         settings = dict(zip(self.text_columns, ("first_column", "second_column", "negative_column"), strict=False))
         for name, column in self.text_columns.items():
-            check_text_column(splits["train"], column, setting=settings[name])
+            check_text_column(splits, column, setting=settings[name])
         return splits
 
     @cached_property

@@ -1,3 +1,4 @@
+import json
 import os
 
 import datasets
@@ -183,3 +184,12 @@ def test_one_image_of_several_names_is_one_image(table):
         ValueError, match=r"pictures/hard\.png is in the rows of train and of test, there as pictures/0"
     ):
         ImageTextPairs({split: str(table.parent / f"{split}.tsv") for split in ("train", "test")}).columns("train")
+
+
+@pytest.mark.parametrize(
+    ("cells", "column"), [({"image": 7, "caption": "a"}, "image"), ({"image": "a", "caption": 7}, "caption")]
+)
+def test_numbers_are_no_images_and_no_captions(tmp_path, cells, column):
+    (tmp_path / "x.jsonl").write_text((json.dumps(cells) + "\n") * 12)
+    with pytest.raises(ValueError, match=f"{column}_column='{column}' holds Value"):
+        ImageTextPairs(str(tmp_path / "x.jsonl"), image_size=8, vocab_size=60).spec  # noqa: B018

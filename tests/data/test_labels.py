@@ -104,9 +104,10 @@ def test_text_labels_of_a_split_alone_are_read_like_those_of_train():
         encoded(["0.5", "1"])
 
 
-def test_names_that_differ_in_capitals_alone_are_pointed_out():
-    with pytest.warns(UserWarning, match="The classes Cat, cat in 'label' differ in capitals alone"):
-        assert encoded(["cat", "Cat", "dog"])[1] == ("Cat", "cat", "dog")
+def test_names_that_look_alike_are_pointed_out():
+    for one, other in (("Cat", "cat"), ("cafe\u0301", "caf\u00e9"), ("a  cat", "a cat"), ("a cat", "a\u00a0cat")):
+        with pytest.warns(UserWarning, match="differ in capitals, blanks or the spelling of accents alone"):
+            assert encoded([one, other, "dog"])[1] == tuple(sorted((one, other, "dog")))
 
 
 def test_bytes_that_are_no_text_are_no_labels():

@@ -195,3 +195,15 @@ def test_a_file_without_rows_is_named(tmp_path, name, content):
 def test_a_number_with_underscores_is_no_score():
     with pytest.raises(ValueError, match="holds '1_0', but a score is a number"):
         as_numbers(["1", "1_0"], column="score")
+
+
+def test_a_repeated_header_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="line 4 repeats the header"):
+        rows(tmp_path, "x.csv", "text,label\na,1\nb,0\ntext,label\nc,1\n")
+
+
+def test_a_split_without_the_column_is_named(tmp_path):
+    (tmp_path / "train.csv").write_text("text,label\n" + "a,0\nb,1\n" * 5)
+    (tmp_path / "test.csv").write_text("Text,label\nd,1\n")
+    with pytest.raises(ValueError, match=r"'text' is a column of train, but test has \['Text', 'label'\]"):
+        HubText(str(tmp_path), vocab_size=60).columns("test")
