@@ -227,6 +227,10 @@ class LatentUse(Protocol):
     shared: ClassVar[bool] = True
 
     def __init__(self, *, threshold: float = 0.01) -> None:
+        if not 0 <= threshold < math.inf:
+            raise ValueError(
+                f"A variance above a threshold of at least 0 is use, found {threshold}. Set threshold=0.01."
+            )
         self.threshold = threshold
 
     def run(

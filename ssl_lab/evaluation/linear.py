@@ -114,10 +114,10 @@ class LinearProbe(FeatureProtocol):
     """
 
     def __init__(self, *, penalties: tuple[float, ...] = (1e-1, 1e-2, 1e-3, 1e-4), max_iter: int = 100) -> None:
-        if not penalties or min(penalties) < 0:
+        if not penalties or not all(0 <= penalty < math.inf for penalty in penalties) or max_iter < 1:
             raise ValueError(
-                f"LinearProbe needs one penalty or more, each at least 0, found {list(penalties)}. "
-                "Set penalties=[0.01] for a fixed one."
+                f"LinearProbe needs one penalty or more, each at least 0, and an iteration, found {list(penalties)} and "
+                f"max_iter={max_iter}. Set penalties=[0.01] for a fixed one, max_iter=100."
             )
         self.penalties = tuple(sorted(penalties, reverse=True))
         self.max_iter = max_iter

@@ -286,6 +286,12 @@ def test_active_units_are_those_whose_mean_varies():
     assert LatentUse(threshold=float(x.mean(1).var()) * 1.01).run(fn, datamodule, device=CPU)["elbo/active_units"] == 0
 
 
+@pytest.mark.parametrize("threshold", [-1.0, math.nan, math.inf])
+def test_a_threshold_that_all_or_none_pass_is_refused(threshold):
+    with pytest.raises(ValueError, match="threshold of at least 0"):
+        LatentUse(threshold=threshold)
+
+
 def test_dimensions_are_listed_only_if_they_are_few():
     found = LatentUse().run(lambda batch: (torch.zeros(len(batch["image"]), 65),) * 2, ArrayImages(), device=CPU)
     assert found == {"elbo/active_units": 0}

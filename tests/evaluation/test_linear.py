@@ -224,10 +224,12 @@ def test_one_draw_has_no_deviation():
     assert FewLabelProbe(labels_per_class=(1,), num_draws=1).score(clusters(spread=0.4))["few_label/top1_n1_std"] == 0
 
 
-@pytest.mark.parametrize("penalties", [(), (0.1, -1.0)])
-def test_impossible_penalties_are_refused(penalties):
+@pytest.mark.parametrize(
+    "settings", [{"penalties": ()}, {"penalties": (0.1, -1.0)}, {"penalties": (float("nan"),)}, {"max_iter": 0}]
+)
+def test_impossible_penalties_are_refused(settings):
     with pytest.raises(ValueError, match="penalty or more"):
-        LinearProbe(penalties=penalties)
+        LinearProbe(**settings)
 
 
 @pytest.mark.parametrize(
