@@ -1,4 +1,4 @@
-"""What was measured and how: results are told apart by protocol, settings, data and weights, and never mixed.
+"""What was measured and how: results are kept apart by protocol, settings, data and weights, and never mixed.
 
 An evaluation, as in ``evaluation.json``, holds one record for each protocol that was run::
 

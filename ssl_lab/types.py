@@ -48,7 +48,7 @@ class DataSpec:
         mask_id: Mask id (text); None if the tokenizer has none.
         eos_id: Id that ends a document (text); None if the tokenizer has none.
         special_ids: Ids that are not words: padding, mask, class, separator, unknown (text).
-        continues_word: Ids of tokens that go on with the word of the token before (text); empty if ids do not tell.
+        continues_word: Ids of tokens that continue the word of the token before (text); empty if ids do not tell.
         target_length: Number of tokens of a text that is to be written (translation).
         target_vocab_size: Number of token ids of its tokenizer.
         target_ids: Its padding, begin and end id.

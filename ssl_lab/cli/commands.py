@@ -208,7 +208,7 @@ def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None, beginning: B
 
 
 def _label_for_wandb(cfg: DictConfig) -> None:
-    """The sweep as W&B's group and the chosen configuration groups as tags, where nothing else was asked for."""
+    """The sweep as W&B's group and the chosen configuration groups as tags, where the user sets neither."""
     node = (cfg.logger or {}).get("wandb")
     if not isinstance(node, DictConfig):  # none, or something that is refused later
         return
@@ -253,7 +253,7 @@ def prepare(args: list[str]) -> int:
     try:
         manifest = write_shards(datamodule, out, num_workers=cfg.num_workers, shard_mib=cfg.shard_mib)
     except KeyboardInterrupt:
-        print("ssl-lab: stopped; the same command goes on behind the finished shards.", file=sys.stderr)
+        print("ssl-lab: Stopped. Run the same command again to continue after the finished shards.", file=sys.stderr)
         return 130
     for split, facts in manifest["splits"].items():
         counts = facts["counts"]

@@ -174,7 +174,7 @@ def _parts(node: DictConfig | None) -> list[DictConfig]:
     for name, settings in (node or {}).items():
         if settings is not None and not isinstance(settings, DictConfig):
             raise ValueError(
-                f"{node._get_full_key(name)}={settings!r} was asked for, but an object with _target_ belongs there. "  # type: ignore[union-attr]
+                f"{node._get_full_key(name)}={settings!r} is no object: a mapping with _target_ belongs there. "  # type: ignore[union-attr]
                 "Set single settings of it, or null to leave it out."
             )
     return [settings for settings in (node or {}).values() if settings is not None]
@@ -205,7 +205,7 @@ def save_config(
 
 
 def check_same_tokenizer(datamodule: DataModule, run_dir: Path) -> None:
-    """Refuse to go on with a run whose ids now mean other tokens.
+    """Refuse to resume a run whose ids now mean other tokens.
 
     Raises:
         ValueError: If the data's tokenizer is not the one in the run directory.
@@ -217,8 +217,8 @@ def check_same_tokenizer(datamodule: DataModule, run_dir: Path) -> None:
     known = load_tokenizer(str(folder))
     if tokenizer_digest(tokenizer) != tokenizer_digest(known):
         raise ValueError(
-            f"The run in {run_dir} was to be gone on with, but its data gives another tokenizer than {folder}: the text it "
-            f"is trained on has changed. Restore the text, set data.tokenizer={folder}, or begin a new run."
+            f"Cannot resume {run_dir}: its data now gives another tokenizer than {folder}, because the text it "
+            f"is trained on has changed. Restore the text, set data.tokenizer={folder}, or start a new run."
         )
 
 
@@ -270,7 +270,7 @@ def _once(run_dir: Path) -> Iterator[None]:
 
 
 def open_run(run_dir: Path | str, *, trust: bool = False) -> tuple[Method, DataModule]:
-    """The trained method of a run, in eval mode, and the run's own data: to go on with in Python.
+    """The trained method of a run, in eval mode, and the run's own data, for use in Python.
 
     Args:
         run_dir: The run directory.

@@ -41,7 +41,7 @@ def dashboard(args: list[str]) -> int:
 
     if parsed.out is not None:
         check_output(parsed.out, folder=True, setting="--out")
-    assets()  # what is missing is told before runs are read
+    assets()  # report what is missing before runs are read
     start = time.perf_counter()
     index = RunIndex(parsed.folders or [Path("runs")])
     num = len(index.entries)

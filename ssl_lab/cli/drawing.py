@@ -38,7 +38,7 @@ def draw_samples(method: Method, spec: DataSpec, run_dir: Path, cfg: DictConfig)
     out = _out(cfg, run_dir, "samples.png")
     seed = cfg.seed or 0
     if cfg.num_samples is not None and cfg.num_samples < 1:
-        raise ValueError(f"num_samples={cfg.num_samples} was asked for. Choose 1 or more.")
+        raise ValueError(f"Cannot draw num_samples={cfg.num_samples}. Choose 1 or more.")
     chosen = {name: cfg[name] for name in ("label", "truncation") if cfg[name] is not None}
     sample = partial(_sample, method, _options(method, spec, chosen))
     if out.suffix == ".png":
@@ -70,7 +70,7 @@ def draw_samples(method: Method, spec: DataSpec, run_dir: Path, cfg: DictConfig)
             for done in files.write(sample, method.device, rank=rank, world_size=world_size):
                 progress.update(bar, completed=done)
     except KeyboardInterrupt:
-        print("ssl-lab: stopped; the same command goes on behind the finished files.", file=sys.stderr)
+        print("ssl-lab: Stopped. Run the same command again to continue after the finished files.", file=sys.stderr)
         return 130
     share = f" by process {rank} of {world_size}" if world_size > 1 else ""
     print(f"{done:,} samples{share}: {out}")
@@ -93,12 +93,12 @@ def _options(method: Method, spec: DataSpec, chosen: dict[str, Any]) -> dict[str
         if name not in taken:
             known = [option for option in ("label", "truncation") if option in taken]
             raise ValueError(
-                f"{name}={value} was asked for, but samples of {type(method).__name__} take "
+                f"Cannot use {name}={value}: samples of {type(method).__name__} take "
                 f"{', '.join(known) or 'neither label nor truncation'}. Leave {name} out."
             )
     label, number = chosen.get("label"), spec.num_classes
     if label is not None and not (isinstance(label, int) and 0 <= label < (number or 0)):
-        raise ValueError(f"label={label} was asked for, but the run's classes are 0 to {(number or 0) - 1}.")
+        raise ValueError(f"Cannot draw label={label}: the run's classes are 0 to {(number or 0) - 1}.")
     return chosen
 
 
@@ -110,7 +110,7 @@ def reconstruct(args: list[str]) -> int:
     fn = _need(method, "reconstruct", "reconstructs no images", "a VAE, VQ-VAE or masked autoencoder")
     num_images = len(datamodule.columns(cfg.split)["image"])
     if not 1 <= cfg.num_images <= num_images:
-        raise ValueError(f"num_images={cfg.num_images} was asked for; the {cfg.split} split has {num_images}.")
+        raise ValueError(f"Cannot draw num_images={cfg.num_images}: the {cfg.split} split has {num_images}.")
     loader = datamodule.eval_dataloader(cfg.split)
     loader.batch_size = cfg.num_images
     batch = {name: column.to(method.device) for name, column in next(iter(loader)).items()}
@@ -130,7 +130,7 @@ def interpolate(args: list[str]) -> int:
     if ends_given and cfg.seed is not None:
         raise ValueError("first= and second= choose two images, seed= two latents of the prior. Give one or the other.")
     if cfg.steps < 2:
-        raise ValueError(f"steps={cfg.steps} was asked for, but both ends are shown. Choose 2 or more.")
+        raise ValueError(f"Cannot walk in steps={cfg.steps}: both ends are shown. Choose 2 or more.")
     out = _out(cfg, Path(cfg.run), "interpolation.png", png=True)
     method, datamodule = _load(cfg)
     decode = _need(method, "decode", "makes no images of latents", "a VAE or GAN")
@@ -140,7 +140,7 @@ def interpolate(args: list[str]) -> int:
         column = datamodule.columns(cfg.split)["image"]
         if not all(0 <= row < len(column) for row in rows):
             raise ValueError(
-                f"Images {rows[0]} and {rows[1]} were asked for, but the {cfg.split} split has 0 to {len(column) - 1}."
+                f"Cannot walk from image {rows[0]} to {rows[1]}: the {cfg.split} split has 0 to {len(column) - 1}."
             )
         images = torch.as_tensor(column[np.array(rows)]).to(method.device)
         codes, mix = encode({"image": images, "index": torch.tensor(rows, device=method.device)}), lerp
@@ -174,10 +174,10 @@ def _need(method: Method, capability: str, lacks: str, remedy: str) -> Any:
 def _out(cfg: DictConfig, run_dir: Path, name: str, *, png: bool = False) -> Path:
     """Where the picture or folder is written, which was tried; what a killed process left there is removed."""
     if not cfg.out:
-        config.read_run(run_dir)  # else what is told is that nothing can be written to a run that is none
+        config.read_run(run_dir)  # else the error would be about writing to a folder that is no run
     out = Path(cfg.out or run_dir / name)
     if png and out.suffix != ".png":
-        raise ValueError(f"out={out} was asked for, but the picture is a PNG file. Give out= a name that ends in .png.")
+        raise ValueError(f"Cannot write out={out}: the picture is a PNG file. Give out= a name that ends in .png.")
     check_output(out, folder=out.suffix != ".png", instead="" if cfg.out else f"Give out=FILE, such as {name}.")
     if int(os.environ.get("RANK", 0)) == 0:
         clear(out, runs=[run_dir])

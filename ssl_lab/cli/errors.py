@@ -17,9 +17,7 @@ _PLUGINS = {
 }
 """What brings a launcher or sweeper that is not part of Hydra."""
 _TRACE = "SSL_LAB_TRACEBACK=1 shows the whole trace."
-_OURS = (
-    "This looks like a fault of ours. Please report it with the command and its trace, which SSL_LAB_TRACEBACK=1 shows."
-)
+_OURS = "This looks like a bug in ssl_lab. Please report it with the command and its trace, which SSL_LAB_TRACEBACK=1 shows."
 _IN_TEXT = re.compile(
     r'File "([^"\n]+)", line (\d+), in (\S+)'
 )  # of a trace that another process or the compiler quotes
@@ -81,12 +79,12 @@ def _known(error: BaseException, command: str, overrides: Sequence[str]) -> str 
         path, module = missing_module.groups()
         own = f"Start the command in the folder that holds {module}.py, or install it."
         remedy = own if path.startswith(f"{module}.") else f"Install {module}."
-        return f"{path} was asked for, but there is no module {module!r}. {remedy}"
+        return f"Cannot import {path}: there is no module {module!r}. {remedy}"
     if misspelt := re.search(r"Could not override '([\w.@/]+)'", text):
         return unknown_setting(misspelt[1], command, overrides)
     if plugin := re.search(r"Could not find 'hydra/(launcher|sweeper)/(\w+)'", text):
         package = _PLUGINS.get(plugin[2], f"the Hydra plugin that brings the {plugin[1]} {plugin[2]!r}")
-        return f"hydra/{plugin[1]}={plugin[2]} was asked for, but is not installed. Install {package}."
+        return f"Cannot use hydra/{plugin[1]}={plugin[2]}: it is not installed. Install {package}."
     if "Unknown plugin class" in text and "ssl_lab_slurm" in text:
         return (
             "hydra/launcher=slurm needs hydra-submitit-launcher, which is not installed: pip install 'ssl_lab[slurm]'."
@@ -115,7 +113,7 @@ def _known(error: BaseException, command: str, overrides: Sequence[str]) -> str 
     if re.search("Connection (closed|reset) by peer|remote process exited", text) and re.search(
         "gloo|nccl", text, re.I
     ):
-        return "Another rank of this run has ended, and the ranks left cannot go on alone. Its own message says why."
+        return "Another rank of this run has ended, and the remaining ranks cannot continue alone. Its own message says why."
     if ended := re.search(r"DataLoader worker \(pid.*?\) (?:exited unexpectedly|is killed by signal: \w[\w ]*)", text):
         return (
             f"{ended[0]}. A worker that dies without a message has mostly run out of memory. Lower data.num_workers or "

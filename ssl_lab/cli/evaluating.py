@@ -80,7 +80,7 @@ def evaluate(args: list[str]) -> int:
 
 
 def _protocols(cfg: DictConfig, run_cfg: DictConfig, run_dir: Path, datamodule: DataModule) -> list[Protocol]:
-    """Those that were asked for, or else the run's own; at least one of them measures something."""
+    """The chosen ones, or else the run's own; at least one of them measures something."""
     if cfg.get("evaluation") is not None:
         run_cfg.evaluation = cfg.evaluation  # within the run's configuration, to which it may refer
     if cfg.metric.encoder is not None:
@@ -159,7 +159,7 @@ def embed(args: list[str]) -> int:
     cfg = compose_settings("embed", args)
     run_dir, out, device = Path(cfg.run), Path(cfg.out), find_device()
     if cfg.splits is not None and (not cfg.splits or len(set(cfg.splits)) < len(cfg.splits)):
-        raise ValueError(f"splits={cfg.splits} was asked for. Give different splits, at least one, or null for all.")
+        raise ValueError(f"Cannot embed splits={cfg.splits}. Give different splits, at least one, or null for all.")
     check_output(out)
     if out.suffix != ".parquet":
         raise ValueError(

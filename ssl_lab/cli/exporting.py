@@ -47,7 +47,7 @@ _PACKAGES = {
 
 
 def export(args: list[str]) -> int:
-    """``ssl-lab export``: write the folder, say how to load it, and upload it if that was asked for."""
+    """``ssl-lab export``: write the folder, say how to load it, and upload it with push_to_hub=."""
     cfg = compose_settings("export", args)
     if cfg.format not in FORMATS:
         raise ValueError(f"There is no format {cfg.format!r}. Choose format= from {', '.join(FORMATS)}.")

@@ -63,7 +63,7 @@ def finetune(args: list[str]) -> int:
     root = _agreed_run_dir(cfg, args)
     run_spec = _take_over_run(cfg)
     datamodule = config.build_data(cfg.data, seed=cfg.seeds[0])
-    datamodule.columns("test")  # what is scored at the end: if it is missing, that is told now
+    datamodule.columns("test")  # scored at the end: refuse now if it is missing
     datamodule.train_split = "train"
     cells = _cells(cfg)
     lock = lock_run(root) if is_first_rank() else None
@@ -110,14 +110,14 @@ def _check(cfg: DictConfig) -> None:
     if cfg.get("data") is None:
         raise ValueError("ssl-lab finetune needs data with labels. Give it as data=NAME, see ssl-lab list data.")
     if cfg.select not in ("last", "best"):
-        raise ValueError(f"select={cfg.select} was asked for. Choose last, or best (on the validation split).")
+        raise ValueError(f"Cannot use select={cfg.select}. Choose last, or best (on the validation split).")
     if cfg.ckpt not in (None, "last"):
         raise ValueError(
-            f"ckpt={cfg.ckpt} was asked for, but a fine-tuning goes on where its own run_dir= stopped. Choose last or null; "
+            f"Cannot start from ckpt={cfg.ckpt}: fine-tuning resumes its own run_dir=. Choose last or null; "
             "the weights to begin with come from run=."
         )
     if not cfg.seeds or len(set(cfg.seeds)) < len(cfg.seeds):
-        raise ValueError(f"seeds={list(cfg.seeds)} was asked for. Give different numbers, at least one: seeds=[0,1,2].")
+        raise ValueError(f"Cannot use seeds={list(cfg.seeds)}. Give different numbers, at least one: seeds=[0,1,2].")
     if cfg.run is not None and cfg.get("encoder") is not None:
         raise ValueError(
             "Both run= and encoder= were given, but the encoder is the run's own. Leave encoder= out, or set run=null to "
@@ -309,7 +309,7 @@ def _check_length(method: Method, datamodule: DataModule) -> None:
     limit = max_length_of(method.encoder.config)
     if limit is not None and length > limit:
         raise ValueError(
-            f"Rows of {length} tokens were asked for, but the encoder has {limit} positions. Lower data.max_length to "
+            f"Cannot read rows of {length} tokens: the encoder has {limit} positions. Lower data.max_length to "
             f"{limit // num_texts}."
         )
 

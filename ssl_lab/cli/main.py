@@ -12,7 +12,7 @@ from ssl_lab.cli.own_code import forget_working_folder
 from ssl_lab.engine.signals import InterruptedRunError, is_first_rank, requeue, stop_listening, stop_on_signals
 
 COMMANDS = {
-    "pretrain": "pretrain a method:  ssl-lab pretrain experiment=NAME [key=value ...]   (-m for sweeps; run=DIR goes on)",
+    "pretrain": "pretrain a method:  ssl-lab pretrain experiment=NAME [key=value ...]   (-m for sweeps; run=DIR resumes)",
     "evaluate": "judge runs:         ssl-lab evaluate run=DIR [data=NAME] [evaluation=NAME]   ('run=[DIR1,DIR2]': one table)",
     "finetune": "train on labels:    ssl-lab finetune run=DIR data=NAME [task=NAME] [seeds=[0,1,2]] [baseline=true]",
     "embed": "write features:     ssl-lab embed run=DIR [data=NAME] out=features.parquet",

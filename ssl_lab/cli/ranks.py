@@ -102,7 +102,7 @@ def check_processes(trainer: L.Trainer) -> None:
         missing = [name for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK") if name not in env]
         if missing:
             raise ValueError(
-                f"{nodes} hosts were asked for, but {', '.join(missing)} tells this process nothing: it is not set. Set "
+                f"Cannot start on {nodes} hosts: {', '.join(missing)} is not set. Set "
                 "MASTER_ADDR, MASTER_PORT and NODE_RANK on every host, or start the command with torchrun or srun."
             )
         _check_rank("NODE_RANK", nodes, asked)
@@ -115,9 +115,9 @@ def _cluster(trainer: L.Trainer) -> object:
 def _compare(launcher: str, world: int, per_node: int, hosts: int, devices: int, nodes: int) -> None:
     if (per_node * hosts, per_node, hosts) != (world, devices, nodes):
         raise ValueError(
-            f"{launcher} says {world} processes, {per_node} on each of {hosts} hosts, but trainer.devices={devices} and "
-            f"trainer.num_nodes={nodes} were asked for. Set trainer.devices={per_node} trainer.num_nodes={hosts} with "
-            "trainer=ddp, ddp_cpu or fsdp2."
+            f"{launcher} says {world} processes, {per_node} on each of {hosts} hosts, but found "
+            f"trainer.devices={devices} and trainer.num_nodes={nodes}. Set trainer.devices={per_node} "
+            f"trainer.num_nodes={hosts} with trainer=ddp, ddp_cpu or fsdp2."
         )
 
 

@@ -70,7 +70,7 @@ class Start:
         checkpoint: From which checkpoint, if any.
         finished: There is nothing left to do.
         changes: Settings of the run that are other ones now, in words.
-        waits: Whether the directory holds what must stay as it is until the run has proved that it can go on.
+        waits: Whether the directory holds what must stay as it is until the run has proved that it can resume.
     """
 
     checkpoint: Path | None = None
@@ -97,7 +97,7 @@ def begin(cfg: DictConfig, run_dir: Path) -> Start:
         ValueError: If the directory holds a run with another configuration or none, or any run and ``resume=never``.
     """
     if cfg.resume not in ("auto", "never"):
-        raise ValueError(f"resume={cfg.resume} was asked for. Choose auto (go on with what run_dir= holds) or never.")
+        raise ValueError(f"Cannot use resume={cfg.resume}. Choose auto (resume the run in run_dir=) or never.")
     asked = find_checkpoint(run_dir) if cfg.ckpt == "last" else cfg.ckpt and Path(cfg.ckpt)
     if not (run_dir / "config.yaml").is_file():
         if has_checkpoint(run_dir):
@@ -108,9 +108,7 @@ def begin(cfg: DictConfig, run_dir: Path) -> Start:
         return Start(asked)
     second_life = int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0
     if cfg.resume == "never" and asked is None and is_first_rank() and not second_life:  # others see what it has begun
-        raise ValueError(
-            f"{run_dir} holds a run already, and resume=never does not go on with it. Choose another run_dir=."
-        )
+        raise ValueError(f"Cannot start a run in {run_dir}: it holds one, and resume=never. Choose another run_dir=.")
     before = _read_config(run_dir)
     changed = differences(before, cfg)
     summary = read_json(run_dir / "summary.json")
@@ -119,8 +117,8 @@ def begin(cfg: DictConfig, run_dir: Path) -> Start:
         return Start(asked)  # it failed before its first step: nothing can be resumed
     if changed and not cfg.force:
         raise ValueError(
-            f"{run_dir} holds a run with other settings: {_shown(changed)}. Choose another run_dir=, restore them, or go on "
-            "with the new ones by force=true."
+            f"Cannot resume {run_dir}: it holds a run with other settings: {_shown(changed)}. Choose another run_dir=, "
+            "restore them, or resume with the new ones by force=true."
         )
     ended = summary.get("status") in (("finished",) if cfg.trial is None else ("finished", "pruned"))
     waits = bool(changed) or cfg.force or ended
@@ -193,7 +191,7 @@ def with_saved_overrides(args: Sequence[str]) -> list[str]:
 
     Raises:
         FileNotFoundError: If the directory is no run.
-        ValueError: If a sweep was asked for, or what is saved is more than the settings of a run.
+        ValueError: If the command is a sweep, or what is saved is more than the settings of a run.
     """
     sweep = any(arg in ("-m", "--multirun") for arg in args)
     given = with_raw_paths([arg for arg in args if not arg.startswith("run=")], sweep=sweep)
@@ -202,7 +200,7 @@ def with_saved_overrides(args: Sequence[str]) -> list[str]:
         return given
     if sweep:
         raise ValueError(
-            f"run={run_dir} goes on with one run, but -m asks for a sweep. Start the same sweep with its sweep_dir=."
+            f"Cannot sweep with -m over run={run_dir}: it resumes one run. Start the same sweep with its sweep_dir=."
         )
     if not (run_dir / "overrides.yaml").is_file():
         raise FileNotFoundError(
@@ -216,7 +214,7 @@ def with_saved_overrides(args: Sequence[str]) -> list[str]:
 
 
 def without_resumption(overrides: Sequence[str]) -> list[str]:
-    """The overrides that say what a run is, without those that said how to go on with it."""
+    """The overrides that say what a run is, without those that say how to resume it."""
     return [override for override in overrides if _key(override) not in ("ckpt", "resume", "force", "trial")]
 
 

@@ -174,7 +174,7 @@ def wait_for(trials: Sequence[Trial]) -> None:
     """Return when the jobs of all trials have ended, and say so one by one.
 
     Raises:
-        InterruptedRunError: At Ctrl-C; the jobs go on.
+        InterruptedRunError: At Ctrl-C; the jobs continue.
     """
     waiting = {trial.job: trial for trial in trials if trial.job}
     jobs = sorted({job.partition("_")[0] for job in waiting})
@@ -198,7 +198,7 @@ def wait_for(trials: Sequence[Trial]) -> None:
                 time.sleep(_POLL_SEC)
     except KeyboardInterrupt as error:
         raise InterruptedRunError(
-            f"No longer waiting; the jobs go on. They are ended by: scancel {' '.join(jobs)}.", "SIGINT"
+            f"No longer waiting; the jobs continue. Cancel them with: scancel {' '.join(jobs)}.", "SIGINT"
         ) from error
 
 

@@ -191,7 +191,7 @@ def _rounded(value: Any) -> Any:
 
 
 def reporter(url: str, study_name: str, pruner: Any, number: int) -> Callable[[int, float], bool]:
-    """Reports values of a trial that runs here, and asks whether to go on with it.
+    """Reports values of a trial that runs here, and asks whether to continue it.
 
     Args:
         url: The study's database.
@@ -209,13 +209,13 @@ def reporter(url: str, study_name: str, pruner: Any, number: int) -> Callable[[i
     def report(epoch: int, value: float) -> bool:
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # a run that was gone on with repeats what it has reported
+                warnings.simplefilter("ignore")  # a resumed run repeats what it has reported
                 opened().report(value, epoch)
             return bool(opened().should_prune())
         except import_optuna().exceptions.StorageInternalError as error:
             reason = str(error.__cause__ or error).splitlines()[0]
             warnings.warn(
-                f"The study in {url} does not answer ({reason}). The trial goes on without pruning.", stacklevel=2
+                f"The study in {url} does not answer ({reason}). The trial continues without pruning.", stacklevel=2
             )
             return False
 

@@ -21,7 +21,7 @@ def unknown_setting(key: str, command: str, overrides: Sequence[str]) -> str:
 
     Args:
         key: The key.
-        command: Whose setting it was to be.
+        command: The command that got the setting.
         overrides: The arguments of the command.
     """
     given = {one.partition("=")[0].lstrip("+~"): one.partition("=")[2] for one in overrides}

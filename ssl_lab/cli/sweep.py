@@ -28,7 +28,7 @@ from ssl_lab.engine.signals import InterruptedRunError, requeue
 from ssl_lab.engine.trial import PrunedRunError
 
 STOPPED = ("interrupted", "preempted", "cancelled")
-"""How a trial ended that the same sweep goes on with: by Ctrl-C, a signal, or because its Slurm job was cancelled."""
+"""How a trial ended that the same sweep resumes: by Ctrl-C, a signal, or because its Slurm job was cancelled."""
 
 
 class FailedTrialsError(RuntimeError):
@@ -177,9 +177,8 @@ def refuse_failures(trials: Sequence[tuple[str, Outcome]]) -> None:
         how = "cancelled" if all(outcome.status == "cancelled" for _, outcome in stopped) else "stopped by a signal"
         which = "".join(f"\n  {label}: {outcome.error}" for label, outcome in stopped if outcome.status == "cancelled")
         raise InterruptedRunError(
-            f"{len(stopped)} of {len(trials)} trials were {how}. The same command with the same sweep_dir= goes on with them."
-            + which
-            + (f"\n{told}" if told else ""),
+            f"{len(stopped)} of {len(trials)} trials were {how}. Run the same command with the same "
+            "sweep_dir= to resume them." + which + (f"\n{told}" if told else ""),
             "SIGTERM" if any(outcome.status == "preempted" for _, outcome in stopped) else "SIGINT",
         )
     if failed:

@@ -28,7 +28,7 @@ _SETTINGS = {
 
 
 def sample(args: list[str]) -> int:
-    """``ssl-lab sample``: images, the masks of a text filled, or texts that go on with a prompt."""
+    """``ssl-lab sample``: images, the masks of a text filled, or continued prompts."""
     literal, overrides = _split_off(args, ("text", "prompt"))
     cfg = compose_settings("sample", overrides)
     OmegaConf.set_readonly(cfg, True)
@@ -59,7 +59,7 @@ def _remedy(method: Method) -> str:
     if "predict_masked" in method.capabilities():
         return 'It fills masks: give text="...", or run= a VAE or GAN run.'
     if "generate" in method.capabilities():
-        return 'It goes on with a text: give prompt="...", or run= a VAE or GAN run.'
+        return 'It continues a text: give prompt="...", or run= a VAE or GAN run.'
     return "Give run= a VAE or GAN run."
 
 

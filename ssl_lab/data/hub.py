@@ -170,7 +170,7 @@ def _load_from_hub(path: str, arguments: Mapping[str, Any]) -> datasets.DatasetD
         return datasets.load_dataset(path, **arguments)
     except (OSError, HfHubHTTPError) as error:
         raise FileNotFoundError(
-            f"The data set {path!r} was asked for, but the Hugging Face hub did not deliver it: {error}. Check the "
+            f"Cannot load the data set {path!r}: the Hugging Face hub did not deliver it: {error}. Check the "
             "name and the network, or point data.path at a local copy: a file, or a folder of files named by split."
         ) from error
 

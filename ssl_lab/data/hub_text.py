@@ -90,7 +90,7 @@ class HubText(TextModule):
             device_cache_gib=device_cache_gib,
         )
         if sample_by is not None and sample_by not in _SAMPLE_BY:
-            raise ValueError(f"sample_by={sample_by!r} was asked for; known are {_SAMPLE_BY}. Set data.sample_by.")
+            raise ValueError(f"Cannot use sample_by={sample_by!r}. Set data.sample_by to one of {_SAMPLE_BY}.")
         self.path = path
         self.config_name = name
         self.text_column = text_column

@@ -49,7 +49,7 @@ class ImageTextPairs(ImageModule):
     image with several captions. Images without a caption are left out. Images are decoded once; captions are
     truncated to ``max_length``.
 
-    In training each image comes with one caption: it starts at a random one and goes on to the next in every epoch, a
+    In training each image comes with one caption: it starts at a random one and moves to the next in every epoch, a
     function of (seed, epoch, index). In evaluation it comes with all, and its first is its text.
 
     Args:
@@ -317,7 +317,7 @@ def _split_by(rows: datasets.Dataset, column: str) -> dict[str, datasets.Dataset
     splits = [split_named(word) for word in words]
     if "train" not in splits:
         raise ValueError(
-            f"split_column={column!r} was asked for the splits, but no row says train; it holds {sorted(set(words))[:10]}. "
+            f"Cannot read splits from split_column={column!r}: no row says train; it holds {sorted(set(words))[:10]}. "
             "Set data.split_column to another column, or to null."
         )
     if others := sorted({word for word, split in zip(words, splits, strict=True) if split is None}):

@@ -87,7 +87,7 @@ class BatchLoader:
 
     One step of W ranks with batch size B reads the same W * B samples as one process with batch size W * B, so runs
     agree whatever the number of ranks. The loader's state is its position in the epoch; Lightning stores it in the
-    checkpoint and a resumed run goes on with the very next batch.
+    checkpoint and a resumed run starts with the very next batch.
 
     Args:
         columns: Equally long columns.
@@ -184,9 +184,9 @@ class BatchLoader:
         before = {name: state.get(name, value) for name, value in now.items()}
         if before != now:
             raise ValueError(
-                f"The run was stopped with {before['samples_per_step']} samples a step of {before['num_samples']}, and "
-                f"would go on with {now['samples_per_step']} of {now['num_samples']}. Keep data.batch_size x ranks and the "
-                "data, or begin a new run."
+                f"Cannot resume with {now['samples_per_step']} samples a step of {now['num_samples']}: the checkpoint "
+                f"was made with {before['samples_per_step']} of {before['num_samples']}. Keep data.batch_size x ranks and "
+                "the data, or start a new run."
             )
         self.sampler.set_epoch(state["epoch"])
         self._resume_at = {name: state[name] for name in self._resume_at}
@@ -238,6 +238,6 @@ def _get(ready: queue.Queue[Any], source: str) -> Any:
         except queue.Empty:
             waited += _PATIENCE_SEC
             warnings.warn(
-                f"No batch for {waited:.0f} s: reading {source} hangs or is very slow. Training goes on as soon as it comes.",
+                f"No batch for {waited:.0f} s: reading {source} hangs or is very slow. Training continues once it comes.",
                 stacklevel=2,
             )

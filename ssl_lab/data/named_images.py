@@ -91,7 +91,7 @@ class NamedImages(ImageModule):
             device_cache_gib=device_cache_gib,
         )
         if name not in _READERS:
-            raise ValueError(f"The data set {name!r} was asked for; known are {sorted(_READERS)}. Set data.name.")
+            raise ValueError(f"Cannot load the data set {name!r}. Set data.name to one of {sorted(_READERS)}.")
         self.dataset = name
         self.root = None if root is None else Path(root).expanduser()
 
@@ -107,7 +107,7 @@ class NamedImages(ImageModule):
             return None
         if not self.root.is_dir():
             raise FileNotFoundError(
-                f"A copy of {self.dataset} was asked for at {self.root.absolute()}, but there is no such folder. "
+                f"Cannot read {self.dataset} from {self.root.absolute()}: there is no such folder. "
                 "Correct data.root, or set it to null to download."
             )
         places = (
@@ -136,7 +136,7 @@ class NamedImages(ImageModule):
         except (OSError, RuntimeError) as error:
             asked = "download" if download else f"local copy at {root.absolute()}"
             raise FileNotFoundError(
-                f"{self.dataset} was asked for as a {asked}, but torchvision's files were not found: {error}. Point "
+                f"Cannot load {self.dataset} as a {asked}: torchvision's files were not found: {error}. Point "
                 "data.root at a folder in torchvision's layout or at one of {train,test}.parquet, or allow the "
                 "download with data.root=null and a network."
             ) from error

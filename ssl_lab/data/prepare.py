@@ -27,7 +27,7 @@ _WORDS = {"num_documents": "documents", "num_words": "words", "num_bytes": "byte
 def prepare(
     datamodule: TextModule, out: Path, *, num_workers: int | None = None, shard_mib: float = 16.0
 ) -> dict[str, Any]:
-    """Tokenise all splits of a corpus into ``out``, in several processes; go on where an earlier call was stopped.
+    """Tokenise all splits of a corpus into ``out``, in several processes; continue where an earlier call was stopped.
 
     ``out`` holds ``manifest.json``, ``tokenizer/``, and for each shard a file of ids (uint16, or uint32 for more than 65,536
     ids) and a file of document lengths. A shard is written beside and renamed, so what is there is whole. Length,

@@ -128,7 +128,7 @@ class TokenShards(TokenModule):
         file = self.path / MANIFEST
         if not file.is_file():
             raise FileNotFoundError(
-                f"data.path={self.path} was asked for, but holds no {MANIFEST}. Write it with "
+                f"Cannot read data.path={self.path}: it holds no {MANIFEST}. Write it with "
                 f"ssl-lab prepare data=text_files data.path=CORPUS out={self.path}."
             )
         manifest = read_manifest(self.path)
@@ -160,7 +160,7 @@ class TokenShards(TokenModule):
             asked = load_tokenizer(self.tokenizer_name, framing=self.framing)
             if tokenizer_digest(asked) != expected:
                 raise ValueError(
-                    f"The tokenizer {self.tokenizer_name} was asked for, but {self.path} was tokenised with another one. "
+                    f"Cannot use the tokenizer {self.tokenizer_name}: {self.path} was tokenised with another one. "
                     f"Prepare the corpus with data.tokenizer={self.tokenizer_name}."
                 )
         return tokenizer

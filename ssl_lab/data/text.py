@@ -89,7 +89,7 @@ class TokenModule(DataModule):
             batch_size=batch_size, eval_batch_size=eval_batch_size, seed=seed, device_cache_gib=device_cache_gib
         )
         if framing not in FRAMINGS:
-            raise ValueError(f"framing={framing!r} was asked for; known are {FRAMINGS}. Set data.framing.")
+            raise ValueError(f"Cannot use framing={framing!r}. Set data.framing to one of {FRAMINGS}.")
         if max_length < 3:
             raise ValueError(f"max_length counts the special tokens too, found {max_length}. Choose 3 or more.")
         self.max_length = max_length

@@ -96,7 +96,7 @@ class TextPairs(TextModule):
         )
         if positive_score is not None and score_column is None:
             raise ValueError(
-                f"positive_score={positive_score} was asked for, but these pairs have no scores. Set data.score_column, "
+                f"Cannot use positive_score={positive_score}: these pairs have no scores. Set data.score_column, "
                 "or data.positive_score=null."
             )
         self.path = path
@@ -171,7 +171,7 @@ class TextPairs(TextModule):
         positive = train.rows[self._scores[train.source][train.rows] >= self.positive_score]
         if len(positive) == 0:
             raise ValueError(
-                f"positive_score={self.positive_score} was asked for, but the highest score of {len(train.rows)} training "
+                f"Cannot use positive_score={self.positive_score}: the highest score of {len(train.rows)} training "
                 f"pairs is {self._scores[train.source][train.rows].max()}. Lower data.positive_score."
             )
         return {**parts, PRETRAIN: Part(train.source, positive)}

@@ -44,7 +44,7 @@ def train_tokenizer(kind: str, read: Read, *, vocab_size: int, framing: str = "e
     """
     if kind not in TOKENIZER_KINDS:
         raise ValueError(
-            f"tokenizer_kind={kind!r} was asked for; known are {tuple(TOKENIZER_KINDS)}. Set data.tokenizer_kind."
+            f"Cannot use tokenizer_kind={kind!r}. Set data.tokenizer_kind to one of {tuple(TOKENIZER_KINDS)}."
         )
     special_tokens = _SPECIAL if framing == "encoder" else (*_SPECIAL, EOS)
     return TOKENIZER_KINDS[kind](read, vocab_size=vocab_size, special_tokens=special_tokens)
@@ -309,7 +309,7 @@ def load_tokenizer(name: str, *, framing: str = "encoder") -> PreTrainedTokenize
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except OSError as error:
         raise FileNotFoundError(
-            f"The tokenizer {name!r} was asked for, but is neither a folder written by save_pretrained nor delivered "
+            f"Cannot load the tokenizer {name!r}: it is neither a folder written by save_pretrained nor delivered "
             f"by the Hugging Face hub: {error}. Set data.tokenizer to a local folder, or to null to train one."
         ) from error
     except Exception as error:  # what the library raises on damaged files has no narrower class

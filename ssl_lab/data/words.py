@@ -1,4 +1,4 @@
-"""Which tokens of a tokenizer go on with a word that another token has begun."""
+"""Which tokens of a tokenizer continue a word."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _OTHER_BLANKS = ("Ċ", "ĉ", "č")  # line feed, tab and carriage return in byte
 
 
 def continuing_tokens(tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
-    """Ids of tokens that go on with the word of the token before them, in order.
+    """Ids of tokens that continue the word of the token before them, in order.
 
     Of WordPiece those with its prefix (``##``); of byte-level BPE and Unigram those without a leading space, so that a
     comma belongs to the word it follows. Empty for tokenizers whose ids do not tell, such as one of characters.

@@ -42,9 +42,9 @@ def recompute_activations(module: nn.Module) -> None:
     found = blocks(module)
     statistics = any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for block in found for layer in block.modules())
     if not found or statistics:
-        reason = "whose batch normalisation would count each batch twice" if found else "which has no repeated blocks"
+        reason = "its batch normalisation would count each batch twice" if found else "it has no repeated blocks"
         raise ValueError(
-            f"Activations of a {type(module).__name__} were to be recomputed, {reason}. Set "
+            f"Cannot recompute activations of a {type(module).__name__}: {reason}. Set "
             "activation_checkpointing=false, or choose a transformer or a ViT of two blocks or more as encoder=."
         )
     for block in found:

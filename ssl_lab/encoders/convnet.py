@@ -24,7 +24,7 @@ class ConvNet(SpatialEncoder):
 
     def __init__(self, spec: DataSpec, *, widths: tuple[int, ...] = (64, 128, 256)) -> None:
         if not widths:
-            raise ValueError("encoder.widths=[] was asked for. Give the channels of at least one stage.")
+            raise ValueError("Cannot build a ConvNet of encoder.widths=[]. Give the channels of at least one stage.")
         super().__init__(spec, embed_dim=widths[-1])
         if min(spec.shape[1:]) < 2 ** (len(widths) - 1):
             raise ValueError(

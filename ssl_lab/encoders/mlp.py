@@ -24,7 +24,7 @@ class MLPEncoder(ImageEncoder):
         self, spec: DataSpec, *, hidden_dims: tuple[int, ...] = (400,), activation: Activation = "relu"
     ) -> None:
         if not hidden_dims:
-            raise ValueError("encoder.hidden_dims=[] was asked for. Give the width of at least one layer.")
+            raise ValueError("Cannot build an MLP of encoder.hidden_dims=[]. Give the width of at least one layer.")
         super().__init__(spec, embed_dim=hidden_dims[-1])
         layers = mlp((prod(spec.shape), *hidden_dims), activation)
         self.layers = nn.Sequential(nn.Flatten(), *layers, ACTIVATIONS[activation]())

@@ -48,7 +48,9 @@ class SNGANEncoder(ImageEncoder):
         if widths is None:
             widths = [128] * 4 if small else [64 * 2**level for level in range(num_halvings + 1)]
         if not widths:
-            raise ValueError("encoder.widths=[] was asked for. Give the channels of at least one block, or null.")
+            raise ValueError(
+                "Cannot build an SNGAN encoder of encoder.widths=[]. Give the channels of at least one block, or null."
+            )
         self.embed_dim = widths[-1]
         if num_halvings > len(widths) or min(sides) < 2**num_halvings:
             raise ValueError(

@@ -33,7 +33,7 @@ class TimmModel(ImageEncoder):
             other sizes with ``dynamic_img_size: true``.
 
     Attributes:
-        arguments: What ``timm.create_model`` is told beyond the name to build the network again.
+        arguments: What ``timm.create_model`` gets beyond the name to build the network again.
 
     Raises:
         ValueError: If timm has no such model (names close ones), or it does not take images of the data's size.

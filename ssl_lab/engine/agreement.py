@@ -14,11 +14,11 @@ class Agreement(Callback):
     """Compares over ranks, before any weight is loaded, which run directory, checkpoint and data each has found.
 
     Processes that were started from outside look for them by themselves. One host without the checkpoint, because its
-    disk is not shared, would begin anew while the others go on.
+    disk is not shared, would start anew while the others resume.
 
     Args:
         run_dir: The run directory.
-        checkpoint: The checkpoint to go on from; None to begin.
+        checkpoint: The checkpoint to resume from; None to start anew.
         data: Fingerprint of the data.
     """
 

@@ -1,4 +1,4 @@
-"""When a run writes for the first time: at its start, or once it is certain that it can go on."""
+"""When a run writes for the first time: at its start, or once it has proved that it can resume."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _REMADE = ("report.html", "heartbeat.json")
 
 
 class Beginning:
-    """What waits until the run has proved that it can go on.
+    """What waits until the run has proved that it can resume.
 
     A run that is changed, or has finished before, may refuse its new settings, lack memory or fail in code of the user's at
     any moment up to its first step. Until then nothing is written, so that the run directory stays what it was.
@@ -43,7 +43,7 @@ class Beginning:
         self.done = not waits
         self.forced = forced
         self.changes = list(changes)
-        self.step = 0  # of the checkpoint that the run goes on from
+        self.step = 0  # of the checkpoint that the run resumes from
         self._waiting: list[Callable[[], Any]] = []
 
     def do(self, action: Callable[[], Any]) -> None:

@@ -119,7 +119,7 @@ class ExactPosition(Callback):
     """Carries random streams and the position in the data through checkpoints; gives every rank its own stream.
 
     The model is built from the same seed on all ranks; from the start of training rank r draws views, masks and latents
-    from ``seed + r``. A resumed run goes on where its streams were, with the very next batch. (Lightning stores the
+    from ``seed + r``. A resumed run restores its streams, with the very next batch. (Lightning stores the
     loader's position but restores it only if nothing has asked for the number of steps before, which schedules do.)
 
     Args:
@@ -155,7 +155,7 @@ class ExactPosition(Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        """Give the step that loggers write its number, which Lightning loses by 1 when a run goes on twice."""
+        """Give the step that loggers write its number, which Lightning loses by 1 when a run resumes twice."""
         done = trainer.global_step if pl_module.automatic_optimization else steps_done(trainer) - 1
         trainer.fit_loop.epoch_loop._batches_that_stepped = done
 
@@ -163,7 +163,7 @@ class ExactPosition(Callback):
         """Store the streams of all ranks and the position.
 
         The batch is over: Lightning counts it later than it saves, and would leave out the end of an epoch, with what is
-        measured there, where the run goes on from its last batch.
+        measured there, where the run resumes from its last batch.
         """
         for progress in checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"].values():
             if isinstance(progress, dict):
@@ -193,7 +193,7 @@ class Throughput(Callback):
     Time between epochs, which evaluation and pictures take, counts neither as training nor as waiting:
     ``perf/evaluation_frac`` is its share of the time since training started.
 
-    Samples and times go on in each life of a run from those of its checkpoint.
+    Samples and times continue in each life of a run from those of its checkpoint.
     """
 
     def __init__(self, datamodule: DataModule) -> None:

@@ -40,13 +40,13 @@ def find_checkpoint(run_dir: Path) -> Path:
     if not path.is_file():
         raise FileNotFoundError(
             f"No checkpoint at {path}. Name the directory of a run that has saved one, which holds config.yaml and "
-            "checkpoints/: run_dir= to go on with it, run= to judge it."
+            "checkpoints/: run_dir= to resume it, run= to evaluate it."
         )
     return path
 
 
 def has_checkpoint(run_dir: Path) -> bool:
-    """Whether there is anything to go on from."""
+    """Whether there is anything to resume from."""
     return any((run_dir / path).is_file() for path in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT))
 
 
@@ -64,7 +64,7 @@ def sound_checkpoint(path: Path) -> tuple[Path, dict[str, Any]]:
             raise
         contents = read_checkpoint(previous)
         step = contents.get("global_step")
-        warnings.warn(f"{error} The run goes on from {previous}, optimizer step {step}.", stacklevel=2)
+        warnings.warn(f"{error} The run resumes from {previous}, optimizer step {step}.", stacklevel=2)
         return previous, contents
 
 

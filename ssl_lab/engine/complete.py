@@ -1,4 +1,4 @@
-"""Texts that go on with a prompt, by a causal language model."""
+"""Continue prompts with a causal language model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def complete(
 ) -> list[str]:
     """Texts that begin with a prompt.
 
-    Where a text reaches the length the model has learned from, the model goes on from the text's last half of that length.
+    Where a text reaches the length the model has learned from, the model continues from the text's last half of that length.
 
     Args:
         generate: ``CausalLM.generate``: ids (1 or N, L) and settings to ids (N, M).
@@ -42,7 +42,7 @@ def complete(
     """
     ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     if not ids:
-        raise ValueError("A text goes on with a prompt, but prompt= is empty. Give at least one word.")
+        raise ValueError("Cannot continue a text: prompt= is empty. Give at least one word.")
     length = spec.shape[0]
     if len(ids) >= length:
         raise ValueError(

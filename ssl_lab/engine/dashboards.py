@@ -33,7 +33,7 @@ _TIMEOUT_SEC = 30.0  # for W&B to begin, and to upload the rest at the end
 
 
 class Dashboard(Logger):
-    """A logger that may fail: its first error is a warning, after which it gets nothing more and the run goes on.
+    """A logger that may fail: its first error is a warning, after which it gets nothing more and the run continues.
 
     Pictures, sentences, features and files reach TensorBoard and Weights & Biases; other loggers get scalars alone.
 
@@ -138,7 +138,7 @@ class Dashboard(Logger):
                 return
             self._failed = True
             warnings.warn(
-                f"{type(self.logger).__name__} failed ({_reason(error)}) and gets nothing more. The run goes on; "
+                f"{type(self.logger).__name__} failed ({_reason(error)}) and gets nothing more. The run continues; "
                 "metrics.csv and pictures/ in the run directory stay complete.",
                 stacklevel=1,
             )
@@ -181,7 +181,7 @@ class WeightsAndBiases(WandbLogger):
 
     It never asks a question, and waits for the service no longer than half a minute at the start and at the end
     (``SSL_LAB_WANDB_TIMEOUT_SEC``); what is not uploaded by then stays in the run directory for ``wandb sync``. A run that is
-    gone on with keeps its id. Its rows have the run's own steps, of which W&B takes each once.
+    resumed keeps its id. Its rows have the run's own steps, of which W&B takes each once.
 
     Args:
         run_dir: The run directory.

@@ -224,7 +224,7 @@ def check_replaceable(out: Path, *, overwrite: bool = False) -> None:
         ValueError: If ``out`` is a file, or a folder that holds anything which no export writes.
     """
     if out.exists() and not out.is_dir():
-        raise ValueError(f"The export was to be written to {out}, which is a file. Give out= a new folder.")
+        raise ValueError(f"Cannot write the export to {out}: it is a file. Give out= a new folder.")
     found = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
     if not found:
         return

@@ -124,7 +124,7 @@ def require_onnx() -> None:
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
     if missing:
         raise ImportError(
-            f"format=onnx was asked for, but {', '.join(missing)} is not installed. Install it: pip install 'ssl_lab[onnx]'."
+            f"Cannot export format=onnx: {', '.join(missing)} is not installed. Install it: pip install 'ssl_lab[onnx]'."
         )
 
 

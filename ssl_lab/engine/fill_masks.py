@@ -65,7 +65,7 @@ def fill_masks(
     """
     words = _words(spec)
     if not 1 <= top_k <= len(words):
-        raise ValueError(f"top_k={top_k} was asked for; it lies between 1 and the {len(words)} tokens of the run.")
+        raise ValueError(f"Cannot use top_k={top_k}: the run has {len(words)} tokens. Choose 1 to {len(words)}.")
     ids = _ids(tokenizer, spec, text).to(device)
     is_mask = ids[0].eq(_mask_id(spec))
     everything = torch.ones_like(ids)
@@ -112,7 +112,7 @@ def _ids(tokenizer: PreTrainedTokenizerFast, spec: DataSpec, text: str) -> Tenso
     assert isinstance(ids, Tensor)
     if not ids.eq(_mask_id(spec)).any():
         raise ValueError(
-            f"A mask was to be filled, but text={text!r} has none. Write {tokenizer.mask_token} where a word is missing."
+            f"Cannot fill a mask: text={text!r} has none. Write {tokenizer.mask_token} where a word is missing."
         )
     limit = spec.shape[0]
     if ids.shape[1] > limit:

@@ -16,7 +16,7 @@ def check_hub(repo: str) -> None:
         ValueError: If the name is none of the hub's, there is no token, or the hub does not know it.
         ConnectionError: If the hub is not to be asked, or does not answer.
     """
-    asked = f"push_to_hub={repo} was asked for, but"
+    asked = f"Cannot upload to push_to_hub={repo}:"
     try:
         validate_repo_id(repo)
     except HFValidationError as error:

@@ -78,7 +78,7 @@ def check_is_measured(metric: str, protocols: Sequence[Protocol], datamodule: Da
     Raises:
         ValueError: Naming what is measured.
     """
-    asked = f"The checkpoint with the best {metric} was asked for, which"
+    asked = f"Cannot choose the checkpoint with the best {metric}: it"
     if not has_split(datamodule, "val"):
         raise ValueError(
             f"{asked} needs a val split, but {type(datamodule).__name__} has none. Give data with one, such as by "

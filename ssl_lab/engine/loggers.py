@@ -23,7 +23,7 @@ class MetricsFile(Logger):
 
     Rows are appended as steps are completed; the file is written anew only when a metric comes up for the first time. Rows
     that cannot be written, such as on a full disk, wait in memory. When a run is resumed, rows after the first step logged
-    again are replaced, and the row of that step is gone on with.
+    again are replaced, and the row of that step is continued.
 
     Args:
         run_dir: The run directory.

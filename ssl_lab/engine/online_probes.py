@@ -54,7 +54,7 @@ class OnlineProbes(Callback):
         self._restored: dict[str, Any] | None = None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Build the probes, or go on with those of the checkpoint, and listen to the encoder.
+        """Build the probes, or restore those of the checkpoint, and listen to the encoder.
 
         Raises:
             ValueError: If the training data has no labels.

@@ -166,7 +166,7 @@ def sentences(picture: MaskedText, datamodule: Any) -> list[list[dict[str, Any]]
 
 
 def _pieces(ids: list[int], datamodule: Any) -> list[str | None]:
-    """Tokens as text, those that go on with a word with ``##`` before them; None for ids that the tokenizer has not."""
+    """Tokens as text, those that continue a word with ``##`` before them; None for ids that the tokenizer has not."""
     tokenizer, spec = datamodule.tokenizer, datamodule.spec
     continues, special = set(spec.continues_word), set(spec.special_ids)
 

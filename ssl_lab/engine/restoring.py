@@ -1,4 +1,4 @@
-"""What has to hold between a checkpoint and the settings that a run goes on with."""
+"""What has to hold between a checkpoint and the settings that a run resumes with."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def check_data_are_same(contents: Mapping[str, Any], data: dict[str, str], begin
     if not beginning.forced:
         raise ValueError(
             f"Cannot resume {run_dir}: its data changed ({found}) since the checkpoint. Restore the data or start a new run; "
-            "force=true goes on with the new data."
+            "force=true resumes with the new data."
         )
     beginning.changes.append(f"data: {found}")
 

@@ -1,4 +1,4 @@
-"""Many samples as files: drawn batch by batch, on any number of processes, and gone on with after a stop."""
+"""Write many samples as files, batch by batch, on any number of processes; and resumed after a stop."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class SampleFiles:
         if format not in FORMATS:
             raise ValueError(f"There is no format {format!r}. Choose format= from {', '.join(FORMATS)}.")
         if num_samples < 1:
-            raise ValueError(f"num_samples={num_samples} was asked for. Choose 1 or more.")
+            raise ValueError(f"Cannot draw num_samples={num_samples}. Choose 1 or more.")
         self.out = out
         self.num_samples = num_samples
         self.seed = seed
@@ -116,7 +116,7 @@ class SampleFiles:
         known = read_json(self.out / FACTS)
         if not known:
             raise ValueError(
-                f"Samples were to be written to {self.out}, but the folder holds other files. Give out= a new folder."
+                f"Cannot write samples to {self.out}: the folder holds other files. Give out= a new folder."
             )
         differing = [name for name in self.facts if name != "num_samples" and known.get(name) != self.facts[name]]
         if known["num_samples"] > self.num_samples:

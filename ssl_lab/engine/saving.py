@@ -42,7 +42,7 @@ class SaveCheckpoint(Callback):
 
     The one before stays as ``previous.ckpt``. SIGINT, SIGTERM and SIGUSR1 only set a flag; all ranks agree at the end of a
     batch, save together, and stop. A second SIGINT stops at once. A checkpoint that cannot be written, such as on a full
-    disk, is one warning, and the last one stays. Training goes on, and tries again after half a minute, then after twice as
+    disk, is one warning, and the last one stays. Training continues, and tries again after half a minute, then after twice as
     long each time, up to ``every_n_minutes``.
 
     Args:
@@ -50,7 +50,7 @@ class SaveCheckpoint(Callback):
         guard: Asked before each save, so that a good checkpoint is never overwritten by a bad one.
         every_n_minutes: Time between periodic saves.
         every_n_steps: Batches between periodic saves; None for time alone.
-        last_is_damaged: Whether the run goes on from ``previous.ckpt``, which the damaged one then must not replace.
+        last_is_damaged: Whether the run resumes from ``previous.ckpt``, which the damaged one then must not replace.
     """
 
     def __init__(
@@ -200,7 +200,7 @@ class SaveCheckpoint(Callback):
         if must:
             raise OSError(f"{message} Then continue with ssl-lab pretrain run={self.run_dir}.")
         if self._num_failures == 1:
-            warnings.warn(f"{message} Training goes on and saves when there is room.", stacklevel=2)
+            warnings.warn(f"{message} Training continues and saves when there is room.", stacklevel=2)
         return False
 
 
@@ -245,7 +245,7 @@ class KeepBest(Callback):
         self.look(trainer, {name: float(value) for name, value in trainer.callback_metrics.items()})
         if self.best is None and is_last_epoch(trainer):
             raise ValueError(
-                f"The checkpoint with the best {self.metric} was asked for, but nothing was measured on the val split. Give "
+                f"Cannot choose the checkpoint with the best {self.metric}: nothing was measured on the val split. Give "
                 "data whose val split has labels, or select=last."
             )
 
@@ -259,7 +259,7 @@ class KeepBest(Callback):
         measured = sorted(name for name in metrics if name.startswith("eval/"))
         if measured and self.metric not in metrics:
             raise ValueError(
-                f"The checkpoint with the best {self.metric} was asked for, but measured were {', '.join(measured)}. Set "
+                f"Cannot choose the checkpoint with the best {self.metric}: found {', '.join(measured)}. Set "
                 "objective to one of them, or select=last."
             )
         if measured and (self.best is None or metrics[self.metric] > self.best):

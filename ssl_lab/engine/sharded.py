@@ -27,7 +27,7 @@ class Sharded(ModelParallelStrategy):
     such as embeddings and heads, for a whole step. Losses and weights are those of DDP.
 
     Checkpoints hold whole tensors under the names and in the order of any other strategy, written by rank 0, whose main
-    memory has to hold weights and optimizer state once. So a run may go on with another number of ranks or another
+    memory has to hold weights and optimizer state once. So a run may resume with another number of ranks or another
     strategy, and needs no consolidation. Evaluation and pictures use :meth:`gather`.
 
     Args:

@@ -68,7 +68,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
     name = signal.Signals(number).name
     raise InterruptedRunError(
         f"{name} stopped the command outside of training; the last checkpoint, if there is one, is as it was. The same "
-        "run directory goes on from there.",
+        "run directory resumes from there.",
         name,
     )
 

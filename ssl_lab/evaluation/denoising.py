@@ -51,7 +51,7 @@ class Denoising(Protocol):
             count += written.sum()
         if count == 0:
             raise ValueError(
-                f"Denoising was asked for on the {split} split, but none of its texts has two tokens. Check the text column "
+                f"Cannot score denoising on the {split} split: none of its texts has two tokens. Check the text column "
                 "and the tokenizer."
             )
         loss = float(total / count)

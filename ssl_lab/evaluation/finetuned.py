@@ -37,7 +37,7 @@ class TextClasses(Protocol):
         known = y >= 0
         if not known.any():
             raise ValueError(
-                f"Classes were asked for on the {split} split, but none of its {len(y)} rows has a label. Score another "
+                f"Cannot score classes on the {split} split: none of its {len(y)} rows has a label. Score another "
                 "split, or set data.label_column."
             )
         num_classes = datamodule.spec.num_classes
@@ -68,7 +68,7 @@ class PairScores(Protocol):
         known = ~y.isnan()
         if known.sum() < 2:
             raise ValueError(
-                f"A correlation was asked for on the {split} split, but {int(known.sum())} of its {len(y)} pairs have a "
+                f"Cannot score a correlation on the {split} split: {int(known.sum())} of its {len(y)} pairs have a "
                 "score. Set data.score_column, or score another split."
             )
         check_finite(x, split, what="Scores")

@@ -66,7 +66,7 @@ class LanguageModelling(Protocol):
         num_predicted, num_first = counts.tolist()
         if num_predicted == 0:
             raise ValueError(
-                f"Language modelling was asked for on the {split} split, but none of its rows has two tokens. Check the text "
+                f"Cannot score language modelling on the {split} split: none of its rows has two tokens. Check the text "
                 "column and data.max_length."
             )
         loss, unigram_loss = (totals / num_predicted).tolist()

@@ -77,7 +77,7 @@ class MaskedPrediction(Protocol):
             count += len(targets)
         if count == 0:
             raise ValueError(
-                f"Masked prediction was asked for on the {split} split, but it holds special tokens only. Check the "
+                f"Cannot score masked prediction on the {split} split: it holds special tokens only. Check the "
                 "text column and the tokenizer."
             )
         check_none_broken(int(broken), count, split, what="Scores", unit="masked tokens")

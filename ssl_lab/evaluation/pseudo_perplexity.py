@@ -68,7 +68,7 @@ class PseudoPerplexity(Protocol):
                 count += len(places)
         if count == 0:
             raise ValueError(
-                f"Pseudo-perplexity was asked for on the {split} split, but the sentences that are scored hold "
+                f"Cannot score pseudo-perplexity on the {split} split: the scored sentences hold "
                 "special tokens only. Check the text column and the tokenizer."
             )
         loss = float(total) / count

@@ -80,7 +80,7 @@ class SampleQuality(Protocol):
         if encoder_name is not None and (encoder is None) != (encoder_name == "pixels"):
             found = "raw pixels" if encoder is None else type(encoder).__name__
             raise ValueError(
-                f"Sample quality was asked for on features named {encoder_name!r}, but the features are {found}. Name an "
+                f"Cannot judge samples by features named {encoder_name!r}: found {found}. Name an "
                 "encoder by encoder_name=, and leave both out for pixels."
             )
         if num_samples < 2:
@@ -122,7 +122,7 @@ class SampleQuality(Protocol):
         read, found = self.encoder.spec.shape[0], datamodule.spec.shape[0]
         if read != found:
             raise ValueError(
-                f"Sample quality was asked for on {self.encoder_name}, which reads images of {read} channels, but the data "
+                f"Cannot judge samples by {self.encoder_name}: it reads images of {read} channels, and the data "
                 f"have {found}. Choose an encoder that was trained on images with as many channels."
             )
         return self.encoder.to(device).eval().embed

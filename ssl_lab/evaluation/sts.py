@@ -50,7 +50,7 @@ class STS(Protocol):
         known = ~y.isnan()
         if known.sum() < 2:
             raise ValueError(
-                f"A rank correlation was asked for on the {split} split, but {int(known.sum())} of its {len(y)} pairs have "
+                f"Cannot score a rank correlation on the {split} split: {int(known.sum())} of its {len(y)} pairs have "
                 "a score. Set data.score_column, or score another split."
             )
         with warnings.catch_warnings():

@@ -78,7 +78,7 @@ class CausalLM(Method):
         return torch.cat(losses), labels != IGNORED
 
     def capabilities(self) -> Mapping[str, Callable[..., Any]]:
-        """Features, the loss of each token, texts that go on with a prompt, and the whole as a model of transformers."""
+        """Features, the loss of each token, continued prompts, and the whole as a model of transformers."""
         return {
             **super().capabilities(),
             "token_losses": self.in_eval_mode(torch.no_grad()(self.token_losses)),
@@ -111,7 +111,7 @@ class CausalLM(Method):
         top_p: float = 1.0,
         seed: int = 0,
     ) -> Tensor:
-        """Token ids that go on with a prompt, by ``generate`` of transformers and its cache of keys and values.
+        """Token ids that continue a prompt, by ``generate`` of transformers and its cache of keys and values.
 
         Args:
             prompt: Ids (1, L) for all texts, or (N, L), L > 0.

@@ -281,7 +281,7 @@ class Words:
     Args:
         input_ids: Token ids, int64 (B, L).
         eligible: Tokens that are neither special nor padding, bool (B, L).
-        spec: Which ids go on with a word.
+        spec: Which ids continue a word.
         document_ids: Number of the document of each token, (B, L), where a row holds several.
     """
 

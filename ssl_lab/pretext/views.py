@@ -208,7 +208,7 @@ def affine_maps(box: Tensor, *, flip: Tensor, angle: Tensor, shear: Tensor, aspe
 
 
 def warp(x: Tensor, theta: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear resampling of images (B, C, H, W) by affine maps (B, 2, 3); beyond the image its edge goes on."""
+    """Bilinear resampling of images (B, C, H, W) by affine maps (B, 2, 3); beyond the image its edge repeats."""
     height, width = size
     ys = ((2 * torch.arange(height, device=x.device) + 1) / height - 1).view(1, height, 1, 1)
     xs = ((2 * torch.arange(width, device=x.device) + 1) / width - 1).view(1, 1, width, 1)

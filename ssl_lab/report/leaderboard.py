@@ -112,7 +112,7 @@ def leaderboard(
     if not results:
         told = f": {', '.join(left_out)}" if left_out else ""
         raise ValueError(
-            f"A leaderboard was asked for, but below {', '.join(map(str, folders))} no run has finished with an evaluation"
+            f"Cannot make a leaderboard: below {', '.join(map(str, folders))} no run has finished with an evaluation"
             f"{told}. Give a folder that holds finished runs."
         )
     titles = {str(result.facts.data) for result in results}
@@ -151,7 +151,7 @@ def _check_known(metrics: Sequence[str], protocols: Sequence[str], known: set[st
                 close = difflib.get_close_matches(name, sorted(choices), n=1)
                 hint = f" Did you mean {close[0]}?" if close else ""
                 raise ValueError(
-                    f"{name} was asked for, but none of these runs has measured it.{hint} Choose from: "
+                    f"Cannot show {name}: none of these runs has measured it.{hint} Choose from: "
                     f"{', '.join(sorted(choices))}."
                 )
 
@@ -179,7 +179,7 @@ def _boards(
 
 
 def _place_in(metrics: Sequence[str], name: str) -> int:
-    """Where a metric stands among those that were asked for, by its name or its plain name; behind all if it does not."""
+    """Where a metric stands among the chosen ones, by its name or its plain name; behind all if it does not."""
     places = [k for k, metric in enumerate(metrics) if metric in (name, base_name(name))]
     return places[0] if places else len(metrics)
 

@@ -102,7 +102,7 @@ def write_leaderboard(found: Leaderboard, out: Path) -> list[Path]:
     writers = {".md": as_markdown, ".csv": as_csv, ".html": as_html}
     if out.suffix and not out.is_dir() and out.suffix not in writers:
         raise ValueError(
-            f"The leaderboard was to be written to {out}, but it is written as {', '.join(writers)}. Give --out a folder, or "
+            f"Cannot write the leaderboard to {out}: its formats are {', '.join(writers)}. Give --out a folder, or "
             "a file that ends so."
         )
     paths = [out] if out.suffix in writers and not out.is_dir() else [out / name for name in NAMES]
@@ -127,13 +127,13 @@ def update_blocks(path: Path, make: Callable[[list[str]], Leaderboard]) -> tuple
         ValueError: If it has no block, or one without an end, or none could be made.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path} was to be updated, but there is no such file.")
+        raise FileNotFoundError(f"Cannot update {path}: there is no such file.")
     text = path.read_bytes().decode("utf-8")
     blocks = list(_BLOCK.finditer(text))
     num_begun = len(_BEGIN.findall(text))
     if not blocks or len(blocks) != num_begun:
         raise ValueError(
-            f"{path} was to be updated, but {'one of its blocks has no end' if num_begun else 'it has no block'}. Put a line "
+            f"Cannot update {path}: {'one of its blocks has no end' if num_begun else 'it has no block'}. Put a line "
             "<!-- leaderboard: --> where the table begins and a line <!-- end --> behind it; options such as --metric "
             "linear/top1 stand behind the colon."
         )

@@ -94,7 +94,7 @@ def write_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
         ValueError: If no directory is given, or one of them is no run.
     """
     if not run_dirs:
-        raise ValueError("A comparison was asked for, but no run directory was given. Name one or more.")
+        raise ValueError("Cannot compare runs: no run directory is given. Name one or more.")
     runs = [read_run(run_dir) for run_dir in run_dirs]
     labels = run_labels(runs)
     page = (

@@ -106,11 +106,11 @@ def read_run(run_dir: Path | str) -> Run:
     run_dir = Path(run_dir)
     advice = "Give the run directory that training printed; it holds config.yaml."
     if not run_dir.is_dir():
-        raise FileNotFoundError(f"A report was asked for {run_dir}, but there is no such directory. {advice}")
+        raise FileNotFoundError(f"Cannot report on {run_dir}: there is no such directory. {advice}")
     if not any(os.path.lexists(run_dir / name) for name in RUN_FILES):
         found = ", ".join(sorted(path.name for path in run_dir.iterdir())[:5]) or "nothing"
         raise ValueError(
-            f"A report was asked for {run_dir}, but it is no run: none of {', '.join(RUN_FILES)} is there; "
+            f"Cannot report on {run_dir}: it is no run, as none of {', '.join(RUN_FILES)} is there; "
             f"found {found}. {advice}"
         )
     problems: list[str] = []

@@ -109,7 +109,7 @@ def find_runs(folders: Sequence[Path], closed: list[str] | None = None) -> Itera
     for folder in folders:
         if not folder.is_dir():
             raise FileNotFoundError(
-                f"Runs were asked for below {folder}, but there is no such folder. Give a folder that holds run "
+                f"Cannot list runs below {folder}: there is no such folder. Give a folder that holds run "
                 "directories, such as runs."
             )
         top, real_top = str(folder), os.path.realpath(folder)
@@ -236,7 +236,7 @@ def rank(runs: Sequence[RunFacts], metric: str, *, lowest: bool) -> list[tuple[R
         close = difflib.get_close_matches(metric, known, n=1)
         hint = f" Did you mean {close[0]}?" if close else ""
         raise ValueError(
-            f"The best {metric} of {len(runs)} runs was asked for, but none has measured it.{hint} "
+            f"Cannot rank {len(runs)} runs by {metric}: none has measured it.{hint} "
             f"Choose from: {', '.join(known) or 'nothing, as no run has finished'}."
         )
     return sorted(found, key=lambda item: item[1] if lowest else -item[1])

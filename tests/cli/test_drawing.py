@@ -229,9 +229,7 @@ def test_label_and_truncation_reach_a_method_that_takes_them(vae, tmp_path, caps
     assert "label: 3 there, 4 asked for" in refused(
         capsys, "sample", f"run={vae}", "label=4", "truncation=0.5", "num_samples=2", f"out={out}"
     )
-    assert "label=10 was asked for, but the run's classes are 0 to 9" in refused(
-        capsys, "sample", f"run={vae}", "label=10"
-    )
+    assert "Cannot draw label=10: the run's classes are 0 to 9" in refused(capsys, "sample", f"run={vae}", "label=10")
 
 
 def test_wrong_wishes_are_one_message(vae, simclr, tmp_path, capsys):
@@ -242,21 +240,21 @@ def test_wrong_wishes_are_one_message(vae, simclr, tmp_path, capsys):
     run(capsys, "sample", f"run={vae}", "num_samples=5", f"out={out}")
     cases = {
         "samples of VAE take neither label nor truncation": ["sample", f"run={vae}", "label=3"],
-        "truncation=0.7 was asked for, but": ["sample", f"run={vae}", "truncation=0.7"],
+        "Cannot use truncation=0.7: samples": ["sample", f"run={vae}", "truncation=0.7"],
         "There is no format 'jpg'": ["sample", f"run={vae}", "format=jpg", f"out={tmp_path / 'new'}"],
         "format=npz is that of the files in a folder": ["sample", f"run={vae}", "format=npz", "out=grid.png"],
         "the folder holds other files": ["sample", f"run={vae}", f"out={full}"],
         "seed: 0 there, 1 asked for": ["sample", f"run={vae}", "num_samples=5", "seed=1", f"out={out}"],
         "num_samples: 5 there, 4 asked for": ["sample", f"run={vae}", "num_samples=4", f"out={out}"],
-        "num_samples=0 was asked for": ["sample", f"run={vae}", "num_samples=0", f"out={tmp_path / 'none'}"],
+        "Cannot draw num_samples=0": ["sample", f"run={vae}", "num_samples=0", f"out={tmp_path / 'none'}"],
         "SimCLR draws no images": ["sample", f"run={simclr}"],
         "SimCLR reconstructs no images": ["reconstruct", f"run={simclr}"],
         "SimCLR makes no images of latents": ["interpolate", f"run={simclr}"],
         "the test split has 449": ["reconstruct", f"run={vae}", "num_images=450"],
         "is a PNG file. Give out= a name that ends in .png": ["reconstruct", f"run={vae}", f"out={tmp_path / 'x.jpg'}"],
         "Give one or the other": ["interpolate", f"run={vae}", "first=0", "seed=1"],
-        "steps=1 was asked for": ["interpolate", f"run={vae}", "steps=1"],
-        "Images 0 and 449 were asked for, but the test split has 0 to 448": ["interpolate", f"run={vae}", "second=449"],
+        "Cannot walk in steps=1": ["interpolate", f"run={vae}", "steps=1"],
+        "Cannot walk from image 0 to 449: the test split has 0 to 448": ["interpolate", f"run={vae}", "second=449"],
         "The run was trained on": ["reconstruct", f"run={vae}", "data=shapes"],
     }
     for message, words in cases.items():
@@ -286,7 +284,7 @@ def test_ctrl_c_says_how_to_go_on(vae, tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(drawing.SampleFiles, "write", stopped)
     assert main(["sample", f"run={vae}", f"out={tmp_path / 'some'}"]) == 130
-    assert "the same command goes on behind the finished files" in capsys.readouterr().err
+    assert "Run the same command again to continue after the finished files" in capsys.readouterr().err
 
 
 def with_nan(run_dir, copy, part):

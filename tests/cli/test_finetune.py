@@ -201,7 +201,7 @@ def test_the_best_checkpoint_needs_a_validation_split_and_its_metric(folder, cap
     assert "needs a val split, but HubText has none" in capsys.readouterr().err
     assert not (folder / "none_best/pretrained/seed_0/checkpoints").exists(), "said before anything is trained"
     assert main([*command, "objective=eval/knn/accuracy", "run_dir=other_best"]) == 1
-    assert "best eval/knn/accuracy was asked for, but measured were eval/finetune/accuracy" in capsys.readouterr().err
+    assert "best eval/knn/accuracy: found eval/finetune/accuracy" in capsys.readouterr().err
     assert not (folder / "other_best/pretrained/seed_0/checkpoints").exists(), "said at the first evaluation"
 
 

@@ -114,12 +114,12 @@ def test_another_batch_size_is_refused_even_if_forced(whole, tmp_path, capsys):
     run_dir = copy_of(whole, tmp_path)
     args = ["trainer.max_steps=15", "data.batch_size=32", "force=true"]
     assert main(["pretrain", f"run={run_dir}", *args]) == 1
-    assert "stopped with 64 samples a step of" in capsys.readouterr().err
+    assert "was made with 64 of" in capsys.readouterr().err
 
 
 def test_a_directory_with_a_run_can_be_refused(whole, capsys):
     assert pretrain(*LENGTH, f"run_dir={whole}", "resume=never") == 1
-    assert "holds a run already" in capsys.readouterr().err
+    assert "it holds one, and resume=never" in capsys.readouterr().err
 
 
 def test_no_run_to_go_on_with(tmp_path, capsys):

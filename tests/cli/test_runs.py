@@ -228,7 +228,7 @@ def test_a_loss_that_has_become_not_finite_is_no_value(tmp_path, capsys):
 def test_which_folders_are_runs(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["runs"]) == 1
-    assert "Runs were asked for below runs, but there is no such folder" in capsys.readouterr().err
+    assert "Cannot list runs below runs: there is no such folder" in capsys.readouterr().err
     make_run(tmp_path / "runs/finetune/pretrained/seed_0")
     make_run(tmp_path / "runs/a")
     make_run(tmp_path / "runs/a/checkpoints/copy")

@@ -108,9 +108,9 @@ def test_a_text_run_has_the_losses_of_ddp_and_goes_on_and_out_as_any_other(tmp_p
         (["method=gan", "encoder=dcgan"], "GAN cannot train with sharded parameters: it steps its optimizers itself"),
         (
             ["activation_checkpointing=true", "encoder=convnet"],
-            "whose batch normalisation would count each batch twice",
+            "its batch normalisation would count each batch twice",
         ),
-        (["activation_checkpointing=true", "encoder=mlp"], "which has no repeated blocks"),
+        (["activation_checkpointing=true", "encoder=mlp"], "it has no repeated blocks"),
         (["activation_checkpointing=true", "compile=true"], "do not go together"),
     ],
 )

@@ -111,7 +111,7 @@ def test_cancelled_trials_are_named_beside_failed_ones_and_may_be_resumed():
     with pytest.raises(InterruptedRunError) as stopped:
         refuse_failures(trials)
     assert str(stopped.value) == (
-        "1 of 3 trials were cancelled. The same command with the same sweep_dir= goes on with them.\n"
+        "1 of 3 trials were cancelled. Run the same command with the same sweep_dir= to resume them.\n"
         "  seed=1: Job 7_0 was cancelled.\n1 of 3 trials failed:\n  seed=2: Set data.path."
     )
     assert stopped.value.status == "interrupted", "nothing to queue again"

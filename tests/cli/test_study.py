@@ -166,7 +166,7 @@ def test_a_database_that_does_not_answer_costs_a_trial_its_pruning_alone(tmp_pat
     report = reporter(f"sqlite:///{tmp_path}/study.db", "s", optuna.pruners.MedianPruner(), trial.number)
     assert report(1, 0.5) is False
     (tmp_path / "study.db").write_bytes(b"no database any more")
-    with pytest.warns(UserWarning, match="does not answer .*goes on without pruning"):
+    with pytest.warns(UserWarning, match="does not answer .*continues without pruning"):
         assert report(2, 0.5) is False
 
 

@@ -62,7 +62,7 @@ def _children():
 
 def test_a_launcher_that_is_not_installed_is_named_with_its_remedy(capsys):
     assert main(["pretrain", "-m", "hydra/launcher=nowhere", "seed=0,1"]) == 1
-    assert "hydra/launcher=nowhere was asked for, but is not installed" in capsys.readouterr().err
+    assert "Cannot use hydra/launcher=nowhere: it is not installed" in capsys.readouterr().err
     missing = MissingConfigException(
         "In 'hydra/config': Could not find 'hydra/launcher/joblib'", "hydra/launcher/joblib"
     )

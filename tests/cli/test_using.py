@@ -87,7 +87,7 @@ def test_a_run_that_was_compiled_is_used_as_it_is(mlm, tmp_path, capsys):
     [
         (["text=The dog runs."], "has none. Write [MASK] where a word is missing"),
         (["text=[MASK] " + "dog " * 30], "but the run has learned from at most 24"),
-        (["text=a [MASK]", "top_k=0"], "top_k=0 was asked for; it lies between 1 and"),
+        (["text=a [MASK]", "top_k=0"], "Cannot use top_k=0: the run has"),
         (["text=a [MASK]", "num_samples=3"], "To sample masks, num_samples has no meaning"),
         ([], 'It fills masks: give text="..."'),
     ],
@@ -314,7 +314,7 @@ def test_a_long_text_draws_other_numbers_in_each_stretch(causal):
         (["prompt=The", "top_k=0"], "top_k=0"),
         (["prompt=The", "out=x.png"], "To sample text, out has no meaning"),
         (["text=The [MASK]"], "CausalLM does not predict masked tokens"),
-        ([], 'It goes on with a text: give prompt="..."'),
+        ([], 'It continues a text: give prompt="..."'),
     ],
 )
 def test_errors_of_prompts_are_one_message(causal, capsys, args, message):

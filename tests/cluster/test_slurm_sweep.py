@@ -42,7 +42,7 @@ def test_tasks_that_are_preempted_in_the_final_evaluation_cancelled_and_held(slu
     table = {line.split()[0]: line.split()[1:] for line in printed.splitlines() if line.startswith("seed=")}
     assert [table[f"seed={seed}"][0] for seed in (1, 2, 3)] == ["finished", "cancelled", "finished"], printed
     assert "of 3 trials: seed=2 cancelled" in printed
-    assert "1 of 3 trials were cancelled. The same command with the same sweep_dir= goes on with them." in printed
+    assert "1 of 3 trials were cancelled. Run the same command with the same sweep_dir= to resume them." in printed
     array = _array(tmp_path)
     assert f"seed=2: Job {array}_1 was cancelled. Log: " in printed
     assert "SIGTERM" not in printed.partition("1 of 3 trials were cancelled")[2], "the end of its life before"

@@ -136,7 +136,9 @@ def test_cifar_in_torchvisions_layout_is_checked(tmp_path):
 
 
 def test_named_images_errors(tmp_path):
-    with pytest.raises(ValueError, match=r"'cifar' was asked for; known are \['cifar10', 'cifar100', 'fashion_mnist'"):
+    with pytest.raises(
+        ValueError, match=r"data set 'cifar'. Set data.name to one of \['cifar10', 'cifar100', 'fashion_mnist'"
+    ):
         NamedImages("cifar")
     with pytest.raises(FileNotFoundError, match=r"no such folder.*data\.root"):
         NamedImages("mnist", root=str(tmp_path / "no")).columns("train")

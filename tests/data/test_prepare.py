@@ -177,7 +177,7 @@ def test_a_changed_tokenizer_or_shard_is_noticed(tmp_path, corpus, docs):
     assert TokenShards(str(out), tokenizer=str(docs / "tokenizer")).spec.vocab_size == 1000
     other = HubText(str(corpus), vocab_size=200)
     other.tokenizer.save_pretrained(tmp_path / "other")
-    with pytest.raises(ValueError, match=r"was asked for, but .* was tokenised with another one"):
+    with pytest.raises(ValueError, match=r"Cannot use the tokenizer .* was tokenised with another one"):
         TokenShards(str(out), tokenizer=str(tmp_path / "other")).columns("train")
     shard = out / "train-00000.ids.npy"
     whole = shard.read_bytes()

@@ -41,7 +41,7 @@ class FineTuning(Method):
         super().__init__(encoder, optim)
         if not 0 < layer_decay <= 1:
             raise ValueError(
-                f"method.layer_decay={layer_decay} was asked for, but it is a factor per layer in (0, 1]. Choose 1 for one "
+                f"Cannot use method.layer_decay={layer_decay}: it is a factor per layer in (0, 1]. Choose 1 for one "
                 "rate, or 0.65 to 0.95."
             )
         self.layer_decay = layer_decay
@@ -102,4 +102,4 @@ def full_precision(x: Tensor) -> Tensor:
 def check_dropout(dropout: float) -> None:
     """Raise ValueError unless it is a probability below 1."""
     if not 0 <= dropout < 1:
-        raise ValueError(f"method.dropout={dropout} was asked for, but it is a probability. Choose 0 to below 1.")
+        raise ValueError(f"Cannot use method.dropout={dropout}: it is a probability. Choose 0 to below 1.")

@@ -52,7 +52,7 @@ class Layers:
             what not in names if isinstance(what, str) else not 1 <= what <= len(self.blocks)
         ):
             raise ValueError(
-                f"method.freeze={what} was asked for, but this encoder has {len(self.blocks)} blocks. Choose from "
+                f"Cannot use method.freeze={what}: this encoder has {len(self.blocks)} blocks. Choose from "
                 f"{', '.join(names)}, or the number of first blocks, 1 to {len(self.blocks)}."
             )
         if what == "none":

@@ -57,7 +57,7 @@ class Similarity(FineTuning):
         check_dropout(dropout)
         if max_score <= min_score:
             raise ValueError(
-                f"Scores from {min_score} to {max_score} were asked for. Set method.max_score above method.min_score."
+                f"Cannot score from {min_score} to {max_score}. Set method.max_score above method.min_score."
             )
         self.min_score, self.max_score = min_score, max_score
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(encoder.embed_dim, 1))

@@ -33,7 +33,7 @@ class Entry:
     Attributes:
         id: Short digest of its place, the same wherever its folder lies.
         facts: What ``ssl-lab runs`` knows of it.
-        place: Its directory below the folder that was asked for.
+        place: Its directory below the folder that is searched.
         settings: Its configuration as dotted keys and texts.
         metrics: Final values, or the last logged ones before the end.
         objective: Name of its objective among the metrics.

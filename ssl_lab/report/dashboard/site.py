@@ -92,18 +92,14 @@ def write_site(index: RunIndex, out: Path) -> Path:
 def _check_is_ours(out: Path, index: RunIndex) -> None:
     """Refuse a folder whose files are not those of a site, whose pages of other runs are removed."""
     if any(out.resolve() in (folder.resolve(), *folder.resolve().parents) for folder in index.folders):
-        raise ValueError(
-            f"The dashboard was to be written to {out}, but the runs lie in it. Give a folder beside them."
-        )
+        raise ValueError(f"Cannot write the dashboard to {out}: the runs lie in it. Give a folder beside them.")
     linked = [name for name in PARTS if (out / name).is_symlink()]
     if linked:
-        raise ValueError(
-            f"The dashboard was to be written to {out}, but {linked[0]} in it is a link. Give a new folder."
-        )
+        raise ValueError(f"Cannot write the dashboard to {out}: {linked[0]} in it is a link. Give a new folder.")
     is_site = _is_data(out / "data" / "index.js", "index")
     if out.is_dir() and any(out.iterdir()) and not is_site and not _is_begun(out):
         raise ValueError(
-            f"The dashboard was to be written to {out}, but this folder holds other files. Give an empty or a new one."
+            f"Cannot write the dashboard to {out}: this folder holds other files. Give an empty or a new one."
         )
     if is_site and not index.entries:
         raise ValueError(
