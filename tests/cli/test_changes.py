@@ -1,4 +1,4 @@
-"""A run that goes on with other settings: refused without a trace, or applied, told and kept beside."""
+"""A run resumed with other settings: refused without a trace, or applied, reported and kept beside."""
 
 import csv
 import errno

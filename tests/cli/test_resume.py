@@ -1,4 +1,4 @@
-"""What a run directory that holds a run does to the next command: gone on with, left alone, or refused."""
+"""What a run directory that holds a run does to the next command: resumed, left alone, or refused."""
 
 import csv
 import errno
@@ -290,7 +290,7 @@ def test_a_run_that_stops_at_the_end_of_an_epoch_and_again_loses_nothing(accumul
 
 
 def test_what_a_run_began_from_is_behind_it(whole, tmp_path, capsys):
-    """The same command with ``ckpt=PATH`` goes on with what its directory holds, however often a scheduler starts it."""
+    """The same command with ``ckpt=PATH`` resumes what its directory holds, however often a scheduler starts it."""
     start = whole / "checkpoints/previous.ckpt"
     args = [*LENGTH, f"ckpt={start}", f"run_dir={tmp_path / 'run'}"]
     assert pretrain(*args) == 0

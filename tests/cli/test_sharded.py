@@ -66,7 +66,7 @@ def test_a_run_is_evaluated_afterwards_as_at_its_end(tmp_path):
 
 
 def test_a_text_run_has_the_losses_of_ddp_and_goes_on_and_out_as_any_other(tmp_path):
-    """Masks are drawn alike, so the losses are the same; one process goes on with what two have begun."""
+    """Masks are drawn alike, so the losses are the same; one process resumes what two have begun."""
     (tmp_path / "animals.txt").write_text(
         "\n".join(f"The {a} runs {k} miles." for a in ("dog", "cat") for k in range(40))
     )

@@ -1,4 +1,4 @@
-"""A run of text goes on with the ids it began with, or not at all."""
+"""A run of text resumes with the ids it began with, or not at all."""
 
 from ssl_lab.cli.main import main
 

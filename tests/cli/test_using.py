@@ -380,7 +380,7 @@ def test_an_export_replaces_nothing_but_an_export_that_may_be_replaced(mlm, tmp_
     assert main(["export", f"run={mlm}", f"out={tmp_path / 'mine'}", "overwrite=true"]) == 1
     assert "is not empty and no earlier export" in capsys.readouterr().err
     assert main(["export", f"run={mlm}", f"out={tmp_path / 'mine/thesis.txt'}"]) == 1
-    assert "which is a file" in capsys.readouterr().err
+    assert "it is a file" in capsys.readouterr().err
     assert (tmp_path / "mine/thesis.txt").read_text() == "years of work"
     assert main(["export", f"run={mlm}", f"out={out}", "format=onx"]) == 1
     assert "There is no format 'onx'. Choose format= from hf, timm, onnx, torch_export" in capsys.readouterr().err

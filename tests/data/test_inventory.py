@@ -1,4 +1,4 @@
-"""Every file on the disk is in exactly one split, or left out for a reason that is told."""
+"""Every file on the disk is in exactly one split, or left out for a stated reason."""
 
 import os
 import socket

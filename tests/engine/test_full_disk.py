@@ -1,4 +1,4 @@
-"""A disk without room: training goes on, tries again now and then, and saves when there is room."""
+"""A disk without room: training continues, tries again now and then, and saves when there is room."""
 
 import resource
 import warnings

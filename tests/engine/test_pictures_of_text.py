@@ -1,4 +1,4 @@
-"""Sentences of any tokenizer are shown as words: tokens that go on with one are marked."""
+"""Sentences of any tokenizer are shown as words: tokens that continue one are marked."""
 
 from types import SimpleNamespace
 

@@ -162,9 +162,9 @@ def test_runs_with_a_convolutional_encoder():
 
 
 def test_an_encoder_needs_a_name_of_its_own():
-    with pytest.raises(ValueError, match="named 'pixels', but the features are ConvNet"):
+    with pytest.raises(ValueError, match="named 'pixels': found ConvNet"):
         SampleQuality(encoder=ConvNet(ArrayImages().spec, widths=(8,)), encoder_name="pixels")
-    with pytest.raises(ValueError, match="named 'resnet', but the features are raw pixels"):
+    with pytest.raises(ValueError, match="named 'resnet': found raw pixels"):
         SampleQuality(encoder_name="resnet")
 
 
@@ -242,5 +242,5 @@ def test_large_splits_are_looked_at_in_part(monkeypatch):
 
 def test_an_encoder_of_other_channels_is_refused():
     encoder = ConvNet(ArrayImages(shape=(3, 8, 8)).spec, widths=(8,))
-    with pytest.raises(ValueError, match="reads images of 3 channels, but the data have 1"):
+    with pytest.raises(ValueError, match="reads images of 3 channels, and the data have 1"):
         score(ArrayImages().columns("train")["image"], encoder=encoder, encoder_name="colours")

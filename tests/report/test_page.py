@@ -226,7 +226,7 @@ def test_comparison_shows_errors_and_survives_runs_without_results(tmp_path):
 
 
 def test_comparison_needs_runs(tmp_path):
-    with pytest.raises(ValueError, match="no run directory was given. Name one or more"):
+    with pytest.raises(ValueError, match="no run directory is given. Name one or more"):
         write_comparison([], tmp_path / "out.html")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="it is no run"):
