@@ -98,6 +98,7 @@ def test_no_version_of_timm_unpickles_objects(tmp_path, monkeypatch):
     """Some versions that are allowed call ``torch.load(weights_only=False)`` for a folder's or repository's weights."""
     monkeypatch.chdir(tmp_path)
     torch.save(Evil(), "pytorch_model.bin")
+    Path("config.json").write_text("{}")
     monkeypatch.setattr(
         timm, "create_model", lambda *args, **given: torch.load("pytorch_model.bin", weights_only=False)
     )

@@ -93,7 +93,12 @@ def _saved_arguments(name: str) -> dict[str, Any]:
     source, _, folder = name.partition(":")
     if source != "local-dir":
         return {}
-    arguments = load_json(Path(folder) / "config.json").get("model_args") or {}
+    try:
+        arguments = load_json(Path(folder) / "config.json").get("model_args") or {}
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"Cannot build {name}: there is no config.json in {Path(folder).absolute()}. Name a folder that timm has saved."
+        ) from error
     if not isinstance(arguments, dict) or _OF_FILES & set(arguments):
         raise ValueError(
             f"Cannot build {name}: model_args of its config.json should be a mapping that names no files. Restore the file."

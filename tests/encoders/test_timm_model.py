@@ -88,3 +88,6 @@ def test_the_config_of_a_stranger_is_read_within_limits(tmp_path, content, said)
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(ValueError, match=said):
         TimmModel(images(3, 160, 160), name=f"local-dir:{tmp_path}")
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match="there is no config.json in"):
+        TimmModel(images(3, 160, 160), name=f"local-dir:{tmp_path}")
