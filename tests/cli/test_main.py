@@ -9,6 +9,7 @@ import sys
 import pyarrow.parquet as pq
 import pytest
 import torch
+from forked import ssl_lab
 from PIL import Image
 
 from ssl_lab.cli.completion import completions
@@ -122,8 +123,7 @@ def test_what_unlabelled_images_leave_out_is_one_line(tmp_path):
     for k in range(24):
         Image.new("RGB", (8, 8), (10 * k, 99, 7)).save(tmp_path / "images" / f"{k}.png")
     settings = ["data=image_folder", "data.root=images", "data.image_size=8", "data.batch_size=8", "encoder.widths=[8]"]
-    command = [sys.executable, "-m", "ssl_lab.cli.main", "pretrain", *settings, "trainer=smoke"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = ssl_lab("pretrain", *settings, "trainer=smoke", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     left_out = "images has no labels, which KNN, LinearProbe, FewLabelProbe need: left out."
     assert [line for line in done.stderr.splitlines() if "left out" in line] == [f"ssl-lab: Warning: {left_out}"]

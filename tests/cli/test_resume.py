@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 
@@ -196,7 +197,7 @@ def test_a_folder_without_locks_is_a_warning_and_one_without_rights_is_refused(c
 
 def test_a_second_process_is_refused_and_a_killed_one_holds_nothing(tmp_path, capsys):
     args = [*SMALL, "trainer.max_epochs=1000", f"run_dir={tmp_path / 'run'}"]
-    process = subprocess.Popen([*COMMAND, "pretrain", *args], stdout=subprocess.DEVNULL)
+    process = forked.start("pretrain", *args)
     try:
         start = time.monotonic()
         while not (tmp_path / "run/heartbeat.json").is_file():
@@ -246,8 +247,7 @@ def test_signals_outside_of_training_end_the_command_at_once(number, status):
 
 
 def test_usr1_saves_and_the_same_command_goes_on(tmp_path, whole):
-    args = [*COMMAND, "pretrain", *SMALL, "trainer.max_epochs=300", "run_dir=run"]
-    process = subprocess.Popen(args, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = forked.start("pretrain", *SMALL, "trainer.max_epochs=300", "run_dir=run", cwd=tmp_path)
     metrics = Path(tmp_path / "run/metrics.csv")
     start = time.monotonic()
     while not (metrics.is_file() and "\n5," in metrics.read_text()):

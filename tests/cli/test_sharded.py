@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 import torch.distributed as dist
+from forked import on_ranks, run_main
 from transformers import AutoModelForMaskedLM
 
 from ssl_lab.cli import config
@@ -65,7 +66,7 @@ def test_a_run_is_evaluated_afterwards_as_at_its_end(tmp_path):
     assert again["metrics"] == pytest.approx(table["metrics"], rel=1e-3)
 
 
-def test_a_text_run_has_the_losses_of_ddp_and_goes_on_and_out_as_any_other(tmp_path):
+def test_a_text_run_has_the_losses_of_ddp_and_goes_on_and_out_as_any_other(tmp_path, monkeypatch):
     """Masks are drawn alike, so the losses are the same; one process resumes what two have begun."""
     (tmp_path / "animals.txt").write_text(
         "\n".join(f"The {a} runs {k} miles." for a in ("dog", "cat") for k in range(40))
@@ -79,8 +80,9 @@ def test_a_text_run_has_the_losses_of_ddp_and_goes_on_and_out_as_any_other(tmp_p
     ]
     mlm = ["pretrain", "method=mlm", "encoder=bert_tiny", *data, "data.batch_size=8", "evaluation=none"]
     four = ["trainer.max_steps=4"]
-    ssl_lab(*mlm, *SHARDED, *four, "activation_checkpointing=true", "run_dir=sharded", cwd=tmp_path)
-    ssl_lab(*mlm, "trainer=ddp_cpu", *EACH_STEP, *four, "run_dir=ddp", cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    on_ranks(2, run_main, [*mlm, *SHARDED, *four, "activation_checkpointing=true", "run_dir=sharded"])
+    on_ranks(2, run_main, [*mlm, "trainer=ddp_cpu", *EACH_STEP, *four, "run_dir=ddp"])
     assert losses(tmp_path / "sharded") == pytest.approx(losses(tmp_path / "ddp"), rel=1e-5)
     sharded, ddp = (checkpoint(tmp_path / name) for name in ("sharded", "ddp"))
     for key, value in ddp["state_dict"].items():

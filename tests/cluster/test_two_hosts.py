@@ -8,8 +8,11 @@ import subprocess
 import sys
 from contextlib import suppress
 
+import forked
 import pytest
 from cluster.hosts import ADDRESSES, INTERFACE, two_hosts, why_not
+
+from ssl_lab.cli.main import main
 
 NUM_STEPS = 4
 # Views that leave the image as it is: chance differs from rank to rank.
@@ -77,7 +80,7 @@ def reference(tmp_path_factory):
 
 
 def test_one_process_with_the_joined_batch(reference, tmp_path):
-    finish(start([sys.executable, *MODULE, *RUN, "trainer=cpu", "data.batch_size=64", "run_dir=run"], tmp_path))
+    assert main([*RUN, "trainer=cpu", "data.batch_size=64", f"run_dir={tmp_path / 'run'}"]) == 0
     assert losses(tmp_path / "run") == pytest.approx(reference, rel=1e-5)
 
 
@@ -108,7 +111,12 @@ def test_one_host_by_environment_variables(reference, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "NODE_RANK": "0"}
-    command = [sys.executable, *MODULE, *RUN, *ONE_OF_TWO, "run_dir=run"]
-    finish(*(start(command, tmp_path, LOCAL_RANK=str(rank), **env) for rank in range(2)))
+    env = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "NODE_RANK": "0"}
+    command = [*RUN, *ONE_OF_TWO, "run_dir=run"]
+    ranks = [forked.start(*command, cwd=tmp_path, env={**env, "LOCAL_RANK": str(rank)}) for rank in range(2)]
+    try:
+        assert [rank.wait(400) for rank in ranks] == [0, 0], [rank.output() for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
     assert losses(tmp_path / "run") == pytest.approx(reference, rel=1e-6)
