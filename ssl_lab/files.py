@@ -139,6 +139,10 @@ def write_atomically(
         if durable:
             flush_to_disk(temporary)
         os.replace(temporary, target)
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(temporary)):  # a full disk names no file
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
         os.close(handle)

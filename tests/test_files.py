@@ -1,3 +1,4 @@
+import errno
 import fcntl
 import os
 import stat
@@ -75,6 +76,17 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     with pytest.raises(OSError, match="full"):
         write_atomically(path, fail)
     assert [p.name for p in tmp_path.iterdir()] == ["a"] and path.read_text() == "old"
+
+
+def test_a_full_disk_names_the_file(tmp_path):
+    for filename in ((), (str(tmp_path / "other"),)):
+
+        def fail(temporary, filename=filename):
+            raise OSError(errno.ENOSPC, "No space left on device", *filename)
+
+        with pytest.raises(OSError, match="No space left") as raised:
+            write_atomically(tmp_path / "a", fail)
+        assert raised.value.filename == (filename or (str(tmp_path / "a"),))[0] and raised.value.errno == errno.ENOSPC
 
 
 def test_left_overs_of_a_kill_are_removed_and_those_of_the_living_are_not(tmp_path):

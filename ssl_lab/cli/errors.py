@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import linecache
 import re
 import shlex
@@ -114,6 +115,9 @@ def _known(error: BaseException, command: str, overrides: Sequence[str]) -> str 
         "gloo|nccl", text, re.I
     ):
         return "Another rank of this run has ended, and the remaining ranks cannot continue alone. Its own message says why."
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        what = error.filename2 or error.filename or "a file"
+        return f"Cannot write {what} ({error.strerror}). Make room there, or choose another place."
     if ended := re.search(r"DataLoader worker \(pid.*?\) (?:exited unexpectedly|is killed by signal: \w[\w ]*)", text):
         return (
             f"{ended[0]}. A worker that dies without a message has mostly run out of memory. Lower data.num_workers or "

@@ -100,7 +100,7 @@ def cpu_threads() -> str:
 def _commit() -> str | None:
     try:
         done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            ["git", "--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=12"],  # writes nothing there
             cwd=Path(__file__).parent,
             capture_output=True,
             text=True,

@@ -88,6 +88,10 @@ def test_the_users_line_is_found_behind_hydra_and_in_quoted_traces(users_file, t
         RuntimeError(f"{quoted.rpartition(chr(10))[0]}\n    [][0]\n    ^^^^^\nValueError: first\nsecond: line")
     )
     assert several.startswith("ValueError: first\nsecond: line\n  ") and "mine.py, line 3, in get\n    [][0]" in several
+    full = explain(OSError(28, "No space left on device", "runs/a/summary.json"))
+    assert full == (
+        "Cannot write runs/a/summary.json (No space left on device). Make room there, or choose another place."
+    )
     died = explain(RuntimeError("DataLoader worker (pid(s) 12, 13) exited unexpectedly"))
     assert died.startswith("DataLoader worker (pid(s) 12, 13) exited unexpectedly. ") and "data.num_workers" in died
     (tmp_path / "torn.py").write_text("x = (\n")
