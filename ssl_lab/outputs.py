@@ -19,12 +19,20 @@ from ssl_lab.limited import UnreadableFileError, load_json
 REPLACED = ".replaced"
 """What a folder that is being replaced is called for a moment, where the file system cannot exchange two folders."""
 _HALVES = ("checkpoints/last.partial", "checkpoints/best.partial")
+_LOOKED_AT = 64 << 10  # bytes at either end of a file
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
 
-def check_output(out: Path, *, folder: bool = False, setting: str = "out", instead: str = "") -> None:
-    """Refuse an output that cannot be written, before hours of work for it.
+def check_output(
+    out: Path,
+    *,
+    folder: bool = False,
+    setting: str = "out",
+    instead: str = "",
+    ours: Callable[[Path], bool] | None = None,
+) -> None:
+    """Refuse an output that cannot be written, or would replace a file of the user's, before hours of work for it.
 
     A folder that is missing is made later; here the nearest one above it that exists is tried.
 
@@ -33,9 +41,11 @@ def check_output(out: Path, *, folder: bool = False, setting: str = "out", inste
         folder: Whether it is a folder rather than a file.
         setting: The setting that names it.
         instead: What else to give than another ``setting``, where the user has given none.
+        ours: Whether a file that is there was written by the same command, which may replace it; None for any file.
 
     Raises:
-        ValueError: If it is of the other kind, lies below a file, or its folder cannot be written to.
+        ValueError: If it is of the other kind, lies below a file, its folder cannot be written to, or it is a file that
+            something else has written.
     """
     remedy = instead or f"Give {setting}{'' if setting.startswith('--') else '='} another place."
     if folder and out.exists() and not out.is_dir():
@@ -56,6 +66,23 @@ def check_output(out: Path, *, folder: bool = False, setting: str = "out", inste
         raise ValueError(f"Cannot write {out}: {place} cannot be written to ({_reason(error)}). {remedy}") from error
     if not folder and out.is_file() and not os.access(out, os.W_OK):
         raise ValueError(f"Cannot write {out}: the file is read-only. {remedy}")
+    if ours is not None and out.is_file() and out.stat().st_size and not ours(out):
+        raise ValueError(
+            f"Cannot write {out}: this command did not write the file that is there, and would replace it. Move it away, or "
+            f"{remedy[:1].lower()}{remedy[1:]}"
+        )
+
+
+def marked(mark: bytes, *, begin: bytes = b"") -> Callable[[Path], bool]:
+    """Recognises the files of one kind: by how they begin, and by what stands near the beginning or the end."""
+
+    def is_ours(path: Path) -> bool:
+        with path.open("rb") as file:
+            head = file.read(_LOOKED_AT)
+            file.seek(max(path.stat().st_size - _LOOKED_AT, 0))
+            return head.startswith(begin) and (mark in head or mark in file.read())
+
+    return is_ours
 
 
 def _reason(error: OSError) -> str:

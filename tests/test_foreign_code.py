@@ -21,6 +21,7 @@ from ssl_lab.data.hub import load_splits
 from ssl_lab.data.text_files import read_text
 from ssl_lab.encoders.timm_model import TimmModel
 from ssl_lab.engine.checkpoint import read_checkpoint
+from ssl_lab.engine.restoring import check_is_whole
 from ssl_lab.engine.run_dir import read_spec
 from ssl_lab.types import DataSpec
 
@@ -98,7 +99,7 @@ def test_no_version_of_timm_unpickles_objects(tmp_path, monkeypatch):
     """Some versions that are allowed call ``torch.load(weights_only=False)`` for a folder's or repository's weights."""
     monkeypatch.chdir(tmp_path)
     torch.save(Evil(), "pytorch_model.bin")
-    Path("config.json").write_text("{}")
+    Path("config.json").write_text('{"architecture": "resnet10t"}')
     monkeypatch.setattr(
         timm, "create_model", lambda *args, **given: torch.load("pytorch_model.bin", weights_only=False)
     )
@@ -133,6 +134,63 @@ def test_small_files_that_unpack_to_large_ones_are_refused(tmp_path, monkeypatch
     with pytest.raises(ValueError, match="unpacks to more than"):
         read_text(bomb)
     assert read_text(text) == "a\nb\n"
+
+
+class Large:
+    def __reduce__(self):
+        return (bytearray, (8 << 30,))
+
+
+def test_a_checkpoint_makes_nothing_that_it_does_not_hold(tmp_path, monkeypatch):
+    """Bytes of any size, a structure that is a hundred times as large in memory, and the reader of old archives."""
+    path = tmp_path / "a.ckpt"
+    torch.save({"state_dict": {}, "x": Large()}, path)
+    with pytest.raises(ValueError, match="bytes that it does not hold"):
+        read_checkpoint(path)
+    torch.save({"state_dict": {}}, path, _use_new_zipfile_serialization=False)
+    with pytest.raises(ValueError, match="no archive as torch writes it"):
+        read_checkpoint(path)
+    monkeypatch.setattr("ssl_lab.engine.checkpoint._MOST_STRUCTURE", 1000)
+    torch.save({"state_dict": {}, "x": [[]] * 1000}, path)
+    with pytest.raises(ValueError, match="take more than 1,000 bytes"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("weights", [[1], {1: torch.zeros(1)}, {"a": 1}, None])
+def test_a_checkpoint_holds_named_tensors(weights, tmp_path):
+    torch.save({"state_dict": weights}, tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match="no state_dict of named tensors"):
+        read_checkpoint(tmp_path / "a.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [("global_step", "x"), ("data_position", None), ("data_position", {"epoch": 0}), ("optimizer_states", [1]),
+     ("loops", {}), ("callbacks", [1]), ("data", [1]), ("optimizers", 5)],
+)  # fmt: skip
+def test_a_checkpoint_that_lacks_a_part_is_not_resumed(part, value):
+    sound = {"global_step": 3, "epoch": 1, "data_position": {"epoch": 1, "batches_done": 0}, "loops": {"fit_loop": {}}}
+    sound |= {"callbacks": {}, "optimizer_states": [{"param_groups": []}], "lr_schedulers": []}
+    check_is_whole(sound, Path("run"))
+    with pytest.raises(ValueError, match=f"no sound {part}"):
+        check_is_whole({**sound, part: value}, Path("run"))
+
+
+def test_a_data_set_of_the_hub_names_its_own_files_alone():
+    for file in ("https://evil/x.csv", "/etc/passwd", "../x.csv", "~/x.csv"):
+        for files in (file, {"train": ["a.csv", file]}):
+            with pytest.raises(ValueError, match="lies outside of the data set a/b"):
+                load_splits("a/b", options={"data_files": files})
+
+
+def test_a_folder_of_timm_describes_a_model_within_limits(tmp_path):
+    spec = DataSpec(modality="image", shape=(3, 32, 32))
+    harmful = ("[" * 10_000, "[]", '{"architecture": "../../x"}', '{"architecture": "resnet10t", "model_args": [1]}',
+               '{"architecture": "resnet10t", "model_args": {"checkpoint_path": "evil.pt"}}')  # fmt: skip
+    for text in harmful:
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(ValueError, match="config.json (cannot be read|is no model|should be a mapping)"):
+            TimmModel(spec, name=f"local-dir:{tmp_path}")
 
 
 @pytest.mark.parametrize(

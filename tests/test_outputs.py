@@ -14,7 +14,7 @@ import pytest
 from ssl_lab import outputs
 from ssl_lab.engine.export import write_folder
 from ssl_lab.files import temporary_name
-from ssl_lab.outputs import check_output, clear, restore
+from ssl_lab.outputs import check_output, clear, marked, restore
 
 DEAD = 2**22 + 1  # larger than any process number
 
@@ -235,3 +235,17 @@ def test_an_output_is_tried_before_work(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             check_output(out, folder=folder)
+
+
+def test_a_file_that_something_else_wrote_is_not_replaced(tmp_path):
+    ours = marked(b"made by us", begin=b"<p>")
+    notes, made, empty, link = (tmp_path / name for name in ("notes", "made", "empty", "link"))
+    notes.write_text("<p>mine")
+    made.write_bytes(b"<p>" + bytes(1 << 20) + b"made by us")
+    empty.touch()
+    link.symlink_to(notes)
+    for path in (notes, link):
+        with pytest.raises(ValueError, match="did not write the file that is there"):
+            check_output(path, ours=ours)
+    for path in (made, empty, tmp_path / "new"):
+        check_output(path, ours=ours)

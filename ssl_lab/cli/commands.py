@@ -50,7 +50,7 @@ from ssl_lab.engine.run_dir import environment, read_json, update_summary, write
 from ssl_lab.engine.signals import InterruptedRunError, is_first_rank, stop_on_signals
 from ssl_lab.engine.text_log import text_log
 from ssl_lab.engine.trial import PrunedRunError, ReportObjective
-from ssl_lab.outputs import check_output, clear
+from ssl_lab.outputs import check_output, clear, marked
 from ssl_lab.report.page import write_report
 
 OmegaConf.register_new_resolver("trial_name", trial_name, replace=True)
@@ -274,7 +274,7 @@ def bench(args: list[str]) -> int:
             "warmup_steps of at least 0."
         )
     if cfg.out:
-        check_output(Path(cfg.out))
+        check_output(Path(cfg.out), ours=marked(b'"samples_per_sec"', begin=b'{\n  "experiment": ['))
     L.seed_everything(cfg.seed, verbose=False)
     datamodule = config.build_data(cfg.data, seed=cfg.seed)
     method = config.build_method(cfg, datamodule.spec)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from rich.progress import Progress
 from torch import Tensor
 
@@ -27,10 +28,12 @@ from ssl_lab.engine.sample_files import SampleFiles
 from ssl_lab.evaluation.protocol import check_finite
 from ssl_lab.files import write_atomically
 from ssl_lab.methods.base import Method
-from ssl_lab.outputs import check_output, clear
+from ssl_lab.outputs import check_output, clear, marked
 from ssl_lab.types import DataSpec, ImageGrid
 
 _COLUMNS = 16
+_SOFTWARE = ("Software", "ssl_lab")
+_IS_OURS = marked("\0".join(_SOFTWARE).encode(), begin=b"\x89PNG")
 
 
 def draw_samples(method: Method, spec: DataSpec, run_dir: Path, cfg: DictConfig) -> int:
@@ -178,13 +181,20 @@ def _out(cfg: DictConfig, run_dir: Path, name: str, *, png: bool = False) -> Pat
     out = Path(cfg.out or run_dir / name)
     if png and out.suffix != ".png":
         raise ValueError(f"Cannot write out={out}: the picture is a PNG file. Give out= a name that ends in .png.")
-    check_output(out, folder=out.suffix != ".png", instead="" if cfg.out else f"Give out=FILE, such as {name}.")
+    check_output(
+        out,
+        folder=out.suffix != ".png",
+        instead="" if cfg.out else f"Give out=FILE, such as {name}.",
+        ours=_IS_OURS if cfg.out else None,
+    )
     if int(os.environ.get("RANK", 0)) == 0:
         clear(out, runs=[run_dir])
     return out
 
 
 def _save(grid: ImageGrid, out: Path) -> int:
-    write_atomically(out, lambda path: Image.fromarray(render(grid)).save(path, "PNG"), through_link=True)
+    said = PngInfo()
+    said.add_text(*_SOFTWARE)
+    write_atomically(out, lambda path: Image.fromarray(render(grid)).save(path, "PNG", pnginfo=said), through_link=True)
     print(out)
     return 0

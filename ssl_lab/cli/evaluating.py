@@ -20,6 +20,7 @@ from ssl_lab.engine.callbacks import has_split
 from ssl_lab.engine.run_dir import read_json, write_json
 from ssl_lab.evaluation.protocol import Protocol, check_finite
 from ssl_lab.files import write_atomically
+from ssl_lab.limited import printable
 from ssl_lab.measured import merged
 from ssl_lab.methods.base import Method
 from ssl_lab.outputs import check_output, clear
@@ -30,6 +31,7 @@ from ssl_lab.report.ways import LOADING
 
 EVALUATION = "evaluation.json"
 _READ_ONLY = "Give out=FILE.json or out=FOLDER."
+_COLUMNS = ("split", "index", "label")  # of features
 
 
 def evaluate(args: list[str]) -> int:
@@ -75,7 +77,7 @@ def evaluate(args: list[str]) -> int:
         measured.append(records)
     labels = run_labels([read_run(run_dir) for run_dir in run_dirs])
     print_table(side_by_side(measured, labels) if len(measured) > 1 else merged([], measured[0]))
-    print("\n".join(written))
+    print(printable("\n".join(written)))
     return 0
 
 
@@ -150,6 +152,17 @@ def _earlier(run_dir: Path, path: Path, method: Method, settings: Any, *, own: b
     return [record for file in paths for record in judge.earlier_records(file, settings, weights=weights)]
 
 
+def _holds_features(path: Path) -> bool:
+    """Whether ``ssl-lab embed`` wrote a file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return {"split", "index", "features"} <= set(pq.read_schema(path).names) <= {*_COLUMNS, "features"}
+    except (pa.ArrowException, OSError):
+        return False
+
+
 @torch.no_grad()
 def embed(args: list[str]) -> int:
     """``ssl-lab embed``: features of every sample as a parquet file; new data are taken as a whole, nothing is cut off."""
@@ -160,7 +173,7 @@ def embed(args: list[str]) -> int:
     run_dir, out, device = Path(cfg.run), Path(cfg.out), find_device()
     if cfg.splits is not None and (not cfg.splits or len(set(cfg.splits)) < len(cfg.splits)):
         raise ValueError(f"Cannot embed splits={cfg.splits}. Give different splits, at least one, or null for all.")
-    check_output(out)
+    check_output(out, ours=_holds_features)
     if out.suffix != ".parquet":
         raise ValueError(
             f"Cannot write features to out={out}: they are a parquet file. Give out= a name that ends in .parquet."

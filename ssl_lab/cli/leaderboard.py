@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssl_lab.cli.arguments import Parser, path_argument
-from ssl_lab.outputs import check_output
 from ssl_lab.report.leaderboard import Leaderboard
 from ssl_lab.report.leaderboard import leaderboard as read_leaderboard
-from ssl_lab.report.leaderboard_files import as_markdown, update_blocks, write_leaderboard
+from ssl_lab.report.leaderboard_files import as_markdown, files_of, update_blocks, write_leaderboard
 
 
 def leaderboard(args: list[str]) -> int:
@@ -31,7 +30,7 @@ def leaderboard(args: list[str]) -> int:
     parsed = parser.parse_intermixed_args(args)
     folders = parsed.folders or [Path("runs")]
     if parsed.out is not None:
-        check_output(parsed.out, folder=parsed.out.is_dir() or not parsed.out.suffix, setting="--out")
+        files_of(parsed.out)  # refused before runs are read
     for path in parsed.update:
         num, kept = update_blocks(path, lambda options: _of_block(folders, parsed, options))
         print("\n".join([f"{path}: {num} table{'s' * (num != 1)} made anew.", *kept]))

@@ -15,28 +15,29 @@ def report(args: list[str]) -> int:
         "--out", type=path_argument, help="page of one run, or page that compares several (comparison.html)"
     )
     parsed = parser.parse_args(args)
+    from ssl_lab.limited import printable
     from ssl_lab.outputs import check_output, clear
-    from ssl_lab.report.page import write_comparison, write_report
+    from ssl_lab.report.page import IS_PAGE, write_comparison, write_report
     from ssl_lab.report.run import read_run
 
     if len(parsed.runs) == 1 and parsed.out is not None:
-        check_output(parsed.out, setting="--out")
+        check_output(parsed.out, setting="--out", ours=IS_PAGE)
         clear(parsed.out, runs=parsed.runs)
-        print(write_report(parsed.runs[0], parsed.out))
+        print(printable(str(write_report(parsed.runs[0], parsed.out))))
         return 0
     for run in parsed.runs:
         read_run(run)  # before the report of another is written
     comparison = parsed.out or Path("comparison.html")
     if len(parsed.runs) > 1:
-        check_output(comparison, instead="Give --out another place.")
+        check_output(comparison, setting="--out", ours=IS_PAGE)
     for run in parsed.runs:
         if run.is_dir():
             check_output(run / "report.html", instead="Name this run alone, with --out FILE.html.")
     clear(*([comparison] if len(parsed.runs) > 1 else []), runs=parsed.runs)
     for run in parsed.runs:
-        print(write_report(run))
+        print(printable(str(write_report(run))))
     if len(parsed.runs) > 1:
-        print(write_comparison(parsed.runs, comparison))
+        print(printable(str(write_comparison(parsed.runs, comparison))))
     return 0
 
 

@@ -60,6 +60,11 @@ FIXED = {
 # The same for single methods, whose setting is only where a learned number starts from.
 FIXED_OF_METHODS = {"CLIP": ("temperature",)}
 _LONGEST_NAME = 120
+_REPLACED = (
+    *("overrides.yaml", "spec.json", "metrics.csv", "evaluation.json", "finetune.json", "report.html"),
+    *("checkpoints", "pictures", "tokenizer", "target_tokenizer"),
+)
+"""What a run writes once it has written ``config.yaml``."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,8 @@ def begin(cfg: DictConfig, run_dir: Path) -> Start:
                 f"Cannot start in {run_dir}: it holds the checkpoint of a run whose config.yaml is missing, and a new run "
                 "would replace it. Restore the file, or choose another run_dir=."
             )
+        if is_first_rank():  # others see what it has begun
+            refuse_other_files(run_dir)
         return Start(asked)
     second_life = int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0
     if cfg.resume == "never" and asked is None and is_first_rank() and not second_life:  # others see what it has begun
@@ -131,6 +138,25 @@ def begin(cfg: DictConfig, run_dir: Path) -> Start:
     if checkpoint is not None:
         _refuse_fixed(before, cfg, run_dir)
     return Start(checkpoint, changes=tuple(changed), waits=waits)
+
+
+def refuse_other_files(run_dir: Path) -> None:
+    """Refuse to begin a run where files lie that a run would replace: someone's own, or those of a run without its settings.
+
+    A run that failed before its first step has left no more than a log and a summary.
+
+    Raises:
+        ValueError: Naming one.
+    """
+    found = [name for name in _REPLACED if (run_dir / name).is_file() or any((run_dir / name).glob("*"))]
+    summary = run_dir / "summary.json"
+    if summary.exists() and "status" not in read_json(summary):
+        found.append(summary.name)
+    if found:
+        raise ValueError(
+            f"Cannot begin a run in {run_dir}: it holds {found[0]}, which the run would replace, but no config.yaml. Choose "
+            "another run_dir=, or move the files away."
+        )
 
 
 def _read_config(run_dir: Path) -> DictConfig:
@@ -207,8 +233,8 @@ def with_saved_overrides(args: Sequence[str]) -> list[str]:
             f"{run_dir} is no run directory: it has no overrides.yaml. Give run= a directory below runs/."
         )
     keys = {_key(arg) for arg in given} | {"run_dir"}
-    saved = load_yaml(run_dir / "overrides.yaml", list)
-    check_saved_overrides(saved, str(run_dir / "overrides.yaml"))
+    saved = load_yaml(run_dir / "overrides.yaml", list, within=run_dir)
+    check_saved_overrides(saved, str(run_dir / "overrides.yaml"), replaced=keys)
     kept = [arg for arg in saved if _key(arg) not in keys]
     return [*kept, as_override("run_dir", run_dir), *given]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -116,7 +116,7 @@ def read_settings(path: Path, *, to_build: bool = True) -> DictConfig:
         FileNotFoundError: If there is no such file.
         ValueError: If it cannot be read, holds an interpolation, or names what could run code.
     """
-    settings = load_yaml(path)
+    settings = load_yaml(path, within=path.parent)
     for text in texts(settings):
         if any(len(slashes) % 2 == 0 for slashes in re.findall(r"(\\*)\$\{", text)):
             raise ValueError(
@@ -271,8 +271,13 @@ def check_choices(args: Sequence[str]) -> None:
             )
 
 
-def check_saved_overrides(overrides: Sequence[Any], source: str) -> None:
-    """Refuse saved arguments that say more than what a run is.
+def check_saved_overrides(overrides: Sequence[Any], source: str, *, replaced: Collection[str] = ()) -> None:
+    """Refuse saved arguments that say more than what a run is, or that read what is not theirs, such as a variable.
+
+    Args:
+        overrides: The arguments.
+        source: Where they come from, for the message.
+        replaced: Keys that the command gives anew.
 
     Raises:
         ValueError: Naming the first one.
@@ -282,5 +287,12 @@ def check_saved_overrides(overrides: Sequence[Any], source: str) -> None:
         if not isinstance(text, str) or text.startswith("-") or "hydra" in words or "trust" in words:
             raise ValueError(
                 f"{source} holds {str(text)[:100]!r}, which is no setting of a run. Restore the file, or begin a new run."
+            )
+        key = text.partition("=")[0].lstrip("+~")
+        plain = re.sub(r"\$\{\s*[\w.@\[\]/-]+\s*\}", "", text)  # another setting of the run
+        if "${" in plain and key not in replaced and not Trust.instance().everything:
+            raise ValueError(
+                f"{source} holds {text[:100]!r}, which would read something of this machine into the run. Give {key}= in the "
+                "command, or add trust=true if you know the file."
             )
     check_choices(overrides)

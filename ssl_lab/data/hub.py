@@ -74,6 +74,10 @@ def load_splits(
             "files; the environment says the rest (HF_HOME, HF_TOKEN)."
         )
     if isinstance(path, str) and not is_local(path):
+        if outside := [text for text in _texts(options) if _leads_out(text)]:
+            raise ValueError(
+                f"data.options names {outside[0]!r}, which lies outside of the data set {path}. Point data.path at the files."
+            )
         return as_words(_by_split(_load_from_hub(path, {"name": name, **options}), path), words)
     if elsewhere := sorted({"data_files", "data_dir"} & set(options)):
         raise ValueError(f"data.options.{elsewhere[0]} is not taken beside local files. Point data.path at the files.")
@@ -112,6 +116,19 @@ def load_splits(
     if kind == "csv" and "sep" not in (given or {}) and "names" not in (given or {}):
         check_csv(splits, path)
     return as_words(splits, words)
+
+
+def _texts(node: Any) -> list[str]:
+    if isinstance(node, Mapping):
+        node = list(node.values())
+    if isinstance(node, str):
+        return [node]
+    return [text for below in node for text in _texts(below)] if isinstance(node, list | tuple) else []
+
+
+def _leads_out(text: str) -> bool:
+    """Whether a file of a data set is named by an address, from the root, or by way of a folder above."""
+    return "://" in text or text.startswith(("/", "~")) or ".." in text.split("/")
 
 
 def identity(splits: Mapping[str, datasets.Dataset]) -> list[tuple[str, str]]:

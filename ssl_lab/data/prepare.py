@@ -65,6 +65,11 @@ def prepare(
 
 def _prepare(datamodule: TextModule, out: Path, *, num_workers: int, shard_mib: float) -> dict[str, Any]:
     clear(out)
+    others = [path.name for path in sorted(out.iterdir()) if not path.name.startswith(".")]
+    if others and MANIFEST not in others:
+        raise ValueError(
+            f"Cannot write shards to {out}: it holds {others[0]}, but no {MANIFEST} of shards. Give out= a new folder."
+        )
     splits = {split: _survey(datamodule, split, shard_bytes=int(shard_mib * 2**20)) for split in datamodule.splits}
     facts = {**_settings(datamodule), **{f"text of {split}": survey.pop("sha256") for split, survey in splits.items()}}
     manifest: dict[str, Any] = {
@@ -78,8 +83,6 @@ def _prepare(datamodule: TextModule, out: Path, *, num_workers: int, shard_mib: 
         known = read_manifest(out)
         _refuse_other(out, known["facts"], facts)
         manifest = {**known, "finished": False}
-    elif any(out.glob("*.npy")):
-        raise ValueError(f"{out} holds shards, but no {MANIFEST} that says of what. Remove it, or choose another out=.")
     write_manifest(out, manifest)
     tokenizer = _tokenizer(datamodule, out, manifest["tokenizer"])
     manifest["tokenizer"] = {"digest": tokenizer_digest(tokenizer), "vocab_size": len(tokenizer)}

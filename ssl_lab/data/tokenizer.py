@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from ssl_lab.data.tokenizer_check import check_tokenizer_files
+from ssl_lab.data.tokenizer_check import check_loaded, check_tokenizer_files
 
 PAD, UNK, CLS, SEP, MASK, EOS = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<|endoftext|>"
 _SPECIAL = (PAD, UNK, CLS, SEP, MASK)
@@ -322,6 +322,7 @@ def load_tokenizer(name: str, *, framing: str = "encoder") -> PreTrainedTokenize
             f"The tokenizer {name!r} is a {type(tokenizer).__name__} without a fast implementation. Choose another, or "
             "null to train one."
         )
+    check_loaded(tokenizer, name)
     if framing == "causal":
         if tokenizer.eos_token_id is None:
             raise ValueError(

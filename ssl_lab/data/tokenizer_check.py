@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ssl_lab.limited import parse_json, read_text
+from transformers import PreTrainedTokenizerFast
+
+from ssl_lab.limited import load_json, parse_json, read_text
 
 _LARGEST_FILE = 256 << 20
 _LARGEST_ID = 1 << 20
@@ -45,11 +48,16 @@ def check_tokenizer_files(folder: Path) -> None:
     Raises:
         ValueError: If a file is no tokenizer's, its ids need a table that no memory holds, or short texts hang or crash it.
     """
-    for name in (*_BESIDE, "tokenizer.json"):
+    config = folder / "tokenizer_config.json"
+    if config.is_file():
+        _check_size(config, config.stat().st_size)
+    others = (load_json(config) if config.is_file() else {}).get("fast_tokenizer_files") or []
+    whole = ["tokenizer.json", *map(str, others if isinstance(others, list) else [others])]  # of which one is taken
+    for name in (*_BESIDE, *whole):
         path = folder / name
         if path.is_file():
             facts = path.stat()
-            (_check if name == "tokenizer.json" else _check_beside)(path, facts.st_size, facts.st_mtime_ns)
+            (_check if name in whole else _check_beside)(path, facts.st_size, facts.st_mtime_ns)
 
 
 @cache
@@ -81,8 +89,30 @@ def _check(path: Path, size: int, changed: int) -> None:
     _check_size(path, size)
     settings = parse_json(read_text(path, max_bytes=_LARGEST_FILE), path)
     _check_ids(path, list(_ids(settings)))
-    if _is_plain(settings):
-        return
+    if not _is_plain(settings):
+        _try(path, settings, str(path))
+
+
+def check_loaded(tokenizer: PreTrainedTokenizerFast, name: str) -> None:
+    """Try a tokenizer as it was put together: the files of one of the hub are not known before.
+
+    Raises:
+        ValueError: As :func:`check_tokenizer_files`.
+    """
+    text = tokenizer.backend_tokenizer.to_str()
+    settings = parse_json(text, Path(name))
+    ids = list(_ids(settings))
+    if not ids:
+        raise ValueError(f"{name} has no tokens. Restore its files, or choose another tokenizer.")
+    _check_ids(Path(name), ids)
+    if not _is_plain(settings) and not Path(name).is_dir():
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "tokenizer.json")
+            path.write_text(text, encoding="utf-8")
+            _try(path, settings, name)
+
+
+def _try(path: Path, settings: dict[str, Any], name: str) -> None:
     try:
         done = subprocess.run(
             [sys.executable, "-I", "-X", "utf8", "-c", _TRIAL, str(path)],
@@ -93,13 +123,13 @@ def _check(path: Path, size: int, changed: int) -> None:
         )
     except subprocess.TimeoutExpired as error:
         raise ValueError(
-            f"{path} needs more than {_PATIENCE_SEC} s for texts of 400 characters, perhaps for a pattern that tries all "
+            f"{name} needs more than {_PATIENCE_SEC} s for texts of 400 characters, perhaps for a pattern that tries all "
             "ways to match. Simplify its patterns and normalizers, or choose another tokenizer."
         ) from error
     if done.returncode != 0:
         lines = [line for line in done.stderr.strip().splitlines() if not line.startswith("note:")]
         reason = lines[-1][:300] if lines else f"exit code {done.returncode}"
-        raise ValueError(f"{path} fails on texts of 400 characters ({reason}). Mend it, or choose another tokenizer.")
+        raise ValueError(f"{name} fails on texts of 400 characters ({reason}). Mend it, or choose another tokenizer.")
 
 
 def _check_ids(path: Path, ids: Sequence[float]) -> None:
@@ -115,7 +145,21 @@ def _ids(settings: dict[str, Any]) -> list[int]:
     vocab = model.get("vocab") if isinstance(model, dict) else None
     ids = list(vocab.values()) if isinstance(vocab, dict) else list(range(len(vocab or [])))
     added = [token.get("id") for token in settings.get("added_tokens") or [] if isinstance(token, dict)]
-    return [number for number in [*ids, *added] if isinstance(number, int | float)]  # type: ignore[misc]
+    framing = list(_framing_ids(settings.get("post_processor")))
+    return [number for number in [*ids, *added, *framing] if isinstance(number, int | float)]  # type: ignore[misc]
+
+
+def _framing_ids(node: Any) -> Iterator[Any]:
+    """Ids that are put around a text: ``ids`` of a template, and pairs of a token and its id."""
+    if isinstance(node, dict):
+        if isinstance(node.get("ids"), list):
+            yield from node["ids"]
+        node = list(node.values())
+    if isinstance(node, list):
+        if len(node) == 2 and isinstance(node[0], str):
+            yield node[1]
+        for below in node:
+            yield from _framing_ids(below)
 
 
 def _parts(node: Any) -> Iterator[str]:

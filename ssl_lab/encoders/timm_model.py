@@ -94,11 +94,17 @@ def _saved_arguments(name: str) -> dict[str, Any]:
     if source != "local-dir":
         return {}
     try:
-        arguments = load_json(Path(folder) / "config.json").get("model_args") or {}
+        saved = load_json(Path(folder) / "config.json")
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"Cannot build {name}: there is no config.json in {Path(folder).absolute()}. Name a folder that timm has saved."
         ) from error
+    if not timm.is_model(str(saved.get("architecture"))):
+        raise ValueError(
+            f"Cannot build {name}: {str(saved.get('architecture'))[:50]!r} in its config.json is no model of timm's. Give a "
+            "folder that timm or ssl-lab export wrote."
+        )
+    arguments = saved.get("model_args") or {}
     if not isinstance(arguments, dict) or _OF_FILES & set(arguments):
         raise ValueError(
             f"Cannot build {name}: model_args of its config.json should be a mapping that names no files. Restore the file."

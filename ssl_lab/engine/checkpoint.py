@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
 import struct
 import warnings
 import zipfile
@@ -22,6 +23,10 @@ _DAMAGED = (
     OSError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, ValueError, TypeError,
     AttributeError, LookupError, AssertionError, OverflowError, struct.error,
 )  # fmt: skip
+
+
+_MOST_STRUCTURE = 32 << 20  # bytes of everything but the tensors, which become a hundred times as many in memory
+_BYTES_OF_ANY_SIZE = re.compile(rb"c(?:__builtin__|builtins)\nbytearray\n")
 
 
 class DamagedCheckpointError(ValueError):
@@ -102,27 +107,38 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise DamagedCheckpointError(
             f"{path} is truncated or damaged ({reason}). Use another checkpoint, or start the run anew."
         ) from error
-    if not isinstance(contents, dict) or "state_dict" not in contents:
+    weights = contents.get("state_dict") if isinstance(contents, dict) else None
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()
+    ):
         raise ValueError(
-            f"{path} is not a checkpoint of a run: it has no state_dict. Use checkpoints/last.ckpt of a run."
+            f"{path} is not a checkpoint of a run: it has no state_dict of named tensors. Use checkpoints/last.ckpt of a run."
         )
-    return contents
+    return contents  # type: ignore[no-any-return]
 
 
 def _check_sums(path: Path) -> None:
     """Compare every part of the archive with the sum that was written with it, which ``torch.load`` does not.
 
     Raises:
-        ValueError: If a part is compressed or lies in another one: a small file would fill the memory.
-        zipfile.BadZipFile: If one differs. A file that is no archive at all is left to ``torch.load`` to refuse.
+        ValueError: If a part is compressed or lies in another one, or values are made that no file holds: a small file would
+            fill the memory.
+        zipfile.BadZipFile: If one differs, or the file is no archive, whose older reader allocates before it looks.
     """
     if not zipfile.is_zipfile(path):
-        return
+        path.stat()  # says if there is none
+        raise zipfile.BadZipFile("it is no archive as torch writes it")
     with zipfile.ZipFile(path) as archive:
         parts = archive.infolist()
         packed = any(part.compress_type != zipfile.ZIP_STORED for part in parts)
         if packed or sum(part.file_size for part in parts) > path.stat().st_size:
             raise ValueError("its parts would be larger than the file, which those of torch never are")
+        for part in parts:
+            if part.filename.endswith(".pkl"):
+                if part.file_size > _MOST_STRUCTURE:
+                    raise ValueError(f"the names and sizes of its tensors take more than {_MOST_STRUCTURE:,} bytes")
+                if _BYTES_OF_ANY_SIZE.search(archive.read(part)):
+                    raise ValueError("it asks for bytes that it does not hold")
         damaged = archive.testzip()
     if damaged is not None:
         raise zipfile.BadZipFile(f"the checksum of {damaged} in it is wrong")

@@ -44,7 +44,7 @@ from ssl_lab.engine.judge import (
 from ssl_lab.engine.loggers import MetricsFile, last_metrics
 from ssl_lab.engine.pictures import PicturesDuringTraining, show_image
 from ssl_lab.engine.progress import ProgressLines
-from ssl_lab.engine.restoring import ConfiguredOptimizers, check_data_are_same, check_length, check_weights_fit
+from ssl_lab.engine.restoring import ConfiguredOptimizers, check_data_are_same, check_resumable
 from ssl_lab.engine.run_dir import BEST_CHECKPOINT, environment, read_json, update_summary
 from ssl_lab.engine.saving import KeepBest, SaveCheckpoint
 from ssl_lab.engine.sharded import gathered
@@ -206,8 +206,7 @@ def pretrain(
     asked_path, contents = ckpt_path, None
     if asked_path is not None:
         ckpt_path, contents = sound_checkpoint(asked_path)
-        check_weights_fit(method, contents, run_dir)
-        check_length(trainer, contents, run_dir)
+        check_resumable(trainer, method, contents, run_dir)
         check_data_are_same(contents, data, beginning, run_dir)
         beginning.step = contents["global_step"]
     trainer.callbacks += [  # type: ignore[attr-defined]

@@ -14,6 +14,47 @@ from ssl_lab.data.fingerprint import changes
 from ssl_lab.engine.beginning import Beginning
 from ssl_lab.methods.base import Method
 
+_PARTS: dict[str, type] = {
+    **dict.fromkeys(("global_step", "epoch"), int),
+    **dict.fromkeys(("data_position", "loops", "callbacks"), dict),
+    **dict.fromkeys(("optimizer_states", "lr_schedulers"), list),
+}
+"""What a run resumes from beside its weights."""
+_OPTIONAL: dict[str, Any] = {"data": dict | None, "optimizers": list | None}
+
+
+def check_resumable(trainer: L.Trainer, method: Method, contents: Mapping[str, Any], run_dir: Path) -> None:
+    """Refuse a checkpoint that this run cannot resume from.
+
+    Raises:
+        ValueError: If it lacks a part, belongs to another network, or is behind the length that is asked for.
+    """
+    check_is_whole(contents, run_dir)
+    check_weights_fit(method, contents, run_dir)
+    check_length(trainer, contents, run_dir)
+
+
+def check_is_whole(contents: Mapping[str, Any], run_dir: Path) -> None:
+    """Refuse a checkpoint that lacks what a run resumes from, such as that of another program.
+
+    Raises:
+        ValueError: Naming the part.
+    """
+    wrong = [name for name, kind in _PARTS.items() if not isinstance(contents.get(name), kind)]
+    if not wrong:
+        position, states = contents["data_position"], contents["optimizer_states"]
+        wrong += ["data_position"] * any(not isinstance(position.get(key), int) for key in ("epoch", "batches_done"))
+        wrong += ["optimizer_states"] * any(
+            not isinstance(state, dict) or "param_groups" not in state for state in states
+        )
+        wrong += ["loops"] * ("fit_loop" not in contents["loops"])
+        wrong += [name for name in ("data", "optimizers") if not isinstance(contents.get(name), _OPTIONAL[name])]
+    if wrong:
+        raise ValueError(
+            f"Cannot resume {run_dir}: its checkpoint has no sound {wrong[0]}, which a run resumes from. Restore the "
+            "checkpoint, or start a new run."
+        )
+
 
 def check_weights_fit(method: Method, contents: Mapping[str, Any], run_dir: Path) -> None:
     """Refuse a checkpoint of another network.

@@ -12,11 +12,17 @@ from pathlib import Path
 
 from ssl_lab.files import replace_file
 from ssl_lab.limited import printable
+from ssl_lab.outputs import check_output, marked
 from ssl_lab.report.leaderboard import Board, Entry, Leaderboard
-from ssl_lab.report.page import environment
+from ssl_lab.report.page import IS_PAGE, environment
 from ssl_lab.report.vocabulary import describe, duration
 
 NAMES = ("leaderboard.md", "leaderboard.csv", "leaderboard.html")
+_IS_OURS = {
+    ".md": marked(b"\n|  | seeds | ", begin=b"### "),
+    ".csv": marked(b"", begin=b"data,split,row,kind,metric,"),
+    ".html": IS_PAGE,
+}
 _BLOCK = re.compile(
     r"(?P<begin><!-- leaderboard:(?P<options>[^\n]*?)-->(?P<line_end>\r?\n))(?P<body>.*?)(?P<end><!-- end -->)",
     re.DOTALL,
@@ -74,11 +80,26 @@ def as_csv(found: Leaderboard) -> str:
                 seeds = " ".join(map(str, entry.seeds))
                 wall = "" if entry.wall_time_sec is None else f"{entry.wall_time_sec:.1f}"
                 std = entry.deviations.get(name, "")
-                writer.writerow(
-                    [board.data, board.split, entry.row.name, kind, name, entry.means[name], std, entry.num_runs, seeds, wall,
-                     entry.checkpoint, entry.hardware, entry.command]
-                )  # fmt: skip
+                facts = [
+                    board.data,
+                    board.split,
+                    entry.row.name,
+                    kind,
+                    name,
+                    entry.means[name],
+                    std,
+                    entry.num_runs,
+                    seeds,
+                ]
+                row = [*facts, wall, entry.checkpoint, entry.hardware, entry.command]
+                writer.writerow([_no_formula(cell) if isinstance(cell, str) else cell for cell in row])
     return out.getvalue()
+
+
+def _no_formula(cell: str) -> str:
+    """A text that no spreadsheet takes for a formula, which could start programs."""
+    cell = printable(cell, keep="")
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@")) else cell
 
 
 def as_html(found: Leaderboard) -> str:
@@ -93,19 +114,33 @@ def as_html(found: Leaderboard) -> str:
     )
 
 
+def files_of(out: Path) -> list[Path]:
+    """The files that are written: all three in a folder, or the one that the suffix of a file says.
+
+    Raises:
+        ValueError: If a file has another suffix, or one that is there is no leaderboard.
+    """
+    is_file = bool(out.suffix) and not out.is_dir()
+    if is_file and out.suffix not in _IS_OURS:
+        raise ValueError(
+            f"Cannot write the leaderboard to {out}: its formats are {', '.join(_IS_OURS)}. Give --out a folder, "
+            "or a file that ends so."
+        )
+    paths = [out] if is_file else [out / name for name in NAMES]
+    check_output(out, folder=not is_file, setting="--out")
+    for path in paths:
+        check_output(path, setting="--out", ours=_IS_OURS[path.suffix])
+    return paths
+
+
 def write_leaderboard(found: Leaderboard, out: Path) -> list[Path]:
     """Write all three into a folder, or the one that the suffix of a file says; the paths.
 
     Raises:
-        ValueError: If a file has another suffix.
+        ValueError: If a file has another suffix, or one that is there is no leaderboard.
     """
     writers = {".md": as_markdown, ".csv": as_csv, ".html": as_html}
-    if out.suffix and not out.is_dir() and out.suffix not in writers:
-        raise ValueError(
-            f"Cannot write the leaderboard to {out}: its formats are {', '.join(writers)}. Give --out a folder, or "
-            "a file that ends so."
-        )
-    paths = [out] if out.suffix in writers and not out.is_dir() else [out / name for name in NAMES]
+    paths = files_of(out)
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, writers[path.suffix](found).encode(), through_link=True)

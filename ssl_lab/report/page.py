@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 
 from ssl_lab.files import replace_file
+from ssl_lab.outputs import marked
 from ssl_lab.report import pictures, tables
 from ssl_lab.report.animation import NAMES, write_animation
 from ssl_lab.report.compare import config_differences, evaluations_by_data, run_labels
@@ -20,6 +21,8 @@ from ssl_lab.report.run import Run, read_run
 from ssl_lab.report.vocabulary import describe, duration
 
 _MISSING = "–"
+IS_PAGE = marked(b"<footer>Written by ssl_lab", begin=b"<!doctype html>")
+"""Whether a file is one of these pages, which a new one may replace."""
 
 
 def write_report(run_dir: Path, out: Path | None = None) -> Path:

@@ -12,6 +12,7 @@ import rich.box
 import rich.table
 from rich.text import Text
 
+from ssl_lab.limited import printable
 from ssl_lab.report.vocabulary import TABLES, Metric, describe
 
 MAX_NAME = 32
@@ -139,7 +140,7 @@ def results_table(evaluation: Mapping[str, Any]) -> rich.table.Table:
     grid = rich.table.Table(box=None, show_header=False, padding=(0, 0, 1, 0))  # an empty line after each table
     for table in _main(evaluation):
         drawn = rich.table.Table(
-            title=Text(table.title, style="not italic bold"),
+            title=Text(printable(table.title, keep=""), style="not italic bold"),
             title_justify="left",
             header_style="",
             box=rich.box.SIMPLE_HEAD,
@@ -149,10 +150,10 @@ def results_table(evaluation: Mapping[str, Any]) -> rich.table.Table:
         drawn.add_column("", no_wrap=True)
         for column in table.columns:
             longest_word = max(map(len, column.split()))
-            drawn.add_column(Text(column), justify="right", min_width=longest_word)
+            drawn.add_column(Text(printable(column, keep="")), justify="right", min_width=longest_word)
         for row in table.rows:
             cells = [Text(str(cell), style="bold" if cell.best else "") for cell in row.cells]
-            name = "\n".join(textwrap.wrap(row.name, MAX_NAME))
+            name = "\n".join(textwrap.wrap(printable(row.name, keep=""), MAX_NAME))
             drawn.add_row(Text(name, style="dim" if row.reference else ""), *cells)
         grid.add_row(drawn)
     return grid
@@ -181,7 +182,7 @@ def _main(evaluation: Mapping[str, Any]) -> list[ResultsTable]:
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(printable(cell, keep="").replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |"
 
 
 def _shown(metrics: Mapping[str, float | None]) -> Iterable[str]:

@@ -23,7 +23,7 @@ from ssl_lab.cli import config, process
 from ssl_lab.cli.arguments import literal
 from ssl_lab.cli.main import main
 from ssl_lab.cli.paths import config_dir
-from ssl_lab.cli.trust import closed_list, trusting
+from ssl_lab.cli.trust import check_saved_overrides, closed_list, trusting
 from ssl_lab.data.digits import Digits
 from ssl_lab.engine.run_dir import write_spec
 
@@ -397,3 +397,27 @@ def test_a_logger_deletes_no_results(place, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="would delete"):
         config.build_trainer(OmegaConf.create(cfg), Path("run"), progress_bar=False)
     assert file.read_text() == "step\n1\n"
+
+
+def test_saved_overrides_read_nothing_of_the_machine(tmp_path):
+    """A variable would go into ``config.yaml``, into names of files, or to a server."""
+    for text in (
+        "data.path=${oc.env:SECRET}",
+        "optim.lr=${oc.decode:${oc.env:A,1}}",
+        "+x={y: '${oc.env:SECRET}'}",
+        "a=${b.${c}}",
+    ):
+        with pytest.raises(ValueError, match="would read something of this machine"):
+            check_saved_overrides([text], "overrides.yaml")
+        check_saved_overrides([text], "overrides.yaml", replaced={text.partition("=")[0].lstrip("+")})
+        with trusting(everything=True):
+            check_saved_overrides([text], "overrides.yaml")
+    check_saved_overrides(["encoder.widths=${data.sizes}", "optim.lr=1e-3"], "overrides.yaml")
+
+
+def test_settings_are_not_read_through_a_link_that_leads_out(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "secret").write_text("key: 1\n")
+    (tmp_path / "run/config.yaml").symlink_to("../secret")
+    with pytest.raises(ValueError, match="link that leads out of run"):
+        config.read_run(tmp_path / "run")

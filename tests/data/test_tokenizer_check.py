@@ -3,10 +3,12 @@
 import json
 
 import pytest
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from ssl_lab.data import tokenizer_check
 from ssl_lab.data.tokenizer import load_tokenizer, train_tokenizer
-from ssl_lab.data.tokenizer_check import check_tokenizer_files
+from ssl_lab.data.tokenizer_check import check_loaded, check_tokenizer_files
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +48,11 @@ def growing(settings):
         (set_id(3_000_000_000), "a table of embeddings"),
         (set_id(-1), "ids from -1"),
         (lambda s: s["added_tokens"][0].update(id=4_000_000_000), "a table of embeddings"),
+        (lambda s: s["post_processor"]["special_tokens"]["[CLS]"].update(ids=[4_000_000_000]), "a table of embeddings"),
+        (
+            lambda s: s["model"].update(vocab={}) or s.update(added_tokens=[], post_processor=None),
+            "no tokens|cannot be read",
+        ),
         (pattern(r"((a+)+)+(?=\x00\x00)"), "fails on texts|needs more than"),
         (pattern(r"(?:foo|foofoo)+(?=\x00\x00)"), "fails on texts|needs more than"),
         (pattern(r"((ω|ω?)+ω+)+(?=\x00\x00)"), "fails on texts|needs more than"),
@@ -88,6 +95,28 @@ def test_files_larger_than_any_tokenizer_are_refused(name, sound, tmp_path):
         file.truncate(300 << 20)
     with pytest.raises(ValueError, match=f"{name} has 314,572,800 bytes, more than any tokenizer"):
         load_tokenizer(str(folder))
+
+
+@pytest.mark.parametrize("change", [set_id(3_000_000_000), growing])
+def test_files_that_stand_in_for_the_usual_one_are_tried_too(change, sound, tmp_path, monkeypatch):
+    """``fast_tokenizer_files`` has transformers take another one, which nothing of the folder's own name shows."""
+    monkeypatch.setattr(tokenizer_check, "_PATIENCE_SEC", 5)
+    folder = changed(sound, tmp_path, change)
+    (folder / "tokenizer.json").rename(folder / "tokenizer.4.0.0.json")
+    (folder / "tokenizer.json").write_bytes((sound / "tokenizer.json").read_bytes())
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["fast_tokenizer_files"] = ["tokenizer.4.0.0.json"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match=r"tokenizer\.4\.0\.0\.json (has|fails|needs)"):
+        load_tokenizer(str(folder))
+
+
+def test_a_tokenizer_of_the_hub_is_tried_once_it_is_loaded(sound, tmp_path, monkeypatch):
+    monkeypatch.setattr(tokenizer_check, "_PATIENCE_SEC", 5)
+    for change in (set_id(3_000_000_000), growing):
+        tokenizer = Tokenizer.from_file(str(changed(sound, tmp_path, change) / "tokenizer.json"))
+        with pytest.raises(ValueError, match="someone/tokenizer (has|fails|needs)"):
+            check_loaded(PreTrainedTokenizerFast(tokenizer_object=tokenizer), "someone/tokenizer")
 
 
 def test_a_sound_tokenizer_is_taken_with_and_without_patterns(sound, tmp_path):
