@@ -33,6 +33,7 @@ def calls():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
                 given = {word.arg: ast.unparse(word.value) for word in node.keywords}
+                given |= dict(enumerate(map(ast.unparse, node.args)))
                 yield f"{path.relative_to(ROOT)}:{node.lineno}", ast.unparse(node.func), given
 
 
@@ -49,6 +50,8 @@ def test_every_loader_is_told_to_run_nothing():
         if name in ("np.load", "numpy.load"):
             wrong += [place] * ("allow_pickle" in given)
         dangerous = ("pickle.load", "pickle.loads", "joblib.load", "yaml.unsafe_load", "eval", "exec", "torch.hub.load")
+        if name == "pickle.loads" and given.get(0, "").startswith("pickle.dumps("):
+            continue  # what was made in the same line
         wrong += [place] * (name in dangerous or last in ("read_pickle", "unsafe_load", "full_load"))
     assert not wrong
     assert seen == {"from_pretrained", "from_config", "torch.load"}
@@ -147,8 +150,8 @@ def test_a_checkpoint_makes_nothing_that_it_does_not_hold(tmp_path, monkeypatch)
     torch.save({"state_dict": {}, "x": Large()}, path)
     with pytest.raises(ValueError, match="bytes that it does not hold"):
         read_checkpoint(path)
-    torch.save({"state_dict": {}}, path, _use_new_zipfile_serialization=False)
-    with pytest.raises(ValueError, match="no archive as torch writes it"):
+    torch.save({"state_dict": {}, "x": Large()}, path, _use_new_zipfile_serialization=False)
+    with pytest.raises(ValueError, match="no whole archive as torch writes it"):
         read_checkpoint(path)
     monkeypatch.setattr("ssl_lab.engine.checkpoint._MOST_STRUCTURE", 1000)
     torch.save({"state_dict": {}, "x": [[]] * 1000}, path)

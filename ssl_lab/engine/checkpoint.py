@@ -123,11 +123,15 @@ def _check_sums(path: Path) -> None:
     Raises:
         ValueError: If a part is compressed or lies in another one, or values are made that no file holds: a small file would
             fill the memory.
-        zipfile.BadZipFile: If one differs, or the file is no archive, whose older reader allocates before it looks.
+        zipfile.BadZipFile: If one differs, or the file is a part of an archive. What is small and no archive at all is left
+            to ``torch.load`` to refuse.
     """
     if not zipfile.is_zipfile(path):
-        path.stat()  # says if there is none
-        raise zipfile.BadZipFile("it is no archive as torch writes it")
+        with path.open("rb") as file:
+            head = file.read(_MOST_STRUCTURE + 1)
+        if len(head) > _MOST_STRUCTURE or head.startswith(b"PK") or _BYTES_OF_ANY_SIZE.search(head):
+            raise zipfile.BadZipFile("it is no whole archive as torch writes it")
+        return
     with zipfile.ZipFile(path) as archive:
         parts = archive.infolist()
         packed = any(part.compress_type != zipfile.ZIP_STORED for part in parts)

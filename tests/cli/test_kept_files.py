@@ -71,9 +71,7 @@ def np_grid():
     return torch.from_numpy(np.zeros((1, 1, 1, 8, 8), np.float32))
 
 
-@pytest.mark.parametrize(
-    "name", ["spec.json", "metrics.csv", "checkpoints/last.ckpt", "pictures/cat/a.png", "tokenizer/a"]
-)
+@pytest.mark.parametrize("name", ["spec.json", "metrics.csv", "checkpoints/last.ckpt", "pictures/a.png", "tokenizer/a"])
 def test_a_run_does_not_begin_over_files_of_another_origin(name, tmp_path):
     """A folder of the user's, or a run whose ``config.yaml`` was lost: its weights would be replaced."""
     run = tmp_path / "run"
