@@ -49,10 +49,6 @@ def growing(settings):
         (set_id(-1), "ids from -1"),
         (lambda s: s["added_tokens"][0].update(id=4_000_000_000), "a table of embeddings"),
         (lambda s: s["post_processor"]["special_tokens"]["[CLS]"].update(ids=[4_000_000_000]), "a table of embeddings"),
-        (
-            lambda s: s["model"].update(vocab={}) or s.update(added_tokens=[], post_processor=None),
-            "no tokens|cannot be read",
-        ),
         (pattern(r"((a+)+)+(?=\x00\x00)"), "fails on texts|needs more than"),
         (pattern(r"(?:foo|foofoo)+(?=\x00\x00)"), "fails on texts|needs more than"),
         (pattern(r"((ω|ω?)+ω+)+(?=\x00\x00)"), "fails on texts|needs more than"),
