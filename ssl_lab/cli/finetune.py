@@ -22,6 +22,7 @@ from ssl_lab.cli.errors import explain
 from ssl_lab.cli.process import compose_settings, print_table
 from ssl_lab.cli.ranks import check_processes, named_run, refuse_ranks_in_sweep
 from ssl_lab.cli.reporting import make_up_report
+from ssl_lab.cli.resume import refuse_other_files
 from ssl_lab.cli.trust import read_settings
 from ssl_lab.data.base import DataModule
 from ssl_lab.encoders.text_configs import max_length_of
@@ -229,6 +230,8 @@ def _finished(cell: Cell) -> dict[str, Any] | None:
         ValueError: If the folder holds a training with other settings.
     """
     if not (cell.run_dir / "config.yaml").is_file():
+        if is_first_rank():
+            refuse_other_files(cell.run_dir)
         return None
     there = OmegaConf.to_container(read_settings(cell.run_dir / "config.yaml", to_build=False), resolve=True)
     wanted = OmegaConf.to_container(cell.cfg, resolve=True)

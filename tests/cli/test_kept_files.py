@@ -12,6 +12,7 @@ from PIL import Image
 
 from ssl_lab.cli.drawing import _IS_OURS, _save
 from ssl_lab.cli.evaluating import _holds_features
+from ssl_lab.cli.finetune import Cell, _finished
 from ssl_lab.cli.main import main
 from ssl_lab.cli.resume import begin
 from ssl_lab.data.prepare import prepare
@@ -71,7 +72,7 @@ def np_grid():
     return torch.from_numpy(np.zeros((1, 1, 1, 8, 8), np.float32))
 
 
-@pytest.mark.parametrize("name", ["spec.json", "metrics.csv", "checkpoints/last.ckpt", "pictures/a.png", "tokenizer/a"])
+@pytest.mark.parametrize("name", ["spec.json", "metrics.csv", "checkpoints/best.ckpt", "pictures/a.png", "tokenizer/a"])
 def test_a_run_does_not_begin_over_files_of_another_origin(name, tmp_path):
     """A folder of the user's, or a run whose ``config.yaml`` was lost: its weights would be replaced."""
     run = tmp_path / "run"
@@ -97,3 +98,9 @@ def test_shards_are_not_put_among_other_files(tmp_path):
     with pytest.raises(ValueError, match=r"it holds tokenizer, but no manifest\.json of shards"):
         prepare(Nothing(), tmp_path)
     assert not Path(tmp_path, "manifest.json").exists()
+
+
+def test_a_fine_tuning_does_not_begin_over_them_either(tmp_path):
+    (tmp_path / "metrics.csv").write_text("mine")
+    with pytest.raises(ValueError, match=r"holds metrics\.csv, which the run would replace"):
+        _finished(Cell(cfg=OmegaConf.create({"run_dir": str(tmp_path)}), start="run", seed=0))

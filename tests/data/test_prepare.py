@@ -167,7 +167,7 @@ def test_a_changed_corpus_or_setting_is_noticed(tmp_path, corpus):
     with pytest.raises(ValueError, match="text of train:"):
         again()
     (out / "manifest.json").unlink()
-    with pytest.raises(ValueError, match=r"no manifest\.json that says"):
+    with pytest.raises(ValueError, match=r"no manifest\.json of shards"):
         again()
 
 

@@ -85,9 +85,9 @@ def test_a_vocabulary_that_is_too_small(kind):
 
 
 def test_unknown_kinds_and_framings():
-    with pytest.raises(ValueError, match="known are"):
+    with pytest.raises(ValueError, match="Set data.tokenizer_kind to one of"):
         train("words")
-    with pytest.raises(ValueError, match=r"known are .*Set data\.framing"):
+    with pytest.raises(ValueError, match=r"Set data\.framing to one of"):
         HubText("x.txt", framing="prefix")
 
 

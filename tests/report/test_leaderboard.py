@@ -194,7 +194,7 @@ def test_metric_and_protocol_choose_and_sort(tmp_path, capsys):
         (["--metric", "linear/top"], "Did you mean linear/top1?"),
         (["--protocol", "knnn"], "Did you mean knn?"),
         (["--data", "cifar"], "Choose from: Digits."),
-        (["--out", "x.xlsx"], "written as .md, .csv, .html"),
+        (["--out", "x.xlsx"], "its formats are .md, .csv, .html"),
     ):
         assert main(["leaderboard", str(tmp_path), *args]) == 1
         errors = capsys.readouterr().err
