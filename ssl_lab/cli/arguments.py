@@ -45,10 +45,13 @@ def path_argument(value: str) -> Path:
     """A path among the arguments of these commands.
 
     Raises:
-        argparse.ArgumentTypeError: If it is empty, such as that of a shell variable that is not set.
+        argparse.ArgumentTypeError: If it is empty, such as that of a shell variable that is not set, or a setting.
     """
     if not value.strip():
         raise argparse.ArgumentTypeError("a path is empty; give a path or leave it out")
+    key, equals, path = value.partition("=")
+    if equals and key in ("run", "run_dir", "out") and not _exists(value):
+        raise argparse.ArgumentTypeError(f"{value!r} is no path; give the path alone: {path}")
     return Path(value)
 
 

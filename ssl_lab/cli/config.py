@@ -12,12 +12,14 @@ import lightning as L
 import yaml
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ssl_lab.cli.arguments import literal
 from ssl_lab.cli.checked import instantiate
+from ssl_lab.cli.paths import no_run
 from ssl_lab.cli.trust import read_settings, trusting
 from ssl_lab.data.base import DataModule
 from ssl_lab.data.tokenizer import load_tokenizer, tokenizer_digest
@@ -143,7 +145,12 @@ def build_trainer(cfg: DictConfig, run_dir: Path, *, progress_bar: bool) -> L.Tr
             use_distributed_sampler=False,
             plugins=plugins,
         )
-    except TypeError as error:  # Lightning's word for a value that it does not take
+    except (TypeError, MisconfigurationException) as error:  # Lightning's words for a value that it does not take
+        if settings.accelerator != "cpu" and re.search("backend found|not available", str(error)):
+            raise ValueError(
+                f"Cannot train with trainer.accelerator={settings.accelerator}: this machine has no such device that torch "
+                "can use. Set trainer.accelerator=cpu, or start the command where there is one."
+            ) from error
         raise ValueError(
             f"Lightning's trainer refuses its settings: {error} Change trainer.*, see --cfg job."
         ) from error
@@ -230,9 +237,7 @@ def read_run(run_dir: Path) -> tuple[DictConfig, DataSpec]:
         ValueError: If its configuration cannot be read, or names what could run code.
     """
     if not (run_dir / "config.yaml").is_file():
-        raise FileNotFoundError(
-            f"{run_dir} is no run directory: it has no config.yaml. Give run= a directory below runs/."
-        )
+        raise no_run(run_dir, "config.yaml")
     return read_settings(run_dir / "config.yaml"), read_spec(run_dir)
 
 

@@ -28,6 +28,8 @@ def list_choices(args: list[str]) -> int:
     if {"-h", "--help"} & set(args):
         print(f"usage: ssl-lab list [NAME ...]\n\nNames: {', '.join(TITLES)}. Without one: {', '.join(DEFAULT)}.")
         return 0
+    titles = {group: title for title, group in TITLES.items()}
+    args = [titles.get(name, name) for name in args]
     unknown = [name for name in args if name not in TITLES]
     if unknown:
         raise ValueError(f"There is no list of {unknown[0]!r}. Choose from: {', '.join(TITLES)}.")

@@ -18,6 +18,24 @@ def own_config_dir() -> Path | None:
     return own if own.is_dir() and own.resolve() != config_dir() else None
 
 
+def no_run(run_dir: Path, missing: str) -> FileNotFoundError:
+    """The error of ``run=`` for what is no run: it names the runs that were meant, if it can.
+
+    Args:
+        run_dir: The path that was given.
+        missing: The file of a run that it lacks.
+    """
+    several = [part.strip() for part in str(run_dir).split(",")]
+    inside = sorted(path.parent for path in run_dir.glob(f"*/{missing}")) if run_dir.is_dir() else []
+    if len(several) > 1 and all(Path(part, missing).is_file() for part in several):
+        advice = f"ssl-lab evaluate takes several runs as 'run=[{','.join(several)}]'."
+    elif inside:
+        advice = f"It holds {len(inside)} run{'s' * (len(inside) > 1)}: give one, such as run={inside[0]}."
+    else:
+        advice = "Give run= a directory below runs/."
+    return FileNotFoundError(f"{run_dir} is no run directory: it has no {missing}. {advice}")
+
+
 def choices(group: str) -> dict[str, str]:
     """Names of a group's files, one's own behind those of the package, with the one-line description at their top."""
     described: dict[str, str] = {}

@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from ssl_lab.cli.arguments import as_override, path_of, with_raw_paths
+from ssl_lab.cli.paths import no_run
 from ssl_lab.cli.trust import check_saved_overrides, read_settings
 from ssl_lab.engine.checkpoint import find_checkpoint, has_checkpoint
 from ssl_lab.engine.run_dir import read_json
@@ -229,9 +230,7 @@ def with_saved_overrides(args: Sequence[str]) -> list[str]:
             f"Cannot sweep with -m over run={run_dir}: it resumes one run. Start the same sweep with its sweep_dir=."
         )
     if not (run_dir / "overrides.yaml").is_file():
-        raise FileNotFoundError(
-            f"{run_dir} is no run directory: it has no overrides.yaml. Give run= a directory below runs/."
-        )
+        raise no_run(run_dir, "overrides.yaml")
     keys = {_key(arg) for arg in given} | {"run_dir"}
     saved = load_yaml(run_dir / "overrides.yaml", list, within=run_dir)
     check_saved_overrides(saved, str(run_dir / "overrides.yaml"), replaced=keys)

@@ -100,7 +100,7 @@ def unknown_choice(group: str, name: str) -> str:
     if not known:
         return f"There is no {group}/{name}. See what there is with ssl-lab list."
     near = [one for one in known if name in one or one in name] if len(name) > 2 else []
-    near = list(dict.fromkeys([*difflib.get_close_matches(name, known, n=3), *near]))[:3]
+    near = list(dict.fromkeys([*difflib.get_close_matches(name.lower().replace("-", "_"), known, n=3), *near]))[:3]
     hint = f" Did you mean {' or '.join(f'{group}={one}' for one in near)}?" if near else ""
     if homes := [other for other in _groups() if other != group and name in choices(other)]:
         hint = f" {name} is a choice of {' and of '.join(homes[:2])}: {homes[0]}={name}."

@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+import torch
 
 from ssl_lab.cli.commands import prepare_process
 from ssl_lab.cli.main import SETTINGS, main
@@ -114,7 +115,13 @@ CASES = [
     ("dashboard run --port x", "invalid int value: 'x'"),
     ("dashboard run --port 99999999", "99999999"),
     ("dashboard run --out file", "it is a file, and a folder is written"),
-    ("list method", "There is no list of 'method'"),
+    ("list metods", "There is no list of 'metods'"),
+    ("report run=run", "give the path alone: run"),
+    ("evaluate run=run,bare", "ssl-lab evaluate takes several runs as 'run=[run,bare]'"),
+    ("evaluate run=.", "It holds 2 runs: give one, such as run=bare"),
+    ("pretrain run=.", "It holds 2 runs: give one, such as run=bare"),
+    ("pretrain method=SimCLR", "Did you mean method=simclr"),
+    ("pretrain method=BARLOW-TWINS", "Did you mean method=barlow_twins"),
     ("list --flag", "There is no list of '--flag'"),
     ("evalute run=run", "there is no command 'evalute'"),
     ("pretrain +a=1 run_dir=new", "+a=1 has no effect"),
@@ -143,6 +150,21 @@ def test_a_wrong_input_is_told_in_one_message(line, message, folder, monkeypatch
     assert not any(phrase in printed for phrase in ("Traceback", "bug in ssl_lab", "Errno", "usage:"))
     after = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     assert {path.name for path in after if after[path] != before.get(path)} <= {".lock"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("trainer=gpu", "this machine has no such device"),
+        ("trainer.accelerator=cuda", "this machine has no such device"),
+        ("trainer.max_epochs=-3", "Lightning's trainer refuses its settings: `max_epochs`"),
+    ],
+)
+def test_what_the_trainer_cannot_do_is_named(setting, message, tmp_path, capsys):
+    if "device" in message and torch.cuda.is_available():
+        pytest.skip("needs a machine without a GPU")
+    assert main(["pretrain", setting, f"run_dir={tmp_path / 'run'}"]) == 1
+    assert message in capsys.readouterr().err
 
 
 def test_an_added_setting_that_another_refers_to_is_taken(folder, monkeypatch, capsys):
