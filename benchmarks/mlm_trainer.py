@@ -37,8 +37,8 @@ import transformers
 from command import write_json
 from transformers import AutoTokenizer, DataCollatorForLanguageModeling, Trainer, TrainerCallback, TrainingArguments
 
-from ssl_lab.data.hub_text import HubText
-from ssl_lab.data.tokenizer import train_wordpiece
+from ssl_lab.data.text.hub_text import HubText
+from ssl_lab.data.text.tokenizer import train_wordpiece
 from ssl_lab.encoders.text_transformer import TextTransformer
 from ssl_lab.engine.bench import bench
 from ssl_lab.engine.memory import keep_freed_memory

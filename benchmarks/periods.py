@@ -20,7 +20,7 @@ import torch
 from command import write_json
 from hydra import compose, initialize_config_dir
 
-from ssl_lab.cli.config import build_data, build_method
+from ssl_lab.cli.build import build_data, build_method
 from ssl_lab.cli.main import main as ssl_lab
 from ssl_lab.cli.paths import config_dir
 

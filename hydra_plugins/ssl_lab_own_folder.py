@@ -5,8 +5,8 @@ from __future__ import annotations
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-from ssl_lab.cli.own_settings import SCHEME, OwnSettings
 from ssl_lab.cli.paths import config_dir, own_config_dir
+from ssl_lab.cli.trust.own_settings import SCHEME, OwnSettings
 
 __all__ = ["OwnFolder", "OwnSettings"]
 

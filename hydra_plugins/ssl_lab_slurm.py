@@ -31,7 +31,7 @@ if find_spec("hydra_plugins.hydra_submitit_launcher"):
 
         def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
             """Run the trials that have not finished yet, and return what has become of all."""
-            from ssl_lab.cli import slurm
+            from ssl_lab.cli.sweeps import slurm
 
             trials = slurm.plan(self.config, self.hydra_context, job_overrides, initial_job_idx)
             todo = [trial for trial in trials if slurm.needs_job(trial)]
@@ -44,7 +44,7 @@ if find_spec("hydra_plugins.hydra_submitit_launcher"):
 
         def __call__(self, *args: Any) -> JobReturn:
             """Run one trial inside its job."""
-            from ssl_lab.cli import slurm
+            from ssl_lab.cli.sweeps import slurm
 
             returned = super().__call__(*args)
             slurm.conclude(returned)

@@ -2,7 +2,7 @@
 
 The package imports nothing heavy at the top; import what you need from its parts::
 
-    from ssl_lab.data.digits import Digits
+    from ssl_lab.data.image.digits import Digits
     from ssl_lab.encoders.convnet import ConvNet
     from ssl_lab.methods.simclr import SimCLR
     from ssl_lab.engine.pretrain import pretrain

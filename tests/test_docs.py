@@ -12,12 +12,12 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep
 
-from ssl_lab.cli.config import build_data, build_method
-from ssl_lab.cli.main import COMMANDS
+from ssl_lab.cli.build import build_data, build_method
+from ssl_lab.cli.commands import COMMANDS
 from ssl_lab.cli.paths import choices, config_dir
-from ssl_lab.cli.sweep import register_sweepers
-from ssl_lab.cli.trust import split_off_trust, trusting
-from ssl_lab.engine.contract import train
+from ssl_lab.cli.sweeps.register import register_sweepers
+from ssl_lab.cli.trust.targets import split_off_trust, trusting
+from ssl_lab.testing import train
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]

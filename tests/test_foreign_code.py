@@ -17,12 +17,12 @@ import timm
 import torch
 
 import ssl_lab
+from ssl_lab.data.files.text_files import read_text
 from ssl_lab.data.hub import load_splits
-from ssl_lab.data.text_files import read_text
 from ssl_lab.encoders.timm_model import TimmModel
-from ssl_lab.engine.checkpoint import read_checkpoint
-from ssl_lab.engine.restoring import check_is_whole
-from ssl_lab.engine.run_dir import read_spec
+from ssl_lab.engine.checkpoints.checkpoint import read_checkpoint
+from ssl_lab.engine.checkpoints.restoring import check_is_whole
+from ssl_lab.runs.directory import read_spec
 from ssl_lab.types import DataSpec
 
 ROOT = Path(ssl_lab.__file__).parent
@@ -130,7 +130,7 @@ def test_small_files_that_unpack_to_large_ones_are_refused(tmp_path, monkeypatch
     for path in (packed, twice):
         with pytest.raises(ValueError, match="larger than the file"):
             read_checkpoint(path)
-    monkeypatch.setattr("ssl_lab.data.text_files._ALWAYS_TAKEN", 1 << 20)
+    monkeypatch.setattr("ssl_lab.data.files.text_files._ALWAYS_TAKEN", 1 << 20)
     bomb, text = tmp_path / "bomb.txt.gz", tmp_path / "text.txt.gz"
     bomb.write_bytes(gzip.compress(bytes(5 << 20)))
     text.write_bytes(gzip.compress(b"a\nb\n"))
@@ -153,7 +153,7 @@ def test_a_checkpoint_makes_nothing_that_it_does_not_hold(tmp_path, monkeypatch)
     torch.save({"state_dict": {}, "x": Large()}, path, _use_new_zipfile_serialization=False)
     with pytest.raises(ValueError, match="no whole archive as torch writes it"):
         read_checkpoint(path)
-    monkeypatch.setattr("ssl_lab.engine.checkpoint._MOST_STRUCTURE", 1000)
+    monkeypatch.setattr("ssl_lab.engine.checkpoints.checkpoint._MOST_STRUCTURE", 1000)
     torch.save({"state_dict": {}, "x": [[]] * 1000}, path)
     with pytest.raises(ValueError, match="take more than 1,000 bytes"):
         read_checkpoint(path)

@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 import ssl_lab
+from ssl_lab.cli.commands import COMMANDS
 
 ROOT = Path(ssl_lab.__file__).parent
 LOWEST = {"types", "limited", "files", "measured", "outputs"}
@@ -21,14 +22,32 @@ MAY_IMPORT = {
     "heads": LOWEST,
     "teacher": LOWEST,
     "pretext": LOWEST,
+    "runs": LOWEST,
     "encoders": {"heads", "pretext", *LOWEST},
     "generators": {"heads", *LOWEST},
     "data": {"distributed", *LOWEST},
     "evaluation": {"data", "encoders", "pretext", "distributed", "losses", *LOWEST},
     "methods": PARTS,
-    "report": {"limited", "files", "measured", "outputs"},
-    "engine": {"methods", "evaluation", "data", *PARTS},
-    "cli": {"engine", "report", "methods", "evaluation", "data", *PARTS},
+    "tasks": {"methods", *PARTS},
+    "generate": {"runs", "evaluation", *LOWEST},
+    "pictures": {"methods", "data", *PARTS},
+    "report": {"runs", *LOWEST},
+    "export": {"report", "runs", "evaluation", "methods", *PARTS},
+    "engine": {"tasks", "pictures", "methods", "evaluation", "data", "runs", *PARTS},
+    "testing": {"engine", "methods", "data"},
+    "cli": {
+        "engine",
+        "report",
+        "export",
+        "generate",
+        "tasks",
+        "pictures",
+        "methods",
+        "evaluation",
+        "data",
+        "runs",
+        *PARTS,
+    },
 }
 
 
@@ -60,3 +79,23 @@ def test_only_the_command_line_knows_hydra_and_losses_know_only_torch():
         roots = {name.split(".")[0] for name in imports(path)}
         assert part == "cli" or not roots & {"hydra", "omegaconf"}, path
         assert part != "losses" or roots <= allowed, path
+
+
+def test_no_modules_import_each_other():
+    modules = {".".join(path.relative_to(ROOT.parent).with_suffix("").parts): path for path in ROOT.rglob("*.py")}
+    arrows = {
+        name: {other for other in imports(path) if other in modules and other != name} for name, path in modules.items()
+    }
+    for name in arrows:
+        seen, ahead = set(), list(arrows[name])
+        while ahead:
+            other = ahead.pop()
+            if other not in seen:
+                seen.add(other)
+                ahead += arrows[other]
+        assert name not in seen, f"{name} imports itself by way of others"
+
+
+def test_each_command_is_a_file_of_its_name():
+    files = {path.stem for path in (ROOT / "cli" / "commands").glob("*.py")} - {"__init__"}
+    assert files == set(COMMANDS)

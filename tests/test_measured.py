@@ -71,7 +71,7 @@ def test_files_without_records_are_read_by_the_run_s_settings():
         {"name": "own", "metrics": {"knn/top1": 0.6, "x/y": 1.0}},
     ]
     old = {"split": "test", "data": "Digits", "rows": rows}
-    nodes = {"near": {"_target_": "ssl_lab.evaluation.knn.KNN", "num_neighbors": [20], "temperature": 0.07}}
+    nodes = {"near": {"_target_": "ssl_lab.evaluation.probes.knn.KNN", "num_neighbors": [20], "temperature": 0.07}}
     records = records_of(old, nodes, weights="w")
     assert rows_of(records) == rows
     evaluation = merged(records, [record(0.7, num_neighbors=1, temperature=0.07, data={"title": "Digits"})])

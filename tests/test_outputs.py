@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ssl_lab import outputs
-from ssl_lab.engine.export import write_folder
+from ssl_lab.export.transformers import write_folder
 from ssl_lab.files import temporary_name
 from ssl_lab.outputs import check_output, clear, marked, restore
 

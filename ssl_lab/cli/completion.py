@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from ssl_lab.cli.commands import COMMANDS
+
 SCRIPT = """_ssl_lab() {
     mapfile -t COMPREPLY < <(COMP_LINE="$COMP_LINE" COMP_POINT="$COMP_POINT" ssl-lab -sc query=bash 2>/dev/null)
     [[ ${#COMPREPLY[@]} == 1 && ( ${COMPREPLY[0]} == *= || ${COMPREPLY[0]} == */ || ${COMPREPLY[0]} == *. ) ]] &&
@@ -36,14 +38,12 @@ def complete(request: str) -> int:
 
 def completions(line: str) -> list[str]:
     """What may come next on a command line that begins with ``ssl-lab``."""
-    from ssl_lab.cli.main import COMMANDS
-
     words = line.split(" ")
     if len(words) <= 2:
         return [name for name in COMMANDS if name.startswith(words[-1])]
     command = words[1]
     if command == "list":
-        from ssl_lab.cli.listing import TITLES
+        from ssl_lab.cli.commands.list import TITLES
 
         return [name for name in TITLES if name.startswith(words[-1])]
     if command in _OPTIONS:

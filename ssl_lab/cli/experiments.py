@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from ssl_lab.cli.checked import takes
+from ssl_lab.cli.instantiate import takes
 from ssl_lab.cli.paths import config_dir, own_config_dir
 
 

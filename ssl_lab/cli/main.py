@@ -7,29 +7,18 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 
-from ssl_lab.cli.own_code import forget_working_folder
-from ssl_lab.engine.signals import InterruptedRunError, is_first_rank, requeue, stop_listening, stop_on_signals
+from ssl_lab.cli.commands import COMMANDS, SETTINGS
+from ssl_lab.cli.trust.own_code import forget_working_folder
+from ssl_lab.engine.checkpoints.signals import (
+    InterruptedRunError,
+    is_first_rank,
+    requeue,
+    stop_listening,
+    stop_on_signals,
+)
 
-COMMANDS = {
-    "pretrain": "pretrain a method:  ssl-lab pretrain experiment=NAME [key=value ...]   (-m for sweeps; run=DIR resumes)",
-    "evaluate": "judge runs:         ssl-lab evaluate run=DIR [data=NAME] [evaluation=NAME]   ('run=[DIR1,DIR2]': one table)",
-    "finetune": "train on labels:    ssl-lab finetune run=DIR data=NAME [task=NAME] [seeds=[0,1,2]] [baseline=true]",
-    "embed": "write features:     ssl-lab embed run=DIR [data=NAME] out=features.parquet",
-    "sample": "draw samples:       ssl-lab sample run=DIR [num_samples=80 out=FILE.png] [text='A [MASK]' | prompt='The']",
-    "reconstruct": "encode and decode:  ssl-lab reconstruct run=DIR [data=NAME] [num_images=16] [out=FILE.png]",
-    "interpolate": "walk in latents:    ssl-lab interpolate run=DIR [first=0 second=1 | seed=0] [steps=10] [out=FILE.png]",
-    "export": "for other tools:    ssl-lab export run=DIR format=hf|timm|onnx|torch_export out=DIR [push_to_hub=USER/NAME]",
-    "prepare": "tokenise a corpus:  ssl-lab prepare data=text_files data.path=PATH out=DIR [num_workers=N]",
-    "bench": "time an experiment: ssl-lab bench experiment=NAME [key=value ...] [num_steps=30]",
-    "report": "make report pages:  ssl-lab report DIR [DIR ...] [--out FILE]",
-    "runs": "what has run:       ssl-lab runs [DIR ...] [--status failed]    (best METRIC: a ranking)",
-    "leaderboard": "results in tables:  ssl-lab leaderboard DIR [DIR ...] [--out FOLDER] [--update FILE.md]",
-    "dashboard": "watch and compare:  ssl-lab dashboard [DIR ...] [--open] [--port 8787]   (--out FOLDER: static files)",
-    "list": "what there is:      ssl-lab list [methods|data|encoders|experiments|...]",
-}
-SETTINGS = ("evaluate", "finetune", "embed", "sample", "reconstruct", "interpolate", "export", "prepare", "bench")
-"""Commands whose settings are ``conf/COMMAND.yaml``; pretrain's help is Hydra's, of the others argparse's."""
 HYDRA_FLAGS = (
     *("help", "hydra-help", "version", "cfg", "resolve", "package", "run", "multirun", "shell-completion", "info"),
 )
@@ -130,7 +119,7 @@ def _run(args: list[str]) -> int:
 
 def _with_trust(name: str, args: list[str]) -> int:
     """Run a command that builds what settings name, within what its arguments allow."""
-    from ssl_lab.cli.trust import check_choices, split_off_trust, trusting
+    from ssl_lab.cli.trust.targets import check_choices, split_off_trust, trusting
 
     args, everything = split_off_trust(args)
     check_choices(args)
@@ -176,53 +165,7 @@ def _help(name: str) -> str:
 
 
 def _command(name: str) -> Callable[[list[str]], int]:
-    if name == "list":
-        from ssl_lab.cli.listing import list_choices
-
-        return list_choices
-    if name == "runs":
-        from ssl_lab.cli.runs import runs
-
-        return runs
-    if name == "dashboard":
-        from ssl_lab.cli.dashboard import dashboard
-
-        return dashboard
-    if name == "report":
-        from ssl_lab.cli.reporting import report
-
-        return report
-    if name == "leaderboard":
-        from ssl_lab.cli.leaderboard import leaderboard
-
-        return leaderboard
-    if name == "sample":
-        from ssl_lab.cli.using import sample
-
-        return sample
-    if name == "export":
-        from ssl_lab.cli.exporting import export
-
-        return export
-    if name in ("reconstruct", "interpolate"):
-        from ssl_lab.cli import drawing
-
-        return {"reconstruct": drawing.reconstruct, "interpolate": drawing.interpolate}[name]
-    if name in ("evaluate", "embed"):
-        from ssl_lab.cli import evaluating
-
-        return {"evaluate": evaluating.evaluate, "embed": evaluating.embed}[name]
-    if name == "finetune":
-        from ssl_lab.cli.finetune import finetune
-
-        return finetune
-    from ssl_lab.cli import commands
-
-    return {
-        "pretrain": commands.pretrain,
-        "prepare": commands.prepare,
-        "bench": commands.bench,
-    }[name]
+    return import_module(f"ssl_lab.cli.commands.{name}").run  # type: ignore[no-any-return]
 
 
 if __name__ == "__main__":

@@ -15,12 +15,12 @@ from rich.console import Console
 
 from ssl_lab.cli.arguments import with_raw_paths
 from ssl_lab.cli.experiments import drop_replaced, keep_composable
-from ssl_lab.cli.own_of_commands import check_own_settings
 from ssl_lab.cli.paths import config_dir
-from ssl_lab.cli.trust import tell_used
+from ssl_lab.cli.trust.own_of_commands import check_own_settings
+from ssl_lab.cli.trust.targets import tell_used
+from ssl_lab.engine.checkpoints.signals import is_first_rank
 from ssl_lab.engine.memory import keep_freed_memory
 from ssl_lab.engine.settled import hide_settled_warnings
-from ssl_lab.engine.signals import is_first_rank
 from ssl_lab.report.tables import results_table
 
 

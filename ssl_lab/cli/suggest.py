@@ -9,8 +9,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ssl_lab.cli.commands.list import TITLES
 from ssl_lab.cli.experiments import keep_composable
-from ssl_lab.cli.listing import TITLES
 from ssl_lab.cli.paths import choices, config_dir, own_config_dir
 
 _MAX_SHOWN = 12

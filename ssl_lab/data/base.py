@@ -139,3 +139,12 @@ def _resident(
             return column
         column = column.whole()
     return torch.as_tensor(column).to(device)
+
+
+def has_split(datamodule: DataModule, split: str) -> bool:
+    """Whether the data has such a split: ``val`` to look at during training, ``test`` to judge the end on."""
+    try:
+        datamodule.columns(split)
+    except ValueError:
+        return False
+    return True

@@ -13,12 +13,12 @@ import pyarrow as pa
 from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 from huggingface_hub.errors import HfHubHTTPError
 
-from ssl_lab.data.csv_files import check_lines
-from ssl_lab.data.inventory import Source, suffix, take_inventory, tell_once, title_of
+from ssl_lab.data.files.csv_files import check_lines
+from ssl_lab.data.files.inventory import Source, suffix, take_inventory, tell_once, title_of
+from ssl_lab.data.files.tables import check_csv, csv_options
+from ssl_lab.data.files.text_files import check_texts
 from ssl_lab.data.splits import split_named
 from ssl_lab.data.store import fingerprint
-from ssl_lab.data.tables import check_csv, csv_options
-from ssl_lab.data.text_files import check_texts
 
 _FORMATS = {
     ".parquet": "parquet",

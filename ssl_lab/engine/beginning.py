@@ -13,9 +13,9 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from ssl_lab import distributed
-from ssl_lab.engine.callbacks import StopOnNonFiniteLoss
-from ssl_lab.engine.run_dir import LAST_CHECKPOINT, read_json, update_summary
+from ssl_lab.engine.callbacks.non_finite import StopOnNonFiniteLoss
 from ssl_lab.outputs import unfinished_folder
+from ssl_lab.runs.directory import LAST_CHECKPOINT, read_json, update_summary
 from ssl_lab.types import Batch
 
 REPLACED = Path("replaced")

@@ -10,14 +10,13 @@ from typing import Any
 
 import torch
 
-from ssl_lab.data.base import DataModule
-from ssl_lab.engine.callbacks import has_split
-from ssl_lab.engine.run_dir import read_json, write_json
+from ssl_lab.data.base import DataModule, has_split
+from ssl_lab.evaluation.baselines import raw_features
 from ssl_lab.evaluation.evaluate import measure
 from ssl_lab.evaluation.protocol import Protocol
-from ssl_lab.evaluation.raw import raw_features
 from ssl_lab.measured import Record, merged, records_of
 from ssl_lab.methods.base import Method
+from ssl_lab.runs.directory import read_json, write_json
 from ssl_lab.types import Encoder
 
 _SOURCES = {

@@ -17,23 +17,22 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from ssl_lab import distributed
-from ssl_lab.data.base import DataModule
-from ssl_lab.engine.agreement import Agreement
+from ssl_lab.data.base import DataModule, has_split
 from ssl_lab.engine.beginning import BeginAfterFirstStep, Beginning
-from ssl_lab.engine.callbacks import (
-    ExactPosition,
-    StopOnNonFiniteLoss,
-    Throughput,
-    evaluation_due,
-    has_split,
-    optimizer_steps_done,
-    steps_done,
-)
-from ssl_lab.engine.checkpoint import load_weights, sound_checkpoint
-from ssl_lab.engine.collapse import CollapseAlarm
-from ssl_lab.engine.dashboards import ForgetLaterSteps, dashboards, guarded
-from ssl_lab.engine.feature_pictures import projection, thumbnails
-from ssl_lab.engine.heartbeat import Heartbeat
+from ssl_lab.engine.callbacks.agreement import Agreement
+from ssl_lab.engine.callbacks.collapse import CollapseAlarm
+from ssl_lab.engine.callbacks.exact_position import ExactPosition
+from ssl_lab.engine.callbacks.heartbeat import Heartbeat
+from ssl_lab.engine.callbacks.non_finite import StopOnNonFiniteLoss
+from ssl_lab.engine.callbacks.pictures import PicturesDuringTraining, show_image
+from ssl_lab.engine.callbacks.progress import ProgressLines
+from ssl_lab.engine.callbacks.throughput import Throughput
+from ssl_lab.engine.callbacks.trial import PrunedRunError, ReportObjective
+from ssl_lab.engine.checkpoints.checkpoint import load_weights, sound_checkpoint
+from ssl_lab.engine.checkpoints.restoring import ConfiguredOptimizers, check_data_are_same, check_resumable
+from ssl_lab.engine.checkpoints.saving import KeepBest, SaveCheckpoint
+from ssl_lab.engine.checkpoints.sharded import gathered
+from ssl_lab.engine.checkpoints.signals import InterruptedRunError
 from ssl_lab.engine.judge import (
     baseline_rows,
     check_is_measured,
@@ -41,21 +40,17 @@ from ssl_lab.engine.judge import (
     evaluate_with_baselines,
     join_records,
 )
-from ssl_lab.engine.loggers import MetricsFile, last_metrics
-from ssl_lab.engine.pictures import PicturesDuringTraining, show_image
-from ssl_lab.engine.progress import ProgressLines
-from ssl_lab.engine.restoring import ConfiguredOptimizers, check_data_are_same, check_resumable
-from ssl_lab.engine.run_dir import BEST_CHECKPOINT, environment, read_json, update_summary
-from ssl_lab.engine.saving import KeepBest, SaveCheckpoint
-from ssl_lab.engine.sharded import gathered
-from ssl_lab.engine.signals import InterruptedRunError
-from ssl_lab.engine.text_log import LOG
-from ssl_lab.engine.trial import PrunedRunError, ReportObjective
+from ssl_lab.engine.logging.dashboards import ForgetLaterSteps, dashboards, guarded
+from ssl_lab.engine.logging.loggers import MetricsFile, last_metrics
+from ssl_lab.engine.logging.text_log import LOG
+from ssl_lab.engine.steps import evaluation_due, optimizer_steps_done, steps_done
 from ssl_lab.evaluation.evaluate import evaluate
 from ssl_lab.evaluation.protocol import Protocol, features_of
 from ssl_lab.measured import merged
 from ssl_lab.methods.base import Method
-from ssl_lab.methods.finetune.base import FineTuning
+from ssl_lab.pictures.features import projection, thumbnails
+from ssl_lab.runs.directory import BEST_CHECKPOINT, environment, read_json, update_summary
+from ssl_lab.tasks.base import FineTuning
 
 _MAX_EMBEDDED = 2000  # features that TensorBoard's projector gets
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ssl_lab.data.base import DataModule
-from ssl_lab.data.question_answering import QuestionAnswering
+from ssl_lab.data.text.question_answering import QuestionAnswering
 from ssl_lab.evaluation.protocol import Protocol, check_finite, outputs_of
 from ssl_lab.types import Batch
 

@@ -12,8 +12,8 @@ from scipy.stats import pearsonr, spearmanr
 from torch import Tensor
 
 from ssl_lab.data.base import DataModule
+from ssl_lab.evaluation.probes.scores import classification_scores
 from ssl_lab.evaluation.protocol import Protocol, check_finite, outputs_of
-from ssl_lab.evaluation.scores import classification_scores
 from ssl_lab.types import Batch
 
 

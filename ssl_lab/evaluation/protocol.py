@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ssl_lab import distributed
 from ssl_lab.data.base import DataModule
-from ssl_lab.evaluation.real_images import module_digest
+from ssl_lab.evaluation.samples.real_images import module_digest
 from ssl_lab.types import Batch
 
 

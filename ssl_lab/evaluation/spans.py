@@ -13,8 +13,8 @@ from seqeval.scheme import IOB2
 from torch import Tensor
 
 from ssl_lab.data.base import DataModule
-from ssl_lab.data.tag_schemes import is_iob2
-from ssl_lab.data.token_labels import NO_WORD, TokenLabels
+from ssl_lab.data.text.tag_schemes import is_iob2
+from ssl_lab.data.text.token_labels import NO_WORD, TokenLabels
 from ssl_lab.evaluation.protocol import Protocol, check_none_broken, outputs_of
 from ssl_lab.types import Batch
 

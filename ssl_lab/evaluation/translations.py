@@ -11,7 +11,7 @@ from sacrebleu.metrics.chrf import CHRF
 from torch import Tensor
 
 from ssl_lab.data.base import DataModule
-from ssl_lab.data.parallel_text import ParallelText
+from ssl_lab.data.text.parallel_text import ParallelText
 from ssl_lab.evaluation.protocol import Protocol, check_none_broken, outputs_of
 from ssl_lab.types import Batch
 

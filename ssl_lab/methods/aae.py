@@ -12,7 +12,7 @@ from ssl_lab.generators.base import NewGenerator
 from ssl_lab.generators.dcgan import DCGANGenerator
 from ssl_lab.heads import mlp
 from ssl_lab.losses.adversarial import AdversarialLoss, non_saturating
-from ssl_lab.methods.autoencoder import LatentAutoencoder, Likelihood
+from ssl_lab.methods.parts.autoencoder import LatentAutoencoder, Likelihood
 from ssl_lab.optim import Optim
 from ssl_lab.pretext.binarize import Binarization
 from ssl_lab.types import Batch, Encoder

@@ -11,8 +11,8 @@ from ssl_lab import distributed
 from ssl_lab.generators.base import NewGenerator
 from ssl_lab.generators.dcgan import DCGANGenerator
 from ssl_lab.losses.variational import gaussian_kl
-from ssl_lab.methods.autoencoder import Likelihood
-from ssl_lab.methods.variational import Variational
+from ssl_lab.methods.parts.autoencoder import Likelihood
+from ssl_lab.methods.parts.variational import Variational
 from ssl_lab.optim import Optim
 from ssl_lab.pretext.binarize import Binarization
 from ssl_lab.types import Batch, Encoder

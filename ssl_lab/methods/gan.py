@@ -19,7 +19,7 @@ from ssl_lab.generators.dcgan import DCGANGenerator
 from ssl_lab.heads import has_batch_statistics
 from ssl_lab.losses import adversarial
 from ssl_lab.losses.adversarial import AdversarialLoss, non_saturating
-from ssl_lab.methods.alternating import AlternatingMethod, Player
+from ssl_lab.methods.parts.alternating import AlternatingMethod, Player
 from ssl_lab.optim import Optim
 from ssl_lab.types import Batch, Encoder, ImageGrid, Modality, Picture
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from ssl_lab.generators.base import NewGenerator
 from ssl_lab.generators.dcgan import DCGANGenerator
 from ssl_lab.losses.variational import importance_bound
-from ssl_lab.methods.autoencoder import Likelihood
-from ssl_lab.methods.variational import Variational
+from ssl_lab.methods.parts.autoencoder import Likelihood
+from ssl_lab.methods.parts.variational import Variational
 from ssl_lab.optim import Optim
 from ssl_lab.pretext.binarize import Binarization
 from ssl_lab.types import Batch, Encoder

@@ -11,7 +11,7 @@ from torch import Tensor
 from ssl_lab.encoders.text_transformer import TextTransformer
 from ssl_lab.losses.tokens import IGNORED, token_cross_entropy_sum
 from ssl_lab.methods.base import Method
-from ssl_lab.methods.token_mean import TokenMean
+from ssl_lab.methods.parts.token_mean import TokenMean
 from ssl_lab.optim import Optim
 from ssl_lab.pretext.masking import Masking, WholeWordMasking
 from ssl_lab.types import Batch, MaskedText, Modality, Picture

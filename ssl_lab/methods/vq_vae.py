@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ssl_lab import distributed
 from ssl_lab.encoders.image import SpatialEncoder
 from ssl_lab.generators.residual import ResidualDecoder
-from ssl_lab.methods.autoencoder import Autoencoder, Likelihood
+from ssl_lab.methods.parts.autoencoder import Autoencoder, Likelihood
 from ssl_lab.optim import Optim
 from ssl_lab.pretext.binarize import Binarization
 from ssl_lab.types import Batch, Encoder

@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from ssl_lab.report.run import Curve, Run
 from ssl_lab.report.vocabulary import Metric, describe
+from ssl_lab.runs.read import Curve, Run
 
 NUM_COLORS = 8
 """Number of line colours, ``--c0`` to ``--c7`` in the style sheet; more lines repeat them with another dash."""

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from ssl_lab.measured import base_name
-from ssl_lab.report.results import Result, judged_runs, row_settings, same_but_for_seed, settings_of, side_by_side
-from ssl_lab.report.runs import read_runs
 from ssl_lab.report.tables import ResultsTable, Row, tables
 from ssl_lab.report.vocabulary import TABLES, Metric, describe
-from ssl_lab.report.ways import LOADING
+from ssl_lab.runs.find import read_runs
+from ssl_lab.runs.results import Result, judged_runs, row_settings, same_but_for_seed, settings_of, side_by_side
+from ssl_lab.runs.ways import LOADING
 
 _MAX_DIFFERENCES = 3  # in a row's name
 

@@ -15,10 +15,10 @@ from ssl_lab.files import replace_file
 from ssl_lab.outputs import marked
 from ssl_lab.report import pictures, tables
 from ssl_lab.report.animation import NAMES, write_animation
-from ssl_lab.report.compare import config_differences, evaluations_by_data, run_labels
 from ssl_lab.report.curves import NUM_COLORS, comparison_panels, run_panels
-from ssl_lab.report.run import Run, read_run
 from ssl_lab.report.vocabulary import describe, duration
+from ssl_lab.runs.compare import config_differences, evaluations_by_data, run_labels
+from ssl_lab.runs.read import Run, read_run
 
 _MISSING = "–"
 IS_PAGE = marked(b"<footer>Written by ssl_lab", begin=b"<!doctype html>")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from ssl_lab.engine.loggers import MetricsFile
-from ssl_lab.engine.run_dir import update_summary, write_json
+from ssl_lab.engine.logging.loggers import MetricsFile
+from ssl_lab.runs.directory import update_summary, write_json
 
 OBJECTIVE = "eval/linear/top1"
 ENDED = ("finished", "failed", "interrupted", "preempted", "pruned")

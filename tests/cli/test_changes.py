@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from ssl_lab.cli.main import main
 from ssl_lab.engine import beginning
 from ssl_lab.engine import pretrain as engine
-from ssl_lab.evaluation.label_free import RankMe
+from ssl_lab.evaluation.geometry.label_free import RankMe
 from ssl_lab.methods.simclr import SimCLR
 
 SMALL = [
@@ -154,7 +154,7 @@ def test_a_change_that_fails_in_the_evaluation_or_for_room_leaves_every_byte(fin
 def test_a_finished_run_whose_data_are_gone_stays_finished(finished, monkeypatch, capsys):
     before = everything(finished)
     monkeypatch.setattr(
-        "ssl_lab.cli.config.build_data", lambda node, seed: (_ for _ in ()).throw(FileNotFoundError("gone"))
+        "ssl_lab.cli.build.build_data", lambda node, seed: (_ for _ in ()).throw(FileNotFoundError("gone"))
     )
     assert main(["pretrain", f"run={finished}", "ckpt=last"]) == 1
     assert "gone" in capsys.readouterr().err
@@ -184,7 +184,7 @@ def test_an_unfinished_run_that_cannot_go_on_says_why_and_keeps_its_facts(run_di
     facts = {**summary(run_dir), "status": "preempted"}
     (run_dir / "summary.json").write_text(json.dumps(facts))
     monkeypatch.setattr(
-        "ssl_lab.cli.config.build_data", lambda node, seed: (_ for _ in ()).throw(FileNotFoundError("gone"))
+        "ssl_lab.cli.build.build_data", lambda node, seed: (_ for _ in ()).throw(FileNotFoundError("gone"))
     )
     assert main(["pretrain", f"run={run_dir}"]) == 1
     now = summary(run_dir)

@@ -10,13 +10,13 @@ from cli.made_runs import make_run
 from omegaconf import OmegaConf
 from PIL import Image
 
-from ssl_lab.cli.drawing import _IS_OURS, _save
-from ssl_lab.cli.evaluating import _holds_features
-from ssl_lab.cli.finetune import Cell, _finished
+from ssl_lab.cli.commands.evaluate import _holds_features
+from ssl_lab.cli.commands.finetune import Cell, _finished
+from ssl_lab.cli.drawing import _IS_OURS, save_picture
 from ssl_lab.cli.main import main
 from ssl_lab.cli.resume import begin
-from ssl_lab.data.prepare import prepare
-from ssl_lab.engine.run_dir import update_summary, write_json
+from ssl_lab.data.text.prepare import prepare
+from ssl_lab.runs.directory import update_summary, write_json
 from ssl_lab.types import ImageGrid
 
 
@@ -53,7 +53,7 @@ def test_reports_and_leaderboards_replace_their_own_files_alone(words, tmp_path,
 
 def test_pictures_and_features_are_recognised(tmp_path):
     Image.new("L", (8, 8)).save(tmp_path / "mine.png")
-    _save(ImageGrid(images=np_grid()), tmp_path / "ours.png")
+    save_picture(ImageGrid(images=np_grid()), tmp_path / "ours.png")
     assert _IS_OURS(tmp_path / "ours.png") and not _IS_OURS(tmp_path / "mine.png")
     columns = {"split": ["train"], "index": [0], "features": [[0.5]]}
     pq.write_table(pa.table(columns), tmp_path / "ours.parquet")

@@ -9,10 +9,10 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ssl_lab.cli import commands
+from ssl_lab.cli.commands import pretrain as commands
 from ssl_lab.cli.main import main
 from ssl_lab.engine import pretrain as engine
-from ssl_lab.engine.callbacks import Throughput
+from ssl_lab.engine.callbacks.throughput import Throughput
 from ssl_lab.engine.pretrain import EvaluateDuringTraining
 
 ARGS = [

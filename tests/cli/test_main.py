@@ -12,8 +12,9 @@ import torch
 from forked import ssl_lab
 from PIL import Image
 
+from ssl_lab.cli.commands import COMMANDS, SETTINGS
 from ssl_lab.cli.completion import completions
-from ssl_lab.cli.main import COMMANDS, SETTINGS, main
+from ssl_lab.cli.main import main
 from ssl_lab.methods.simclr import SimCLR
 
 SMALL = ["data.batch_size=64", "trainer=smoke", "evaluation=none"]
@@ -279,7 +280,7 @@ def test_features_that_are_not_finite_are_refused_and_no_file_is_left(run, tmp_p
 
 
 def test_commands_try_their_output_before_they_load_a_run(run, tmp_path, capsys, monkeypatch):
-    for place in ("ssl_lab.cli.config.load_run", "ssl_lab.cli.config.build_data"):
+    for place in ("ssl_lab.cli.build.load_run", "ssl_lab.cli.build.build_data"):
         monkeypatch.setattr(place, lambda *args, **kwargs: pytest.fail("too late"))
     for command in ("embed", "export", "reconstruct", "interpolate", "prepare", "bench"):
         args = {"prepare": ["data.path=x"], "bench": []}.get(command, [f"run={run}"])

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from ssl_lab.cli import finetune
+from ssl_lab.cli.commands import finetune
 from ssl_lab.cli.paths import config_dir
 from ssl_lab.cli.process import compose_settings
 from ssl_lab.cli.ranks import RUN_NAME, check_processes, named_run, refuse_ranks_in_sweep, run_name

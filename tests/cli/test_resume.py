@@ -18,9 +18,9 @@ import torch
 
 from ssl_lab.cli.main import main
 from ssl_lab.cli.resume import trial_name
-from ssl_lab.engine.lock import lock_run
-from ssl_lab.engine.signals import InterruptedRunError, stop_on_signals
+from ssl_lab.engine.checkpoints.signals import InterruptedRunError, stop_on_signals
 from ssl_lab.methods.vae import VAE
+from ssl_lab.runs.lock import lock_run
 
 SMALL = [
     *("data.batch_size=64", "encoder.widths=[8,16]", "method.hidden_dim=16", "views@method.views=digits"),

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from forked import on_ranks, run_main
 from transformers import AutoModelForMaskedLM
 
-from ssl_lab.cli import config
+from ssl_lab.cli import build as config
 from ssl_lab.cli.main import main
 
 pytestmark = pytest.mark.slow

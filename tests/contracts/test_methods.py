@@ -10,11 +10,11 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from ssl_lab.cli.config import build_method
+from ssl_lab.cli.build import build_method
 from ssl_lab.cli.paths import config_dir
-from ssl_lab.cli.trust import trusting
-from ssl_lab.engine.contract import check_features, check_labels, check_state, check_training, train
+from ssl_lab.cli.trust.targets import trusting
 from ssl_lab.methods.base import Method
+from ssl_lab.testing import check_features, check_labels, check_state, check_training, train
 
 METHODS = sorted(path.stem for path in (config_dir() / "method").glob("*.yaml"))
 DATA = {"image": ArrayImages, "text": ArrayTextPairs, "image_text": ArrayCaptions}

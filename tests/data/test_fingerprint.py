@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 import torch
 from arrays import ArrayImages
+from data.image.test_hub_images import write_parquet
 from data.picture_files import grey, write_captioned, write_classes
-from data.test_hub_images import write_parquet
 
 from ssl_lab.data import fingerprint as module
-from ssl_lab.data.digits import Digits
 from ssl_lab.data.fingerprint import changes, content_digest
-from ssl_lab.data.hub_images import HubImages
-from ssl_lab.data.hub_text import HubText
-from ssl_lab.data.image_folder import ImageFolder
-from ssl_lab.data.image_text_pairs import ImageTextPairs
-from ssl_lab.data.prepare import prepare
-from ssl_lab.data.shards import TokenShards
-from ssl_lab.data.text_pairs import TextPairs
+from ssl_lab.data.image.digits import Digits
+from ssl_lab.data.image.hub_images import HubImages
+from ssl_lab.data.image.image_folder import ImageFolder
+from ssl_lab.data.pair.image_text import ImageTextPairs
+from ssl_lab.data.text.hub_text import HubText
+from ssl_lab.data.text.prepare import prepare
+from ssl_lab.data.text.shards import TokenShards
+from ssl_lab.data.text.text_pairs import TextPairs
 
 WORDS = {"vocab_size": 120, "max_length": 8}
 

@@ -4,7 +4,7 @@ import torch
 from omegaconf import OmegaConf
 from timm.models import save_for_hf
 
-from ssl_lab.cli.config import build_encoder
+from ssl_lab.cli.build import build_encoder
 from ssl_lab.cli.paths import config_dir
 from ssl_lab.encoders.timm_model import TimmModel
 from ssl_lab.types import DataSpec

@@ -9,7 +9,7 @@ from arrays import ArrayImages
 from engine.tiny import Tiny, TinyEncoder, trainer
 from lightning.pytorch.callbacks import Callback
 
-from ssl_lab.engine import saving
+from ssl_lab.engine.checkpoints import saving
 from ssl_lab.engine.pretrain import pretrain
 
 

@@ -15,11 +15,11 @@ from engine.tiny import Tiny, TinyEncoder, trainer
 from forked import on_ranks, run_main, start
 
 from ssl_lab.cli.main import main
-from ssl_lab.data.digits import Digits
+from ssl_lab.data.image.digits import Digits
 from ssl_lab.engine.judge import check_is_measurable
 from ssl_lab.engine.pretrain import check_batch, pretrain
-from ssl_lab.evaluation.knn import KNN
-from ssl_lab.evaluation.label_free import FeatureStd, RankMe, Uniformity
+from ssl_lab.evaluation.geometry.label_free import FeatureStd, RankMe, Uniformity
+from ssl_lab.evaluation.probes.knn import KNN
 from ssl_lab.methods.simclr import SimCLR
 
 SSL_LAB = [sys.executable, "-m", "ssl_lab.cli.main"]

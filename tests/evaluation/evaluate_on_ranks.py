@@ -5,16 +5,16 @@ import torch.distributed as dist
 from arrays import ArrayImages
 
 from ssl_lab import distributed
-from ssl_lab.evaluation.codes import CodePrediction
-from ssl_lab.evaluation.disentanglement import DCI, MIG
 from ssl_lab.evaluation.evaluate import evaluate
 from ssl_lab.evaluation.finetuned import TextClasses
-from ssl_lab.evaluation.knn import KNN
-from ssl_lab.evaluation.label_free import FeatureStd, RankMe, Uniformity
-from ssl_lab.evaluation.likelihood import ImportanceNLL, LatentUse
-from ssl_lab.evaluation.linear import FewLabelProbe, LinearProbe
-from ssl_lab.evaluation.samples import SampleQuality
-from ssl_lab.evaluation.views import Alignment, LiDAR
+from ssl_lab.evaluation.geometry.disentanglement import DCI, MIG
+from ssl_lab.evaluation.geometry.label_free import FeatureStd, RankMe, Uniformity
+from ssl_lab.evaluation.geometry.view_spread import Alignment, LiDAR
+from ssl_lab.evaluation.likelihood.codes import CodePrediction
+from ssl_lab.evaluation.likelihood.images import ImportanceNLL, LatentUse
+from ssl_lab.evaluation.probes.knn import KNN
+from ssl_lab.evaluation.probes.linear import FewLabelProbe, LinearProbe
+from ssl_lab.evaluation.samples.quality import SampleQuality
 
 PROTOCOLS = (
     *(KNN(), LinearProbe(), FewLabelProbe(num_draws=2), SampleQuality(num_samples=20)),

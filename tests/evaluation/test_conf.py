@@ -51,7 +51,7 @@ def test_every_protocol_is_in_the_documentation():
 
 
 def test_every_protocol_says_its_settings(monkeypatch, tmp_path):
-    monkeypatch.setattr("ssl_lab.evaluation.fid._find_weights", lambda given: tmp_path / "weights")
+    monkeypatch.setattr("ssl_lab.evaluation.samples.fid._find_weights", lambda given: tmp_path / "weights")
     targets = {node["_target_"] for path in FILES for node in protocols(path)}
     for module, name in (target.rsplit(".", 1) for target in targets):
         kind = getattr(importlib.import_module(module), name)

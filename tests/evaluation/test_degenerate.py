@@ -16,32 +16,32 @@ import pytest
 import torch
 
 from ssl_lab import evaluation
-from ssl_lab.data.parallel_text import ParallelText
-from ssl_lab.data.question_answering import QuestionAnswering
-from ssl_lab.data.token_labels import TokenLabels
-from ssl_lab.evaluation import fid
+from ssl_lab.data.text.parallel_text import ParallelText
+from ssl_lab.data.text.question_answering import QuestionAnswering
+from ssl_lab.data.text.token_labels import TokenLabels
 from ssl_lab.evaluation.answers import Answers
-from ssl_lab.evaluation.codes import CodePrediction
-from ssl_lab.evaluation.denoising import Denoising
-from ssl_lab.evaluation.disentanglement import DCI, MIG, Coded
-from ssl_lab.evaluation.distances import frechet_distance, kernel_distance
 from ssl_lab.evaluation.finetuned import PairScores, TextClasses
-from ssl_lab.evaluation.knn import KNN
-from ssl_lab.evaluation.label_free import FeatureStd, RankMe, Uniformity
-from ssl_lab.evaluation.language_modelling import LanguageModelling
-from ssl_lab.evaluation.likelihood import ImportanceNLL, LatentUse, LikelihoodBound
-from ssl_lab.evaluation.linear import FewLabelProbe, LinearProbe
-from ssl_lab.evaluation.manifolds import fit_manifold
-from ssl_lab.evaluation.masked import MaskedPrediction
+from ssl_lab.evaluation.geometry.disentanglement import DCI, MIG, Coded
+from ssl_lab.evaluation.geometry.label_free import FeatureStd, RankMe, Uniformity
+from ssl_lab.evaluation.geometry.view_spread import Alignment, LiDAR
+from ssl_lab.evaluation.likelihood.codes import CodePrediction
+from ssl_lab.evaluation.likelihood.denoising import Denoising
+from ssl_lab.evaluation.likelihood.images import ImportanceNLL, LatentUse, LikelihoodBound
+from ssl_lab.evaluation.likelihood.language_modelling import LanguageModelling
+from ssl_lab.evaluation.likelihood.masked import MaskedPrediction
+from ssl_lab.evaluation.likelihood.pseudo_perplexity import PseudoPerplexity
+from ssl_lab.evaluation.probes.knn import KNN
+from ssl_lab.evaluation.probes.linear import FewLabelProbe, LinearProbe
 from ssl_lab.evaluation.protocol import FeatureSet, Protocol
-from ssl_lab.evaluation.pseudo_perplexity import PseudoPerplexity
-from ssl_lab.evaluation.retrieval import Retrieval
-from ssl_lab.evaluation.samples import SampleQuality, draw
+from ssl_lab.evaluation.retrieval.retrieval import Retrieval
+from ssl_lab.evaluation.retrieval.sts import STS
+from ssl_lab.evaluation.retrieval.zero_shot import ZeroShot
+from ssl_lab.evaluation.samples import fid
+from ssl_lab.evaluation.samples.distances import frechet_distance, kernel_distance
+from ssl_lab.evaluation.samples.manifolds import fit_manifold
+from ssl_lab.evaluation.samples.quality import SampleQuality, draw
 from ssl_lab.evaluation.spans import TaggedSpans
-from ssl_lab.evaluation.sts import STS
 from ssl_lab.evaluation.translations import Translations
-from ssl_lab.evaluation.views import Alignment, LiDAR
-from ssl_lab.evaluation.zero_shot import ZeroShot
 from ssl_lab.types import DataSpec
 
 CPU = torch.device("cpu")

@@ -7,16 +7,16 @@ from evaluation import evaluate_on_ranks
 from evaluation.evaluate_on_ranks import PROTOCOLS, all_metrics
 from forked import on_ranks
 
+from ssl_lab.evaluation.baselines import raw_features
 from ssl_lab.evaluation.evaluate import evaluate
-from ssl_lab.evaluation.knn import KNN
-from ssl_lab.evaluation.label_free import FeatureStd, RankMe
-from ssl_lab.evaluation.likelihood import LikelihoodBound
-from ssl_lab.evaluation.linear import FewLabelProbe, LinearProbe
-from ssl_lab.evaluation.masked import MaskedPrediction
+from ssl_lab.evaluation.geometry.label_free import FeatureStd, RankMe
+from ssl_lab.evaluation.geometry.view_spread import LiDAR
+from ssl_lab.evaluation.likelihood.images import LikelihoodBound
+from ssl_lab.evaluation.likelihood.masked import MaskedPrediction
+from ssl_lab.evaluation.probes.knn import KNN
+from ssl_lab.evaluation.probes.linear import FewLabelProbe, LinearProbe
 from ssl_lab.evaluation.protocol import Protocol, extract
-from ssl_lab.evaluation.raw import raw_features
-from ssl_lab.evaluation.samples import SampleQuality
-from ssl_lab.evaluation.views import LiDAR
+from ssl_lab.evaluation.samples.quality import SampleQuality
 
 CPU = torch.device("cpu")
 

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ssl_lab.data.hub_images import HubImages
-from ssl_lab.data.hub_text import HubText
-from ssl_lab.data.image_folder import ImageFolder
-from ssl_lab.data.prepare import prepare
-from ssl_lab.data.shards import TokenShards
-from ssl_lab.data.tokenizer import tokenizer_digest
-from ssl_lab.engine.checkpoint import read_checkpoint
+from ssl_lab.data.image.hub_images import HubImages
+from ssl_lab.data.image.image_folder import ImageFolder
+from ssl_lab.data.text.hub_text import HubText
+from ssl_lab.data.text.prepare import prepare
+from ssl_lab.data.text.shards import TokenShards
+from ssl_lab.data.text.tokenizer import tokenizer_digest
+from ssl_lab.engine.checkpoints.checkpoint import read_checkpoint
 
 KINDS = ("truncated", "flipped", "zeroed", "empty", "foreign")
 REFUSED = (ValueError, FileNotFoundError)

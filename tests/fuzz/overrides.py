@@ -20,7 +20,7 @@ from hypothesis import seed as seeded
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-from ssl_lab.cli import config
+from ssl_lab.cli import build as config
 from ssl_lab.cli.errors import explain
 from ssl_lab.cli.paths import choices, config_dir
 from ssl_lab.engine.judge import check_needs

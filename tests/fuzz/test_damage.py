@@ -7,7 +7,7 @@ import pytest
 import torch
 from fuzz.damage import WRONG, damage
 
-from ssl_lab.engine.checkpoint import read_checkpoint
+from ssl_lab.engine.checkpoints.checkpoint import read_checkpoint
 
 
 def test_a_hundred_damaged_files(tmp_path, monkeypatch):

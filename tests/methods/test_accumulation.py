@@ -7,10 +7,10 @@ import torch
 from arrays import ArrayImages
 from engine.tiny import TinyEncoder
 
-from ssl_lab.engine.contract import train
 from ssl_lab.methods.base import Method
-from ssl_lab.methods.token_mean import TokenMean
+from ssl_lab.methods.parts.token_mean import TokenMean
 from ssl_lab.optim import SGD
+from ssl_lab.testing import train
 
 
 class MeanFeature(Method):

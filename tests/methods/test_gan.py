@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 from ssl_lab.encoders.convnet import ConvNet
 from ssl_lab.encoders.dcgan import DCGANEncoder
 from ssl_lab.encoders.sngan import SNGANEncoder
+from ssl_lab.engine.checkpoints.signals import InterruptedRunError
 from ssl_lab.engine.pretrain import pretrain
-from ssl_lab.engine.signals import InterruptedRunError
 from ssl_lab.generators.base import Generator
 from ssl_lab.generators.resnet import ResNetGenerator
 from ssl_lab.heads import has_batch_statistics

@@ -8,7 +8,7 @@ from arrays import ArrayImages, tiny_vq_vae
 from ssl_lab.cli.main import main
 from ssl_lab.encoders.code_gpt import CodeGPT
 from ssl_lab.encoders.convnet import ConvNet
-from ssl_lab.evaluation.codes import CodePrediction
+from ssl_lab.evaluation.likelihood.codes import CodePrediction
 from ssl_lab.methods.image_gpt import ImageGPT
 from ssl_lab.methods.vae import VAE
 from ssl_lab.methods.vq_vae import VQVAE

@@ -8,7 +8,7 @@ from ranks.fixed import TEXT, packed_sentences, sentences
 from transformers import T5ForConditionalGeneration
 
 from ssl_lab.encoders.text_transformer import TextTransformer
-from ssl_lab.evaluation.denoising import Denoising
+from ssl_lab.evaluation.likelihood.denoising import Denoising
 from ssl_lab.methods.span_denoising import SpanDenoising
 from ssl_lab.optim import AdamW
 

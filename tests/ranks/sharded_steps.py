@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from ssl_lab import distributed
 from ssl_lab.encoders.blocks import recompute_activations
-from ssl_lab.engine.sharded import Sharded, gathered
+from ssl_lab.engine.checkpoints.sharded import Sharded, gathered
 from ssl_lab.engine.sync_batch_norm import SyncBatchNormLayers
 from ssl_lab.optim import LARS, SGD, AdamW
 

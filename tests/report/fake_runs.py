@@ -116,7 +116,7 @@ def write_run(
         "seed": seed,
         "objective": "eval/linear/top1",
         "run_dir": str(run_dir),
-        "data": {"_target_": f"ssl_lab.data.digits.{data}", "batch_size": 256},
+        "data": {"_target_": f"ssl_lab.data.image.digits.{data}", "batch_size": 256},
         "encoder": {"_target_": "ssl_lab.encoders.conv_net.ConvNet", "width": 32},
         "method": {"_target_": f"ssl_lab.methods.{method.lower()}.{method}", "temperature": 0.2, **(settings or {})},
         "trainer": {"max_epochs": 100, "accelerator": "cpu"},

@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 from report.fake_runs import mlm_evaluation, vae_evaluation, write_run
 
 from ssl_lab.report.curves import comparison_panels, run_panels
-from ssl_lab.report.run import Curve, read_run
+from ssl_lab.runs.read import Curve, read_run
 
 
 def panels_of(run):

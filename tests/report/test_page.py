@@ -6,10 +6,10 @@ import pytest
 from report.fake_runs import mlm_evaluation, probe_scores, simclr_evaluation, vae_evaluation, write_run
 
 from ssl_lab.measured import records_of
-from ssl_lab.report.compare import config_differences, run_labels, side_by_side
 from ssl_lab.report.curves import run_panels
 from ssl_lab.report.page import write_comparison, write_report
-from ssl_lab.report.run import read_run
+from ssl_lab.runs.compare import config_differences, run_labels, side_by_side
+from ssl_lab.runs.read import read_run
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 

@@ -15,8 +15,8 @@ from ssl_lab.report import pictures, tables
 from ssl_lab.report.curves import thinned
 from ssl_lab.report.dashboard.index import Entry
 from ssl_lab.report.page import facts, report_page, tiles
-from ssl_lab.report.run import Curve, Run, read_run
-from ssl_lab.report.runs import command_of
+from ssl_lab.runs.find import command_of
+from ssl_lab.runs.read import Curve, Run, read_run
 
 _MAX_POINTS = 1000  # of a curve
 _T = TypeVar("_T")

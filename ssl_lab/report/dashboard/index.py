@@ -13,11 +13,11 @@ from typing import Any
 
 from ssl_lab.limited import load_yaml, read_table
 from ssl_lab.measured import way_of, with_way
-from ssl_lab.report.compare import NOT_CHOICES, flatten
-from ssl_lab.report.run import noted, number, number_in, shortened
-from ssl_lab.report.runs import RunFacts, find_runs, is_stale, read_facts
 from ssl_lab.report.vocabulary import describe
-from ssl_lab.report.ways import Measuring, measuring_in, ways_of
+from ssl_lab.runs.compare import NOT_CHOICES, flatten
+from ssl_lab.runs.find import RunFacts, find_runs, is_stale, read_facts
+from ssl_lab.runs.read import noted, number, number_in, shortened
+from ssl_lab.runs.ways import Measuring, measuring_in, ways_of
 
 _WATCHED = ("summary.json", "heartbeat.json", "metrics.csv", "evaluation.json", "report.html", "overrides.yaml")
 _MAX_ERROR = 200  # characters of an error in the table; all of it is on the run's page

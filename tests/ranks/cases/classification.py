@@ -4,8 +4,8 @@ import torch
 from ranks.fixed import NUM_SAMPLES, TEXT, sentences
 
 from ssl_lab.encoders.text_transformer import TextTransformer
-from ssl_lab.methods.finetune.classification import Classification
 from ssl_lab.optim import SGD
+from ssl_lab.tasks.text_classification import Classification
 
 
 def make():

@@ -2,8 +2,8 @@ import torch
 from ranks.fixed import NUM_SAMPLES, TEXT, sentences
 
 from ssl_lab.encoders.text_transformer import TextTransformer
-from ssl_lab.methods.finetune.question_answering import QuestionAnswering
 from ssl_lab.optim import SGD
+from ssl_lab.tasks.question_answering import QuestionAnswering
 
 
 def make():

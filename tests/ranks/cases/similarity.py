@@ -2,8 +2,8 @@ import torch
 from ranks.fixed import NUM_SAMPLES, TEXT, triples
 
 from ssl_lab.encoders.text_transformer import TextTransformer
-from ssl_lab.methods.finetune.similarity import Similarity
 from ssl_lab.optim import SGD
+from ssl_lab.tasks.similarity import Similarity
 
 
 def make():

@@ -4,8 +4,8 @@ import torch
 from ranks.fixed import TEXT, sentences
 
 from ssl_lab.encoders.text_transformer import TextTransformer
-from ssl_lab.methods.finetune.token_classification import TokenClassification
 from ssl_lab.optim import SGD
+from ssl_lab.tasks.token_classification import TokenClassification
 
 
 def make():

@@ -3,8 +3,8 @@ from dataclasses import replace
 from ranks.fixed import TEXT, sentences
 
 from ssl_lab.encoders.text_transformer import TextTransformer
-from ssl_lab.methods.finetune.translation import Translation
 from ssl_lab.optim import SGD
+from ssl_lab.tasks.translation import Translation
 
 
 def make():

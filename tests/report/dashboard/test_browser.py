@@ -10,10 +10,10 @@ import pytest
 from cli.made_runs import make_run
 from report.dashboard.many_runs import HOSTILE, make_lab
 
-from ssl_lab.engine.run_dir import write_json
 from ssl_lab.report.dashboard.index import RunIndex
 from ssl_lab.report.dashboard.server import Dashboard
 from ssl_lab.report.dashboard.site import write_site
+from ssl_lab.runs.directory import write_json
 
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -10,11 +10,11 @@ from fuzz.damage import KINDS, damaged
 from report.dashboard.many_runs import configure
 from report.fake_runs import write_picture, write_run
 
-from ssl_lab.engine.run_dir import update_summary
 from ssl_lab.report.dashboard.details import read_details
 from ssl_lab.report.dashboard.importance import importances
 from ssl_lab.report.dashboard.index import RunIndex
 from ssl_lab.report.dashboard.site import to_json, write_site
+from ssl_lab.runs.directory import update_summary
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +55,7 @@ def test_only_what_has_changed_is_read_again(tmp_path, monkeypatch):
     shutil.rmtree(tmp_path / "run_0")
     assert index.refresh() == 1 and len(index.entries) == 4
     assert index.refresh() == 0
-    monkeypatch.setattr("ssl_lab.report.runs.STALE_AFTER_SEC", 0.0)
+    monkeypatch.setattr("ssl_lab.runs.find.STALE_AFTER_SEC", 0.0)
     assert index.refresh() == 1  # one that runs has fallen silent without any change of its files
     assert row_of(index, "run_4")["status"] == "stale" and index.refresh() == 0
 
@@ -192,7 +192,7 @@ def test_a_setting_that_is_one_number_in_two_spellings_has_not_moved_anything(tm
 def measured_with(path, value, *, num_neighbors, image_size=8):
     """A run that was judged with other settings of kNN, or on images of another size."""
     make_run(path, metrics={"test/knn/top1": value, "train/loss": value}, objective=None)
-    nodes = f"evaluation:\n  knn: {{_target_: ssl_lab.evaluation.knn.KNN, num_neighbors: {num_neighbors}}}\n"
+    nodes = f"evaluation:\n  knn: {{_target_: ssl_lab.evaluation.probes.knn.KNN, num_neighbors: {num_neighbors}}}\n"
     with (path / "config.yaml").open("a") as file:
         file.write(f"{nodes}data:\n  image_size: {image_size}\n  batch_size: {num_neighbors}\n")
     update_summary(path, metrics={"test/knn/top1": value}, objective={"name": "test/knn/top1", "value": value})

@@ -1,0 +1,355 @@
+"""From a composed configuration to live objects, in one place and one order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import yaml
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.loggers import CSVLogger
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from ssl_lab.cli.arguments import literal
+from ssl_lab.cli.instantiate import instantiate
+from ssl_lab.cli.paths import no_run
+from ssl_lab.cli.trust.targets import read_settings, trusting
+from ssl_lab.data.base import DataModule
+from ssl_lab.data.text.tokenizer import load_tokenizer, tokenizer_digest
+from ssl_lab.encoders.blocks import recompute_activations
+from ssl_lab.engine.callbacks.progress import CompactBar
+from ssl_lab.engine.checkpoints.checkpoint import find_checkpoint, load_encoder_weights, load_weights
+from ssl_lab.engine.checkpoints.signals import slurm_job
+from ssl_lab.engine.logging.dashboards import guarded
+from ssl_lab.engine.sync_batch_norm import SyncBatchNormLayers
+from ssl_lab.evaluation.protocol import Protocol
+from ssl_lab.evaluation.samples.real_images import module_digest
+from ssl_lab.files import write_atomically
+from ssl_lab.methods.base import Method
+from ssl_lab.runs.directory import BEST_CHECKPOINT, read_json, read_spec, write_spec
+from ssl_lab.runs.ways import LOADING
+from ssl_lab.tasks.base import FineTuning
+from ssl_lab.types import DataSpec, Encoder
+
+_BEING_BUILT: list[Path] = []
+
+
+def build_data(node: DictConfig, *, seed: int) -> DataModule:
+    """The data module, its order of samples seeded by the run's seed."""
+    return instantiate(node, _partial_=True, _convert_="all")(seed=seed)  # type: ignore[no-any-return]
+
+
+def build_encoder(node: DictConfig, spec: DataSpec) -> Encoder:
+    """The encoder for a data set; an argument ``run:DIR`` becomes that run's method."""
+    fixed = node.copy()
+    runs = {str(name): value for name, value in node.items() if isinstance(value, str) and value.startswith("run:")}
+    fixed.update(dict.fromkeys(runs))
+    methods = {name: load_run(Path(value.removeprefix("run:")))[2] for name, value in runs.items()}
+    return instantiate(fixed, _partial_=True, _convert_="all")(spec, **methods)  # type: ignore[no-any-return]
+
+
+def build_method(cfg: DictConfig, spec: DataSpec, *, encoder_weights: Path | None = None) -> Method:
+    """Encoder, on request with the weights of a run's checkpoint, optimizer settings and the method around them."""
+    encoder = build_encoder(cfg.encoder, spec)
+    if encoder_weights is not None:
+        load_encoder_weights(encoder, encoder_weights)
+    optim = instantiate(cfg.optim, _convert_="all")
+    method: Method = instantiate(cfg.method, _partial_=True, _convert_="all")(encoder, optim)
+    if cfg.get("activation_checkpointing"):
+        if cfg.get("compile"):
+            raise ValueError(
+                "activation_checkpointing=true and compile=true do not go together: the compiler decides by itself what to "
+                "compute again. Set one of them to false."
+            )
+        recompute_activations(encoder)
+    if cfg.get("compile"):
+        for module in (encoder, *method.pretexts()):
+            module.compile(dynamic=False)  # in place: names in the state dict stay
+    return method
+
+
+def build_protocols(node: DictConfig | None) -> list[Protocol]:
+    """The protocols of an evaluation group; ``encoder: run:DIR`` inside one becomes that run's encoder.
+
+    Where ``encoder_name`` is not given, it is made of the run's method, its data and a digest of the encoder's weights.
+    """
+    protocols = []
+    for settings in _parts(node):
+        fixed = settings.copy()
+        source = fixed.get("encoder")
+        if isinstance(source, str):
+            if not source.startswith("run:"):
+                raise ValueError(f"A protocol's encoder is given as run:DIR, found {source!r}.")
+            fixed.encoder = None
+            run_dir = Path(source.removeprefix("run:"))
+            encoder = load_run(run_dir)[2].encoder
+            if fixed.get("encoder_name") in (None, "pixels"):
+                fixed.encoder_name = _name_of_encoder(run_dir, encoder)
+            protocols.append(instantiate(fixed, _partial_=True, _convert_="all")(encoder=encoder))
+        else:
+            protocols.append(instantiate(fixed, _convert_="all"))
+    return protocols
+
+
+def judge_samples_by(source: str, evaluation: DictConfig) -> None:
+    """Give ``source``, a ``run:DIR``, to every protocol that takes an encoder.
+
+    Raises:
+        ValueError: If none does.
+    """
+    settings = [node for node in evaluation.values() if "encoder" in node]
+    if not settings:
+        names = ", ".join(map(str, evaluation)) or "no protocol"
+        raise ValueError(
+            f"metric.encoder={source} says on whose features samples are judged, but none takes an encoder ({names}). Add "
+            "evaluation=samples."
+        )
+    for node in settings:
+        node.encoder = source
+
+
+def _name_of_encoder(run_dir: Path, encoder: Encoder) -> str:
+    summary = read_json(run_dir / "summary.json")
+    words = [summary.get("method", type(encoder).__name__), summary.get("data", ""), module_digest(encoder)[:6]]
+    return re.sub(r"[^a-z0-9]+", "_", " ".join(words).lower())
+
+
+def build_trainer(cfg: DictConfig, run_dir: Path, *, progress_bar: bool) -> L.Trainer:
+    """Lightning's trainer in the run directory; ``sync_batchnorm`` works on the CPU too."""
+    settings = cfg.trainer.copy()
+    synchronise = settings.sync_batchnorm
+    settings.sync_batchnorm = False
+    plugins: list[Any] = [SyncBatchNormLayers()] if synchronise else []
+    if slurm_job() and SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
+        plugins.append(SLURMEnvironment(auto_requeue=False))  # SaveCheckpoint saves and requeues
+    loggers = [instantiate(node, _convert_="all") for node in _parts(cfg.logger)]
+    _refuse_to_delete(loggers, run_dir)
+    callbacks = [instantiate(node, _convert_="all") for node in _parts(cfg.callbacks)]
+    if progress_bar and not any(isinstance(callback, ProgressBar) for callback in callbacks):
+        callbacks.append(CompactBar())
+    try:
+        return instantiate(settings, _partial_=True, _convert_="all")(  # type: ignore[no-any-return]
+            default_root_dir=str(run_dir),
+            callbacks=callbacks,
+            logger=guarded(loggers) or False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=progress_bar,
+            use_distributed_sampler=False,
+            plugins=plugins,
+        )
+    except (TypeError, MisconfigurationException) as error:  # Lightning's words for a value that it does not take
+        if settings.accelerator != "cpu" and re.search("backend found|not available", str(error)):
+            raise ValueError(
+                f"Cannot train with trainer.accelerator={settings.accelerator}: this machine has no such device that torch "
+                "can use. Set trainer.accelerator=cpu, or start the command where there is one."
+            ) from error
+        raise ValueError(
+            f"Lightning's trainer refuses its settings: {error} Change trainer.*, see --cfg job."
+        ) from error
+
+
+def _refuse_to_delete(loggers: Sequence[Any], run_dir: Path) -> None:
+    """Refuse a logger that would delete a file: Lightning's begins with an empty ``metrics.csv``.
+
+    Raises:
+        ValueError: If there is one, outside of the run directory or in the run's own place.
+    """
+    for logger in loggers:
+        if isinstance(logger, CSVLogger):
+            file = Path(logger.log_dir, "metrics.csv").resolve()
+            inside = file.is_relative_to(run_dir.resolve()) and file.parent != run_dir.resolve()
+            if file.exists() and not inside:
+                raise ValueError(
+                    f"{type(logger).__name__} would delete {file}. Give its save_dir= a folder of its own below run_dir."
+                )
+
+
+def _parts(node: DictConfig | None) -> list[DictConfig]:
+    """The objects that a group of several names; one that was set to null is left out.
+
+    Raises:
+        ValueError: If one is neither.
+    """
+    for name, settings in (node or {}).items():
+        if settings is not None and not isinstance(settings, DictConfig):
+            raise ValueError(
+                f"{node._get_full_key(name)}={settings!r} is no object: a mapping with _target_ belongs there. "  # type: ignore[union-attr]
+                "Set single settings of it, or null to leave it out."
+            )
+    return [settings for settings in (node or {}).values() if settings is not None]
+
+
+def save_config(
+    cfg: DictConfig, overrides: list[str], datamodule: DataModule, run_dir: Path, *, spec: DataSpec | None = None
+) -> None:
+    """Leave in the run directory what is needed to build the same objects again.
+
+    Args:
+        cfg: The run's configuration.
+        overrides: What was asked on the command line.
+        datamodule: The data.
+        run_dir: The run directory.
+        spec: What the encoder was built from, if not from the data's own facts.
+    """
+    resolved = OmegaConf.to_yaml(literal(OmegaConf.to_container(cfg, resolve=True)))
+    write_atomically(run_dir / "config.yaml", lambda path: _write(path, resolved))
+    write_atomically(
+        run_dir / "overrides.yaml", lambda path: _write(path, yaml.safe_dump(overrides, allow_unicode=True))
+    )
+    write_spec(run_dir, spec or datamodule.spec)
+    if datamodule.spec.modality != "image":
+        datamodule.tokenizer.save_pretrained(run_dir / "tokenizer")  # type: ignore[attr-defined]
+    if datamodule.spec.target_vocab_size is not None:
+        datamodule.target_tokenizer.save_pretrained(run_dir / "target_tokenizer")  # type: ignore[attr-defined]
+
+
+def check_same_tokenizer(datamodule: DataModule, run_dir: Path) -> None:
+    """Refuse to resume a run whose ids now mean other tokens.
+
+    Raises:
+        ValueError: If the data's tokenizer is not the one in the run directory.
+    """
+    folder = run_dir / "tokenizer"
+    if datamodule.spec.modality == "image" or not folder.is_dir():
+        return
+    tokenizer = datamodule.tokenizer  # type: ignore[attr-defined]
+    known = load_tokenizer(str(folder))
+    if tokenizer_digest(tokenizer) != tokenizer_digest(known):
+        raise ValueError(
+            f"Cannot resume {run_dir}: its data now gives another tokenizer than {folder}, because the text it "
+            f"is trained on has changed. Restore the text, set data.tokenizer={folder}, or start a new run."
+        )
+
+
+def read_run(run_dir: Path) -> tuple[DictConfig, DataSpec]:
+    """Configuration of a run, and the data facts that its encoder was built from.
+
+    Raises:
+        FileNotFoundError: If the directory is no run.
+        ValueError: If its configuration cannot be read, or names what could run code.
+    """
+    if not (run_dir / "config.yaml").is_file():
+        raise no_run(run_dir, "config.yaml")
+    return read_settings(run_dir / "config.yaml"), read_spec(run_dir)
+
+
+def load_run(run_dir: Path) -> tuple[DictConfig, DataSpec, Method]:
+    """Configuration, data facts and method of a run, never compiled, with the weights that it was judged by.
+
+    Raises:
+        FileNotFoundError: If the directory is no run or has no checkpoint.
+        ValueError: If the checkpoint is damaged or holds code.
+    """
+    cfg, spec = read_run(run_dir)
+    best = cfg.get("select") == "best" and (run_dir / BEST_CHECKPOINT).is_file()
+    checkpoint = run_dir / BEST_CHECKPOINT if best else find_checkpoint(run_dir)
+    cfg.activation_checkpointing = False
+    cfg.compile = False  # each new shape, such as each length of a text, would wait for the compiler
+    with _once(run_dir):
+        method = build_method(cfg, spec)
+    load_weights(method, checkpoint)
+    return cfg, spec, method.eval()
+
+
+@contextmanager
+def _once(run_dir: Path) -> Iterator[None]:
+    """Refuse a run whose networks are made of its own, by whatever way round."""
+    folder = run_dir.resolve()
+    if folder in _BEING_BUILT:
+        raise ValueError(
+            f"{run_dir} names itself as a part of its own network (run:DIR). Give the run of another network."
+        )
+    _BEING_BUILT.append(folder)
+    try:
+        yield
+    finally:
+        _BEING_BUILT.remove(folder)
+
+
+def open_run(run_dir: Path | str, *, trust: bool = False) -> tuple[Method, DataModule]:
+    """The trained method of a run, in eval mode, and the run's own data, for use in Python.
+
+    Args:
+        run_dir: The run directory.
+        trust: Run classes that are not ssl_lab's own, which its ``config.yaml`` names; for runs of people you trust.
+
+    Raises:
+        FileNotFoundError: If the directory is no run or has no checkpoint.
+        ValueError: If the configuration names what could run code, or the checkpoint is damaged or holds code.
+    """
+    with trusting(everything=trust):
+        cfg, spec, method = load_run(Path(run_dir))
+        return method, data_for_run(cfg, Path(run_dir), spec, None)
+
+
+def check_same_data(run_dirs: Sequence[Path], cfgs: Sequence[DictConfig]) -> None:
+    """Refuse to put runs side by side that were trained on different data.
+
+    Raises:
+        ValueError: Naming two runs whose data differ, in what, and the remedy.
+    """
+    first, *others = [{name: value for name, value in cfg.data.items() if name not in LOADING} for cfg in cfgs]
+    for run_dir, other in zip(run_dirs[1:], others, strict=True):
+        differing = [name for name in {**first, **other} if first.get(name) != other.get(name)]
+        if differing:
+            found = ", ".join(f"{name}: {first.get(name)} and {other.get(name)}" for name in differing)
+            raise ValueError(
+                f"One table of several runs needs the same data, but {run_dirs[0]} and {run_dir} differ in theirs ({found}). "
+                "Give data=NAME to judge all of them on it, or evaluate them one by one."
+            )
+
+
+def data_for_run(cfg: DictConfig, run_dir: Path, spec: DataSpec, data: DictConfig | None) -> DataModule:
+    """The run's own data, or other data that its encoder can read, tokenised by the run's tokenizer.
+
+    Raises:
+        ValueError: If the data is of another modality or has other channels.
+    """
+    node: Any = (data if data is not None else cfg.data).copy()
+    if (run_dir / "tokenizer").is_dir() and "tokenizer" in node:
+        with open_dict(node):
+            node.tokenizer = literal(str(run_dir / "tokenizer"))
+            if (run_dir / "target_tokenizer").is_dir() and "target_tokenizer" in node:
+                node.target_tokenizer = literal(str(run_dir / "target_tokenizer"))
+            if data is not None:
+                of_encoder = spec.shape[0] if spec.text_length is None else spec.text_length
+                node.max_length = cfg.data.get("max_length", of_encoder)  # a fine-tuned run has a length of its own
+                if "framing" in node and "framing" in cfg.data:
+                    node.framing = cfg.data.framing
+    datamodule = build_data(node, seed=cfg.seed)
+    found = datamodule.spec
+    images_suffice = spec.modality == "image_text" and found.modality == "image"
+    other_channels = spec.modality != "text" and found.shape[0] != spec.shape[0]
+    if (found.modality != spec.modality and not images_suffice) or other_channels:
+        raise ValueError(
+            f"The run was trained on {spec.modality} data of shape {spec.shape}, but data= is {found.modality} of shape "
+            f"{found.shape}. Choose data of the same modality and number of channels."
+        )
+    return datamodule
+
+
+def check_same_classes(method: Method, protocols: Sequence[Protocol], spec: DataSpec, datamodule: DataModule) -> None:
+    """Refuse to compare what a classifier predicts with the labels of other classes.
+
+    Raises:
+        ValueError: Naming both.
+    """
+    predicts_classes = any(protocol.needs in ("class_logits", "tags") for protocol in protocols)
+    found = datamodule.spec.class_names
+    if isinstance(method, FineTuning) and predicts_classes and found != spec.class_names:
+        raise ValueError(
+            f"The run's {type(method).__name__} tells {', '.join(spec.class_names)} apart, but data= has the classes "
+            f"{', '.join(found) or 'of no label'}. Choose data with the same classes, or an evaluation= of features."
+        )
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)

@@ -1,0 +1,59 @@
+"""``ssl-lab bench``: how fast an experiment trains."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from pathlib import Path
+
+import lightning as L
+
+from ssl_lab.cli import build as config
+from ssl_lab.cli.process import compose_settings
+from ssl_lab.data.base import DataModule
+from ssl_lab.engine.bench import Speed
+from ssl_lab.engine.bench import bench as run_bench
+from ssl_lab.outputs import check_output, marked
+from ssl_lab.runs.directory import environment, write_json
+
+
+def run(args: list[str]) -> int:
+    """``ssl-lab bench``: how fast an experiment trains, and where its steps spend their time."""
+    cfg = compose_settings("bench", args)
+    if cfg.num_steps < 1 or cfg.warmup_steps < 0:
+        raise ValueError(
+            f"Cannot time num_steps={cfg.num_steps} after warmup_steps={cfg.warmup_steps}. Give num_steps of at least 1 and "
+            "warmup_steps of at least 0."
+        )
+    if cfg.out:
+        check_output(Path(cfg.out), ours=marked(b'"samples_per_sec"', begin=b'{\n  "experiment": ['))
+    L.seed_everything(cfg.seed, verbose=False)
+    datamodule = config.build_data(cfg.data, seed=cfg.seed)
+    method = config.build_method(cfg, datamodule.spec)
+    cfg.trainer.max_epochs = -1
+    # An optimizer's step counts: a method that steps two optimizers by hand needs twice as many.
+    cfg.trainer.max_steps = (1 if method.automatic_optimization else 2) * (cfg.warmup_steps + 2 * cfg.num_steps)
+    cfg.logger = None
+    with tempfile.TemporaryDirectory() as folder:
+        cfg.run_dir = folder
+        trainer = config.build_trainer(cfg, Path(folder), progress_bar=False)
+        speed = run_bench(method, datamodule, trainer, warmup_steps=cfg.warmup_steps, num_steps=cfg.num_steps)
+    if cfg.out:
+        write_json(Path(cfg.out), {"experiment": args, **dataclasses.asdict(speed), **environment()})
+    if trainer.is_global_zero:
+        print(_speed_table(type(method).__name__, datamodule, speed))
+    return 0
+
+
+def _speed_table(method: str, datamodule: DataModule, speed: Speed) -> str:
+    tokens = "" if speed.tokens_per_sec is None else f", {speed.tokens_per_sec:,.0f} tokens/s"
+    shares = "   ".join(f"{name.replace('_', ' + ')} {share:.1%}" for name, share in speed.shares.items())
+    return (
+        f"{method} on {datamodule.title} {datamodule.spec.shape}, batch {datamodule.batch_size}, {speed.precision}, "
+        f"{speed.device}\n"
+        f"  throughput          {speed.samples_per_sec:,.0f} samples/s{tokens}\n"
+        f"  step                {speed.step_ms:.1f} ms:   {shares}\n"
+        f"  encoder alone       {speed.bare_ms:.1f} ms forward + backward on random data; the step takes "
+        f"{speed.ratio:.2f} times that\n"
+        f"  utilisation (MFU)   {speed.mfu:.1%} of {speed.peak_tflops:.3g} TFLOP/s with {speed.step_tflop:.3g} TFLOP a step"
+    )

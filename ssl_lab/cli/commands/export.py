@@ -1,0 +1,163 @@
+"""``ssl-lab export``: a run's model for other tools, on request uploaded to the hub."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ssl_lab.cli import build as config
+from ssl_lab.cli.process import compose_settings
+from ssl_lab.data.text.tokenizer import load_tokenizer
+from ssl_lab.encoders.dual import DualEncoder
+from ssl_lab.encoders.text_transformer import TextTransformer
+from ssl_lab.encoders.vit import ViT
+from ssl_lab.export import hub
+from ssl_lab.export.card import Exported, model_card
+from ssl_lab.export.graph import export_program, features_of, require_onnx, write_graph
+from ssl_lab.export.timm import write_for_timm
+from ssl_lab.export.transformers import (
+    auto_class,
+    check_finite_method,
+    check_replaceable,
+    is_whole,
+    sample_batch,
+    transformers_model,
+    write_folder,
+    write_for_transformers,
+    write_image_processor,
+    write_tokenizer,
+)
+from ssl_lab.methods.base import Method
+from ssl_lab.outputs import check_output, clear, restore
+from ssl_lab.runs.find import command_of, read_facts
+from ssl_lab.runs.read import read_run
+from ssl_lab.types import DataSpec
+
+FORMATS = ("hf", "timm", "onnx", "torch_export")
+_PACKAGES = {
+    "hf": ("torch", "transformers"),
+    "timm": ("torch", "timm"),
+    "onnx": ("torch", "onnx", "onnxruntime"),
+    "torch_export": ("torch",),
+}
+
+
+def run(args: list[str]) -> int:
+    """``ssl-lab export``: write the folder, say how to load it, and upload it with push_to_hub=."""
+    cfg = compose_settings("export", args)
+    if cfg.format not in FORMATS:
+        raise ValueError(f"There is no format {cfg.format!r}. Choose format= from {', '.join(FORMATS)}.")
+    if cfg.private and cfg.push_to_hub is None:
+        raise ValueError(
+            "private=true is said of a repository on the hub. Give push_to_hub=USER/NAME, or leave it out."
+        )
+    run_dir, out = Path(cfg.run), Path(cfg.out)
+    if told := restore(out):
+        print(told)
+    check_replaceable(out, overwrite=cfg.overwrite)
+    check_output(out.resolve().parent / ".export", setting="out")
+    clear(out, runs=[run_dir])
+    if cfg.push_to_hub is not None:
+        hub.check_hub(cfg.push_to_hub)
+    _, spec, method = config.load_run(run_dir)
+    check_finite_method(method, spec)
+    write, made = _writer(method, spec, run_dir, cfg.format)
+    run = read_run(run_dir)
+    made.commands = [
+        shlex.join(command)
+        for command in (command_of(read_facts(run_dir)), ["ssl-lab", "export", *args])
+        if command  # what was asked of the run may be unreadable
+    ]
+    card = model_card(run, made)
+
+    def write_all(folder: Path) -> None:
+        write(folder)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+
+    write_folder(out, write_all, overwrite=cfg.overwrite)
+    print(f"{made.architecture} for {made.loader}: {out}. Its README.md shows how to load it.")
+    if cfg.push_to_hub is not None:
+        message = f"{run.method} on {run.data}"
+        print(f"Uploaded to {hub.push(out, cfg.push_to_hub, private=cfg.private, message=message)}")
+    return 0
+
+
+def _writer(method: Method, spec: DataSpec, run_dir: Path, format: str) -> tuple[Callable[[Path], None], Exported]:
+    """What fills the folder, and what the model card says of it."""
+    encoder = method.feature_encoder
+    is_text = spec.modality == "text"
+    tokenizer = None
+    if is_text:
+        causal = "generate" in method.capabilities()
+        tokenizer = load_tokenizer(str(run_dir / "tokenizer"), framing="causal" if causal else "encoder")
+    facts: dict[str, Any] = {
+        "format": format,
+        "shape": spec.shape,
+        "mean": spec.mean,
+        "std": spec.std,
+        "vocab_size": None if tokenizer is None else len(tokenizer),
+        "whole": is_whole(method),
+        "uses_labels": method.uses_labels,
+        "packages": {name: version(name) for name in ("ssl_lab", *_PACKAGES[format])},
+    }
+
+    def write_texts(folder: Path) -> None:
+        if tokenizer is not None:
+            write_tokenizer(tokenizer, folder, max_length=spec.shape[0])
+
+    if format == "hf":
+        model = transformers_model(method)
+
+        def write_hf(folder: Path) -> None:
+            write_for_transformers(model, folder)
+            write_texts(folder)
+            if isinstance(encoder, ViT):
+                write_image_processor(encoder, folder)
+
+        num_parameters = sum(p.numel() for p in model.parameters())
+        loader = f"transformers.{auto_class(model)}"
+        pooling = encoder.pooling if isinstance(encoder, ViT | TextTransformer) else "mean"
+        return write_hf, Exported(
+            architecture=type(model).__name__, loader=loader, num_parameters=num_parameters, pooling=pooling, **facts
+        )
+    if format == "timm":
+        part = encoder.image if isinstance(encoder, DualEncoder) else encoder
+        num_parameters = sum(p.numel() for p in part.parameters())
+        return lambda folder: write_for_timm(part, folder), Exported(
+            architecture=type(part).__name__, loader="timm.create_model", num_parameters=num_parameters, **facts
+        )
+    if format == "onnx":
+        require_onnx()
+    features = features_of(method)
+    program = export_program(features, spec)
+
+    def write_as_graph(folder: Path) -> None:
+        write_graph(program, features, spec, folder, kind=format)
+        write_texts(folder)
+        (folder / "config.json").write_text(json.dumps(_inputs(spec, format), indent=2) + "\n", encoding="utf-8")
+
+    loader = {"onnx": "onnxruntime.InferenceSession", "torch_export": "torch.export.load"}[format]
+    num_parameters = sum(p.numel() for p in encoder.parameters())
+    facts["whole"] = True
+    return write_as_graph, Exported(
+        architecture=type(encoder).__name__, loader=loader, num_parameters=num_parameters, **facts
+    )
+
+
+def _inputs(spec: DataSpec, format: str) -> dict[str, Any]:
+    """What a program must know of a graph's inputs, for ``config.json``."""
+    shapes = {name: ["batch", *column.shape[1:]] for name, column in sample_batch(spec).items()}
+    if spec.modality == "text":
+        return {
+            "format": format,
+            "inputs": {name: {"type": "int64", "shape": ["batch", "length"]} for name in shapes},
+            "length": [2, spec.shape[0]],
+            "outputs": ["features"],
+        }
+    image = {"type": "float32", "shape": shapes["image"], "layout": "NCHW", "range": [0.0, 1.0]}
+    return {"format": format, "inputs": {"image": image}, "normalised_inside": {"mean": spec.mean, "std": spec.std},
+            "outputs": ["features"]}  # fmt: skip

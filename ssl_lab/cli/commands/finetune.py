@@ -1,0 +1,348 @@
+"""``ssl-lab finetune``: a text encoder on a task with labels, over seeds, beside random weights."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from ssl_lab import distributed
+from ssl_lab.cli import build as config
+from ssl_lab.cli.arguments import literal
+from ssl_lab.cli.commands.report import make_up_report
+from ssl_lab.cli.errors import explain
+from ssl_lab.cli.process import compose_settings, print_table
+from ssl_lab.cli.ranks import check_processes, named_run, refuse_ranks_in_sweep
+from ssl_lab.cli.resume import refuse_other_files
+from ssl_lab.cli.trust.targets import read_settings
+from ssl_lab.data.base import DataModule
+from ssl_lab.encoders.text_configs import max_length_of
+from ssl_lab.engine import judge
+from ssl_lab.engine.checkpoints.checkpoint import checkpoint_identity, find_checkpoint, has_checkpoint
+from ssl_lab.engine.checkpoints.signals import InterruptedRunError, is_first_rank
+from ssl_lab.engine.logging.text_log import text_log
+from ssl_lab.engine.pretrain import pretrain as pretrain_method
+from ssl_lab.methods.base import Method
+from ssl_lab.outputs import clear
+from ssl_lab.report.page import write_report
+from ssl_lab.runs.directory import read_json, update_summary, write_json
+from ssl_lab.runs.lock import lock_run
+from ssl_lab.tasks.base import FineTuning
+from ssl_lab.types import DataSpec
+
+_RUN_DIR = "SSL_LAB_FINETUNE_DIR"  # process that starts further ranks, and its run directory
+PRETRAINED, RANDOM = "pretrained", "random"  # weights that a training begins with
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training: from which weights, with which seed, and its own configuration."""
+
+    start: str
+    seed: int
+    cfg: DictConfig
+
+    @property
+    def run_dir(self) -> Path:
+        """Its run directory."""
+        return Path(self.cfg.run_dir)
+
+
+def run(args: list[str]) -> int:
+    """``ssl-lab finetune``: train every cell that is not finished, then print all of them in one table."""
+    cfg = compose_settings("finetune", args)
+    _check(cfg)
+    root = _agreed_run_dir(cfg, args)
+    run_spec = _take_over_run(cfg)
+    datamodule = config.build_data(cfg.data, seed=cfg.seeds[0])
+    datamodule.columns("test")  # scored at the end: refuse now if it is missing
+    datamodule.train_split = "train"
+    cells = _cells(cfg)
+    lock = lock_run(root) if is_first_rank() else None
+    try:
+        if lock is not None:
+            clear(runs=[root, *(cell.run_dir for cell in cells)], are_held=True)
+        results = _earlier_results(cfg, cells)
+        if results and distributed.rank() == 0:
+            told = ", ".join(f"{result['start']} weights with seed {result['seed']}" for result in results)
+            print(f"{root} holds more trainings with these settings, which stay in the table: {told}.")
+        finished = {cell.run_dir: _finished(cell) if cfg.ckpt == "last" else None for cell in cells}
+        results += [_result(cell, kept) for cell in cells if (kept := finished[cell.run_dir]) is not None]
+        for cell in cells:
+            if finished[cell.run_dir] is not None:
+                if distributed.rank() == 0:
+                    make_up_report(cell.run_dir)
+            else:
+                datamodule.seed = cell.seed
+                spec = datamodule.spec if run_spec is None else replace(datamodule.spec, shape=run_spec.shape)
+                kept = _train(cell, args, datamodule, spec, resume=cfg.ckpt == "last", alone=len(cells) == 1)
+                results.append(_result(cell, kept))
+            if distributed.rank() == 0:  # each time, so that a kill takes no training that has finished
+                table = _table(cfg, datamodule, results)
+                write_json(root / "finetune.json", table)
+    except InterruptedRunError as error:
+        stopped = str(error).split(" Continue with")[0]
+        raise InterruptedRunError(
+            f"{stopped} Continue with the same command and run_dir={root}.", error.signal_name
+        ) from error
+    finally:
+        if lock is not None:
+            lock.release()
+    if distributed.rank() == 0:
+        seeds = ", ".join(map(str, table["seeds"]))
+        spread = f"mean ± standard deviation over seeds {seeds}" if len(table["seeds"]) > 1 else f"seed {seeds}"
+        print(f"\n{datamodule.title}, test split, {cfg.select} checkpoint, {spread}")
+        print_table(table)
+        print(f"Written to {root / 'finetune.json'}.")
+    return 0
+
+
+def _check(cfg: DictConfig) -> None:
+    """Refuse what cannot be meant before anything is loaded."""
+    if cfg.get("data") is None:
+        raise ValueError("ssl-lab finetune needs data with labels. Give it as data=NAME, see ssl-lab list data.")
+    if cfg.select not in ("last", "best"):
+        raise ValueError(f"Cannot use select={cfg.select}. Choose last, or best (on the validation split).")
+    if cfg.ckpt not in (None, "last"):
+        raise ValueError(
+            f"Cannot start from ckpt={cfg.ckpt}: fine-tuning resumes its own run_dir=. Choose last or null; "
+            "the weights to begin with come from run=."
+        )
+    if not cfg.seeds or len(set(cfg.seeds)) < len(cfg.seeds):
+        raise ValueError(f"Cannot use seeds={list(cfg.seeds)}. Give different numbers, at least one: seeds=[0,1,2].")
+    if cfg.run is not None and cfg.get("encoder") is not None:
+        raise ValueError(
+            "Both run= and encoder= were given, but the encoder is the run's own. Leave encoder= out, or set run=null to "
+            "train an encoder from random weights."
+        )
+    if cfg.run is None and "tokenizer" not in cfg.data:
+        raise ValueError(
+            "ssl-lab finetune takes text encoders to tasks on text, but data= holds no text. See ssl-lab list data."
+        )
+    if cfg.run is None and cfg.get("encoder") is None:
+        raise ValueError("run=null trains an encoder from random weights: say which, such as encoder=bert_mini.")
+
+
+def _agreed_run_dir(cfg: DictConfig, args: Sequence[str]) -> Path:
+    """The run directory, resolved once: Lightning starts further ranks by the same command, some seconds later.
+
+    A Slurm job that is queued again finds its directory again, as that of ``ssl-lab pretrain`` does.
+
+    Raises:
+        ValueError: If the ranks were started from outside and nothing gives them one name.
+    """
+    parent, _, told = os.environ.get(_RUN_DIR, "").partition(":")
+    if "LOCAL_RANK" in os.environ and parent == str(os.getppid()):
+        cfg.run_dir = literal(told)
+    else:
+        with named_run(args, sweep=False, named_by=["run_dir="]):
+            cfg.run_dir = literal(str(cfg.run_dir))
+        os.environ[_RUN_DIR] = f"{os.getpid()}:{cfg.run_dir}"
+    return Path(cfg.run_dir)
+
+
+def _take_over_run(cfg: DictConfig) -> DataSpec | None:
+    """Put the run's encoder and tokenizer into the configuration; the facts that the encoder was built from."""
+    if cfg.run is None:
+        if cfg.baseline and not cfg.encoder.get("pretrained"):
+            raise ValueError("baseline=true and run=null are the same training twice. Give run=DIR, or baseline=false.")
+        return None
+    run_dir = Path(cfg.run)
+    run_cfg, run_spec = config.read_run(run_dir)
+    find_checkpoint(run_dir)
+    if run_spec.modality != "text" or "tokenizer" not in cfg.data:
+        found = f"{run_dir} was trained on {run_spec.modality} data"
+        if run_spec.modality == "text":
+            found = "data= holds no text"
+        raise ValueError(
+            f"ssl-lab finetune takes text encoders to tasks on text, but {found}. Give the run of a text method and text "
+            "data: see ssl-lab list data."
+        )
+    with open_dict(cfg):
+        cfg.encoder = run_cfg.encoder
+        cfg.data.tokenizer = literal(str(run_dir / "tokenizer"))
+    return run_spec
+
+
+def _cells(cfg: DictConfig) -> list[Cell]:
+    """All trainings of a command: seeds within starting points."""
+    published = cfg.encoder.get("pretrained")
+    if cfg.baseline and published:
+        raise ValueError(
+            f"baseline=true trains the same network from random weights, but this one is {published}, whose size no setting "
+            "says. Train the baseline by a second command with run=null encoder=bert_base, or another of its size."
+        )
+    source = None if cfg.run is None else checkpoint_identity(find_checkpoint(Path(cfg.run)))
+    starts = [PRETRAINED if cfg.run is not None or published else RANDOM, *([RANDOM] if cfg.baseline else [])]
+    return [_cell(cfg, start, seed, source) for start in starts for seed in cfg.seeds]
+
+
+def _cell(cfg: DictConfig, start: str, seed: int, source: dict[str, Any] | None) -> Cell:
+    cell = cfg.copy()
+    with open_dict(cell):
+        for name in ("seeds", "baseline", "ckpt"):
+            del cell[name]
+        cell.seed, cell.run_dir = seed, literal(str(Path(cfg.run_dir) / start / f"seed_{seed}"))
+        cell.source = source  # a run that is pretrained further keeps its directory
+        if start == RANDOM:
+            cell.run = cell.source = None
+    return Cell(start, seed, cell)
+
+
+def _earlier_results(cfg: DictConfig, cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """Results of finished trainings of earlier commands in the same run directory, with other seeds or starting points.
+
+    Raises:
+        ValueError: If one has other settings, so that one table cannot hold both.
+    """
+    wanted = {(cell.start, cell.seed) for cell in cells}
+    source = next((cell.cfg.source for cell in cells if cell.start == PRETRAINED), None)
+    found = []
+    for start in (PRETRAINED, RANDOM):
+        seeds = (
+            path.parent.name.removeprefix("seed_") for path in Path(cfg.run_dir, start).glob("seed_*/summary.json")
+        )
+        for seed in sorted(int(seed) for seed in seeds if seed.isdecimal()):
+            cell = _cell(cfg, start, seed, source)
+            if (start, seed) not in wanted and read_json(cell.run_dir / "summary.json").get("status") == "finished":
+                kept = _finished(cell)
+                found += [_result(cell, kept)] if kept is not None else []
+    return found
+
+
+def _result(cell: Cell, kept: dict[str, Any]) -> dict[str, Any]:
+    return {"start": cell.start, "seed": cell.seed, "run_dir": str(cell.run_dir), **kept}
+
+
+def _finished(cell: Cell) -> dict[str, Any] | None:
+    """What a finished training left; None if it is not finished.
+
+    Raises:
+        ValueError: If the folder holds a training with other settings.
+    """
+    if not (cell.run_dir / "config.yaml").is_file():
+        if is_first_rank():
+            refuse_other_files(cell.run_dir)
+        return None
+    there = OmegaConf.to_container(read_settings(cell.run_dir / "config.yaml", to_build=False), resolve=True)
+    wanted = OmegaConf.to_container(cell.cfg, resolve=True)
+    assert isinstance(there, dict) and isinstance(wanted, dict)
+    if there.get("run") == wanted["run"] and there.get("source") != wanted["source"]:
+        before = there.get("source") or {"step": "unknown", "digest": "not recorded"}
+        began, now = (f"step {facts['step']} ({facts['digest']})" for facts in (before, wanted["source"]))
+        raise ValueError(
+            f"{cell.run_dir} began with the weights of {began}, but those of {wanted['run']} are now those of {now}. Their "
+            "results do not belong into one table: give another run_dir=."
+        )
+    differing = [str(name) for name in {**there, **wanted} if name != "run_dir" and there.get(name) != wanted.get(name)]
+    if differing:
+        raise ValueError(
+            f"{cell.run_dir} holds a training with other settings ({', '.join(differing)}), which does not belong into one "
+            "table with this one. Give the command that began it, or another run_dir=."
+        )
+    summary = read_json(cell.run_dir / "summary.json")
+    return _kept(summary) if summary.get("status") == "finished" else None
+
+
+def _kept(summary: dict[str, Any]) -> dict[str, Any]:
+    return {name: summary[name] for name in ("metrics", "step", "training_time_sec")}
+
+
+def _train(
+    cell: Cell, args: Sequence[str], datamodule: DataModule, spec: DataSpec, *, resume: bool, alone: bool
+) -> dict[str, Any]:
+    """Train one cell as any run is trained; what its summary says."""
+    cfg, run_dir = cell.cfg, cell.run_dir
+    L.seed_everything(cell.seed, verbose=False)
+    method = config.build_method(cfg, spec, encoder_weights=None if cfg.run is None else find_checkpoint(Path(cfg.run)))
+    _check_length(method, datamodule)
+    protocols = config.build_protocols(cfg.evaluation)
+    judge.check_needs(method, protocols, datamodule)
+    trainer = config.build_trainer(cfg, run_dir, progress_bar=sys.stdout.isatty())
+    check_processes(trainer)
+    refuse_ranks_in_sweep(trainer, RunMode.RUN if alone else RunMode.MULTIRUN)
+    checkpoint = find_checkpoint(run_dir) if resume and has_checkpoint(run_dir) else None
+    if trainer.is_global_zero:
+        config.save_config(cfg, list(args), datamodule, run_dir, spec=spec)
+        for logger in trainer.loggers:
+            logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+        update_summary(run_dir, seed=cell.seed, start=cell.start, checkpoint=cfg.select)
+        print(
+            f"{type(method).__name__} on {datamodule.title}, {cell.start} weights, seed {cell.seed}: {run_dir}",
+            flush=True,
+        )
+    try:
+        with text_log(run_dir) if trainer.is_global_zero else nullcontext():
+            pretrain_method(
+                method,
+                datamodule,
+                trainer,
+                protocols,
+                checkpoint,
+                evaluate_every_n_epochs=cfg.evaluate_every_n_epochs,
+                pictures_every_n_epochs=None,
+                save_every_n_minutes=cfg.save_every_n_minutes,
+                keep_best=cfg.objective if cfg.select == "best" else None,
+            )
+    except Exception as error:
+        if trainer.is_global_zero:
+            update_summary(run_dir, error=explain(error, command="finetune"))  # with the line of the user's file
+        raise
+    finally:
+        if trainer.is_global_zero and (run_dir / "summary.json").is_file():
+            write_report(run_dir)
+    distributed.barrier()
+    return _kept(read_json(run_dir / "summary.json"))
+
+
+def _check_length(method: Method, datamodule: DataModule) -> None:
+    """Refuse rows that are longer than the encoder's table of positions."""
+    assert isinstance(method, FineTuning)
+    num_texts = 2 if "second_input_ids" in method.needs_columns else 1
+    length = num_texts * datamodule.spec.shape[0]
+    limit = max_length_of(method.encoder.config)
+    if limit is not None and length > limit:
+        raise ValueError(
+            f"Cannot read rows of {length} tokens: the encoder has {limit} positions. Lower data.max_length to "
+            f"{limit // num_texts}."
+        )
+
+
+def _table(cfg: DictConfig, datamodule: DataModule, results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A row for each starting point, mean and sample standard deviation over seeds, and what they are made of."""
+    rows = []
+    results = sorted(results, key=lambda result: (result["start"] == RANDOM, result["seed"]))
+    all_seeds = sorted({result["seed"] for result in results})
+    for start in dict.fromkeys(result["start"] for result in results):
+        found = [result["metrics"] for result in results if result["start"] == start]
+        seeds = [result["seed"] for result in results if result["start"] == start]
+        note = "" if seeds == all_seeds else f" (seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))})"
+        metrics: dict[str, float] = {}
+        for name in found[0]:
+            if name.startswith("test/"):
+                values = [metrics_of_seed[name] for metrics_of_seed in found]
+                short = name.removeprefix("test/")
+                metrics[short] = statistics.fmean(values)
+                if len(values) > 1:
+                    metrics[f"{short}_std"] = statistics.stdev(values)
+        rows.append({"name": f"{start} weights{note}", "metrics": metrics})
+    first = read_json(Path(results[0]["run_dir"]) / "evaluation.json")
+    return {
+        "split": "test",
+        "data": datamodule.title,
+        "run": cfg.run,
+        "checkpoint": cfg.select,
+        "seeds": all_seeds,
+        "signatures": first.get("signatures", {}),
+        "rows": rows,
+        "trainings": results,
+    }

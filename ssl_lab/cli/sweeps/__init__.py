@@ -1,0 +1,1 @@
+"""Sweeps: grids, Optuna studies, Slurm."""

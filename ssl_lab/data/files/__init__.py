@@ -1,0 +1,1 @@
+"""What lies in a user's folder: files, layouts, tables, labels."""

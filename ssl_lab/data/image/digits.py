@@ -1,0 +1,80 @@
+"""The handwritten digits bundled with scikit-learn: real images that need no download."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor
+
+from ssl_lab.data.base import DataModule
+from ssl_lab.data.image.base import image_spec
+from ssl_lab.data.splits import Part, check_fractions, find_split, plan_splits
+from ssl_lab.types import DataSpec
+
+TEST_FRACTION = 0.25
+TEST_SEED = 0
+
+
+class Digits(DataModule):
+    """1,797 handwritten digits, 8x8 greys, ten classes; a fixed quarter of them, stratified, is the test split.
+
+    Args:
+        val_fraction: Share of the remaining digits held out as ``val``; 0 for none.
+        split_seed: Seed of the validation cut.
+        batch_size: Samples per device and training step.
+        eval_batch_size: Samples per batch in evaluation.
+        seed: Seed of the order of training samples.
+        device_cache_gib: A training split up to this size is kept on the training device as a whole.
+
+    References:
+        Alpaydin and Kaynak, Optical Recognition of Handwritten Digits (1998). UCI, doi:10.24432/C50P49
+    """
+
+    def __init__(
+        self,
+        *,
+        val_fraction: float = 0.1,
+        split_seed: int = 0,
+        batch_size: int = 256,
+        eval_batch_size: int = 512,
+        seed: int = 0,
+        device_cache_gib: float = 4.0,
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size, eval_batch_size=eval_batch_size, seed=seed, device_cache_gib=device_cache_gib
+        )
+        check_fractions(val_fraction=val_fraction)
+        self.val_fraction = val_fraction
+        self.split_seed = split_seed
+
+    @cached_property
+    def _splits(self) -> dict[str, dict[str, Tensor]]:
+        digits = load_digits()
+        labels = digits.target.astype(np.int64)
+        images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]  # stored values are 0..16
+        test = plan_splits({"train": labels}, val_fraction=0, test_fraction=TEST_FRACTION, split_seed=TEST_SEED)
+        rest = test["train"].rows
+        val = plan_splits(
+            {"train": labels[rest]}, val_fraction=self.val_fraction, test_fraction=0, split_seed=self.split_seed
+        )
+        parts = {"test": test["test"]} | {name: Part("train", rest[part.rows]) for name, part in val.items()}
+        return {
+            name: {"image": torch.from_numpy(images[part.rows]), "label": torch.from_numpy(labels[part.rows])}
+            for name, part in parts.items()
+        }
+
+    @cached_property
+    def spec(self) -> DataSpec:
+        """Facts of the data."""
+        return image_spec(self._splits["train"]["image"].numpy(), class_names=tuple("0123456789"))
+
+    def columns(self, split: str) -> dict[str, Tensor]:
+        """Images uint8 (N, 1, 8, 8) and labels of a split.
+
+        Raises:
+            ValueError: If there is no such split; names those that exist.
+        """
+        return self._splits[find_split(split, self._splits)]

@@ -1,0 +1,174 @@
+"""Image data sets of the Hugging Face hub and local copies of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from numpy.typing import NDArray
+
+from ssl_lab.data.files.labels import encode_labels
+from ssl_lab.data.files.tables import check_column
+from ssl_lab.data.hub import identity, load_splits
+from ssl_lab.data.image.base import CHUNK, ImageModule, ImageSource
+from ssl_lab.data.image.decode import Encoded
+
+_LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")
+_IMAGE_TYPES = ("string", "large_string", "binary", "large_binary")
+
+
+class HubImages(ImageModule):
+    """Any Hugging Face image data set, from the hub or from a local copy.
+
+    Args:
+        path: Identifier on the hub (``uoft-cs/cifar10``), a local parquet file, or a folder of
+            ``{train,val,test}.parquet``.
+        name: Configuration of a data set with several.
+        image_column: Column of the images; None to find it by its type.
+        label_column: Column of the labels; None to find it by its type or its usual names.
+        image_size: The short side is resized to this and the centre square cut out; None if all have one size.
+        channels: 1 for grey, 3 for RGB, None for what the first image has.
+        val_fraction: Share of the training images held out as ``val`` where the source has none; 0 for none.
+        test_fraction: The same for ``test``.
+        split_seed: Seed of both cuts.
+        options: Further arguments of ``datasets.load_dataset``.
+        batch_size: Samples per device and training step.
+        eval_batch_size: Samples per batch in evaluation.
+        seed: Seed of the order of training samples.
+        device_cache_gib: A training split up to this size is kept on the training device as a whole.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        name: str | None = None,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        image_size: int | None = None,
+        channels: int | None = None,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.1,
+        split_seed: int = 0,
+        options: Mapping[str, Any] | None = None,
+        batch_size: int = 256,
+        eval_batch_size: int = 512,
+        seed: int = 0,
+        device_cache_gib: float = 4.0,
+    ) -> None:
+        super().__init__(
+            image_size=image_size,
+            channels=channels,
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+            split_seed=split_seed,
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            seed=seed,
+            device_cache_gib=device_cache_gib,
+        )
+        self.path = path
+        self.config_name = name
+        self.image_column = image_column
+        self.label_column = label_column
+        self.options = options
+
+    @property
+    def title(self) -> str:
+        """The last part of the path."""
+        return Path(self.path).name
+
+    @cached_property
+    def _splits(self) -> dict[str, datasets.Dataset]:
+        return load_splits(
+            self.path, name=self.config_name, options=self.options, words=label_columns(self.label_column)
+        )
+
+    @cached_property
+    def _identity(self) -> tuple[str, Any]:
+        return Path(self.path).name, [identity(self._splits), self.image_column, self.label_column]
+
+    def _source(self) -> ImageSource:
+        return hub_image_source(self._splits, image_column=self.image_column, label_column=self.label_column)
+
+
+def hub_image_source(
+    splits: Mapping[str, datasets.Dataset], *, image_column: str | None = None, label_column: str | None = None
+) -> ImageSource:
+    """Images and labels of a Hugging Face data set.
+
+    Args:
+        splits: The data by split.
+        image_column: Column of the images; None to find it by its type.
+        label_column: Column of the labels; None to find it by its type or its usual names.
+
+    Raises:
+        ValueError: If a column is missing, or cannot be found without its name.
+    """
+    train = splits["train"]
+    image_column = image_column or _find_image_column(train)
+    check_column(train, image_column, setting="image_column")
+    feature = train.features[image_column]
+    if isinstance(feature, datasets.Value) and feature.dtype not in _IMAGE_TYPES:
+        raise ValueError(
+            f"image_column={image_column!r} holds {feature}, but an image is a path or the content of a file. Set "
+            f"data.image_column to one of {train.column_names}."
+        )
+    labels, class_names = encode_labels(splits, label_column or _find_label_column(train))
+    encoded = {
+        split: rows.select_columns(image_column).cast_column(image_column, datasets.Image(decode=False))
+        for split, rows in splits.items()
+    }
+
+    def read(split: str, rows: NDArray[np.int64]) -> Iterator[tuple[str, Encoded]]:
+        for start in range(0, len(rows), CHUNK):
+            chunk = rows[start : start + CHUNK]
+            cells = encoded[split][chunk][image_column]
+            for row, cell in zip(chunk, cells, strict=True):
+                yield _name_and_content(cell or {}, f"{split}[{row}]")
+
+    return ImageSource(labels=labels, class_names=class_names, read=read)
+
+
+def _name_and_content(cell: Mapping[str, Any], place: str) -> tuple[str, Encoded]:
+    path = cell.get("path")
+    content = cell.get("bytes")
+    name = f"{place} {path}" if path else place
+    return name, content if content is not None or path is None else Path(path)
+
+
+def _find_image_column(rows: datasets.Dataset) -> str:
+    features = rows.features
+    images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+    images = images or [name for name, feature in features.items() if _holds_bytes(feature)]
+    if len(images) != 1:
+        raise ValueError(
+            f"The image column is found by its type, but {images or 'no column'} of {rows.column_names} holds images. "
+            "Set data.image_column."
+        )
+    return str(images[0])
+
+
+def _holds_bytes(feature: Any) -> bool:
+    if isinstance(feature, datasets.Value):
+        return feature.dtype in ("binary", "large_binary")
+    return isinstance(feature, dict) and "bytes" in feature
+
+
+def label_columns(named: str | None) -> tuple[str, ...]:
+    """Names that the column of labels may have: the one that is named, or the usual ones."""
+    return _LABEL_NAMES if named is None else (named,)
+
+
+def _find_label_column(rows: datasets.Dataset) -> str | None:
+    classes = [name for name, feature in rows.features.items() if isinstance(feature, datasets.ClassLabel)]
+    usual = [name for name in _LABEL_NAMES if name in (classes or rows.column_names)]
+    if usual or not classes:
+        return usual[0] if usual else None
+    if len(classes) > 1:
+        raise ValueError(f"Several columns hold classes, {classes}. Set data.label_column to one of them.")
+    return str(classes[0])

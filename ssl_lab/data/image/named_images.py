@@ -1,0 +1,213 @@
+"""The small image data sets that papers report on, downloaded or from a local copy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from numpy.typing import NDArray
+from torchvision.datasets import CIFAR10, CIFAR100, MNIST, STL10, SVHN, FashionMNIST
+
+from ssl_lab.data.base import PRETRAIN
+from ssl_lab.data.files.inventory import folder_facts
+from ssl_lab.data.files.text_files import unpack
+from ssl_lab.data.hub import identity, load_splits
+from ssl_lab.data.image.base import ImageModule, ImageSource
+from ssl_lab.data.image.decode import Encoded
+from ssl_lab.data.image.hub_images import hub_image_source
+from ssl_lab.data.store import cache_folder
+
+Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
+"""Images (N, H, W) or (N, H, W, 3) and labels (N,)."""
+
+_TORCHVISION_FOLDERS = {
+    "cifar10": CIFAR10.base_folder,
+    "cifar100": CIFAR100.base_folder,
+    "stl10": STL10.base_folder,
+    "svhn": ".",
+    "mnist": MNIST.__name__,
+    "fashion_mnist": FashionMNIST.__name__,
+}
+_TITLES = {
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "stl10": "STL-10",
+    "svhn": "SVHN",
+    "mnist": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+}
+_IDX_FILES = {"train": "train", "test": "t10k"}
+
+
+class NamedImages(ImageModule):
+    """CIFAR-10, CIFAR-100, STL-10, SVHN, MNIST or Fashion-MNIST.
+
+    STL-10's 100,000 unlabelled images are its ``pretrain`` split.
+
+    Args:
+        name: ``cifar10``, ``cifar100``, ``stl10``, ``svhn``, ``mnist`` or ``fashion_mnist``.
+        root: A local copy, which may be read-only: a folder in torchvision's layout or the data set's own folder in it,
+            or a folder of ``{train,test}.parquet`` as on the Hugging Face hub. None to download into the cache folder.
+        image_size: The short side is resized to this and the centre square cut out; None to keep the size.
+        channels: 1 for grey, 3 for RGB, None for what the data set has.
+        val_fraction: Share of the training images held out as ``val``; 0 for none.
+        split_seed: Seed of this cut.
+        batch_size: Samples per device and training step.
+        eval_batch_size: Samples per batch in evaluation.
+        seed: Seed of the order of training samples.
+        device_cache_gib: A training split up to this size is kept on the training device as a whole.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        root: str | None = None,
+        image_size: int | None = None,
+        channels: int | None = None,
+        val_fraction: float = 0.1,
+        split_seed: int = 0,
+        batch_size: int = 256,
+        eval_batch_size: int = 512,
+        seed: int = 0,
+        device_cache_gib: float = 4.0,
+    ) -> None:
+        super().__init__(
+            image_size=image_size,
+            channels=channels,
+            val_fraction=val_fraction,
+            test_fraction=0,
+            split_seed=split_seed,
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            seed=seed,
+            device_cache_gib=device_cache_gib,
+        )
+        if name not in _READERS:
+            raise ValueError(f"Cannot load the data set {name!r}. Set data.name to one of {sorted(_READERS)}.")
+        self.dataset = name
+        self.root = None if root is None else Path(root).expanduser()
+
+    @property
+    def title(self) -> str:
+        """The data set's usual name."""
+        return _TITLES[self.dataset]
+
+    @cached_property
+    def _parquet(self) -> dict[str, datasets.Dataset] | None:
+        """The splits, if the local copy is one of parquet files."""
+        if self.root is None:
+            return None
+        if not self.root.is_dir():
+            raise FileNotFoundError(
+                f"Cannot read {self.dataset} from {self.root.absolute()}: there is no such folder. "
+                "Correct data.root, or set it to null to download."
+            )
+        places = (
+            self.root,
+            *(self.root / sub for sub in (self.dataset, "plain_text", "data")),
+        )  # as in clones of the hub
+        folder = next((place for place in places if any(place.glob("*.parquet"))), None)
+        return None if folder is None else load_splits(str(folder))
+
+    @cached_property
+    def _identity(self) -> tuple[str, Any]:
+        if self.root is None:
+            return self.dataset, "torchvision"  # which checks what it downloads
+        if self._parquet is not None:
+            return self.dataset, identity(self._parquet)
+        own = self.root / _TORCHVISION_FOLDERS[self.dataset]
+        return self.dataset, [str(self.root.absolute()), folder_facts(own if own.is_dir() else self.root)]
+
+    def _source(self) -> ImageSource:
+        if self._parquet is not None:
+            return hub_image_source(self._parquet)
+        download = self.root is None
+        root = cache_folder() / "torchvision" if self.root is None else self.root
+        try:
+            arrays, class_names = _READERS[self.dataset](root, download)
+        except (OSError, RuntimeError) as error:
+            asked = "download" if download else f"local copy at {root.absolute()}"
+            raise FileNotFoundError(
+                f"Cannot load {self.dataset} as a {asked}: torchvision's files were not found: {error}. Point "
+                "data.root at a folder in torchvision's layout or at one of {train,test}.parquet, or allow the "
+                "download with data.root=null and a network."
+            ) from error
+
+        def read(split: str, rows: NDArray[np.int64]) -> Iterator[tuple[str, Encoded]]:
+            for row in rows:
+                yield f"{split}[{row}]", arrays[split][0][row]
+
+        return ImageSource(
+            labels={split: labels for split, (_, labels) in arrays.items()}, class_names=class_names, read=read
+        )
+
+
+def _read_cifar(dataset: type[CIFAR10], root: Path, download: bool) -> tuple[dict[str, Arrays], tuple[str, ...]]:
+    root = root.parent if root.name == dataset.base_folder else root
+    parts = {"train": dataset(root, train=True, download=download), "test": dataset(root, train=False)}
+    arrays = {split: (part.data, np.array(part.targets, dtype=np.int64)) for split, part in parts.items()}
+    return arrays, tuple(parts["train"].classes)
+
+
+def _read_stl10(root: Path, download: bool) -> tuple[dict[str, Arrays], tuple[str, ...]]:
+    root = root.parent if root.name == STL10.base_folder else root
+    names = {"train": "train", "test": "test", PRETRAIN: "unlabeled"}
+    arrays = {}
+    for split, name in names.items():
+        part = STL10(root, split=name, download=download)
+        arrays[split] = (part.data.transpose(0, 2, 3, 1), part.labels.astype(np.int64))
+    return arrays, tuple(part.classes)
+
+
+def _read_svhn(root: Path, download: bool) -> tuple[dict[str, Arrays], tuple[str, ...]]:
+    parts = {split: SVHN(root, split=split, download=download) for split in ("train", "test")}
+    arrays = {split: (part.data.transpose(0, 2, 3, 1), part.labels.astype(np.int64)) for split, part in parts.items()}
+    return arrays, tuple("0123456789")
+
+
+def _read_mnist(dataset: type[MNIST], root: Path, download: bool) -> tuple[dict[str, Arrays], tuple[str, ...]]:
+    """Read the idx files ourselves, gzipped or not: torchvision would unpack them into the root, maybe read-only."""
+    if download:
+        dataset(root, download=True)
+    places = (root / dataset.__name__ / "raw", root / "raw", root)
+    folder = next((place for place in places if any(place.glob("train-images*idx3-ubyte*"))), None)
+    if folder is None:
+        raise FileNotFoundError(f"no train-images-idx3-ubyte or .gz in {', '.join(map(str, places))}")
+    arrays = {}
+    for split, stem in _IDX_FILES.items():
+        images = _read_idx(folder / f"{stem}-images-idx3-ubyte")
+        arrays[split] = (images, _read_idx(folder / f"{stem}-labels-idx1-ubyte").astype(np.int64))
+    return arrays, tuple(dataset.classes)
+
+
+def _read_idx(file: Path) -> NDArray[np.uint8]:
+    """An array of bytes in LeCun's idx format: 0, 0, type, rank, then the sizes as big-endian int32."""
+    packed = file.with_name(f"{file.name}.gz")
+    content = unpack(packed) if packed.exists() else file.read_bytes()
+    try:
+        rank = content[3]
+        shape = np.frombuffer(content, ">i4", count=rank, offset=4)
+        return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
+    except (IndexError, ValueError) as error:
+        read = packed if packed.exists() else file
+        raise ValueError(f"Cannot read {read}: it is no whole idx file ({error}). Copy it again.") from error
+
+
+_Reader = Callable[[Path, bool], tuple[dict[str, Arrays], tuple[str, ...]]]
+
+_READERS: Mapping[str, _Reader] = {
+    "cifar10": lambda root, download: _read_cifar(CIFAR10, root, download),
+    "cifar100": lambda root, download: _read_cifar(CIFAR100, root, download),
+    "stl10": _read_stl10,
+    "svhn": _read_svhn,
+    "mnist": lambda root, download: _read_mnist(MNIST, root, download),
+    "fashion_mnist": lambda root, download: _read_mnist(FashionMNIST, root, download),
+}

@@ -1,0 +1,393 @@
+"""Text of any source, as rows of token ids."""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from ssl_lab.data.base import PRETRAIN, DataModule
+from ssl_lab.data.loader import Columns
+from ssl_lab.data.splits import UNLABELLED, Part, check_fractions, find_split, plan_splits
+from ssl_lab.data.text.token_rows import TokenRows, frame_of
+from ssl_lab.data.text.tokenizer import FRAMINGS, load_tokenizer, plain_backend, train_tokenizer, with_frame
+from ssl_lab.data.text.words import continuing_tokens
+from ssl_lab.types import Batch, DataSpec
+
+CHUNK = 1000
+NUM_LENGTHS = 8  # of the batches on a CPU, at most
+_OF_TEXTS = ("input_ids", "document_ids", "second_input_ids", "negative_input_ids")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSource:
+    """Texts by split.
+
+    Attributes:
+        labels: Label of every text by source split, -1 where unknown.
+        class_names: Names in label order; empty without labels.
+        read: The texts of the given rows of a source split; None counts as blank.
+        is_table: Whether a blank text is a row without content, and not a gap between the lines of a file.
+    """
+
+    labels: Mapping[str, NDArray[np.int64]]
+    class_names: tuple[str, ...] = ()
+    read: Callable[[str, NDArray[np.int64]], Sequence[str | None]]
+    is_table: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextCounts:
+    """How much raw text a split has.
+
+    Attributes:
+        num_documents: Texts that are not blank.
+        num_words: Words between white space.
+        num_bytes: Bytes in UTF-8.
+    """
+
+    num_documents: int
+    num_words: int
+    num_bytes: int
+
+
+class TokenModule(DataModule):
+    """Rows of token ids, whatever they are made from.
+
+    Args:
+        max_length: Tokens of a row, special tokens included.
+        framing: ``encoder``: class and separator tokens around each piece of text. ``causal``: an end-of-text token after
+            each document.
+        packing: Put pieces of several documents into a row.
+        batch_size: Samples per device and training step.
+        eval_batch_size: Samples per batch in evaluation.
+        seed: Seed of the order of training samples.
+        device_cache_gib: A training split up to this size is kept on the training device as a whole.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_length: int,
+        framing: str,
+        packing: bool,
+        batch_size: int,
+        eval_batch_size: int,
+        seed: int,
+        device_cache_gib: float,
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size, eval_batch_size=eval_batch_size, seed=seed, device_cache_gib=device_cache_gib
+        )
+        if framing not in FRAMINGS:
+            raise ValueError(f"Cannot use framing={framing!r}. Set data.framing to one of {FRAMINGS}.")
+        if max_length < 3:
+            raise ValueError(f"max_length counts the special tokens too, found {max_length}. Choose 3 or more.")
+        self.max_length = max_length
+        self.framing = framing
+        self.packing = packing
+
+    @property
+    @abstractmethod
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """The tokenizer, with ``decode`` and ``save_pretrained``."""
+
+    @abstractmethod
+    def text_counts(self, split: str) -> TextCounts:
+        """How much raw text a split has.
+
+        Raises:
+            ValueError: If there is no such split; names those that exist.
+        """
+
+    @abstractmethod
+    def padding_share(self, split: str) -> float:
+        """Share of all tokens of a split that are padding.
+
+        Raises:
+            ValueError: If there is no such split; names those that exist.
+        """
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes in label order; empty without labels."""
+        return ()
+
+    @cached_property
+    def spec(self) -> DataSpec:
+        """Facts of the data; the first reading trains or loads the tokenizer."""
+        return DataSpec(
+            modality="text",
+            shape=(self.max_length,),
+            num_classes=len(self.class_names) or None,
+            class_names=self.class_names,
+            vocab_size=len(self.tokenizer),
+            pad_id=self.tokenizer.pad_token_id,
+            mask_id=self.tokenizer.mask_token_id,
+            eos_id=self.tokenizer.eos_token_id,
+            special_ids=tuple(sorted(self.tokenizer.all_special_ids)),
+            continues_word=continuing_tokens(self.tokenizer),
+        )
+
+    def as_batch(self, rows: dict[str, Tensor]) -> Batch:
+        """Ids and numbers of documents as int64, and attention masks, 1 where there is a token.
+
+        On the CPU, where padding takes as long as text, columns end with the longest text of the batch, rounded up to an
+        eighth of ``max_length``, so that there are eight shapes at most. On a GPU, finding it would wait for the device.
+        Rows with columns of tokens that are not known here stay whole.
+        """
+        texts = {name: column.long() for name, column in rows.items() if name.endswith("_ids")}
+        masks = {
+            name.replace("input_ids", "attention_mask"): (ids != self.tokenizer.pad_token_id).long()
+            for name, ids in texts.items()
+            if name.endswith("input_ids")
+        }
+        if "document_ids" in texts:
+            masks["attention_mask"] = (texts["document_ids"] > 0).long()
+        tokens = {**texts, **masks}
+        known = all(name in _OF_TEXTS or column.ndim == 1 for name, column in rows.items())
+        if known and masks["attention_mask"].device.type == "cpu":
+            length = self._longest(masks.values())
+            tokens = {name: column[:, :length] for name, column in tokens.items()}
+        return {**rows, **tokens}
+
+    def _longest(self, masks: Iterable[Tensor]) -> int:
+        """Length of the longest text in masks (B, max_length), rounded up."""
+        places = torch.arange(1, self.max_length + 1)
+        longest = max(int((mask.any(0) * places).max()) for mask in masks)
+        step = -(-self.max_length // NUM_LENGTHS)
+        return min(self.max_length, max(1, -(-longest // step)) * step)
+
+    def metrics(self) -> Mapping[str, float]:
+        """``data/padding_share`` of the rows that are trained on."""
+        return {"data/padding_share": self.padding_share(PRETRAIN)}
+
+    def token_rows(
+        self, ids: Sequence[NDArray[Any]], lengths: Sequence[NDArray[Any]], *, labelled: bool = False
+    ) -> TokenRows:
+        """Rows of stored documents as this module's settings have them; of labelled ones, each the begin of a document."""
+        return TokenRows(
+            ids,
+            lengths,
+            frame=frame_of(self.tokenizer, self.framing),
+            max_length=self.max_length,
+            vocab_size=len(self.tokenizer),
+            packing=self.packing and not labelled,
+            truncate=labelled,
+        )
+
+
+class TextModule(TokenModule):
+    """Texts as token ids: pieces of unlabelled documents, or one labelled text a sample.
+
+    An unlabelled document is cut into pieces of ``max_length`` tokens and a remainder. With ``framing=encoder`` each piece
+    has its own class and separator token; with ``causal`` the document ends with an end-of-text token, and there are no
+    others. A row is one piece, padded; with ``packing`` remainders share rows and ``document_ids`` tells them apart.
+    A labelled text is one sample, truncated to ``max_length``.
+
+    Args:
+        tokenizer: Folder or hub identifier of a tokenizer; None to train one on the ``train`` split.
+        tokenizer_kind: What is trained: ``wordpiece``, ``bpe``, ``unigram`` or ``characters``.
+        vocab_size: Number of ids of a tokenizer that is trained.
+        max_length: Tokens of a sample, special tokens included.
+        framing: ``encoder`` or ``causal``.
+        packing: Put pieces of several unlabelled documents into a row.
+        val_fraction: Share of the training texts held out as ``val`` where the source has none; 0 for none.
+        test_fraction: The same for ``test``.
+        split_seed: Seed of both cuts.
+        batch_size: Samples per device and training step.
+        eval_batch_size: Samples per batch in evaluation.
+        seed: Seed of the order of training samples.
+        device_cache_gib: A training split up to this size is kept on the training device as a whole.
+    """
+
+    def __init__(
+        self,
+        *,
+        tokenizer: str | None,
+        tokenizer_kind: str,
+        vocab_size: int,
+        max_length: int,
+        framing: str,
+        packing: bool,
+        val_fraction: float,
+        test_fraction: float,
+        split_seed: int,
+        batch_size: int,
+        eval_batch_size: int,
+        seed: int,
+        device_cache_gib: float,
+    ) -> None:
+        super().__init__(
+            max_length=max_length,
+            framing=framing,
+            packing=packing,
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            seed=seed,
+            device_cache_gib=device_cache_gib,
+        )
+        check_fractions(val_fraction=val_fraction, test_fraction=test_fraction)
+        self.tokenizer_name = tokenizer
+        self.tokenizer_kind = tokenizer_kind
+        self.vocab_size = vocab_size
+        self.val_fraction = val_fraction
+        self.test_fraction = test_fraction
+        self.split_seed = split_seed
+
+    @abstractmethod
+    def _source(self) -> TextSource:
+        """Open the source."""
+
+    @cached_property
+    def _texts(self) -> TextSource:
+        return self._source()
+
+    @cached_property
+    def _parts(self) -> dict[str, Part]:
+        return plan_splits(
+            self._texts.labels,
+            val_fraction=self.val_fraction,
+            test_fraction=self.test_fraction,
+            split_seed=self.split_seed,
+        )
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """The tokenizer, with ``decode`` and ``save_pretrained``; the first reading trains it where it is ours."""
+        if self.tokenizer_name is not None:
+            tokenizer = load_tokenizer(self.tokenizer_name, framing=self.framing)
+            return with_frame(tokenizer) if self.framing == "encoder" else tokenizer
+        return train_tokenizer(
+            self.tokenizer_kind,
+            lambda: self._chunks(self._parts["train"]),
+            vocab_size=self.vocab_size,
+            framing=self.framing,
+        )
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes in label order; empty without labels."""
+        return self._texts.class_names
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the stored splits."""
+        return tuple(self._parts)
+
+    def documents(self, split: str) -> Iterator[list[str]]:
+        """The texts of a stored split that are not blank, some at a time.
+
+        Raises:
+            ValueError: If there is no such split.
+        """
+        for texts in self._chunks(self._parts[find_split(split, self._parts)]):
+            yield [text for text in texts if text.strip()]
+
+    def text_counts(self, split: str) -> TextCounts:
+        """How much raw text a split has; reads all of it.
+
+        Raises:
+            ValueError: If there is no such split; names those that exist.
+        """
+        totals = np.zeros(3, dtype=np.int64)
+        for texts in self.documents(split):
+            totals += (len(texts), sum(len(text.split()) for text in texts), sum(len(text.encode()) for text in texts))
+        documents, words, num_bytes = totals.tolist()
+        return TextCounts(num_documents=documents, num_words=words, num_bytes=num_bytes)
+
+    @cached_property
+    def _tokenized(self) -> dict[str, dict[str, Tensor]]:
+        return {split: self._tokenize(split, part) for split, part in self._parts.items()}
+
+    def columns(self, split: str) -> Columns:
+        """Padded token ids (N, max_length) of the smallest signed integer type, labels (N,) where there are any.
+
+        With packing there is also ``document_ids`` (N, max_length), the number of the document within its row.
+
+        Raises:
+            ValueError: If there is no such split; names those that exist.
+        """
+        return self._tokenized[find_split(split, self._parts)]
+
+    def padding_share(self, split: str) -> float:
+        """Share of all tokens of a split that are padding.
+
+        Raises:
+            ValueError: If there is no such split; names those that exist.
+        """
+        columns = self._tokenized[find_split(split, self._parts)]
+        if "document_ids" in columns:
+            padding = [columns["document_ids"] == 0]
+        else:
+            padding = [
+                ids == self.tokenizer.pad_token_id for name, ids in columns.items() if name.endswith("input_ids")
+            ]
+        return sum(int(where.sum()) for where in padding) / sum(where.numel() for where in padding)
+
+    def _chunks(self, part: Part) -> Iterator[list[str]]:
+        for start in range(0, len(part.rows), CHUNK):
+            yield [text or "" for text in self._texts.read(part.source, part.rows[start : start + CHUNK])]
+
+    def _tokenize(self, split: str, part: Part) -> dict[str, Tensor]:
+        labels = self._texts.labels[part.source][part.rows]
+        labelled = bool((labels != UNLABELLED).any())
+        if labelled and self.packing and split == find_split(PRETRAIN, self._parts):
+            warnings.warn(
+                "data.packing=true has no effect on labelled text, of which each is a sample of its own. Set "
+                "data.label_column=null to pack it.",
+                stacklevel=2,
+            )
+        encoded = []
+        backend = plain_backend(self.tokenizer)
+        if labelled:
+            filled = [bool(text.strip()) for texts in self._chunks(part) for text in texts]
+            labels = labels[np.array(filled)]
+        for texts in self.documents(split):
+            encoded += [np.array(e.ids, np.int32) for e in backend.encode_batch_fast(texts, add_special_tokens=False)]
+        if not encoded:
+            raise ValueError(
+                f"The {split} split has no text: all of its {len(part.rows)} samples are blank. Check the files, or "
+                "the text column."
+            )
+        if self._texts.is_table and len(encoded) < len(part.rows):
+            num_blank = len(part.rows) - len(encoded)
+            warnings.warn(f"{num_blank} of {len(part.rows)} texts of {split} are blank and left out.", stacklevel=2)
+        lengths = np.array([len(ids) for ids in encoded])
+        rows = self.token_rows([np.concatenate(encoded)], [lengths], labelled=labelled)
+        columns = {name: torch.from_numpy(column.whole()) for name, column in rows.columns().items()}
+        if labelled:
+            columns["label"] = torch.from_numpy(labels)
+        return columns
+
+
+def token_ids(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], *, max_length: int) -> Tensor:
+    """Padded ids of texts with class and separator tokens, in the smallest signed integer type that holds them.
+
+    Args:
+        tokenizer: The tokenizer.
+        texts: N texts, at least one.
+        max_length: Tokens of a row, special tokens included; the rest of a longer text is left out.
+
+    Returns:
+        Ids (N, max_length).
+    """
+    encoded = tokenizer(
+        list(texts),
+        truncation=True,
+        max_length=max_length,
+        padding="max_length",
+        padding_side="right",
+        return_tensors="pt",
+    )
+    fits_16_bits = len(tokenizer) <= torch.iinfo(torch.int16).max
+    return encoded["input_ids"].to(torch.int16 if fits_16_bits else torch.int32)  # type: ignore[no-any-return]

@@ -1,0 +1,1 @@
+"""Checkpoints: saving, reading, resuming."""

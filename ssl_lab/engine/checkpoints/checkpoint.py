@@ -1,0 +1,184 @@
+"""Reading checkpoints: tensors and plain containers only, never code."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+import struct
+import warnings
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ssl_lab.methods.base import Method
+from ssl_lab.runs.directory import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
+from ssl_lab.types import Encoder
+
+# What zipfile, torch and its unpickler raise on damaged files.
+_DAMAGED = (
+    OSError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, ValueError, TypeError,
+    AttributeError, LookupError, AssertionError, OverflowError, struct.error,
+)  # fmt: skip
+
+
+_MOST_STRUCTURE = 32 << 20  # bytes of everything but the tensors, which become a hundred times as many in memory
+_BYTES_OF_ANY_SIZE = re.compile(rb"c(?:__builtin__|builtins)\nbytearray\n")
+
+
+class DamagedCheckpointError(ValueError):
+    """A checkpoint's file is not as it was written."""
+
+
+def find_checkpoint(run_dir: Path) -> Path:
+    """The run's last checkpoint; the one before, where the process died between moving it and moving the new one.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    path = run_dir / LAST_CHECKPOINT
+    if not path.is_file() and (run_dir / PREVIOUS_CHECKPOINT).is_file():
+        return run_dir / PREVIOUS_CHECKPOINT
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"No checkpoint at {path}. Name the directory of a run that has saved one, which holds config.yaml and "
+            "checkpoints/: run_dir= to resume it, run= to evaluate it."
+        )
+    return path
+
+
+def has_checkpoint(run_dir: Path) -> bool:
+    """Whether there is anything to resume from."""
+    return any((run_dir / path).is_file() for path in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT))
+
+
+def sound_checkpoint(path: Path) -> tuple[Path, dict[str, Any]]:
+    """``path``, or the run's checkpoint before it if that one is damaged, then with a warning; and what it holds.
+
+    Raises:
+        ValueError: If it holds code, or both are damaged.
+    """
+    previous = path.with_name(PREVIOUS_CHECKPOINT.name)
+    try:
+        return path, read_checkpoint(path)
+    except DamagedCheckpointError as error:
+        if path.name != LAST_CHECKPOINT.name or not previous.is_file():
+            raise
+        contents = read_checkpoint(previous)
+        step = contents.get("global_step")
+        warnings.warn(f"{error} The run resumes from {previous}, optimizer step {step}.", stacklevel=2)
+        return previous, contents
+
+
+def checkpoint_identity(path: Path) -> dict[str, Any]:
+    """What tells a run's checkpoint from a later one in the same place: its ``step``, and a ``digest`` of the file."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    return {"step": read_checkpoint(path).get("global_step"), "digest": digest}
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The checkpoint's contents on the CPU, every byte of its tensors checked.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is truncated or a bit of it has changed, is no checkpoint, or holds anything but tensors and
+            plain containers.
+    """
+    try:
+        _check_sums(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols, before the error that says more
+            contents = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"There is no checkpoint {path}. Give ckpt= an existing file, or last.") from error
+    except pickle.UnpicklingError as error:
+        code = "weights_only" in str(error).lower()
+        reason = "code or objects instead of tensors" if code else "no valid checkpoint"
+        first_line = str(error).strip().splitlines()[0]
+        raise (ValueError if code else DamagedCheckpointError)(
+            f"{path} holds {reason} and was not loaded ({first_line}). Use a checkpoint that ssl_lab wrote."
+        ) from error
+    except _DAMAGED as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise DamagedCheckpointError(
+            f"{path} is truncated or damaged ({reason}). Use another checkpoint, or start the run anew."
+        ) from error
+    weights = contents.get("state_dict") if isinstance(contents, dict) else None
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()
+    ):
+        raise ValueError(
+            f"{path} is not a checkpoint of a run: it has no state_dict of named tensors. Use checkpoints/last.ckpt of a run."
+        )
+    return contents  # type: ignore[no-any-return]
+
+
+def _check_sums(path: Path) -> None:
+    """Compare every part of the archive with the sum that was written with it, which ``torch.load`` does not.
+
+    Raises:
+        ValueError: If a part is compressed or lies in another one, or values are made that no file holds: a small file would
+            fill the memory.
+        zipfile.BadZipFile: If one differs, or the file is a part of an archive. What is small and no archive at all is left
+            to ``torch.load`` to refuse.
+    """
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            head = file.read(_MOST_STRUCTURE + 1)
+        if len(head) > _MOST_STRUCTURE or head.startswith(b"PK") or _BYTES_OF_ANY_SIZE.search(head):
+            raise zipfile.BadZipFile("it is no whole archive as torch writes it")
+        return
+    with zipfile.ZipFile(path) as archive:
+        parts = archive.infolist()
+        packed = any(part.compress_type != zipfile.ZIP_STORED for part in parts)
+        if packed or sum(part.file_size for part in parts) > path.stat().st_size:
+            raise ValueError("its parts would be larger than the file, which those of torch never are")
+        for part in parts:
+            if part.filename.endswith(".pkl"):
+                if part.file_size > _MOST_STRUCTURE:
+                    raise ValueError(f"the names and sizes of its tensors take more than {_MOST_STRUCTURE:,} bytes")
+                if _BYTES_OF_ANY_SIZE.search(archive.read(part)):
+                    raise ValueError("it asks for bytes that it does not hold")
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"the checksum of {damaged} in it is wrong")
+
+
+def load_weights(method: Method, path: Path) -> None:
+    """Load a run's weights into a method built from the same configuration.
+
+    Raises:
+        ValueError: If the weights are those of another network.
+    """
+    try:
+        method.load_state_dict(read_checkpoint(path)["state_dict"])
+    except RuntimeError as error:
+        raise ValueError(
+            f"The weights in {path} do not fit the configured network: {str(error).splitlines()[-1].strip()} Use the "
+            "configuration of the run that wrote them."
+        ) from error
+
+
+def load_encoder_weights(encoder: Encoder, path: Path) -> None:
+    """Load the weights of a run's encoder alone, for another method.
+
+    Raises:
+        ValueError: If they are those of another network.
+    """
+    prefix = "encoder."
+    weights = {
+        name.removeprefix(prefix): value
+        for name, value in read_checkpoint(path)["state_dict"].items()
+        if name.startswith(prefix)
+    }
+    try:
+        encoder.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(
+            f"The encoder's weights in {path} do not fit the network: {str(error).splitlines()[-1].strip()} Use the "
+            "configuration of the run that wrote them."
+        ) from error

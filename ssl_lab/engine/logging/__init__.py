@@ -1,0 +1,1 @@
+"""Loggers, dashboards and the text log."""

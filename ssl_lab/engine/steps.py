@@ -1,0 +1,32 @@
+"""Counting steps and epochs of a trainer."""
+
+from __future__ import annotations
+
+import lightning as L
+
+
+def steps_done(trainer: L.Trainer) -> int:
+    """Batches trained on so far, whatever the number of optimizers."""
+    return trainer.fit_loop.total_batch_idx + 1
+
+
+def optimizer_steps_done(trainer: L.Trainer) -> int:
+    """Steps as all files and loggers count them: of the optimizer, or batches where several optimizers take turns."""
+    method = trainer.lightning_module
+    return trainer.global_step if method is None or method.automatic_optimization else steps_done(trainer)
+
+
+def log_interval(trainer: L.Trainer) -> int:
+    """Steps between two logged rows."""
+    return max(1, int(trainer.log_every_n_steps))  # type: ignore[attr-defined]
+
+
+def is_last_epoch(trainer: L.Trainer) -> bool:
+    """Whether training ends with this epoch."""
+    enough_steps = trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps
+    return enough_steps or trainer.current_epoch + 1 == trainer.max_epochs
+
+
+def evaluation_due(trainer: L.Trainer, every_n_epochs: int) -> bool:
+    """Whether the epoch that ends is one after which to look at the validation split: every n-th, and the last."""
+    return (trainer.current_epoch + 1) % every_n_epochs == 0 or is_last_epoch(trainer)

@@ -1,0 +1,1 @@
+"""Finding and ranking by similarity."""

@@ -1,0 +1,1 @@
+"""Encoders for other tools: transformers, timm, ONNX, torch.export, the hub."""

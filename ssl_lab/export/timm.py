@@ -1,0 +1,134 @@
+"""Writing an image encoder as a folder that timm loads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from ssl_lab.encoders.resnet import SMALL_IMAGE, ResNet
+from ssl_lab.encoders.timm_model import TimmModel
+from ssl_lab.encoders.vit import ViT
+from ssl_lab.export.transformers import check_features
+from ssl_lab.types import Batch, Encoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForTimm:
+    """An encoder in timm's words.
+
+    Attributes:
+        architecture: A name of ``timm.list_models()``.
+        arguments: What ``timm.create_model`` needs beyond the name.
+        weights: The state dict of that model.
+        fixed_size: Whether it takes images of one size.
+    """
+
+    architecture: str
+    arguments: dict[str, Any]
+    weights: dict[str, Tensor]
+    fixed_size: bool = False
+
+
+def for_timm(encoder: Encoder) -> ForTimm:
+    """The encoder as a model of timm with the same features.
+
+    Raises:
+        ValueError: If timm has no such architecture.
+    """
+    if isinstance(encoder, TimmModel):
+        return ForTimm(
+            architecture=encoder.network.pretrained_cfg["architecture"],
+            arguments=encoder.arguments,
+            weights=encoder.network.state_dict(),
+            fixed_size=bool(encoder.network.pretrained_cfg.get("fixed_input_size")),
+        )
+    if isinstance(encoder, ViT):
+        return _vit(encoder)
+    if isinstance(encoder, ResNet):
+        sides = encoder.spec.shape[1:]
+        if max(sides) <= SMALL_IMAGE:
+            raise ValueError(
+                f"For images of {sides[0]}x{sides[1]} pixels, ResNet-{encoder.depth} begins with a 3x3 convolution of "
+                "stride 1 and has no max-pooling; timm's ResNet cannot be told to. Export it with format=onnx or "
+                "format=torch_export, or pretrain encoder=timm encoder.name=resnet18, which is timm's own."
+            )
+        return ForTimm(
+            architecture=f"resnet{encoder.depth}",
+            arguments={"in_chans": encoder.spec.shape[0]},
+            weights=encoder.network.state_dict(),
+        )
+    raise ValueError(
+        f"timm has no architecture that is a {type(encoder).__name__}. Export it with format=onnx or format=torch_export, "
+        "or pretrain one of encoder=timm, vit_tiny, vit_mae_mini, or a resnet18 of images above 64 pixels."
+    )
+
+
+def write_for_timm(encoder: Encoder, folder: Path) -> None:
+    """Weights (safetensors) and configuration in a folder that exists, loaded back and compared.
+
+    Raises:
+        ValueError: If timm has no such architecture, or its model gives other features.
+    """
+    model, spec = for_timm(encoder), encoder.spec
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.weights.items()}
+    (folder / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
+    config = {
+        "architecture": model.architecture,
+        "num_classes": 0,
+        "num_features": encoder.embed_dim,
+        "model_args": model.arguments,
+        "pretrained_cfg": {
+            "num_classes": 0,
+            "input_size": list(spec.shape),
+            "fixed_input_size": model.fixed_size,
+            "mean": list(spec.mean),
+            "std": list(spec.std),
+            "interpolation": "bilinear",
+            "crop_pct": 1.0,
+        },
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+    def load() -> Callable[[Batch], Tensor]:
+        network: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.std))
+        return lambda batch: network((batch["image"] - mean) / std)
+
+    encoder.cpu().eval()
+    check_features(load, encoder.embed, spec)
+
+
+def _vit(encoder: ViT) -> ForTimm:
+    """Positions become a parameter of their own, and the patches' linear layer a convolution."""
+    channels = encoder.spec.shape[0]
+    size = encoder.patch_size
+    dim = encoder.embed_dim
+    *blocks, norm = encoder.blocks
+    weights = {
+        "cls_token": encoder.class_token.detach(),
+        "pos_embed": encoder.positions.unsqueeze(0),
+        "patch_embed.proj.weight": encoder.patch_embed.weight.detach().reshape(dim, channels, size, size),
+        "patch_embed.proj.bias": encoder.patch_embed.bias.detach(),
+        **{f"blocks.{k}.{name}": value for k, block in enumerate(blocks) for name, value in block.state_dict().items()},
+        **{f"norm.{name}": value for name, value in norm.state_dict().items()},
+    }
+    arguments = {
+        "img_size": list(encoder.spec.shape[1:]),
+        "patch_size": size,
+        "in_chans": channels,
+        "embed_dim": dim,
+        "depth": len(blocks),
+        "num_heads": blocks[0].attn.num_heads,  # type: ignore[union-attr]
+        "no_embed_class": True,  # the class token has no position
+        "global_pool": "avg" if encoder.pooling == "mean" else "token",
+        "fc_norm": False,  # normalised before pooling
+    }
+    return ForTimm(architecture="vit_base_patch16_224", arguments=arguments, weights=weights, fixed_size=True)

@@ -1,0 +1,1 @@
+"""Samples of a trained method: texts and image files."""

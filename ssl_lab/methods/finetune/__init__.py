@@ -1,1 +1,0 @@
-"""Supervised tasks on top of a text encoder."""

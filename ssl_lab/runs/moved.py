@@ -1,0 +1,62 @@
+"""Where classes stand today that the settings of older runs name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+MOVED = {
+    "ssl_lab.data.digits": "ssl_lab.data.image.digits",
+    "ssl_lab.data.hub_images": "ssl_lab.data.image.hub_images",
+    "ssl_lab.data.hub_text": "ssl_lab.data.text.hub_text",
+    "ssl_lab.data.image_folder": "ssl_lab.data.image.image_folder",
+    "ssl_lab.data.image_text_pairs": "ssl_lab.data.pair.image_text",
+    "ssl_lab.data.named_images": "ssl_lab.data.image.named_images",
+    "ssl_lab.data.parallel_text": "ssl_lab.data.text.parallel_text",
+    "ssl_lab.data.python_docs": "ssl_lab.data.text.python_docs",
+    "ssl_lab.data.question_answering": "ssl_lab.data.text.question_answering",
+    "ssl_lab.data.shapes": "ssl_lab.data.image.shapes",
+    "ssl_lab.data.shards": "ssl_lab.data.text.shards",
+    "ssl_lab.data.text_pairs": "ssl_lab.data.text.text_pairs",
+    "ssl_lab.data.token_labels": "ssl_lab.data.text.token_labels",
+    "ssl_lab.engine.dashboards": "ssl_lab.engine.logging.dashboards",
+    "ssl_lab.engine.online_probes": "ssl_lab.engine.callbacks.online_probes",
+    "ssl_lab.engine.sharded": "ssl_lab.engine.checkpoints.sharded",
+    "ssl_lab.evaluation.codes": "ssl_lab.evaluation.likelihood.codes",
+    "ssl_lab.evaluation.denoising": "ssl_lab.evaluation.likelihood.denoising",
+    "ssl_lab.evaluation.disentanglement": "ssl_lab.evaluation.geometry.disentanglement",
+    "ssl_lab.evaluation.fid": "ssl_lab.evaluation.samples.fid",
+    "ssl_lab.evaluation.knn": "ssl_lab.evaluation.probes.knn",
+    "ssl_lab.evaluation.label_free": "ssl_lab.evaluation.geometry.label_free",
+    "ssl_lab.evaluation.language_modelling": "ssl_lab.evaluation.likelihood.language_modelling",
+    "ssl_lab.evaluation.likelihood": "ssl_lab.evaluation.likelihood.images",
+    "ssl_lab.evaluation.linear": "ssl_lab.evaluation.probes.linear",
+    "ssl_lab.evaluation.masked": "ssl_lab.evaluation.likelihood.masked",
+    "ssl_lab.evaluation.pseudo_perplexity": "ssl_lab.evaluation.likelihood.pseudo_perplexity",
+    "ssl_lab.evaluation.retrieval": "ssl_lab.evaluation.retrieval.retrieval",
+    "ssl_lab.evaluation.samples": "ssl_lab.evaluation.samples.quality",
+    "ssl_lab.evaluation.sts": "ssl_lab.evaluation.retrieval.sts",
+    "ssl_lab.evaluation.views": "ssl_lab.evaluation.geometry.view_spread",
+    "ssl_lab.evaluation.zero_shot": "ssl_lab.evaluation.retrieval.zero_shot",
+    "ssl_lab.methods.finetune.classification": "ssl_lab.tasks.text_classification",
+    "ssl_lab.methods.finetune.question_answering": "ssl_lab.tasks.question_answering",
+    "ssl_lab.methods.finetune.similarity": "ssl_lab.tasks.similarity",
+    "ssl_lab.methods.finetune.token_classification": "ssl_lab.tasks.token_classification",
+    "ssl_lab.methods.finetune.translation": "ssl_lab.tasks.translation",
+}
+"""Modules by their former names."""
+
+
+def renamed(node: Any) -> Any:
+    """Plain settings in which each ``_target_`` names the place where the class stands today."""
+    if isinstance(node, list):
+        return [renamed(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    return {key: _today(value) if key == "_target_" else renamed(value) for key, value in node.items()}
+
+
+def _today(target: Any) -> Any:
+    if not isinstance(target, str):
+        return target
+    module, _, name = target.rpartition(".")
+    return f"{MOVED.get(module, module)}.{name}" if module else target

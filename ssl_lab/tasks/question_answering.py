@@ -1,0 +1,106 @@
+"""Where in a text the answer to a question begins and ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_lab.encoders.text_transformer import TextTransformer
+from ssl_lab.optim import Optim
+from ssl_lab.tasks.base import FineTuning, check_dropout, full_precision, trim
+from ssl_lab.types import Batch
+
+
+@final
+class QuestionAnswering(FineTuning):
+    """Extractive question answering: two scores per token, that the answer begins and that it ends there.
+
+    The loss is the mean of both cross entropies over the window's tokens; a window without the answer points at its first
+    token. The best span of a window maximises the sum of both scores over all spans within the text of at most
+    ``max_answer_length`` tokens (the published code searches the 20 best starts and ends).
+
+    Args:
+        encoder: Text encoder.
+        optim: Optimizer and schedule.
+        layer_decay: Factor of the learning rate from each block to the one below it.
+        freeze: ``none``, ``embeddings``, ``encoder``, or the number of first blocks.
+        dropout: Of the states; none in the paper.
+        max_answer_length: Tokens of an answer.
+
+    Raises:
+        ValueError: If ``max_answer_length`` is not positive.
+
+    References:
+        Devlin et al., BERT (2018), section 4.2. arXiv:1810.04805
+    """
+
+    needs_columns: ClassVar[tuple[str, ...]] = ("start_position",)
+
+    def __init__(
+        self,
+        encoder: TextTransformer,
+        optim: Optim,
+        *,
+        layer_decay: float = 1.0,
+        freeze: str | int = "none",
+        dropout: float = 0.0,
+        max_answer_length: int = 30,
+    ) -> None:
+        super().__init__(encoder, optim, layer_decay=layer_decay, freeze=freeze)
+        check_dropout(dropout)
+        if max_answer_length < 1:
+            raise ValueError(f"method.max_answer_length must be at least 1 token, found {max_answer_length}.")
+        self.max_answer_length = max_answer_length
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(encoder.embed_dim, 2))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Encode, point at both ends."""
+        batch = trim(batch, "context_mask")
+        start, end = self.logits(batch)
+        total = F.cross_entropy(start, batch["start_position"], reduction="sum")
+        total = total + F.cross_entropy(end, batch["end_position"], reduction="sum")
+        count = torch.tensor(len(start), device=start.device)
+        return self.mean_over_targets(total / 2, count)
+
+    def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Scores of the first and of the last token of the answer, both fp32 (B, L); padding has the lowest."""
+        scores = full_precision(self.head(self.hidden(batch))).masked_fill(
+            batch["attention_mask"].unsqueeze(-1) == 0, -1e4
+        )
+        start, end = scores.unbind(-1)
+        return start, end
+
+    def best_spans(self, batch: Batch) -> Tensor:
+        """First token, last token and score of the best span of each window, fp32 (B, 3)."""
+        batch = trim(batch, "context_mask")
+        return best_spans(*self.logits(batch), batch["context_mask"], max_length=self.max_answer_length)
+
+    def capabilities(self) -> Mapping[str, Callable[..., Any]]:
+        """Features, and best spans."""
+        return {**super().capabilities(), "answer_spans": self.in_eval_mode(torch.no_grad()(self.best_spans))}
+
+
+def best_spans(start: Tensor, end: Tensor, allowed: Tensor, *, max_length: int) -> Tensor:
+    """The span i <= j < i + max_length of allowed tokens with the largest start_i + end_j, of each row.
+
+    Args:
+        start: Scores of the first token (B, L).
+        end: Scores of the last token (B, L).
+        allowed: Where a span may begin and end, bool (B, L).
+        max_length: Tokens of a span.
+
+    Returns:
+        First token, last token, score: fp32 (B, 3); the score is -inf where nothing is allowed.
+    """
+    start, end = (scores.masked_fill(~allowed, -torch.inf) for scores in (start, end))
+    length = start.shape[1]
+    # ends[:, i, k] is the score of an answer from i to i + k
+    ends = F.pad(end, (0, max_length - 1), value=-torch.inf).unfold(1, max_length, 1)
+    scores, place = (start.unsqueeze(2) + ends).flatten(1).max(1)
+    first = place // max_length
+    last = (first + place % max_length).clamp(max=length - 1)
+    return torch.stack([first.float(), last.float(), scores], 1)

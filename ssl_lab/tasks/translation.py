@@ -1,0 +1,153 @@
+"""Write a text in another language."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from inspect import signature
+from typing import Any, ClassVar, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import BertConfig, BertLMHeadModel, LogitsProcessor, LogitsProcessorList
+from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+
+from ssl_lab.encoders.text_transformer import TextTransformer
+from ssl_lab.optim import Optim
+from ssl_lab.tasks.base import FineTuning, check_dropout, full_precision, trim
+from ssl_lab.types import Batch
+
+# What transformers calls the states of earlier tokens: since 5.24, and before.
+CACHE = "cache" if "cache" in signature(BertLMHeadModel.prepare_inputs_for_generation).parameters else "past_key_values"
+
+
+@final
+class Translation(FineTuning):
+    r"""The encoder and a new transformer decoder that attends to its states, trained by teacher forcing.
+
+    .. math:: L = -\frac1N \sum_t \sum_k q_t(k) \log p(k \mid y_{<t}, x)
+
+    over the N tokens of the translations, where q puts 1 - epsilon on the right token and epsilon on all alike
+    (``label_smoothing``). The decoder is as wide as the encoder and begins with random weights.
+
+    Args:
+        encoder: Text encoder.
+        optim: Optimizer and schedule.
+        layer_decay: Factor of the learning rate from each block of the encoder to the one below it.
+        freeze: ``none``, ``embeddings``, ``encoder``, or the number of first blocks of the encoder.
+        dropout: In attention and hidden layers of the decoder.
+        num_decoder_layers: Blocks of the decoder; None for as many as the encoder has.
+        label_smoothing: epsilon.
+        num_beams: Beams of the search that writes translations; 1 is greedy.
+
+    Raises:
+        ValueError: If the data has no translations or a setting makes no sense.
+
+    References:
+        Vaswani et al., Attention Is All You Need (2017). arXiv:1706.03762
+        Rothe et al., Leveraging Pre-trained Checkpoints for Sequence Generation Tasks (2020). arXiv:1907.12461
+    """
+
+    needs_columns: ClassVar[tuple[str, ...]] = ("target_input_ids",)
+
+    def __init__(
+        self,
+        encoder: TextTransformer,
+        optim: Optim,
+        *,
+        layer_decay: float = 1.0,
+        freeze: str | int = "none",
+        dropout: float = 0.1,
+        num_decoder_layers: int | None = None,
+        label_smoothing: float = 0.1,
+        num_beams: int = 1,
+    ) -> None:
+        super().__init__(encoder, optim, layer_decay=layer_decay, freeze=freeze)
+        check_dropout(dropout)
+        spec = encoder.spec
+        if spec.target_vocab_size is None or spec.target_length is None:
+            raise ValueError(
+                "Translation needs texts with translations, but this data has none. Choose data=parallel_text, or another "
+                "task=."
+            )
+        if not 0 <= label_smoothing < 1 or num_beams < 1 or (num_decoder_layers or 1) < 1:
+            raise ValueError(
+                f"label_smoothing={label_smoothing}, num_beams={num_beams} and num_decoder_layers={num_decoder_layers} were "
+                "asked for. Choose a share below 1, and numbers of at least 1."
+            )
+        self.label_smoothing = label_smoothing
+        self.num_beams = num_beams
+        sizes = encoder.transformer.config
+        pad, begin, end = spec.target_ids
+        config = BertConfig(
+            vocab_size=spec.target_vocab_size,
+            hidden_size=encoder.embed_dim,
+            num_hidden_layers=num_decoder_layers or sizes.num_hidden_layers,
+            num_attention_heads=sizes.num_attention_heads,
+            intermediate_size=4 * encoder.embed_dim,
+            max_position_embeddings=spec.target_length,
+            hidden_dropout_prob=dropout,
+            attention_probs_dropout_prob=dropout,
+            pad_token_id=pad,
+            bos_token_id=begin,
+            eos_token_id=end,
+            is_decoder=True,
+            add_cross_attention=True,
+        )
+        config._attn_implementation = "sdpa"
+        self.decoder = BertLMHeadModel(config)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Encode, and predict each token of the translation from those before it."""
+        batch = trim(batch)
+        target, mask = batch["target_input_ids"], batch["target_attention_mask"]
+        length = int(mask.sum(1).max())
+        target, mask = target[:, :length], mask[:, :length]
+        hidden = self.decoder.bert(
+            input_ids=target[:, :-1],
+            attention_mask=mask[:, :-1],
+            encoder_hidden_states=self.hidden(batch),
+            encoder_attention_mask=batch["attention_mask"],
+            use_cache=False,
+        ).last_hidden_state
+        known = mask[:, 1:] == 1
+        logits = full_precision(self.decoder.cls(hidden[known]))
+        total = F.cross_entropy(logits, target[:, 1:][known], label_smoothing=self.label_smoothing, reduction="sum")
+        return self.mean_over_targets(total, known.sum())
+
+    def translate(self, batch: Batch) -> Tensor:
+        """Ids (B, T) of translations, begin token first, padding after the end; all -1 where scores are not finite."""
+        batch = trim(batch)
+        decoder: Any = self.decoder
+        config = decoder.config
+        assert self.encoder.spec.target_length is not None
+        watch = _BrokenScores(len(batch["input_ids"]), self.device)
+        written: Tensor = decoder.generate(
+            input_ids=torch.full((len(batch["input_ids"]), 1), config.bos_token_id, device=self.device),
+            encoder_hidden_states=self.hidden(batch),
+            encoder_attention_mask=batch["attention_mask"],
+            **{CACHE: EncoderDecoderCache(DynamicCache(), DynamicCache())},
+            max_length=self.encoder.spec.target_length,
+            num_beams=self.num_beams,
+            do_sample=False,
+            logits_processor=LogitsProcessorList([watch]),
+        )
+        written = written.masked_fill(watch.found.unsqueeze(1), -1)
+        missing = self.encoder.spec.target_length - written.shape[1]
+        return F.pad(written, (0, missing), value=config.pad_token_id)
+
+    def capabilities(self) -> Mapping[str, Callable[..., Any]]:
+        """Features, and translations."""
+        return {**super().capabilities(), "translations": self.in_eval_mode(torch.no_grad()(self.translate))}
+
+
+class _BrokenScores(LogitsProcessor):
+    """Remembers the samples that had scores that are not finite, and changes none."""
+
+    def __init__(self, num_samples: int, device: torch.device) -> None:
+        self.found = torch.zeros(num_samples, dtype=torch.bool, device=device)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """The scores (B x beams, V) as they are."""
+        self.found |= (~scores.amax(-1).isfinite()).view(len(self.found), -1).any(-1)
+        return scores
