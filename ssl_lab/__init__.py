@@ -8,4 +8,9 @@ The package imports nothing heavy at the top; import what you need from its part
     from ssl_lab.engine.pretrain import pretrain
 """
 
+import sys
+
+from ssl_lab.runs.moved import FormerNames
+
 __version__ = "0.1.0"
+sys.meta_path.append(FormerNames())

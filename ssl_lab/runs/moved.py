@@ -1,7 +1,13 @@
-"""Where classes stand today that the settings of older runs name."""
+"""Where classes stand today that the settings of older runs, and code written for them, name."""
 
 from __future__ import annotations
 
+import sys
+import warnings
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import Any
 
 MOVED = {
@@ -60,3 +66,17 @@ def _today(target: Any) -> Any:
         return target
     module, _, name = target.rpartition(".")
     return f"{MOVED.get(module, module)}.{name}" if module else target
+
+
+class FormerNames(MetaPathFinder, Loader):
+    """Imports a module by its former name, with a warning that says the new one."""
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        """A module that has moved; what still stands at its place is found before."""
+        return ModuleSpec(fullname, self) if fullname in MOVED else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Put the module of today in its place."""
+        today = MOVED[module.__name__]
+        warnings.warn(f"{module.__name__} is now {today}. Import it from there.", FutureWarning, stacklevel=2)
+        sys.modules[module.__name__] = import_module(today)

@@ -44,3 +44,10 @@ def test_a_stored_run_is_judged_and_goes_on(run, capsys):
     assert "SimCLR encoder" in capsys.readouterr().out
     assert main(["pretrain", f"run={run}", "trainer.max_epochs=2", "force=true"]) == 0
     assert read_settings(run / "config.yaml").trainer.max_epochs == 2
+
+
+def test_a_former_name_gives_the_module_of_today_and_says_so():
+    former = next(name for name in MOVED if name.endswith("image_folder"))
+    with pytest.warns(FutureWarning, match=f"{former} is now {MOVED[former]}"):
+        module = import_module(former)
+    assert module is import_module(MOVED[former]) and module.__spec__.name == MOVED[former]
