@@ -28,6 +28,10 @@ answer may be. ``start_position``, ``end_position``: int64 (B,), its first and l
 ``target_input_ids``, ``target_attention_mask``: int64 (B, T), the text that is to be written.
 ``factors``: float32 (B, F), what images were drawn from, where that is known; whole numbers are kinds.
 ``label``: int64 (B,), absent where the data has none. ``index``: int64 (B,), the row within its split.
+
+Rows that differ in size are padded with zeros to the largest of the batch, and ``<name>_size``, int64 (B, F), holds the sizes
+of each row along the F axes that differ: of boxes (B, K, 4) ``boxes_size`` (B, 1), of samples of audio (B, T) and frames of
+clips (B, T, C, H, W) also (B, 1), of images (B, C, H, W) ``image_size`` (B, 2), their height and width.
 """
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from torch import Tensor
 
+from ssl_lab.data.columns import Column, Columns, Decoded, LazyColumn, Ragged
 from ssl_lab.data.fingerprint import content_digest
-from ssl_lab.data.loader import BatchLoader, Columns, LazyColumn
+from ssl_lab.data.loader import BatchLoader
 from ssl_lab.data.store import fingerprint
 from ssl_lab.types import Batch, DataSpec
 
@@ -130,15 +129,13 @@ class DataModule(L.LightningDataModule, ABC):
         return BatchLoader(columns, self.as_batch, batch_size=self.eval_batch_size, rows=rows)
 
 
-def _resident(
-    column: Tensor | np.ndarray[Any, Any] | LazyColumn, device: torch.device
-) -> Tensor | np.ndarray[Any, Any] | LazyColumn:
-    """The whole column on the device; one that is put together from a memory map stays there if the device is the CPU."""
-    if isinstance(column, LazyColumn):
-        if device.type == "cpu":
-            return column
-        column = column.whole()
-    return torch.as_tensor(column).to(device)
+def _resident(column: Column, device: torch.device) -> Column:
+    """The whole column on the device, but for files; one that is put together stays where it is if that is the CPU."""
+    if isinstance(column, Decoded) or (isinstance(column, LazyColumn) and device.type == "cpu"):
+        return column
+    if isinstance(column, Ragged):
+        return column.to(device)
+    return torch.as_tensor(column.whole() if isinstance(column, LazyColumn) else column).to(device)
 
 
 def has_split(datamodule: DataModule, split: str) -> bool:

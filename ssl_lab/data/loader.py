@@ -1,63 +1,22 @@
-"""Whole batches cut by index from columns that stay in memory, on the device, or in a memory map."""
+"""Whole batches cut by index from columns that stay in memory, on the device, in a memory map, or in files."""
 
 from __future__ import annotations
 
 import queue
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ssl_lab import distributed
+from ssl_lab.data.columns import SIZE, Column, Columns, Decoded, Ragged
 from ssl_lab.types import Batch
 
 _PATIENCE_SEC = 120.0
-_ROWS_AT_ONCE = 4096
-
-
-@dataclass(frozen=True)
-class LazyColumn:
-    """A column whose rows are put together when they are asked for.
-
-    Attributes:
-        read: Rows of the given numbers.
-        shape: Shape of the whole column.
-        dtype: Its type.
-    """
-
-    read: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    def __len__(self) -> int:
-        """Number of rows."""
-        return self.shape[0]
-
-    def __getitem__(self, index: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """The rows of the given numbers."""
-        return self.read(index)
-
-    @property
-    def nbytes(self) -> int:
-        """Size of the whole column."""
-        return int(np.prod(self.shape)) * self.dtype.itemsize
-
-    def whole(self) -> np.ndarray[Any, Any]:
-        """All rows."""
-        out = np.empty(self.shape, dtype=self.dtype)
-        for start in range(0, len(self), _ROWS_AT_ONCE):
-            rows = np.arange(start, min(start + _ROWS_AT_ONCE, len(self)))
-            out[rows] = self.read(rows)
-        return out
-
-
-Columns: TypeAlias = Mapping[str, "Tensor | np.ndarray[Any, Any] | LazyColumn"]
-"""Equally long arrays by name; a numpy array may be a memory map."""
 
 
 class EpochPermutation:
@@ -119,6 +78,12 @@ class BatchLoader:
         self.sampler = EpochPermutation(self.num_samples, seed=seed, shuffle=shuffle, rows=rows)
         self._batches_done = 0
         self._resume_at = {"epoch": 0, "batches_done": 0}
+        for name, column in columns.items():
+            if isinstance(column, Ragged | Decoded) and f"{name}{SIZE}" in columns:
+                raise ValueError(
+                    f"Cannot cut batches of the column {name!r}: they tell the sizes of its rows as '{name}{SIZE}', but "
+                    "the data has a column of that name. Rename one of them."
+                )
         if shuffle and len(self) == 0:
             raise ValueError(
                 f"A training step needs batch_size x ranks = {self._global_batch_size} samples, but the training split "
@@ -140,31 +105,43 @@ class BatchLoader:
         start = self._resume_at["batches_done"] if self._resume_at["epoch"] == self.sampler.epoch else 0
         self._resume_at = {"epoch": 0, "batches_done": 0}
         self._batches_done = start
-        resident = [column.device for column in self.columns.values() if isinstance(column, Tensor)]
+        resident = [device for column in self.columns.values() if (device := _device_of(column)) is not None]
         all_resident = len(resident) == len(self.columns)
+        order = self.sampler.order()
         # Copied as a whole: the copy of a batch's part would wait for the device in every step.
-        order = self.sampler.order().to(resident[0] if all_resident else "cpu")
-        batches: Iterator[Batch] = (self._read(order, k) for k in range(start, len(self)))
+        placed = order.to(resident[0]) if all_resident else order
+        batches: Iterator[Batch] = (self._read(order, placed, k) for k in range(start, len(self)))
         if not all_resident:
-            files = [str(column.filename) for column in self.columns.values() if isinstance(column, np.memmap)]
+            files = [name for column in self.columns.values() for name in _files_of(column)]
             batches = _prefetch(batches, source=", ".join(files) or "the training data")
         for done, batch in enumerate(batches, start=start + 1):
             self._batches_done = done
             yield batch
 
-    def _read(self, order: Tensor, k: int) -> Batch:
+    def _read(self, order: Tensor, placed: Tensor, k: int) -> Batch:
+        """Batch k of an order, which is also at its place: on the device if all columns are."""
         start = k * self._global_batch_size
         if self.sampler.shuffle:
             start += distributed.rank() * self.batch_size
-        index = order[start : start + self.batch_size]
-        rows = {name: self._rows(column, index) for name, column in self.columns.items()}
-        return self.as_batch({**rows, "index": index.to(self.device)})
+        part = slice(start, start + self.batch_size)
+        index = order[part].numpy()
+        rows: dict[str, Tensor] = {}
+        for name, column in self.columns.items():
+            if isinstance(column, Tensor):
+                rows[name] = column[placed[part].to(column.device)]
+            elif isinstance(column, Ragged | Decoded):
+                values, sizes = column.read(index)
+                rows[name] = self._put(values)
+                if sizes is not None:
+                    rows[f"{name}{SIZE}"] = self._put(sizes)
+            else:
+                rows[name] = self._put(torch.from_numpy(np.ascontiguousarray(column[index])))
+        return self.as_batch({**rows, "index": placed[part].to(self.device)})
 
-    def _rows(self, column: Tensor | np.ndarray[Any, Any] | LazyColumn, index: Tensor) -> Tensor:
-        if isinstance(column, Tensor):
-            return column[index.to(column.device)]
-        rows = torch.from_numpy(np.ascontiguousarray(column[index.numpy()]))
-        return rows.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else rows
+    def _put(self, rows: Tensor) -> Tensor:
+        if self.device.type != "cuda" or rows.device.type != "cpu":
+            return rows
+        return rows.pin_memory().to(self.device, non_blocking=True)
 
     def state_dict(self) -> dict[str, int]:
         """The epoch, how many of its batches were handed out, and what these numbers depend on."""
@@ -190,6 +167,20 @@ class BatchLoader:
             )
         self.sampler.set_epoch(state["epoch"])
         self._resume_at = {name: state[name] for name in self._resume_at}
+
+
+def _device_of(column: Column) -> torch.device | None:
+    """Where a column's values are as tensors; None where they have to be read."""
+    values = column.values if isinstance(column, Ragged) else column
+    return values.device if isinstance(values, Tensor) else None
+
+
+def _files_of(column: Column) -> list[str]:
+    """The file of a memory map, or the first of those that are decoded."""
+    if isinstance(column, Decoded):
+        return [str(column.files[0])]
+    values = column.values if isinstance(column, Ragged) else column
+    return [str(values.filename)] if isinstance(values, np.memmap) else []
 
 
 def _prefetch(batches: Iterator[Batch], *, source: str, depth: int = 2) -> Iterator[Batch]:

@@ -6,6 +6,7 @@ import torch
 
 import ssl_lab.data.loader as loading
 from ssl_lab import distributed
+from ssl_lab.data.columns import LazyColumn
 from ssl_lab.data.loader import BatchLoader
 
 
@@ -122,7 +123,7 @@ def test_a_read_that_hangs_is_reported_with_its_file(tmp_path, monkeypatch):
         released.set()
 
     monkeypatch.setattr(loading.warnings, "warn", warn)
-    columns = {"image": pixels, "ids": loading.LazyColumn(slow, (4, 1), np.dtype(np.uint8))}
+    columns = {"image": pixels, "ids": LazyColumn(slow, (4, 1), np.dtype(np.uint8))}
     batches = list(BatchLoader(columns, as_batch=dict, batch_size=4))
     assert len(batches) == 1
     assert "pixels.bin hangs" in warned[0]

@@ -21,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 
 from ssl_lab.data.base import DataModule
+from ssl_lab.data.columns import Columns
 from ssl_lab.data.image.decode import Encoded, decode
-from ssl_lab.data.loader import Columns
 from ssl_lab.data.splits import UNLABELLED, Part, check_fractions, find_split, plan_splits
 from ssl_lab.data.store import build_once, fingerprint
 from ssl_lab.types import DataSpec

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from ssl_lab.data.base import PRETRAIN
+from ssl_lab.data.columns import Columns
 from ssl_lab.data.files.copies import Copy, copies
 from ssl_lab.data.files.inventory import Source, places, tell_once, title_of
 from ssl_lab.data.files.layout import shown
@@ -27,7 +28,7 @@ from ssl_lab.data.hub import identity, load_splits
 from ssl_lab.data.image.base import ImageModule, ImageSource
 from ssl_lab.data.image.decode import Encoded, image_endings
 from ssl_lab.data.image.hub_images import hub_image_source, label_columns
-from ssl_lab.data.loader import BatchLoader, Columns
+from ssl_lab.data.loader import BatchLoader
 from ssl_lab.data.splits import find_split, split_named
 from ssl_lab.data.text.base import CHUNK, token_ids
 from ssl_lab.data.text.tokenizer import load_tokenizer, train_wordpiece

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from ssl_lab.data.base import PRETRAIN, DataModule
-from ssl_lab.data.loader import Columns
+from ssl_lab.data.columns import Columns
 from ssl_lab.data.splits import UNLABELLED, Part, check_fractions, find_split, plan_splits
 from ssl_lab.data.text.token_rows import TokenRows, frame_of
 from ssl_lab.data.text.tokenizer import FRAMINGS, load_tokenizer, plain_backend, train_tokenizer, with_frame

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
+from ssl_lab.data.columns import Columns
 from ssl_lab.data.files.inventory import tell_once
 from ssl_lab.data.files.layout import first_of
-from ssl_lab.data.loader import Columns
 from ssl_lab.data.splits import find_split
 from ssl_lab.data.store import fingerprint
 from ssl_lab.data.text.base import TextCounts, TokenModule

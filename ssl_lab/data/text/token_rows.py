@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
-from ssl_lab.data.loader import LazyColumn
+from ssl_lab.data.columns import LazyColumn
 from ssl_lab.data.text.packing import best_fit_decreasing
 
 
