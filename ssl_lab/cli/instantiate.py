@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import dataclasses
 import difflib
 import functools
 import inspect
@@ -186,8 +187,13 @@ def _located(target: Any) -> Any:
 
 def _hints(target: Any) -> dict[str, Any]:
     """Annotations of a class or function, by argument; empty where they are not known."""
+    if inspect.isclass(target):
+        owner = next(each for each in target.__mro__ if "__init__" in vars(each))
+        # A dataclass takes fields of its bases, whose annotations are read where they stand.
+        target = owner if "__dataclass_params__" in vars(owner) else vars(owner)["__init__"]
     try:
-        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+        hints = typing.get_type_hints(target)
+        return {name: hint.type if isinstance(hint, dataclasses.InitVar) else hint for name, hint in hints.items()}
     except (TypeError, NameError, AttributeError):
         return {}
 

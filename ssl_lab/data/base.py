@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 
 import lightning as L
@@ -23,12 +24,16 @@ class NoSuchSplitError(ValueError):
     """The data has no split of this name."""
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class DataModule(L.LightningDataModule, ABC):
     """Raw samples of one data set, shared by every objective of its modality.
 
     Splits are named ``pretrain`` (what the objective sees; may be unlabelled), ``train`` (what probes are fitted on),
     ``val`` and ``test``. The validation split is cut from the training samples with ``split_seed`` where the data set
     has none; the test split is never used for it.
+
+    Data modules are dataclasses whose fields are their settings, given by keyword. A subclass also takes those of its bases,
+    which document them, and checks its own in ``__post_init__``.
 
     Attributes:
         train_split: What is trained on: ``pretrain``, unless labels are learned from.
@@ -40,22 +45,25 @@ class DataModule(L.LightningDataModule, ABC):
         device_cache_gib: A training split up to this size is kept on the training device as a whole.
     """
 
-    def __init__(
-        self,
-        *,
-        batch_size: int = 256,
-        eval_batch_size: int = 512,
-        seed: int = 0,
-        device_cache_gib: float = 4.0,
-    ) -> None:
+    batch_size: int = 256
+    eval_batch_size: int = 512
+    seed: int = 0
+    device_cache_gib: float = 4.0
+
+    train_split = PRETRAIN
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ValueError: If a batch would be empty.
+        """
         super().__init__()
-        if batch_size < 1 or eval_batch_size < 1:
-            raise ValueError(f"Batch sizes must be at least 1, found {batch_size} and {eval_batch_size}.")
-        self.batch_size = batch_size
-        self.eval_batch_size = eval_batch_size
-        self.seed = seed
-        self.device_cache_gib = device_cache_gib
-        self.train_split = PRETRAIN
+        if self.batch_size < 1 or self.eval_batch_size < 1:
+            raise ValueError(
+                f"Batch sizes must be at least 1, found {self.batch_size} and {self.eval_batch_size}. Set "
+                "data.batch_size and data.eval_batch_size."
+            )
 
     @property
     @abstractmethod

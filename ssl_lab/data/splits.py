@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_lab.data.base import PRETRAIN, NoSuchSplitError
+from ssl_lab.data.base import PRETRAIN, DataModule, NoSuchSplitError
 
 UNLABELLED = -1
 """The label of a row without one, as in Hugging Face data sets."""
@@ -67,6 +67,30 @@ def _words(name: str) -> list[str]:
     """Words of letters, in lower case; a capital after a small letter begins one (``TestSet``)."""
     name = re.sub("(?<=[a-z])(?=[A-Z])", " ", unicodedata.normalize("NFC", name))
     return re.findall(r"[^\W\d_]+", name.lower()) or [""]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class CutModule(DataModule):
+    """Data from sources that may lack splits, which are then cut from the training samples.
+
+    Args:
+        val_fraction: Share of the training samples held out as ``val`` where the source has none; 0 for none.
+        test_fraction: The same for ``test``.
+        split_seed: Seed of both cuts.
+    """
+
+    val_fraction: float = 0.1
+    test_fraction: float = 0.1
+    split_seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ValueError: If nothing would be left to train on.
+        """
+        super().__post_init__()
+        check_fractions(val_fraction=self.val_fraction, test_fraction=self.test_fraction)
 
 
 def check_fractions(*, val_fraction: float, test_fraction: float = 0.0) -> None:

@@ -20,10 +20,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ssl_lab.data.base import DataModule
 from ssl_lab.data.columns import Columns
 from ssl_lab.data.image.decode import Encoded, decode
-from ssl_lab.data.splits import UNLABELLED, Part, check_fractions, find_split, plan_splits
+from ssl_lab.data.splits import UNLABELLED, CutModule, Part, find_split, plan_splits
 from ssl_lab.data.store import build_once, fingerprint
 from ssl_lab.types import DataSpec
 
@@ -47,7 +46,8 @@ class ImageSource:
     read: Callable[[str, NDArray[np.int64]], Iterator[tuple[str, Encoded]]]
 
 
-class ImageModule(DataModule):
+@dataclass(kw_only=True, eq=False, repr=False)
+class ImageModule(CutModule):
     """Images that are decoded once, by the first process to want them, into memory maps in the cache folder.
 
     Files that cannot be read are left out with one warning that counts them.
@@ -55,41 +55,24 @@ class ImageModule(DataModule):
     Args:
         image_size: The short side is resized to this and the centre square cut out; None if all have one size.
         channels: 1 for grey, 3 for RGB, None for what the first image has.
-        val_fraction: Share of the training images held out as ``val`` where the source has none; 0 for none.
-        test_fraction: The same for ``test``.
-        split_seed: Seed of both cuts.
-        batch_size: Samples per device and training step.
-        eval_batch_size: Samples per batch in evaluation.
-        seed: Seed of the order of training samples.
-        device_cache_gib: A training split up to this size is kept on the training device as a whole.
     """
 
-    def __init__(
-        self,
-        *,
-        image_size: int | None,
-        channels: int | None,
-        val_fraction: float,
-        test_fraction: float,
-        split_seed: int,
-        batch_size: int,
-        eval_batch_size: int,
-        seed: int,
-        device_cache_gib: float,
-    ) -> None:
-        super().__init__(
-            batch_size=batch_size, eval_batch_size=eval_batch_size, seed=seed, device_cache_gib=device_cache_gib
-        )
-        check_fractions(val_fraction=val_fraction, test_fraction=test_fraction)
-        if image_size is not None and image_size < 1:
-            raise ValueError(f"image_size counts pixels, found {image_size}. Choose 1 or more, or null to keep sizes.")
-        if channels not in (None, 1, 3):
-            raise ValueError(f"Images have 1 channel (grey) or 3 (RGB), found {channels}. Choose 1, 3 or null.")
-        self.image_size = image_size
-        self.channels = channels
-        self.val_fraction = val_fraction
-        self.test_fraction = test_fraction
-        self.split_seed = split_seed
+    image_size: int | None = None
+    channels: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ValueError: If images cannot have this size or number of channels.
+        """
+        super().__post_init__()
+        if self.image_size is not None and self.image_size < 1:
+            raise ValueError(
+                f"image_size counts pixels, found {self.image_size}. Choose 1 or more, or null to keep sizes."
+            )
+        if self.channels not in (None, 1, 3):
+            raise ValueError(f"Images have 1 channel (grey) or 3 (RGB), found {self.channels}. Choose 1, 3 or null.")
 
     @property
     @abstractmethod

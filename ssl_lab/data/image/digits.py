@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -9,46 +10,23 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from ssl_lab.data.base import DataModule
 from ssl_lab.data.image.base import image_spec
-from ssl_lab.data.splits import Part, check_fractions, find_split, plan_splits
+from ssl_lab.data.splits import CutModule, Part, find_split, plan_splits
 from ssl_lab.types import DataSpec
 
 TEST_FRACTION = 0.25
 TEST_SEED = 0
 
 
-class Digits(DataModule):
+@dataclass(kw_only=True, eq=False, repr=False)
+class Digits(CutModule):
     """1,797 handwritten digits, 8x8 greys, ten classes; a fixed quarter of them, stratified, is the test split.
-
-    Args:
-        val_fraction: Share of the remaining digits held out as ``val``; 0 for none.
-        split_seed: Seed of the validation cut.
-        batch_size: Samples per device and training step.
-        eval_batch_size: Samples per batch in evaluation.
-        seed: Seed of the order of training samples.
-        device_cache_gib: A training split up to this size is kept on the training device as a whole.
 
     References:
         Alpaydin and Kaynak, Optical Recognition of Handwritten Digits (1998). UCI, doi:10.24432/C50P49
     """
 
-    def __init__(
-        self,
-        *,
-        val_fraction: float = 0.1,
-        split_seed: int = 0,
-        batch_size: int = 256,
-        eval_batch_size: int = 512,
-        seed: int = 0,
-        device_cache_gib: float = 4.0,
-    ) -> None:
-        super().__init__(
-            batch_size=batch_size, eval_batch_size=eval_batch_size, seed=seed, device_cache_gib=device_cache_gib
-        )
-        check_fractions(val_fraction=val_fraction)
-        self.val_fraction = val_fraction
-        self.split_seed = split_seed
+    test_fraction: float = field(default=0, init=False)  # of the digits besides the fixed test split
 
     @cached_property
     def _splits(self) -> dict[str, dict[str, Tensor]]:

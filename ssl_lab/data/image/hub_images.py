@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ _LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")
 _IMAGE_TYPES = ("string", "large_string", "binary", "large_binary")
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class HubImages(ImageModule):
     """Any Hugging Face image data set, from the hub or from a local copy.
 
@@ -30,52 +32,14 @@ class HubImages(ImageModule):
         name: Configuration of a data set with several.
         image_column: Column of the images; None to find it by its type.
         label_column: Column of the labels; None to find it by its type or its usual names.
-        image_size: The short side is resized to this and the centre square cut out; None if all have one size.
-        channels: 1 for grey, 3 for RGB, None for what the first image has.
-        val_fraction: Share of the training images held out as ``val`` where the source has none; 0 for none.
-        test_fraction: The same for ``test``.
-        split_seed: Seed of both cuts.
         options: Further arguments of ``datasets.load_dataset``.
-        batch_size: Samples per device and training step.
-        eval_batch_size: Samples per batch in evaluation.
-        seed: Seed of the order of training samples.
-        device_cache_gib: A training split up to this size is kept on the training device as a whole.
     """
 
-    def __init__(
-        self,
-        path: str,
-        *,
-        name: str | None = None,
-        image_column: str | None = None,
-        label_column: str | None = None,
-        image_size: int | None = None,
-        channels: int | None = None,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.1,
-        split_seed: int = 0,
-        options: Mapping[str, Any] | None = None,
-        batch_size: int = 256,
-        eval_batch_size: int = 512,
-        seed: int = 0,
-        device_cache_gib: float = 4.0,
-    ) -> None:
-        super().__init__(
-            image_size=image_size,
-            channels=channels,
-            val_fraction=val_fraction,
-            test_fraction=test_fraction,
-            split_seed=split_seed,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            seed=seed,
-            device_cache_gib=device_cache_gib,
-        )
-        self.path = path
-        self.config_name = name
-        self.image_column = image_column
-        self.label_column = label_column
-        self.options = options
+    path: str = field(kw_only=False)
+    name: str | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    options: Mapping[str, Any] | None = None
 
     @property
     def title(self) -> str:
@@ -84,9 +48,7 @@ class HubImages(ImageModule):
 
     @cached_property
     def _splits(self) -> dict[str, datasets.Dataset]:
-        return load_splits(
-            self.path, name=self.config_name, options=self.options, words=label_columns(self.label_column)
-        )
+        return load_splits(self.path, name=self.name, options=self.options, words=label_columns(self.label_column))
 
     @cached_property
     def _identity(self) -> tuple[str, Any]:

@@ -6,6 +6,7 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -22,6 +23,7 @@ from ssl_lab.data.image.decode import Encoded, image_endings
 from ssl_lab.data.splits import UNLABELLED
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ImageFolder(ImageModule):
     """Image files below a folder, labelled by the folder they lie in.
 
@@ -32,47 +34,13 @@ class ImageFolder(ImageModule):
 
     Args:
         root: The folder; or a folder, or several, for each split, whose sub-folders are classes whatever their names.
-        image_size: The short side is resized to this and the centre square cut out; None if all have one size.
-        channels: 1 for grey, 3 for RGB, None for what the first image has.
-        val_fraction: Share of the training images held out as ``val`` where the source has none; 0 for none.
-        test_fraction: The same for ``test``.
-        split_seed: Seed of both cuts.
-        batch_size: Samples per device and training step.
-        eval_batch_size: Samples per batch in evaluation.
-        seed: Seed of the order of training samples.
-        device_cache_gib: A training split up to this size is kept on the training device as a whole.
 
     Raises:
         FileNotFoundError: If the folder does not exist.
         ValueError: If it has no images, an empty class, images beside its classes, or an unclear layout.
     """
 
-    def __init__(
-        self,
-        root: Source,
-        *,
-        image_size: int | None = None,
-        channels: int | None = None,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.1,
-        split_seed: int = 0,
-        batch_size: int = 256,
-        eval_batch_size: int = 512,
-        seed: int = 0,
-        device_cache_gib: float = 4.0,
-    ) -> None:
-        super().__init__(
-            image_size=image_size,
-            channels=channels,
-            val_fraction=val_fraction,
-            test_fraction=test_fraction,
-            split_seed=split_seed,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            seed=seed,
-            device_cache_gib=device_cache_gib,
-        )
-        self.root = root
+    root: Source = field(kw_only=False)
 
     @property
     def title(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ _TITLES = {
 _IDX_FILES = {"train": "train", "test": "t10k"}
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class NamedImages(ImageModule):
     """CIFAR-10, CIFAR-100, STL-10, SVHN, MNIST or Fashion-MNIST.
 
@@ -52,91 +54,64 @@ class NamedImages(ImageModule):
         name: ``cifar10``, ``cifar100``, ``stl10``, ``svhn``, ``mnist`` or ``fashion_mnist``.
         root: A local copy, which may be read-only: a folder in torchvision's layout or the data set's own folder in it,
             or a folder of ``{train,test}.parquet`` as on the Hugging Face hub. None to download into the cache folder.
-        image_size: The short side is resized to this and the centre square cut out; None to keep the size.
-        channels: 1 for grey, 3 for RGB, None for what the data set has.
-        val_fraction: Share of the training images held out as ``val``; 0 for none.
-        split_seed: Seed of this cut.
-        batch_size: Samples per device and training step.
-        eval_batch_size: Samples per batch in evaluation.
-        seed: Seed of the order of training samples.
-        device_cache_gib: A training split up to this size is kept on the training device as a whole.
 
     Raises:
         ValueError: If the name is unknown.
     """
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        root: str | None = None,
-        image_size: int | None = None,
-        channels: int | None = None,
-        val_fraction: float = 0.1,
-        split_seed: int = 0,
-        batch_size: int = 256,
-        eval_batch_size: int = 512,
-        seed: int = 0,
-        device_cache_gib: float = 4.0,
-    ) -> None:
-        super().__init__(
-            image_size=image_size,
-            channels=channels,
-            val_fraction=val_fraction,
-            test_fraction=0,
-            split_seed=split_seed,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            seed=seed,
-            device_cache_gib=device_cache_gib,
-        )
-        if name not in _READERS:
-            raise ValueError(f"Cannot load the data set {name!r}. Set data.name to one of {sorted(_READERS)}.")
-        self.dataset = name
-        self.root = None if root is None else Path(root).expanduser()
+    name: str = field(kw_only=False)
+    root: str | None = None
+    test_fraction: float = field(default=0, init=False)  # each has a test split
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        super().__post_init__()
+        if self.name not in _READERS:
+            raise ValueError(f"Cannot load the data set {self.name!r}. Set data.name to one of {sorted(_READERS)}.")
+        self._root = None if self.root is None else Path(self.root).expanduser()
 
     @property
     def title(self) -> str:
         """The data set's usual name."""
-        return _TITLES[self.dataset]
+        return _TITLES[self.name]
 
     @cached_property
     def _parquet(self) -> dict[str, datasets.Dataset] | None:
         """The splits, if the local copy is one of parquet files."""
-        if self.root is None:
+        if self._root is None:
             return None
-        if not self.root.is_dir():
+        if not self._root.is_dir():
             raise FileNotFoundError(
-                f"Cannot read {self.dataset} from {self.root.absolute()}: there is no such folder. "
+                f"Cannot read {self.name} from {self._root.absolute()}: there is no such folder. "
                 "Correct data.root, or set it to null to download."
             )
         places = (
-            self.root,
-            *(self.root / sub for sub in (self.dataset, "plain_text", "data")),
+            self._root,
+            *(self._root / sub for sub in (self.name, "plain_text", "data")),
         )  # as in clones of the hub
         folder = next((place for place in places if any(place.glob("*.parquet"))), None)
         return None if folder is None else load_splits(str(folder))
 
     @cached_property
     def _identity(self) -> tuple[str, Any]:
-        if self.root is None:
-            return self.dataset, "torchvision"  # which checks what it downloads
+        if self._root is None:
+            return self.name, "torchvision"  # which checks what it downloads
         if self._parquet is not None:
-            return self.dataset, identity(self._parquet)
-        own = self.root / _TORCHVISION_FOLDERS[self.dataset]
-        return self.dataset, [str(self.root.absolute()), folder_facts(own if own.is_dir() else self.root)]
+            return self.name, identity(self._parquet)
+        own = self._root / _TORCHVISION_FOLDERS[self.name]
+        return self.name, [str(self._root.absolute()), folder_facts(own if own.is_dir() else self._root)]
 
     def _source(self) -> ImageSource:
         if self._parquet is not None:
             return hub_image_source(self._parquet)
-        download = self.root is None
-        root = cache_folder() / "torchvision" if self.root is None else self.root
+        download = self._root is None
+        root = cache_folder() / "torchvision" if self._root is None else self._root
         try:
-            arrays, class_names = _READERS[self.dataset](root, download)
+            arrays, class_names = _READERS[self.name](root, download)
         except (OSError, RuntimeError) as error:
             asked = "download" if download else f"local copy at {root.absolute()}"
             raise FileNotFoundError(
-                f"Cannot load {self.dataset} as a {asked}: torchvision's files were not found: {error}. Point "
+                f"Cannot load {self.name} as a {asked}: torchvision's files were not found: {error}. Point "
                 "data.root at a folder in torchvision's layout or at one of {train,test}.parquet, or allow the "
                 "download with data.root=null and a network."
             ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -25,6 +26,7 @@ _SPLITS = ("train", "val", "test")
 _ROWS_AT_ONCE = 512
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Shapes(DataModule):
     """One coloured square, ellipse or triangle per image, on black, in any place, size and orientation.
 
@@ -39,39 +41,26 @@ class Shapes(DataModule):
         num_val: Number of images of the ``val`` split, 0 for none.
         num_test: Number of images of the ``test`` split.
         draw_seed: Seed of the factors.
-        batch_size: Samples per device and training step.
-        eval_batch_size: Samples per batch in evaluation.
-        seed: Seed of the order of training samples.
-        device_cache_gib: A training split up to this size is kept on the training device as a whole.
 
     Raises:
         ValueError: If the images are smaller than 8 pixels, or a split would have a negative number of them or train none.
     """
 
-    def __init__(
-        self,
-        *,
-        image_size: int = 32,
-        num_train: int = 10_000,
-        num_val: int = 1000,
-        num_test: int = 2000,
-        draw_seed: int = 0,
-        batch_size: int = 256,
-        eval_batch_size: int = 512,
-        seed: int = 0,
-        device_cache_gib: float = 4.0,
-    ) -> None:
-        super().__init__(
-            batch_size=batch_size, eval_batch_size=eval_batch_size, seed=seed, device_cache_gib=device_cache_gib
-        )
-        if image_size < 8 or min(num_train - 1, num_val, num_test) < 0:
+    image_size: int = 32
+    num_train: int = 10_000
+    num_val: int = 1000
+    num_test: int = 2000
+    draw_seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        super().__post_init__()
+        if self.image_size < 8 or min(self.num_train - 1, self.num_val, self.num_test) < 0:
             raise ValueError(
-                f"Shapes need image_size >= 8, num_train >= 1, and num_val and num_test >= 0; found {image_size}, "
-                f"{num_train}, {num_val} and {num_test}."
+                f"Shapes need image_size >= 8, num_train >= 1, and num_val and num_test >= 0; found {self.image_size}, "
+                f"{self.num_train}, {self.num_val} and {self.num_test}."
             )
-        self.image_size = image_size
-        self.num_images = dict(zip(_SPLITS, (num_train, num_val, num_test), strict=True))
-        self.draw_seed = draw_seed
+        self.num_images = dict(zip(_SPLITS, (self.num_train, self.num_val, self.num_test), strict=True))
         self._drawn: dict[str, dict[str, Tensor]] = {}
 
     @cached_property
