@@ -18,7 +18,10 @@ from pathlib import Path
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     ["lightning", "matplotlib.pyplot", "sklearn.linear_model", "transformers.models.bert.modeling_bert"]
-    + [f"ssl_lab.{name}" for name in ("cli.commands", "cli.drawing", "cli.finetune", "cli.config", "engine.pretrain")]
+    + [
+        f"ssl_lab.{name}"
+        for name in ("cli.commands.pretrain", "cli.drawing", "cli.commands.finetune", "cli.build", "engine.pretrain")
+    ]
 )
 OUTPUTS = tempfile.mkdtemp()
 atexit.register(shutil.rmtree, OUTPUTS, ignore_errors=True)

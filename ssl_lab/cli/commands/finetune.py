@@ -75,7 +75,9 @@ def run(args: list[str]) -> int:
         if results and distributed.rank() == 0:
             told = ", ".join(f"{result['start']} weights with seed {result['seed']}" for result in results)
             print(f"{root} holds more trainings with these settings, which stay in the table: {told}.")
-        finished = {cell.run_dir: _finished(cell) if cfg.ckpt == "last" else None for cell in cells}
+        begun = {cell.run_dir for cell in cells if (cell.run_dir / "config.yaml").is_file()}
+        anew = begun if cfg.ckpt is None else set()
+        finished = {cell.run_dir: None if cell.run_dir in anew else _finished(cell) for cell in cells}
         results += [_result(cell, kept) for cell in cells if (kept := finished[cell.run_dir]) is not None]
         for cell in cells:
             if finished[cell.run_dir] is not None:

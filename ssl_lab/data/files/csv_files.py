@@ -116,8 +116,8 @@ def _look_through(files: Sequence[Path], options: Mapping[str, Any], *, trusted:
                 table, longest = _look_at(file, lines, options, found, longest)
             if not trusted:
                 _refuse_stray_quotes(file, table, options)
-    except (UnicodeDecodeError, csv.Error, EOFError, gzip.BadGzipFile):
-        return found  # whoever reads the whole file says so
+    except (UnicodeDecodeError, csv.Error, EOFError, gzip.BadGzipFile, LookupError, TypeError):
+        return found  # of a damaged file or an option that is none, whoever reads the whole file says so
     finally:
         csv.field_size_limit(before)
     return found

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ssl_lab.data.files.tables import check_column
 from ssl_lab.data.splits import UNLABELLED
 
-_WHOLE = re.compile(r"(0|-?[1-9]\d*)(\.0+)?")
+_WHOLE = re.compile(r"(0|-?[1-9]\d{0,999})(\.0+)?")  # Python reads no number of 4,300 digits
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,4})?")
 
 
@@ -120,7 +120,7 @@ def _whole_numbers(known: Mapping[str, list[Any]], column: str) -> Mapping[str, 
         whole = {text: int(text.partition(".")[0]) for text in texts}
         return {split: [whole.get(value, value) for value in values] for split, values in known.items()}
     numbers = {text: Decimal(text) for text in texts if _NUMBER.fullmatch(text)}
-    if len(numbers) == len(texts) and any(number % 1 for number in numbers.values()):
+    if len(numbers) == len(texts) and any(number != number.to_integral_value() for number in numbers.values()):
         raise ValueError(
             f"label_column={column!r} holds real numbers, but a label is a class. Choose another column, or null."
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +42,7 @@ class ParallelText(TextModule):
         source: Ending of the files to translate, or column of the texts to translate.
         target: Ending or column of the translations.
         name: Configuration of a data set with several.
+        options: Further arguments of ``datasets.load_dataset`` for tables, such as ``quoting`` for csv.
         target_tokenizer: Folder or hub identifier of the tokenizer of the translations, which may be the source's; None
             to train one.
         target_vocab_size: Number of its ids if it is trained.
@@ -68,6 +70,7 @@ class ParallelText(TextModule):
         target: str,
         *,
         name: str | None = None,
+        options: Mapping[str, Any] | None = None,
         target_tokenizer: str | None = None,
         target_vocab_size: int = 8192,
         target_max_length: int = 64,
@@ -105,6 +108,7 @@ class ParallelText(TextModule):
         self.path = path
         self.source, self.target = source, target
         self.config_name = name
+        self.options = options
         self.target_tokenizer_name = target_tokenizer
         self.target_vocab_size = target_vocab_size
         self.target_max_length = target_max_length
@@ -156,7 +160,9 @@ class ParallelText(TextModule):
                 for split, each in stems.items()
             }
         else:
-            splits = load_splits(self.path, name=self.config_name, words=(self.source, self.target))
+            splits = load_splits(
+                self.path, name=self.config_name, options=self.options, words=(self.source, self.target)
+            )
             found = {split: self._of_table(rows) for split, rows in splits.items()}
         pairs = {split: [pair for pair in both if all(map(str.strip, pair))] for split, both in found.items()}
         for split, both in found.items():

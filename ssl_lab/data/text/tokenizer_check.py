@@ -40,6 +40,7 @@ _BESIDE = (
     "spiece.model", "sentencepiece.bpe.model", "tokenizer.model",
 )  # fmt: skip
 """Files that transformers reads beside, or instead of, ``tokenizer.json``."""
+_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
 
 
 def check_tokenizer_files(folder: Path) -> None:
@@ -64,17 +65,23 @@ def check_tokenizer_files(folder: Path) -> None:
 def _check_beside(path: Path, size: int, changed: int) -> None:
     _check_size(path, size)
     if path.suffix == ".json":
-        _check_ids(path, list(_ids_beside(parse_json(read_text(path, max_bytes=_LARGEST_FILE), path))))
+        content = parse_json(read_text(path, max_bytes=_LARGEST_FILE), path)
+        _check_ids(path, list(_added_ids(content) if path.name in _SETTINGS else _ids_beside(content)))
+
+
+def _added_ids(settings: Any) -> Iterator[float]:
+    """Numbers of added tokens in settings, whose other numbers mean anything, and how many ``extra_ids`` make."""
+    if isinstance(settings, dict):
+        added = settings.get("added_tokens_decoder")
+        yield from (float(number) for number in added or {} if re.fullmatch(r"-?[0-9]{1,300}", str(number)))
+        yield from _ids_beside(settings.get("extra_ids"))
 
 
 def _ids_beside(node: Any) -> Iterator[float]:
-    """Numbers of tokens: values by token, or the keys of added ones."""
+    """Numbers of tokens: values by token, as deep as they are."""
     if isinstance(node, dict):
-        for key, below in node.items():
-            if key == "added_tokens_decoder" and isinstance(below, dict):
-                yield from (float(number) for number in below if re.fullmatch(r"-?[0-9]{1,300}", number))
-            elif key not in ("model_max_length", "max_length", "stride"):
-                yield from _ids_beside(below)
+        for below in node.values():
+            yield from _ids_beside(below)
     elif isinstance(node, int | float) and not isinstance(node, bool):
         yield node
 
@@ -99,6 +106,7 @@ def check_loaded(tokenizer: PreTrainedTokenizerFast, name: str) -> None:
     Raises:
         ValueError: As :func:`check_tokenizer_files`.
     """
+    _check_ids(Path(name), list(tokenizer.get_vocab().values()))  # first: to_str counts from 0 to the largest
     text = tokenizer.backend_tokenizer.to_str()
     settings = parse_json(text, Path(name))
     ids = list(_ids(settings))

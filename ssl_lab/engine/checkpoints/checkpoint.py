@@ -109,7 +109,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ) from error
     weights = contents.get("state_dict") if isinstance(contents, dict) else None
     if not isinstance(weights, dict) or not all(
-        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()
+        isinstance(name, str) and (isinstance(value, torch.Tensor) or name.endswith("_extra_state"))
+        for name, value in weights.items()
     ):
         raise ValueError(
             f"{path} is not a checkpoint of a run: it has no state_dict of named tensors. Use checkpoints/last.ckpt of a run."

@@ -62,8 +62,7 @@ def check_weights_fit(method: Method, contents: Mapping[str, Any], run_dir: Path
     Raises:
         ValueError: Naming a weight that differs.
     """
-    saved = {name: tuple(value.shape) for name, value in contents["state_dict"].items()}
-    own = {name: tuple(value.shape) for name, value in method.state_dict().items()}
+    saved, own = _shapes(contents["state_dict"]), _shapes(method.state_dict())
     wrong = [name for name in {**saved, **own} if saved.get(name) != own.get(name)]
     if wrong:
         shapes = [f"{shapes[wrong[0]]}" if wrong[0] in shapes else "missing" for shapes in (saved, own)]
@@ -72,6 +71,11 @@ def check_weights_fit(method: Method, contents: Mapping[str, Any], run_dir: Path
             f"Cannot resume {run_dir}: the weights of its checkpoint do not fit the network of these settings ({wrong[0]} is "
             f"{shapes[0]} in the checkpoint and {shapes[1]} in the network{more}). Restore the settings, or start a new run."
         )
+
+
+def _shapes(weights: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Of tensors; what a module keeps by ``get_extra_state`` may be anything."""
+    return {name: tuple(value.shape) for name, value in weights.items() if not name.endswith("_extra_state")}
 
 
 def check_length(trainer: L.Trainer, contents: Mapping[str, Any], run_dir: Path) -> None:

@@ -122,3 +122,9 @@ def test_labels_of_csv_files_are_as_written(tmp_path):
     (tmp_path / "x.csv").write_text("text,label\n" + "a,01\nb,1\n" * 5)
     with pytest.raises(ValueError, match="holds '01' and '1'"):
         HubText(str(tmp_path / "x.csv"), label_column="label", vocab_size=60).columns("train")
+
+
+@pytest.mark.parametrize("values", [["1e30", "1e31"], ["0" + "1" * 32, "12"], ["1e9999", "1"], ["9" * 5000, "1"]])
+def test_digits_that_no_number_holds_are_names(values):
+    _, names = encode_labels({"train": datasets.Dataset.from_dict({"label": values})}, "label")
+    assert names == tuple(sorted(values))

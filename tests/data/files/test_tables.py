@@ -207,3 +207,11 @@ def test_a_split_without_the_column_is_named(tmp_path):
     (tmp_path / "test.csv").write_text("Text,label\nd,1\n")
     with pytest.raises(ValueError, match=r"'text' is a column of train, but test has \['Text', 'label'\]"):
         HubText(str(tmp_path), vocab_size=60).columns("test")
+
+
+@pytest.mark.parametrize("options", [{"encoding": "no-such"}, {"escapechar": "ab"}])
+def test_an_option_that_is_none_is_refused_by_the_reader(options, tmp_path):
+    file = tmp_path / "train.csv"
+    file.write_text("text,label\na,1\n")
+    with pytest.raises(ValueError, match=r"could not be read as csv: .* say how to read them in data\.options"):
+        load_splits(str(file), options=options)

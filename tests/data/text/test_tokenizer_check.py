@@ -72,6 +72,7 @@ def test_what_hangs_crashes_or_grows_is_refused(change, said, sound, tmp_path, m
             {"added_tokens_decoder": {"4000000000": {"content": "<x>"}}},
             "ids from 4,000,000,000",
         ),
+        ("tokenizer_config.json", {"extra_ids": 3_000_000_000}, "a table of embeddings"),
     ],
 )
 def test_a_giant_id_beside_or_without_tokenizer_json_is_refused(name, content, said, sound, tmp_path):
@@ -109,7 +110,7 @@ def test_files_that_stand_in_for_the_usual_one_are_tried_too(change, sound, tmp_
 
 def test_a_tokenizer_of_the_hub_is_tried_once_it_is_loaded(sound, tmp_path, monkeypatch):
     monkeypatch.setattr(tokenizer_check, "_PATIENCE_SEC", 5)
-    for change in (set_id(3_000_000_000), growing):
+    for change in (set_id(3_000_000), growing):  # transformers counts from 0 to the largest: minutes to three billion
         tokenizer = Tokenizer.from_file(str(changed(sound, tmp_path, change) / "tokenizer.json"))
         with pytest.raises(ValueError, match="someone/tokenizer (has|fails|needs)"):
             check_loaded(PreTrainedTokenizerFast(tokenizer_object=tokenizer), "someone/tokenizer")
@@ -118,6 +119,16 @@ def test_a_tokenizer_of_the_hub_is_tried_once_it_is_loaded(sound, tmp_path, monk
 def test_a_sound_tokenizer_is_taken_with_and_without_patterns(sound, tmp_path):
     check_tokenizer_files(sound)
     assert len(load_tokenizer(str(changed(sound, tmp_path, pattern(r"\s+"))))) == len(load_tokenizer(str(sound)))
+
+
+@pytest.mark.parametrize(
+    "setting", [{"max_len": 10**30}, {"sp_model_kwargs": {"nbest_size": -1}}, {"pad_token_label": -100}]
+)
+def test_numbers_of_its_settings_that_are_no_ids_are_taken(setting, sound, tmp_path):
+    folder = changed(sound, tmp_path, lambda settings: None)
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | setting))
+    assert len(load_tokenizer(str(folder))) == len(load_tokenizer(str(sound)))
 
 
 def test_a_tokenizer_with_code_is_not_run_and_nobody_is_asked(sound, tmp_path, monkeypatch):
