@@ -14,7 +14,12 @@ PACKAGES = {
     "generators": "Generators",
     "data": "Data",
     "evaluation": "Evaluation",
+    "tasks": "Fine-tuning tasks",
     "engine": "Engine",
+    "generate": "Samples and texts",
+    "pictures": "Pictures",
+    "export": "Export",
+    "runs": "Run directories",
     "report": "Reports",
 }
 SHARED = "Shared vocabulary"

@@ -87,7 +87,7 @@ def test_search_spaces_fit_the_experiment_that_they_name(name):
 
 def test_trials_lie_in_folders_named_by_what_varies(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("ssl_lab.cli.commands.pretrain._run", lambda cfg: float(cfg.seed))
+    monkeypatch.setattr("ssl_lab.cli.commands.pretrain._pretrain", lambda cfg: float(cfg.seed))
     args = ["pretrain", "-m", *SMALL, "method.temperature=0.2,0.5", "seed=1,2", "views@method.views=digits"]
     sweep = "a sweep=1,${x}"
     assert main([*args, f"sweep_dir={sweep}"]) == 0, capsys.readouterr().err
