@@ -4,7 +4,9 @@ An evaluation, as in ``evaluation.json``, holds one record for each protocol tha
 
     {"protocol": "KNN", "settings": {"num_neighbors": 20, "temperature": 0.07}, "split": "test",
      "data": {"title": "Digits", "modality": "image", "shape": [1, 8, 8], "train": "1294 1f...", "scored": "360 9a..."},
-     "weights": "0f2c...", "metrics": {"raw pixels": {"knn/top1": 0.98}, "SimCLR encoder": {"knn/top1": 0.97}}}
+     "weights": "0f2c...",
+     "described": {"metrics": {"knn/top1": {"column": "kNN", ...}}, "tables": {"features": {"title": ..., ...}}},
+     "metrics": {"raw pixels": {"knn/top1": 0.98}, "SimCLR encoder": {"knn/top1": 0.97}}}
 
 and ``rows``, the records of the newest weights as tables show them. Where one metric was measured in several ways, its
 name says how they differ: ``knn/top1[num_neighbors=1]``.
@@ -160,6 +162,11 @@ def merged(earlier: Iterable[Record], new: Sequence[Record]) -> dict[str, Any]:
         **({"signatures": signatures} if signatures else {}),
         "measured": records,
     }
+
+
+def described_in(evaluation: Mapping[str, Any]) -> list[object]:
+    """What an evaluation says of its metrics, the newest last: parts for :func:`ssl_lab.metrics.joined`."""
+    return [part.get("described") for part in [*(evaluation.get("measured") or []), evaluation]]
 
 
 def records_of(

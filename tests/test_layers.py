@@ -7,13 +7,14 @@ import ssl_lab
 from ssl_lab.cli.commands import COMMANDS
 
 ROOT = Path(ssl_lab.__file__).parent
-LOWEST = {"types", "limited", "files", "measured", "outputs"}
+LOWEST = {"types", "limited", "files", "measured", "metrics", "outputs"}
 LOWER = {"optim", "distributed", "losses", *LOWEST}
 PARTS = {"encoders", "generators", "heads", "teacher", "pretext", *LOWER}
 MAY_IMPORT = {
     "types": set(),
     "limited": set(),
     "measured": set(),
+    "metrics": set(),
     "outputs": {"files", "limited"},
     "files": set(),
     "optim": LOWEST,
@@ -31,7 +32,7 @@ MAY_IMPORT = {
     "tasks": {"methods", *PARTS},
     "generate": {"runs", "evaluation", *LOWEST},
     "pictures": {"methods", "data", *PARTS},
-    "report": {"runs", *LOWEST},
+    "report": {"runs", "evaluation", *LOWEST},
     "export": {"report", "runs", "evaluation", "methods", *PARTS},
     "engine": {"tasks", "pictures", "methods", "evaluation", "data", "runs", *PARTS},
     "testing": {"engine", "methods", "data"},
@@ -79,6 +80,16 @@ def test_only_the_command_line_knows_hydra_and_losses_know_only_torch():
         roots = {name.split(".")[0] for name in imports(path)}
         assert part == "cli" or not roots & {"hydra", "omegaconf"}, path
         assert part != "losses" or roots <= allowed, path
+
+
+def test_reports_know_no_more_of_evaluation_than_how_metrics_are_shown():
+    allowed = {"__future__", "collections.abc", "dataclasses", "ssl_lab.metrics"}
+    for path in (ROOT / "evaluation").rglob("metrics.py"):
+        assert set(imports(path)) <= allowed, path
+    for path in (ROOT / "report").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ssl_lab.evaluation"):
+                assert [alias.name for alias in node.names] == ["metrics"], path
 
 
 def test_no_modules_import_each_other():

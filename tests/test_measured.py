@@ -46,7 +46,7 @@ def test_a_new_result_replaces_the_very_same_measurement_alone():
 def test_whatever_differs_makes_two_columns_that_name_it(other):
     (first, second) = shown_names([record(0.1, seed=0), record(0.2, **{"seed": 0, **other})])
     assert first["knn/top1"] != second["knn/top1"]
-    heads = [describe(names["knn/top1"]).column for names in (first, second)]
+    heads = [describe(names["knn/top1"], {}).column for names in (first, second)]
     assert len(set(heads)) == 2 and all(head.startswith("kNN, ") for head in heads)
 
 

@@ -62,7 +62,7 @@ FIXED = {
 FIXED_OF_METHODS = {"CLIP": ("temperature",)}
 _LONGEST_NAME = 120
 _REPLACED = (
-    *("overrides.yaml", "spec.json", "metrics.csv", "evaluation.json", "finetune.json", "report.html"),
+    *("overrides.yaml", "spec.json", "metrics.csv", "metrics.json", "evaluation.json", "finetune.json", "report.html"),
     *("checkpoints", "pictures", "tokenizer", "target_tokenizer"),
 )
 """What a run writes once it has written ``config.yaml``."""

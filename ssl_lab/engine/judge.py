@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from ssl_lab.data.base import DataModule, has_split
 from ssl_lab.evaluation.baselines import raw_features
 from ssl_lab.evaluation.evaluate import measure
 from ssl_lab.evaluation.protocol import Protocol
-from ssl_lab.measured import Record, merged, records_of
+from ssl_lab.measured import Record, base_name, merged, records_of
 from ssl_lab.methods.base import Method
-from ssl_lab.runs.directory import read_json, write_json
+from ssl_lab.metrics import descriptions, joined
+from ssl_lab.runs.directory import METRICS, read_json, write_json
 from ssl_lab.types import Encoder
 
 _SOURCES = {
@@ -136,6 +137,7 @@ def evaluate_with_baselines(
             "data": data,
             "weights": weights,
             **({"signature": protocol.signature} if protocol.signature else {}),
+            "described": descriptions(protocol.metrics, metrics),
             "metrics": {
                 **{name: dict(measured[k]) for name, measured in baselines.items() if measured[k]},
                 method.result_name: metrics,
@@ -166,6 +168,30 @@ def weights_digest(method: Method) -> str:
             digest.update(f"{name.replace('_orig_mod.', '')} {value.dtype} {tuple(value.shape)}".encode())
             digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:12]
+
+
+def write_descriptions(run_dir: Path, protocols: Sequence[Protocol], names: Iterable[str]) -> None:
+    """Describe a run's metrics in its ``metrics.json``, beside those that it describes already.
+
+    A file that cannot be written costs the descriptions, with a warning, and not the run.
+
+    Args:
+        run_dir: The run directory.
+        protocols: What measured.
+        names: Of what was measured, such as ``eval/knn/top1``.
+    """
+    plain = dict.fromkeys(base_name(name.partition("/")[2]) for name in names if name.startswith(("eval/", "test/")))
+    path = run_dir / METRICS
+    try:
+        known = read_json(path)
+    except ValueError:  # damaged: written anew
+        known = {}
+    found = joined([known, *(descriptions(protocol.metrics, plain) for protocol in protocols)])
+    if found and found != known:
+        try:
+            write_json(path, found)
+        except OSError as error:
+            warnings.warn(f"{path} cannot be written ({error}): metrics are shown under their names.", stacklevel=1)
 
 
 def join_records(path: Path, records: Sequence[Record]) -> None:

@@ -39,6 +39,7 @@ from ssl_lab.engine.judge import (
     check_needs,
     evaluate_with_baselines,
     join_records,
+    write_descriptions,
 )
 from ssl_lab.engine.logging.dashboards import ForgetLaterSteps, dashboards, guarded
 from ssl_lab.engine.logging.loggers import MetricsFile, last_metrics
@@ -79,6 +80,8 @@ class EvaluateDuringTraining(Callback):
             metrics = self.evaluate(gathered(trainer, pl_module))
             pl_module.log_dict(metrics)
             self.step = steps_done(trainer)
+            if trainer.is_global_zero:
+                write_descriptions(Path(trainer.default_root_dir), self.protocols, metrics)
             found = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
             LOG.info("step %d: %s", optimizer_steps_done(trainer), found or "not evaluated")
 
@@ -255,6 +258,7 @@ def pretrain(
         if records:
             distributed.on_first_rank(lambda: join_records(run_dir / "evaluation.json", records))
         if trainer.is_global_zero:
+            write_descriptions(run_dir, judged, metrics)
             for board in dashboards(trainer):
                 board.log_metrics(scores, optimizer_steps_done(trainer) - 1)
             if pictures_every_n_epochs:

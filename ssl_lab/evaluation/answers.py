@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ssl_lab.data.base import DataModule
 from ssl_lab.data.text.question_answering import QuestionAnswering
+from ssl_lab.evaluation.metrics import ANSWERS_METRICS
 from ssl_lab.evaluation.protocol import Protocol, check_finite, outputs_of
 from ssl_lab.types import Batch
 
@@ -28,6 +29,7 @@ class Answers(Protocol):
         Rajpurkar et al., SQuAD (2016), section 6.1. arXiv:1606.05250
     """
 
+    metrics = ANSWERS_METRICS
     needs: ClassVar[str] = "answer_spans"
     needs_columns: ClassVar[tuple[str, ...]] = ("start_position",)
     shared: ClassVar[bool] = True

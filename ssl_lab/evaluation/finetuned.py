@@ -12,6 +12,7 @@ from scipy.stats import pearsonr, spearmanr
 from torch import Tensor
 
 from ssl_lab.data.base import DataModule
+from ssl_lab.evaluation.metrics import CLASSES_METRICS, SCORES_METRICS
 from ssl_lab.evaluation.probes.scores import classification_scores
 from ssl_lab.evaluation.protocol import Protocol, check_finite, outputs_of
 from ssl_lab.types import Batch
@@ -23,6 +24,7 @@ class TextClasses(Protocol):
     Metrics: ``finetune/accuracy``, ``finetune/recall``, ``finetune/macro_f1``, all in [0, 1].
     """
 
+    metrics = CLASSES_METRICS
     needs: ClassVar[str] = "class_logits"
     needs_labels: ClassVar[bool] = True
     shared: ClassVar[bool] = True
@@ -56,6 +58,7 @@ class PairScores(Protocol):
         Cer et al., SemEval-2017 Task 1: Semantic Textual Similarity (2017). arXiv:1708.00055
     """
 
+    metrics = SCORES_METRICS
     needs: ClassVar[str] = "similarities"
     needs_columns: ClassVar[tuple[str, ...]] = ("second_input_ids", "score")
     shared: ClassVar[bool] = True

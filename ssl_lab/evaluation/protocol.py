@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ssl_lab import distributed
 from ssl_lab.data.base import DataModule
 from ssl_lab.evaluation.samples.real_images import module_digest
+from ssl_lab.metrics import Metric
 from ssl_lab.types import Batch
 
 
@@ -27,6 +28,8 @@ class Protocol(ABC):
         needs_labels: Whether the data must be labelled.
         needs_columns: Columns of the data that not all data have, and that it cannot do without.
         shared: Whether ranks share its work, so that all of them must run it; else it runs on the first.
+        metrics: How its metrics are shown, by name; see :func:`ssl_lab.metrics.declared`. A metric that is left out is
+            shown under its name.
         told_by_names: Settings that its metrics' names say, and that therefore tell no two measurements apart.
         signature: How its numbers are computed, for those who want to compare them with others'; empty if its
             documentation says it all.
@@ -36,6 +39,7 @@ class Protocol(ABC):
     needs_labels: ClassVar[bool] = False
     needs_columns: ClassVar[tuple[str, ...]] = ()
     shared: ClassVar[bool] = False
+    metrics: ClassVar[Mapping[str, Metric]] = {}
     told_by_names: ClassVar[tuple[str, ...]] = ()
     signature: str = ""
 

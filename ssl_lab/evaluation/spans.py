@@ -15,6 +15,7 @@ from torch import Tensor
 from ssl_lab.data.base import DataModule
 from ssl_lab.data.text.tag_schemes import is_iob2
 from ssl_lab.data.text.token_labels import NO_WORD, TokenLabels
+from ssl_lab.evaluation.metrics import SPANS_METRICS
 from ssl_lab.evaluation.protocol import Protocol, check_none_broken, outputs_of
 from ssl_lab.types import Batch
 
@@ -34,6 +35,7 @@ class TaggedSpans(Protocol):
         Nakayama, seqeval (2018). github.com/chakki-works/seqeval
     """
 
+    metrics = SPANS_METRICS
     needs: ClassVar[str] = "tags"
     needs_columns: ClassVar[tuple[str, ...]] = ("token_labels",)
     shared: ClassVar[bool] = True

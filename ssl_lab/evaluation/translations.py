@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ssl_lab.data.base import DataModule
 from ssl_lab.data.text.parallel_text import ParallelText
+from ssl_lab.evaluation.metrics import TRANSLATIONS_METRICS
 from ssl_lab.evaluation.protocol import Protocol, check_none_broken, outputs_of
 from ssl_lab.types import Batch
 
@@ -27,6 +28,7 @@ class Translations(Protocol):
         Popovic, chrF: character n-gram F-score for automatic MT evaluation (2015). aclanthology.org/W15-3049
     """
 
+    metrics = TRANSLATIONS_METRICS
     needs: ClassVar[str] = "translations"
     needs_columns: ClassVar[tuple[str, ...]] = ("target_input_ids",)
     shared: ClassVar[bool] = True

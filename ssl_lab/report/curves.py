@@ -14,7 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from ssl_lab.report.vocabulary import Metric, describe
+from ssl_lab.metrics import OTHER, Metric
+from ssl_lab.report.vocabulary import describe
 from ssl_lab.runs.read import Curve, Run
 
 NUM_COLORS = 8
@@ -70,8 +71,8 @@ class Panel:
 def run_panels(run: Run) -> list[Panel]:
     """Panels of one run: training loss, evaluation, parts of the loss, learning rate, speed, secondary scores."""
     groups: dict[str, list[tuple[Metric, str]]] = {}
-    for name in _ordered(run.curves):
-        metric = _metric(name)
+    for name in _ordered(run.curves, run.described):
+        metric = _metric(name, run.described)
         groups.setdefault(metric.panel, []).append((metric, name))
     panels = []
     for title, members in groups.items():
@@ -89,10 +90,11 @@ def comparison_panels(runs: Sequence[Run], labels: Sequence[str]) -> list[Panel]
 
     Parts of a loss are drawn only if two runs share them; yardsticks are left to the tables.
     """
-    names = _ordered({name: None for run in runs for name in run.curves})
+    described = {name: metric for run in runs for name, metric in run.described.items()}
+    names = _ordered({name: None for run in runs for name in run.curves}, described)
     panels = []
     for name in names:
-        metric = _metric(name)
+        metric = _metric(name, described)
         owners = [k for k, run in enumerate(runs) if name in run.curves]
         is_part = name.startswith("train/") and name != "train/loss"
         if metric.reference or (is_part and len(owners) < 2):
@@ -103,7 +105,7 @@ def comparison_panels(runs: Sequence[Run], labels: Sequence[str]) -> list[Panel]
     return panels
 
 
-def _ordered(names: Iterable[str]) -> list[str]:
+def _ordered(names: Iterable[str], described: Mapping[str, Metric]) -> list[str]:
     """Metrics in reading order: loss, evaluation as in the tables, parts of the loss, speed, secondary scores.
 
     Deviations are drawn with their metric, and what has no column in a table is drawn as bars, so neither is listed.
@@ -114,41 +116,44 @@ def _ordered(names: Iterable[str]) -> list[str]:
         if name == "train/loss":
             return 0, ()
         if name.startswith("eval/"):
-            metric = describe(name.removeprefix("eval/"))
-            return (4 if metric.table == "other_scores" else 1), metric.order
+            metric = _metric(name, described)
+            table = metric.table or OTHER
+            return (4 if table.secondary else 1), (table.order, *metric.order)
         return (2 if name.startswith("train/") else 3), ()
 
     shown = [name for name in known if not (name.endswith("_std") and name.removesuffix("_std") in known)]
-    return sorted((name for name in shown if not name.startswith("eval/") or _metric(name).table), key=place)
+    return sorted((name for name in shown if not name.startswith("eval/") or _metric(name, described).table), key=place)
 
 
-def _metric(name: str) -> Metric:
+def _metric(name: str, described: Mapping[str, Metric]) -> Metric:
     named = {
-        "train/loss": Metric(table="", column="", panel="Training loss", line="", format=".4g"),
+        "train/loss": Metric(table=None, column="", panel="Training loss", line="", format=".4g"),
         "train/feature_std": Metric(
-            table="", column="", panel="Spread of features (0 = collapsed)", line="", format=".3f"
+            table=None, column="", panel="Spread of features (0 = collapsed)", line="", format=".3f"
         ),
-        "train/feature_rank": Metric(table="", column="", panel="Effective rank of features", line="", format=".3g"),
-        "optim/grad_norm": Metric(table="", column="", panel="Norm of the gradient", line="", format=".3g"),
-        "optim/lr": Metric(table="", column="", panel="Learning rate", line="", format=".3g"),
-        "perf/samples_per_sec": Metric(table="", column="", panel="Samples per second", line="", format=",.0f"),
+        "train/feature_rank": Metric(table=None, column="", panel="Effective rank of features", line="", format=".3g"),
+        "optim/grad_norm": Metric(table=None, column="", panel="Norm of the gradient", line="", format=".3g"),
+        "optim/lr": Metric(table=None, column="", panel="Learning rate", line="", format=".3g"),
+        "perf/samples_per_sec": Metric(table=None, column="", panel="Samples per second", line="", format=",.0f"),
         "perf/tokens_per_sec": Metric(
-            table="", column="", panel="Tokens per second, without padding", line="", format=",.0f"
+            table=None, column="", panel="Tokens per second, without padding", line="", format=",.0f"
         ),
-        "data/padding_share": Metric(table="", column="", panel="Padding, % of tokens", line="", percent=True),
-        "perf/data_wait_frac": Metric(table="", column="", panel="Waiting for data, % of time", line="", percent=True),
-        "perf/evaluation_frac": Metric(table="", column="", panel="Evaluation, % of time", line="", percent=True),
-        "perf/tflops": Metric(table="", column="", panel="Operations, 1e12 per second", line="", format=".3g"),
-        "perf/mfu": Metric(table="", column="", panel="Operations, % of the device's peak", line="", percent=True),
-        "perf/memory_gib": Metric(table="", column="", panel="Memory of the process, GiB", line="", format=".2f"),
-        "perf/gpu_memory_gib": Metric(table="", column="", panel="Memory of the GPU, GiB", line="", format=".2f"),
+        "data/padding_share": Metric(table=None, column="", panel="Padding, % of tokens", line="", percent=True),
+        "perf/data_wait_frac": Metric(
+            table=None, column="", panel="Waiting for data, % of time", line="", percent=True
+        ),
+        "perf/evaluation_frac": Metric(table=None, column="", panel="Evaluation, % of time", line="", percent=True),
+        "perf/tflops": Metric(table=None, column="", panel="Operations, 1e12 per second", line="", format=".3g"),
+        "perf/mfu": Metric(table=None, column="", panel="Operations, % of the device's peak", line="", percent=True),
+        "perf/memory_gib": Metric(table=None, column="", panel="Memory of the process, GiB", line="", format=".2f"),
+        "perf/gpu_memory_gib": Metric(table=None, column="", panel="Memory of the GPU, GiB", line="", format=".2f"),
     }
     if name in named:
         return named[name]
     if name.startswith("train/"):
         part = name.removeprefix("train/").replace("_", " ")
-        return Metric(table="", column="", panel=f"Part of the loss: {part}", line="", format=".4g")
-    return describe(name.removeprefix("eval/"))
+        return Metric(table=None, column="", panel=f"Part of the loss: {part}", line="", format=".4g")
+    return describe(name.removeprefix("eval/"), described)
 
 
 def _line(run: Run, name: str, metric: Metric, label: str, color: int) -> Line:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ssl_lab.measured import base_name
+from ssl_lab.metrics import OTHER, Metric, Table, described, joined
 from ssl_lab.report.tables import ResultsTable, Row, tables
-from ssl_lab.report.vocabulary import TABLES, Metric, describe
+from ssl_lab.report.vocabulary import describe
 from ssl_lab.runs.find import read_runs
 from ssl_lab.runs.results import Result, judged_runs, row_settings, same_but_for_seed, settings_of, side_by_side
 from ssl_lab.runs.ways import LOADING
@@ -63,7 +64,7 @@ class Board:
         data: Title of the data, with what tells it from other data of the same title.
         split: The split that was judged.
         table: Title, explanation and columns.
-        metrics: Names of the columns' metrics.
+        metrics: The columns' metrics by name.
         entries: Runs, the best by the first metric first, and then baselines.
         notes: What must be known to read it rightly.
     """
@@ -71,7 +72,7 @@ class Board:
     data: str
     split: str
     table: ResultsTable
-    metrics: Sequence[str]
+    metrics: Mapping[str, Metric]
     entries: Sequence[Entry]
     notes: Sequence[str]
 
@@ -126,13 +127,29 @@ def leaderboard(
         wanted, lambda result: (str(result.facts.data), result.split, *settings_of(result, "data", LOADING))
     )
     groups = [side_by_side(group) for group in by_data]
+    descriptions, told_apart = _descriptions(wanted)
+    left_out += told_apart
     _check_known(asked, protocols, {name for group in groups for result in group for name in result.metrics})
     boards = [
         board
         for group in sorted(groups, key=lambda group: (str(group[0].facts.data), group[0].split))
-        for board in _boards(group, results, asked, protocols)
+        for board in _boards(group, results, descriptions, asked, protocols)
     ]
     return Leaderboard(boards=boards, left_out=left_out)
+
+
+def _descriptions(results: Sequence[Result]) -> tuple[dict[str, Any], list[str]]:
+    """What the runs say of their metrics, the newest run last word, and a sentence where they disagree."""
+    parts = [
+        record.get("described")
+        for result in sorted(results, key=lambda result: result.facts.newest)
+        for record in result.measured
+    ]
+    found = joined(parts)
+    known = described(found)
+    others = {name for part in parts for name, metric in described(part).items() if metric != known.get(name, metric)}
+    told = [f"other descriptions of {', '.join(sorted(others))} than the newest run's"] if others else []
+    return found, told
 
 
 def _by_key(results: Sequence[Result], key: Any) -> list[list[Result]]:
@@ -157,24 +174,35 @@ def _check_known(metrics: Sequence[str], protocols: Sequence[str], known: set[st
 
 
 def _boards(
-    group: Sequence[Result], everything: Sequence[Result], metrics: Sequence[str], protocols: Sequence[str]
+    group: Sequence[Result],
+    everything: Sequence[Result],
+    descriptions: Mapping[str, Any],
+    metrics: Sequence[str],
+    protocols: Sequence[str],
 ) -> list[Board]:
     """The tables of one data set: one for each kind of metric."""
-    shown: dict[str, list[str]] = {}
+    known = described(descriptions)
+    shown: dict[str, dict[str, Metric]] = {}
+    kinds: dict[str, Table] = {}
     for name in dict.fromkeys(name for result in group for name in result.metrics):
         is_metric = _place_in(metrics, name) < len(metrics)
         asked = is_metric or name.split("/")[0] in protocols or not (metrics or protocols)
-        metric = describe(name)
+        metric = describe(name, known)
         if asked and (metric.table or is_metric) and not name.endswith("_std") and not metric.reference:
-            shown.setdefault(metric.table or "other", []).append(name)
+            table = kinds.setdefault((metric.table or OTHER).key, metric.table or OTHER)
+            shown.setdefault(table.key, {})[name] = metric
     boards = []
-    for key in [key for key in TABLES if metrics or key != "other_scores"]:
-        names = sorted(shown.get(key, []), key=lambda name: describe(name).order)
+    for table in sorted(kinds.values(), key=lambda table: table.order):
+        if table.secondary and not metrics:
+            continue
+        columns = shown[table.key]
+        names = sorted(columns, key=lambda name: columns[name].order)
         if metrics:
             names.sort(key=lambda name: _place_in(metrics, name))
         having = [result for result in group if result.metrics.keys() & set(names)]
         if having:
-            boards.append(_board(having, key, names, metrics, _distinction(group, everything)))
+            columns = {name: columns[name] for name in names}
+            boards.append(_board(having, table.key, columns, descriptions, _distinction(group, everything)))
     return boards
 
 
@@ -198,26 +226,32 @@ def _distinction(group: Sequence[Result], everything: Sequence[Result]) -> str:
 
 
 def _board(
-    results: Sequence[Result], key: str, names: Sequence[str], metrics: Sequence[str], distinction: str
+    results: Sequence[Result],
+    key: str,
+    columns: Mapping[str, Metric],
+    descriptions: Mapping[str, Any],
+    distinction: str,
 ) -> Board:
-    names = [name for name in names if any(name in result.metrics for result in results)]
-    by = describe(names[0])
+    names = [name for name in columns if any(name in result.metrics for result in results)]
+    by = columns[names[0]]
     rows = _by_key(results, same_but_for_seed)
     rows.sort(key=lambda row: _place(by, names[0], row))
     labels = _labels(rows)
-    every = dict.fromkeys(name for result in results for name in result.metrics)
-    references = [name for name in every if describe(name).reference and describe(name).table == key]
+    known = described(descriptions)
+    every = {name: describe(name, known) for result in results for name in result.metrics}
+    references = [n for n, metric in every.items() if metric.reference and metric.table and metric.table.key == key]
     references = [name for name in references if not name.endswith("_real") or name.removesuffix("_real") in names]
     averaged = {
-        label: _average([result.metrics for result in row], [*names, *references])
+        label: _average([result.metrics for result in row], [*names, *references], references)
         for label, row in zip(labels, rows, strict=True)
     }
     baselines = _baselines(results, names)
     evaluation = {
+        "described": descriptions,
         "rows": [
             {"name": label, "metrics": means | {f"{name}_std": value for name, value in deviations.items()}}
             for label, (means, deviations) in [*averaged.items(), *((n, b[:2]) for n, b in baselines.items())]
-        ]
+        ],
     }
     (table,) = [table for table in tables(evaluation) if table.key == key]
     entries = []
@@ -232,7 +266,7 @@ def _board(
         data=f"{results[0].facts.data}{distinction}",
         split=results[0].split,
         table=replace(table, explanation=re.sub(r" \(mean ± [^)]*\)", "", table.explanation)),  # the notes say of what
-        metrics=names,
+        metrics={name: columns[name] for name in names},
         entries=entries,
         notes=_notes(entries, names),
     )
@@ -247,15 +281,15 @@ def _place(by: Metric, name: str, row: Sequence[Result]) -> tuple[bool, float]:
 
 
 def _average(
-    measured: Sequence[Mapping[str, float]], names: Sequence[str]
+    measured: Sequence[Mapping[str, float]], names: Sequence[str], references: Sequence[str] = ()
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Mean and sample standard deviation of each metric that all have."""
+    """Mean and sample standard deviation of each metric that all have; of references the mean alone."""
     means, deviations = {}, {}
     for name in names:
         values = [metrics[name] for metrics in measured if name in metrics]
         if values and len(values) == len(measured):
             means[name] = statistics.fmean(values)
-            if len(values) > 1 and not describe(name).reference and all(map(math.isfinite, values)):
+            if len(values) > 1 and name not in references and all(map(math.isfinite, values)):
                 deviations[name] = statistics.stdev(values)
     return means, deviations
 

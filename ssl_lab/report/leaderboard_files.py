@@ -15,7 +15,7 @@ from ssl_lab.limited import printable
 from ssl_lab.outputs import check_output, marked
 from ssl_lab.report.leaderboard import Board, Entry, Leaderboard
 from ssl_lab.report.page import IS_PAGE, environment
-from ssl_lab.report.vocabulary import describe, duration
+from ssl_lab.report.vocabulary import duration
 
 NAMES = ("leaderboard.md", "leaderboard.csv", "leaderboard.html")
 _IS_OURS = {
@@ -42,7 +42,7 @@ def as_markdown(found: Leaderboard, *, headings: bool = True) -> str:
     told: set[str] = set()
     for board in found.boards:
         lines = [f"### {_plain(board.title)}", ""] if headings and board.title != previous else []
-        lines += [f"**{board.table.title}**", ""] if headings else []
+        lines += [f"**{_plain(board.table.title)}**", ""] if headings else []
         previous = board.title
         heads = ["", "seeds", *board.table.columns, "time"]
         lines += [_row(heads), _row([":--", *["--:"] * (len(heads) - 1)])]
@@ -203,7 +203,7 @@ def _sort_keys(board: Board, entry: Entry) -> list[str]:
 
 def _lower(board: Board) -> list[bool]:
     """Of each column, whether lower values are better."""
-    return [describe(name).better == "lower" for name in board.metrics]
+    return [metric.better == "lower" for metric in board.metrics.values()]
 
 
 def _row(cells: list[str]) -> str:

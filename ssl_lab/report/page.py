@@ -173,7 +173,7 @@ def _objective(run: Run) -> tuple[str, str, str]:
     objective = run.summary.get("objective") or ({"name": named, "value": found} if found is not None else None)
     if not objective:
         return _MISSING, "", ""
-    metric = describe(re.sub("^(eval|test)/", "", objective["name"]))
+    metric = describe(re.sub("^(eval|test)/", "", objective["name"]), run.described)
     unit = " %" if metric.percent and objective["value"] is not None else ""
     split = ", validation split" if objective["name"].startswith("eval/") else ""
     return metric.show(objective["value"]) + unit, objective["name"] + split, metric.column.removesuffix(", %")

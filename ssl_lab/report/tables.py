@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,9 @@ import rich.table
 from rich.text import Text
 
 from ssl_lab.limited import printable
-from ssl_lab.report.vocabulary import TABLES, Metric, describe
+from ssl_lab.measured import described_in
+from ssl_lab.metrics import Metric, Table, described, joined
+from ssl_lab.report.vocabulary import describe
 
 MAX_NAME = 32
 """Characters of a row's name in one line of the terminal; a longer one would push columns out."""
@@ -54,11 +56,12 @@ class ResultsTable:
     """One table of results.
 
     Attributes:
-        key: Which of ``vocabulary.TABLES``.
+        key: That of its :class:`~ssl_lab.metrics.Table`.
         title: What is measured, with its unit if all columns share it.
         explanation: For a reader who has not met these metrics.
         columns: Heads of the columns, each ending with the arrow that says which direction is better.
         rows: Rows in the order of ``evaluation.json``, yardsticks after them.
+        secondary: Whether reports alone show it.
     """
 
     key: str
@@ -66,6 +69,7 @@ class ResultsTable:
     explanation: str
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
+    secondary: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,17 +86,25 @@ def tables(evaluation: Mapping[str, Any]) -> list[ResultsTable]:
 
     Args:
         evaluation: Contents of ``evaluation.json``: ``{"split": ..., "rows": [{"name": ..., "metrics": {...}}]}``.
-            ``<metric>_std`` is shown as the deviation of ``<metric>``.
+            ``<metric>_std`` is shown as the deviation of ``<metric>``. Its records or itself may say what metrics mean.
 
     Returns:
         One table for each kind of metric that occurs; a row appears in the tables for which it has metrics.
     """
+    known = described(joined(described_in(evaluation)))
+    found: dict[str, Table] = {}
     by_table: dict[str, dict[str, Metric]] = {}
     for row in evaluation["rows"]:
-        for name in _shown(row["metrics"]):
-            metric = describe(name)
-            by_table.setdefault(metric.table, {})[name] = metric
-    return [_table(key, by_table[key], evaluation["rows"]) for key in TABLES if key in by_table]
+        for name in row["metrics"]:
+            metric = describe(name, known)
+            is_deviation = name.endswith("_std") and name.removesuffix("_std") in row["metrics"]
+            if metric.table is not None and not is_deviation:
+                found.setdefault(metric.table.key, metric.table)
+                by_table.setdefault(metric.table.key, {})[name] = metric
+    return [
+        _table(table, by_table[table.key], evaluation["rows"])
+        for table in sorted(found.values(), key=lambda table: table.order)
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +124,7 @@ class ClassShares:
 
 def class_shares(evaluation: Mapping[str, Any]) -> list[ClassShares]:
     """Share of each class among generated samples, for each row that has them."""
-    accuracy = describe("samples/classifier_top1")
+    accuracy = describe("samples/classifier_top1", {})
     found = []
     for row in evaluation["rows"]:
         shares = {
@@ -164,7 +176,7 @@ def markdown_table(evaluation: Mapping[str, Any]) -> str:
     blocks = []
     for table in _main(evaluation):
         lines = [
-            f"**{table.title}**",
+            f"**{printable(table.title, keep='').replace('<', '&lt;')}**",
             "",
             _markdown_row(["", *table.columns]),
             _markdown_row([":--", *("--:" for _ in table.columns)]),
@@ -178,23 +190,14 @@ def markdown_table(evaluation: Mapping[str, Any]) -> str:
 
 def _main(evaluation: Mapping[str, Any]) -> list[ResultsTable]:
     """The tables that fit a terminal or a README; the secondary scores are in the report."""
-    return [table for table in tables(evaluation) if table.key != "other_scores"]
+    return [table for table in tables(evaluation) if not table.secondary]
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(printable(cell, keep="").replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |"
 
 
-def _shown(metrics: Mapping[str, float | None]) -> Iterable[str]:
-    """Names that get a column of their own: no deviations, nothing that is drawn elsewhere."""
-    return (
-        name
-        for name in metrics
-        if describe(name).table and not (name.endswith("_std") and name.removesuffix("_std") in metrics)
-    )
-
-
-def _table(key: str, metrics: Mapping[str, Metric], rows: Sequence[Mapping[str, Any]]) -> ResultsTable:
+def _table(table: Table, metrics: Mapping[str, Metric], rows: Sequence[Mapping[str, Any]]) -> ResultsTable:
     columns = {metric.column: metric for metric in sorted(metrics.values(), key=lambda metric: metric.order)}
     own: list[_Entry] = []
     references: list[_Entry] = []
@@ -215,11 +218,11 @@ def _table(key: str, metrics: Mapping[str, Metric], rows: Sequence[Mapping[str, 
                 (references if reference else own).append(entry)
     entries = own + references
     best = {column: _best(metric, column, entries) for column, metric in columns.items()}
-    title, explanation = TABLES[key]
     return ResultsTable(
-        key=key,
-        title=title,
-        explanation=explanation,
+        key=table.key,
+        title=table.title,
+        explanation=table.explanation,
+        secondary=table.secondary,
         columns=tuple(f"{column} {metric.arrow}".rstrip() for column, metric in columns.items()),
         rows=tuple(
             Row(

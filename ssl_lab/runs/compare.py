@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 from ssl_lab.measured import Record, rows_of, shown_names
+from ssl_lab.metrics import joined
 from ssl_lab.runs.read import Run
 
 NOT_CHOICES = (
@@ -98,7 +99,7 @@ def side_by_side(measured: Sequence[Sequence[Record]], labels: Sequence[str]) ->
         for name, known in yardsticks.items()
         for label, metrics in known
     ]
-    return {"rows": rows + own}
+    return {"rows": rows + own, "described": joined(r.get("described") for records in measured for r in records)}
 
 
 def _agree(a: Mapping[str, float], b: Mapping[str, float]) -> bool:

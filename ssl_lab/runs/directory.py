@@ -24,6 +24,8 @@ BEST_CHECKPOINT = Path("checkpoints/best.ckpt")
 _MOST_IDS = 1 << 24
 _MOST_PIXELS = 1 << 28
 HEARTBEAT = Path("heartbeat.json")
+METRICS = Path("metrics.json")
+"""What the names of a run's evaluation metrics mean, as :func:`ssl_lab.metrics.descriptions` says it."""
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -21,7 +21,8 @@ from ssl_lab.limited import (
     read_table,
     read_text,
 )
-from ssl_lab.measured import Record, current, records_of
+from ssl_lab.measured import Record, current, described_in, records_of
+from ssl_lab.metrics import Metric, described, joined
 
 RUN_FILES = ("config.yaml", "summary.json", "metrics.csv")
 """What makes a directory a run: one of these."""
@@ -61,6 +62,7 @@ class Run:
         pictures: PNG files of each name by step, in increasing order.
         sentences: Masked sentences of each name by step, in increasing order; each a list of tokens
             ``{"text", "guess", "correct"}``.
+        described: What its metrics mean, by name, as far as it says so.
         problems: Files that could not be read, as sentences for the reader.
     """
 
@@ -73,6 +75,7 @@ class Run:
     curves: Mapping[str, Curve]
     pictures: Mapping[str, Mapping[int, Path]]
     sentences: Mapping[str, Mapping[int, list[list[dict[str, Any]]]]]
+    described: Mapping[str, Metric]
     problems: Sequence[str]
 
     @property
@@ -116,16 +119,19 @@ def read_run(run_dir: Path | str) -> Run:
     problems: list[str] = []
     config_text = noted(lambda: read_text(run_dir / "config.yaml", within=run_dir), problems, "")
     config = noted(lambda: parse_yaml(config_text, run_dir / "config.yaml"), problems, {}) if config_text else {}
+    evaluation = read_evaluation(run_dir, problems)
+    descriptions = joined([read_descriptions(run_dir, problems), *described_in(evaluation or {})])
     return Run(
         path=run_dir.resolve(),
         config_text=config_text,
         config=config,
         overrides=read_overrides(run_dir, problems),
         summary=read_summary(run_dir, problems),
-        evaluation=read_evaluation(run_dir, problems),
+        evaluation=evaluation,
         curves=_read_curves(run_dir, problems),
         pictures=_read_pictures(run_dir, problems),
         sentences=_read_sentences(run_dir, problems),
+        described=described(descriptions, problems),
         problems=problems,
     )
 
@@ -206,6 +212,12 @@ def read_evaluation(run_dir: Path, problems: list[str]) -> dict[str, Any] | None
     return {**rest, **texts, "rows": rows, "measured": measured}
 
 
+def read_descriptions(run_dir: Path, problems: list[str]) -> dict[str, Any]:
+    """``metrics.json``: what the names of metrics mean, to be read by :func:`ssl_lab.metrics.described`."""
+    found: dict[str, Any] = noted(lambda: load_json(run_dir / "metrics.json", within=run_dir), problems, {})
+    return found
+
+
 def _record(found: dict[str, Any]) -> dict[str, Any] | None:
     """A record of :mod:`ssl_lab.measured` with what it should have, or None."""
     metrics, data = found.get("metrics"), found.get("data") or {}
@@ -219,7 +231,7 @@ def _record(found: dict[str, Any]) -> dict[str, Any] | None:
     }
     data = {key: shortened(value) if isinstance(value, str) else value for key, value in data.items()}
     rows = {shortened(str(name)): _scores(row) for name, row in metrics.items()}
-    return {**plain, "settings": settings, "data": data, "metrics": rows}
+    return {**plain, "described": found.get("described"), "settings": settings, "data": data, "metrics": rows}
 
 
 def read_overrides(run_dir: Path, problems: list[str]) -> list[str]:

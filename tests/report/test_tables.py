@@ -162,11 +162,11 @@ def test_terminal_takes_names_literally():
 
 def test_every_metric_has_a_head_and_known_ones_a_direction():
     for name in ("knn/top1", "few_label/top1_n1", "masked/accuracy", "elbo/elbo", "samples/min_class_share"):
-        assert describe(name).arrow == "↑"
+        assert describe(name, {}).arrow == "↑"
     for name in ("masked/perplexity", "elbo/bits_per_dim", "frechet/pixels_n2000", "kid/resnet18"):
-        assert describe(name).arrow == "↓"
-    assert describe("few_label/top1_n1").column == "1 label per class"
-    assert describe("frechet/my_net_n500").column == "Fréchet distance, my_net, 500 samples"
+        assert describe(name, {}).arrow == "↓"
+    assert describe("few_label/top1_n1", {}).column == "1 label per class"
+    assert describe("frechet/my_net_n500", {}).column == "Fréchet distance, my_net, 500 samples"
 
 
 def test_recall_in_each_direction_is_a_table_beside_chance():
@@ -179,9 +179,9 @@ def test_recall_in_each_direction_is_a_table_beside_chance():
         assert found[key].columns == ("recall@1 ↑", "recall@5 ↑", "recall@10 ↑")
         model, chance = found[key].rows
         assert [str(cell) for cell in model.cells] == ["5.0", "25.0", "50.0"] and chance.reference
-    panels = {describe(name).panel for name in metrics}
+    panels = {describe(name, {}).panel for name in metrics}
     assert panels == {"Caption of an image, recall, %", "Image of a caption, recall, %"}
-    lines = {describe(name).line for name in metrics if "image_to_text" in name}
+    lines = {describe(name, {}).line for name in metrics if "image_to_text" in name}
     assert len(lines) == 6
 
 

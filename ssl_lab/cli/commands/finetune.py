@@ -32,6 +32,7 @@ from ssl_lab.engine.checkpoints.signals import InterruptedRunError, is_first_ran
 from ssl_lab.engine.logging.text_log import text_log
 from ssl_lab.engine.pretrain import pretrain as pretrain_method
 from ssl_lab.methods.base import Method
+from ssl_lab.metrics import joined
 from ssl_lab.outputs import clear
 from ssl_lab.report.page import write_report
 from ssl_lab.runs.directory import read_json, update_summary, write_json
@@ -345,6 +346,7 @@ def _table(cfg: DictConfig, datamodule: DataModule, results: Sequence[dict[str, 
         "checkpoint": cfg.select,
         "seeds": all_seeds,
         "signatures": first.get("signatures", {}),
+        "described": joined(record.get("described") for record in first.get("measured", [])),
         "rows": rows,
         "trainings": results,
     }

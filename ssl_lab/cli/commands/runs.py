@@ -22,8 +22,10 @@ from rich.text import Text
 
 from ssl_lab.cli.arguments import Parser, count_argument, path_argument
 from ssl_lab.limited import printable
+from ssl_lab.metrics import described
 from ssl_lab.report.vocabulary import describe, duration
 from ssl_lab.runs.find import STATUSES, RunFacts, command_of, rank, read_runs, what_varies
+from ssl_lab.runs.read import read_descriptions
 from ssl_lab.runs.ways import measurings_of, ways_of
 
 _STYLES = {
@@ -86,6 +88,15 @@ def _list(args: list[str]) -> int:
     return 0
 
 
+def _is_lower_better(metric: str, everything: Sequence[RunFacts]) -> bool:
+    """As the newest run says that describes the metric."""
+    name = re.sub("^(eval|test|train)/", "", metric)
+    for run in sorted(everything, key=lambda run: -run.newest):
+        if metric in run.metrics and (known := described(read_descriptions(run.path, []))):
+            return describe(name, known).better == "lower"
+    return describe(name, {}).better == "lower"
+
+
 def _best(args: list[str]) -> int:
     parser = Parser(
         prog="ssl-lab runs best",
@@ -102,7 +113,7 @@ def _best(args: list[str]) -> int:
         raise ValueError("ssl-lab runs best ranks runs by a metric, found none. Name it, such as test/linear/top1.")
     closed: list[str] = []
     everything = read_runs(parsed.folders or [Path("runs")], closed)
-    lowest = parsed.min or describe(re.sub("^(eval|test|train)/", "", parsed.metric)).better == "lower"
+    lowest = parsed.min or _is_lower_better(parsed.metric, everything)
     ranked = rank(everything, parsed.metric, lowest=lowest)
     groups: dict[str, list[tuple[RunFacts, float]]] = {}
     ways = ways_of(measurings_of([run for run, _ in ranked]), parsed.metric)

@@ -16,6 +16,7 @@ from sklearn.metrics import mutual_info_score
 from torch import Tensor
 
 from ssl_lab.data.base import DataModule
+from ssl_lab.evaluation.geometry.metrics import DCI_METRICS, MIG_METRICS
 from ssl_lab.evaluation.protocol import Protocol, outputs_of
 from ssl_lab.types import Batch
 
@@ -101,6 +102,8 @@ class MIG(DisentanglementProtocol):
         Chen et al., Isolating Sources of Disentanglement in VAEs (2018), section 4. arXiv:1802.04942
     """
 
+    metrics = MIG_METRICS
+
     def __init__(self, *, num_bins: int = 20, num_samples: int = 10_000) -> None:
         super().__init__(num_samples=num_samples)
         if num_bins < 2:
@@ -145,6 +148,8 @@ class DCI(DisentanglementProtocol):
     References:
         Eastwood and Williams, A Framework for the Quantitative Evaluation of Disentangled Representations (2018).
     """
+
+    metrics = DCI_METRICS
 
     def __init__(self, *, num_trees: int = 30, num_samples: int = 3000, seed: int = 0) -> None:
         super().__init__(num_samples=num_samples)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ssl_lab.evaluation.geometry.metrics import FEATURE_STD_METRICS, RANKME_METRICS, UNIFORMITY_METRICS
 from ssl_lab.evaluation.protocol import LabelFreeProtocol, check_finite, unit_rows
 
 
@@ -25,6 +26,8 @@ class RankMe(LabelFreeProtocol):
     References:
         Garrido et al., RankMe (2023), eq. 1 and 2. arXiv:2210.02885
     """
+
+    metrics = RANKME_METRICS
 
     def __init__(self, *, num_samples: int = 25_600) -> None:
         self.num_samples = _checked("RankMe", num_samples)
@@ -56,6 +59,8 @@ class Uniformity(LabelFreeProtocol):
         Wang and Isola, Alignment and Uniformity on the Hypersphere (2020), section 4.1.2, t = 2. arXiv:2005.10242
     """
 
+    metrics = UNIFORMITY_METRICS
+
     def __init__(self, *, num_samples: int = 10_000) -> None:
         self.num_samples = _checked("Uniformity", num_samples)
 
@@ -83,6 +88,8 @@ class FeatureStd(LabelFreeProtocol):
     References:
         Chen and He, Exploring Simple Siamese Representation Learning (2020), section 4.1. arXiv:2011.10566
     """
+
+    metrics = FEATURE_STD_METRICS
 
     def score(self, x: Tensor) -> dict[str, float]:
         """The mean deviation."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ssl_lab.data.base import DataModule
 from ssl_lab.evaluation.geometry.label_free import effective_rank
+from ssl_lab.evaluation.geometry.metrics import ALIGNMENT_METRICS, LIDAR_METRICS
 from ssl_lab.evaluation.protocol import Protocol, check_finite, unit_rows
 from ssl_lab.types import Batch
 
@@ -86,6 +87,8 @@ class Alignment(ViewProtocol):
         Wang and Isola, Alignment and Uniformity on the Hypersphere (2020), section 4.1.1. arXiv:2005.10242
     """
 
+    metrics = ALIGNMENT_METRICS
+
     def __init__(self, *, num_views: int = 2, num_samples: int = 1000, seed: int = 0) -> None:
         super().__init__(num_views=num_views, num_samples=num_samples, seed=seed)
 
@@ -126,6 +129,8 @@ class LiDAR(ViewProtocol):
         Thilak et al., LiDAR: Sensing Linear Probing Performance in Joint Embedding SSL Architectures (2024), section 3.
         arXiv:2312.04000
     """
+
+    metrics = LIDAR_METRICS
 
     def __init__(self, *, num_views: int = 10, num_samples: int = 1000, delta: float = 1e-4, seed: int = 0) -> None:
         super().__init__(num_views=num_views, num_samples=num_samples, seed=seed)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ssl_lab.data.base import DataModule
+from ssl_lab.evaluation.likelihood.metrics import CODES_METRICS
 from ssl_lab.evaluation.protocol import Protocol, outputs_of
 from ssl_lab.types import Batch
 
@@ -23,6 +24,7 @@ class CodePrediction(Protocol):
     to say about the pixels.
     """
 
+    metrics = CODES_METRICS
     needs: ClassVar[str] = "code_losses"
     shared: ClassVar[bool] = True
 

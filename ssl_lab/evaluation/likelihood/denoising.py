@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ssl_lab.data.base import DataModule
+from ssl_lab.evaluation.likelihood.metrics import DENOISING_METRICS
 from ssl_lab.evaluation.protocol import Protocol
 from ssl_lab.types import Batch
 
@@ -29,6 +30,7 @@ class Denoising(Protocol):
         Raffel et al., T5 (2020), section 3.1.4. arXiv:1910.10683
     """
 
+    metrics = DENOISING_METRICS
     needs: ClassVar[str] = "denoising_losses"
 
     def __init__(self, *, seed: int = 0) -> None:

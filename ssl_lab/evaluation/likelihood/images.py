@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_lab.data.base import DataModule
+from ssl_lab.evaluation.likelihood.metrics import BOUND_METRICS, LATENT_USE_METRICS, NLL_METRICS
 from ssl_lab.evaluation.protocol import Protocol, outputs_of
 from ssl_lab.losses.variational import gaussian_level_nll
 from ssl_lab.pretext.binarize import Binarization, Binarize
@@ -47,6 +48,7 @@ class LikelihoodBound(Protocol):
         ValueError: If there is no such likelihood or binarisation.
     """
 
+    metrics = BOUND_METRICS
     needs: ClassVar[str] = "elbo"
 
     def __init__(
@@ -155,6 +157,7 @@ class ImportanceNLL(Protocol):
         Burda et al., Importance Weighted Autoencoders (2016), section 5. arXiv:1509.00519
     """
 
+    metrics = NLL_METRICS
     needs: ClassVar[str] = "log_weights"
     shared: ClassVar[bool] = True
 
@@ -223,6 +226,7 @@ class LatentUse(Protocol):
         Burda et al., Importance Weighted Autoencoders (2016), section 5. arXiv:1509.00519
     """
 
+    metrics = LATENT_USE_METRICS
     needs: ClassVar[str] = "latents"
     shared: ClassVar[bool] = True
 

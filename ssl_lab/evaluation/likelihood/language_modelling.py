@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ssl_lab.data.base import PRETRAIN
+from ssl_lab.evaluation.likelihood.metrics import LANGUAGE_MODELLING_METRICS
 from ssl_lab.evaluation.protocol import Protocol
 from ssl_lab.types import Batch
 
@@ -39,6 +40,7 @@ class LanguageModelling(Protocol):
         Radford et al., Language Models are Unsupervised Multitask Learners (2019), section 3.1.
     """
 
+    metrics = LANGUAGE_MODELLING_METRICS
     needs: ClassVar[str] = "token_losses"
 
     @torch.no_grad()

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_lab.data.base import PRETRAIN, DataModule
+from ssl_lab.evaluation.likelihood.metrics import MASKED_PREDICTION_METRICS
 from ssl_lab.evaluation.protocol import Protocol, check_none_broken
 from ssl_lab.pretext.masking import fixed_masks
 
@@ -31,6 +32,7 @@ class MaskedPrediction(Protocol):
         seed: Seed of the masks, which depend on it, the sample and the position alone.
     """
 
+    metrics = MASKED_PREDICTION_METRICS
     needs: ClassVar[str] = "predict_masked"
 
     def __init__(self, *, mask_prob: float = 0.15, seed: int = 0) -> None:

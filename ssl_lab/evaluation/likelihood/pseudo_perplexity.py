@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_lab.data.base import DataModule
+from ssl_lab.evaluation.likelihood.metrics import PSEUDO_PERPLEXITY_METRICS
 from ssl_lab.evaluation.protocol import Protocol
 from ssl_lab.pretext.masking import eligible_tokens
 from ssl_lab.types import Batch
@@ -37,6 +38,7 @@ class PseudoPerplexity(Protocol):
         Salazar et al., Masked Language Model Scoring (2020), section 2. arXiv:1910.14659
     """
 
+    metrics = PSEUDO_PERPLEXITY_METRICS
     needs: ClassVar[str] = "predict_masked"
 
     def __init__(self, *, num_sentences: int | None = 100) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ssl_lab.evaluation.probes.metrics import KNN_METRICS
 from ssl_lab.evaluation.probes.scores import classification_scores
 from ssl_lab.evaluation.protocol import FeatureProtocol, FeatureSet, unit_rows
 
@@ -24,6 +25,8 @@ class KNN(FeatureProtocol):
     References:
         Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination (2018). arXiv:1805.01978
     """
+
+    metrics = KNN_METRICS
 
     def __init__(self, *, num_neighbors: tuple[int, ...] = (20,), temperature: float = 0.07) -> None:
         if not num_neighbors or min(num_neighbors) < 1 or temperature <= 0:

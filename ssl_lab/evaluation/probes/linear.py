@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ssl_lab.evaluation.probes.metrics import FEW_LABEL_METRICS, LINEAR_METRICS
 from ssl_lab.evaluation.probes.scores import classification_scores, has_two_classes
 from ssl_lab.evaluation.protocol import FeatureProtocol, FeatureSet, order_of_two
 
@@ -113,6 +114,8 @@ class LinearProbe(FeatureProtocol):
         max_iter: Largest number of L-BFGS iterations for each.
     """
 
+    metrics = LINEAR_METRICS
+
     def __init__(self, *, penalties: tuple[float, ...] = (1e-1, 1e-2, 1e-3, 1e-4), max_iter: int = 100) -> None:
         if not penalties or not all(0 <= penalty < math.inf for penalty in penalties) or max_iter < 1:
             raise ValueError(
@@ -172,6 +175,7 @@ class FewLabelProbe(FeatureProtocol):
             the bundled digits (84 % with 5 labels); stronger ones lose.
     """
 
+    metrics = FEW_LABEL_METRICS
     told_by_names: ClassVar[tuple[str, ...]] = ("labels_per_class",)
 
     def __init__(

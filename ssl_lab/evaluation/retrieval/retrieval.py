@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ssl_lab.data.base import DataModule
 from ssl_lab.evaluation.protocol import Protocol, check_finite
+from ssl_lab.evaluation.retrieval.metrics import RETRIEVAL_METRICS
 from ssl_lab.types import Batch
 
 CHUNK = 1024
@@ -34,6 +35,7 @@ class Retrieval(Protocol):
         Karpathy and Fei-Fei, Deep Visual-Semantic Alignments (2015), section 4.1. arXiv:1412.2306
     """
 
+    metrics = RETRIEVAL_METRICS
     needs: ClassVar[str] = "joint_embedding"
     needs_columns: ClassVar[tuple[str, ...]] = ("captions",)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ssl_lab.data.base import DataModule
 from ssl_lab.evaluation.protocol import Protocol, unit_rows
+from ssl_lab.evaluation.retrieval.metrics import STS_METRICS
 from ssl_lab.types import Batch
 
 
@@ -26,6 +27,7 @@ class STS(Protocol):
         Gao et al., SimCSE (2021), appendix B, on why all pairs and not the mean over subsets. arXiv:2104.08821
     """
 
+    metrics = STS_METRICS
     needs: ClassVar[str] = "features"
     needs_columns: ClassVar[tuple[str, ...]] = ("second_input_ids", "score")
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from ssl_lab.data.base import DataModule
 from ssl_lab.data.pair.image_text import ImageTextPairs
 from ssl_lab.data.text.tokenizer import load_tokenizer
+from ssl_lab.evaluation.probes.metrics import ZERO_SHOT_METRICS
 from ssl_lab.evaluation.probes.scores import classification_scores
 from ssl_lab.evaluation.protocol import Protocol, check_finite
 from ssl_lab.types import Batch
@@ -34,6 +35,7 @@ class ZeroShot(Protocol):
         Radford et al., CLIP (2021), section 3.1.4. arXiv:2103.00020
     """
 
+    metrics = ZERO_SHOT_METRICS
     needs: ClassVar[str] = "joint_embedding"
     needs_labels: ClassVar[bool] = True
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ssl_lab.data.base import DataModule
 from ssl_lab.evaluation.protocol import Protocol
 from ssl_lab.evaluation.samples.distances import Gaussian, fit_gaussian, frechet_distance
+from ssl_lab.evaluation.samples.metrics import FID_METRICS
 from ssl_lab.evaluation.samples.quality import draw
 from ssl_lab.evaluation.samples.real_images import MAX_REAL, cached, content_digest, real_features
 from ssl_lab.types import Batch
@@ -49,6 +50,7 @@ class FID(Protocol):
         Parmar et al., On Aliased Resizing (2022). arXiv:2104.11222
     """
 
+    metrics = FID_METRICS
     needs: ClassVar[str] = "sample"
     told_by_names: ClassVar[tuple[str, ...]] = ("weights",)  # all others are refused
     signature = "Inception 2015 (TensorFlow weights), uint8, bilinear 299 without antialiasing, fp64 statistics"

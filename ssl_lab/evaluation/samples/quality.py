@@ -24,6 +24,7 @@ from ssl_lab.evaluation.samples.distances import (
     kernel_within,
 )
 from ssl_lab.evaluation.samples.manifolds import Manifold, fit_manifold, support_metrics
+from ssl_lab.evaluation.samples.metrics import SAMPLE_QUALITY_METRICS
 from ssl_lab.evaluation.samples.real_images import cached, content_digest, module_digest, real_features, some_rows
 from ssl_lab.types import Batch, Encoder
 
@@ -67,6 +68,7 @@ class SampleQuality(Protocol):
         Naeem et al., Reliable Fidelity and Diversity Metrics (2020). arXiv:2002.09797
     """
 
+    metrics = SAMPLE_QUALITY_METRICS
     needs: ClassVar[str] = "sample"
     told_by_names: ClassVar[tuple[str, ...]] = ("encoder_name",)
 

@@ -13,13 +13,16 @@ from typing import Any
 
 from ssl_lab.limited import load_yaml, read_table
 from ssl_lab.measured import way_of, with_way
+from ssl_lab.metrics import Metric, described, joined
 from ssl_lab.report.vocabulary import describe
 from ssl_lab.runs.compare import NOT_CHOICES, flatten
 from ssl_lab.runs.find import RunFacts, find_runs, is_stale, read_facts
-from ssl_lab.runs.read import noted, number, number_in, shortened
+from ssl_lab.runs.read import noted, number, number_in, read_descriptions, shortened
 from ssl_lab.runs.ways import Measuring, measuring_in, ways_of
 
-_WATCHED = ("summary.json", "heartbeat.json", "metrics.csv", "evaluation.json", "report.html", "overrides.yaml")
+_WATCHED = (
+    "summary.json", "heartbeat.json", "metrics.csv", "metrics.json", "evaluation.json", "report.html", "overrides.yaml",
+)  # fmt: skip
 _MAX_ERROR = 200  # characters of an error in the table; all of it is on the run's page
 _MAX_COLUMNS = 500  # settings or metrics of one run: they are columns of the table of all
 _MAX_VALUE = 2000  # characters of a setting
@@ -39,6 +42,7 @@ class Entry:
         objective: Name of its objective among the metrics.
         measuring: How it measures.
         logged: Names of the columns of ``metrics.csv``.
+        descriptions: What its metrics mean, as in ``metrics.json``.
         version: Changes whenever one of its files does.
         config_problems: What was wrong with ``config.yaml``, as sentences.
         table_problems: What was wrong with ``metrics.csv``, as sentences.
@@ -53,6 +57,7 @@ class Entry:
     objective: str | None
     measuring: Measuring
     logged: Sequence[str]
+    descriptions: Mapping[str, Any]
     version: str
     config_problems: Sequence[str]
     table_problems: Sequence[str]
@@ -119,6 +124,7 @@ class RunIndex:
         entries = self.entries
         metrics = _names(entry.metrics for entry in entries)
         logged = _names(entry.logged for entry in entries)
+        known = described(joined(entry.descriptions for entry in reversed(entries)))  # the newest last
         return {
             "folders": [str(folder) for folder in self.folders],
             "runs": [_row(entry) for entry in entries],
@@ -126,7 +132,7 @@ class RunIndex:
             "logged": {name: sum(name in entry.logged for entry in entries) for name in logged},
             "settings": _columns(entries),
             "not_choices": NOT_CHOICES,
-            "described": {name: _described(name) for name in dict.fromkeys([*metrics, *logged])},
+            "described": {name: _described(name, known) for name in dict.fromkeys([*metrics, *logged])},
         }
 
     def scopes(self) -> dict[str, list[Entry]]:
@@ -187,6 +193,7 @@ def _read_entry(path: Path, sweep: Path | None, root: Path, stamps: Mapping[str,
         objective=facts.objective,
         measuring=measuring,
         logged=logged,
+        descriptions=read_descriptions(path, damage),
         version=f"{digest}{facts.status[0]}",
         config_problems=problems,
         table_problems=damage,
@@ -286,8 +293,8 @@ def _columns(entries: Sequence[Entry]) -> dict[str, dict[str, Any]]:
     return columns
 
 
-def _described(name: str) -> dict[str, Any]:
-    metric = describe(re.sub("^(eval|test)/", "", name))
+def _described(name: str, known: Mapping[str, Metric]) -> dict[str, Any]:
+    metric = describe(re.sub("^(eval|test)/", "", name), known)
     return {"label": metric.column, "better": metric.better, "percent": metric.percent}
 
 

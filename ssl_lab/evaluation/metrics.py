@@ -1,0 +1,47 @@
+"""How the scores of fine-tuned models are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ssl_lab.metrics import LATER, Metric, Table
+
+FINETUNED = Table(
+    key="finetuned",
+    title="After fine-tuning",
+    explanation="Encoder and head were trained together on the labels of the train split; the scores are those of the test "
+    "split (mean ± standard deviation over seeds where there are several).",
+    order=10,
+)
+
+
+def finetuned(column: str, *, percent: bool = True, order: int = LATER) -> Metric:
+    """A score of which more is better, after fine-tuning."""
+    return Metric(column=column, table=FINETUNED, better="higher", percent=percent, order=(order,))
+
+
+CLASSES_METRICS: Mapping[str, Metric] = {
+    "finetune/accuracy": finetuned("accuracy, %", order=1),
+    "finetune/recall": finetuned("mean recall, %", order=1),
+    "finetune/macro_f1": finetuned("macro F1, %", order=1),
+}
+SCORES_METRICS: Mapping[str, Metric] = {
+    "finetune/spearman": finetuned("Spearman correlation x 100", order=2),
+    "finetune/pearson": finetuned("Pearson correlation x 100", order=2),
+}
+SPANS_METRICS: Mapping[str, Metric] = {
+    "finetune/precision": finetuned("precision, %", order=3),
+    "finetune/span_recall": finetuned("recall, %", order=3),
+    "finetune/f1": finetuned("F1, %", order=3),
+    "finetune/token_accuracy": finetuned("tokens right, %", order=3),
+}
+ANSWERS_METRICS: Mapping[str, Metric] = {
+    "finetune/f1": finetuned("F1, %", order=4),
+    "finetune/exact_match": finetuned("exact match, %", order=4),
+}
+TRANSLATIONS_METRICS: Mapping[str, Metric] = {
+    "finetune/bleu": finetuned("BLEU", percent=False, order=5),
+    "finetune/chrf": finetuned("chrF", percent=False, order=5),
+}
+DECLARED = (CLASSES_METRICS, SCORES_METRICS, SPANS_METRICS, ANSWERS_METRICS, TRANSLATIONS_METRICS)
+"""All of them, for results that do not carry their descriptions."""
