@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from arrays import ArrayImages
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep
 
-from ssl_lab.cli.build import build_data, build_method
+from ssl_lab.cli.build import build_data, build_method, build_protocols
 from ssl_lab.cli.commands import COMMANDS
 from ssl_lab.cli.paths import choices, config_dir
 from ssl_lab.cli.sweeps.register import register_sweepers
@@ -137,3 +138,10 @@ def test_the_code_of_the_how_to_pages_trains(kind, own_folder):
         method = build_method(cfg, data.spec)
     train(method, data, num_steps=2)
     assert torch.isfinite(method.last_loss) and method.last_loss != 0
+
+
+def test_the_protocol_of_the_evaluation_page_describes_what_it_measures(own_folder):
+    with trusting(["evaluation=centroid"]), initialize_config_dir(str(config_dir()), version_base="1.3"):
+        (protocol,) = build_protocols(compose("pretrain", ["evaluation=centroid"]).evaluation)
+    metrics = protocol.run(lambda batch: batch["image"].float().flatten(1), ArrayImages(), device=torch.device("cpu"))
+    assert metrics["centroid/top1"] > 0.9 and list(metrics) == list(protocol.metrics)

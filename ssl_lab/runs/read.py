@@ -119,14 +119,15 @@ def read_run(run_dir: Path | str) -> Run:
     problems: list[str] = []
     config_text = noted(lambda: read_text(run_dir / "config.yaml", within=run_dir), problems, "")
     config = noted(lambda: parse_yaml(config_text, run_dir / "config.yaml"), problems, {}) if config_text else {}
+    overrides, summary = read_overrides(run_dir, problems), read_summary(run_dir, problems)
     evaluation = read_evaluation(run_dir, problems)
     descriptions = joined([read_descriptions(run_dir, problems), *described_in(evaluation or {})])
     return Run(
         path=run_dir.resolve(),
         config_text=config_text,
         config=config,
-        overrides=read_overrides(run_dir, problems),
-        summary=read_summary(run_dir, problems),
+        overrides=overrides,
+        summary=summary,
         evaluation=evaluation,
         curves=_read_curves(run_dir, problems),
         pictures=_read_pictures(run_dir, problems),
