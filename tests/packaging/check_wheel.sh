@@ -8,8 +8,10 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 "$python" -m build --wheel --outdir "$work" "$root" >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
-python3 -m venv "$work/venv"
-"$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check "$work"/ssl_lab-*.whl
+"$python" -m pip install --quiet --disable-pip-version-check --target "$work/uv" uv  # unpacks torch much faster than pip
+uv=$work/uv/bin/uv
+"$uv" venv --quiet --python "$("$python" -c 'import sys; print(sys.base_prefix)')/bin/python3" "$work/venv"
+"$uv" pip install --quiet --python "$work/venv/bin/python" "$work"/ssl_lab-*.whl
 
 cd "$work"  # away from the sources
 mkdir empty && cd empty
@@ -28,7 +30,7 @@ one_label = {name: metrics["few_label/top1_n1"] for name, metrics in rows.items(
 assert one_label["SimCLR encoder"] > max(0.8, one_label["raw pixels"] + 0.1), one_label
 END
 test -s run/report.html
-"$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check "$(echo "$work"/ssl_lab-*.whl)[sweep]"
+"$uv" pip install --quiet --python "$work/venv/bin/python" "$(echo "$work"/ssl_lab-*.whl)[sweep]"
 "$work/venv/bin/ssl-lab" pretrain -m experiment=simclr_digits trainer=smoke evaluation=label_free sweep=simclr \
     objective=eval/rankme/rank hydra.sweeper.n_trials=2 sweep_dir=sweep | tee sweep.txt
 grep -q "Best: trial" sweep.txt
