@@ -7,7 +7,6 @@ import math
 import re
 import shlex
 import statistics
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,13 +14,12 @@ from typing import Any
 
 from ssl_lab.measured import base_name
 from ssl_lab.metrics import OTHER, Metric, Table, described, joined
+from ssl_lab.report.row_labels import row_labels
 from ssl_lab.report.tables import ResultsTable, Row, tables
 from ssl_lab.report.vocabulary import describe
 from ssl_lab.runs.find import read_runs
-from ssl_lab.runs.results import Result, judged_runs, row_settings, same_but_for_seed, settings_of, side_by_side
+from ssl_lab.runs.results import Result, judged_runs, same_but_for_seed, settings_of, side_by_side
 from ssl_lab.runs.ways import LOADING
-
-_MAX_DIFFERENCES = 3  # in a row's name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,7 +234,7 @@ def _board(
     by = columns[names[0]]
     rows = _by_key(results, same_but_for_seed)
     rows.sort(key=lambda row: _place(by, names[0], row))
-    labels = _labels(rows)
+    labels = row_labels(rows)
     known = described(descriptions)
     every = {name: describe(name, known) for result in results for name in result.metrics}
     references = [n for n, metric in every.items() if metric.reference and metric.table and metric.table.key == key]
@@ -336,38 +334,6 @@ def _encoder_label(encoder: Any, encoders: Mapping[Any, str]) -> str:
         if any(other.get(key) != value for other in same_class)
     ]
     return " ".join([encoders[encoder], *told])
-
-
-def _labels(rows: Sequence[Sequence[Result]]) -> list[str]:
-    """A unique name for each row: method and weights, and whatever else it takes to tell rows apart."""
-    firsts = [row[0] for row in rows]
-    parts = [[str(first.facts.method or first.facts.name)] for first in firsts]
-    for part, first in zip(parts, firsts, strict=True):
-        part += [f"{first.start} weights"] if first.start else []
-    if len({first.facts.encoder for first in firsts}) > 1:
-        for part, first in zip(parts, firsts, strict=True):
-            part.append(str(first.facts.encoder))
-    if len({first.checkpoint for first in firsts}) > 1:
-        for part, first in zip(parts, firsts, strict=True):
-            part.append(f"{first.checkpoint} checkpoint")
-    labels = [", ".join(part) for part in parts]
-    for label, count in Counter(labels).items():
-        places = [k for k, other in enumerate(labels) if other == label]
-        if count > 1:
-            for place, told in zip(places, _told_apart([firsts[k] for k in places]), strict=True):
-                labels[place] = f"{label}, {told}"
-    return labels
-
-
-def _told_apart(firsts: Sequence[Result]) -> list[str]:
-    """The settings in which these differ if they are few, else their folders."""
-    choices = [row_settings(first) for first in firsts]
-    keys = dict.fromkeys(key for settings in choices for key in settings)
-    differing = [key for key in keys if len({settings.get(key) for settings in choices}) > 1]
-    told = [" ".join(f"{key}={settings.get(key, '–')}" for key in differing) for settings in choices]
-    if 0 < len(differing) <= _MAX_DIFFERENCES and len(set(told)) == len(told):
-        return told
-    return [str(first.facts.path) for first in firsts]
 
 
 def _entry(row: Row, results: Sequence[Result], means: Mapping[str, float], deviations: Mapping[str, float]) -> Entry:
