@@ -1,4 +1,4 @@
-"""The shared vocabulary: what a batch, a data set, an encoder and a picture are. No logic lives here."""
+"""The shared vocabulary: what a batch, a data set, an encoder and a picture are."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from torch import Tensor, nn
+
+from ssl_lab.layers import Layers, repeated_blocks
 
 Modality: TypeAlias = Literal["image", "text", "image_text"]
 
@@ -76,6 +78,23 @@ class DataSpec:
     target_ids: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class FeatureMap:
+    """Features of a grid of places.
+
+    Attributes:
+        tensor: Features (B, D, h, w).
+        stride: Pixels of the input from one place to the next, so that h is the input's height divided by it, rounded up.
+    """
+
+    tensor: Tensor
+    stride: int
+
+
+class NotOfferedError(ValueError):
+    """An encoder was asked for something that not every encoder has."""
+
+
 class Encoder(nn.Module, ABC):
     """A network that turns a batch into one feature vector per sample.
 
@@ -86,11 +105,13 @@ class Encoder(nn.Module, ABC):
         spec: The data it was built for.
         embed_dim: Width D of its features.
         pretrained: Whether it starts from published weights instead of random ones.
+        pooling: How features come from the places of an input: their ``mean``, a ``class`` token, or words of its own.
     """
 
     spec: DataSpec
     embed_dim: int
     pretrained: bool = False
+    pooling: str = "mean"
 
     @abstractmethod
     def embed(self, batch: Batch) -> Tensor:
@@ -99,6 +120,28 @@ class Encoder(nn.Module, ABC):
     def pool(self, output: Tensor, *inputs: Tensor) -> Tensor:
         """Features from what a forward pass returned for its inputs; the same unless the encoder pools afterwards."""
         return output
+
+    def maps(self, batch: Batch) -> tuple[FeatureMap, ...]:
+        """Feature maps of a batch, the finest first; the last is what :meth:`embed` pools.
+
+        A class token that is pooled instead stands beside them.
+
+        Raises:
+            NotOfferedError: If the encoder has none.
+        """
+        raise NotOfferedError(
+            f"Cannot take feature maps of a {type(self).__name__}: it gives one vector per sample. Choose encoder=convnet, "
+            "a ResNet, a ViT or a model of timm, or give the encoder a method maps()."
+        )
+
+    def layer_groups(self) -> Layers:
+        """Its parameters from input to output: embeddings, blocks, rest, each parameter in one of them.
+
+        Layer decay, freezing, sharding and the recomputation of activations go by them. Blocks are found by their
+        repetition; an encoder whose parameters are registered in another order than that of their use, or whose blocks
+        are not alike, says itself what they are.
+        """
+        return Layers.around(self, repeated_blocks(self))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,12 @@ import ssl_lab
 from ssl_lab.cli.commands import COMMANDS
 
 ROOT = Path(ssl_lab.__file__).parent
-LOWEST = {"types", "limited", "files", "measured", "metrics", "outputs"}
+LOWEST = {"types", "layers", "limited", "files", "measured", "metrics", "outputs"}
 LOWER = {"optim", "distributed", "losses", *LOWEST}
 PARTS = {"encoders", "generators", "heads", "teacher", "pretext", *LOWER}
 MAY_IMPORT = {
-    "types": set(),
+    "types": {"layers"},
+    "layers": set(),
     "limited": set(),
     "measured": set(),
     "metrics": set(),

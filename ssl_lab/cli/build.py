@@ -23,7 +23,6 @@ from ssl_lab.cli.paths import no_run
 from ssl_lab.cli.trust.targets import read_settings, trusting
 from ssl_lab.data.base import DataModule
 from ssl_lab.data.text.tokenizer import load_tokenizer, tokenizer_digest
-from ssl_lab.encoders.blocks import recompute_activations
 from ssl_lab.engine.callbacks.progress import CompactBar
 from ssl_lab.engine.checkpoints.checkpoint import find_checkpoint, load_encoder_weights, load_weights
 from ssl_lab.engine.checkpoints.signals import slurm_job
@@ -68,7 +67,7 @@ def build_method(cfg: DictConfig, spec: DataSpec, *, encoder_weights: Path | Non
                 "activation_checkpointing=true and compile=true do not go together: the compiler decides by itself what to "
                 "compute again. Set one of them to false."
             )
-        recompute_activations(encoder)
+        encoder.layer_groups().recompute_activations()
     if cfg.get("compile"):
         for module in (encoder, *method.pretexts()):
             module.compile(dynamic=False)  # in place: names in the state dict stay

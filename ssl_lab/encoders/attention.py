@@ -7,13 +7,10 @@ from typing import Any
 import torch
 from timm.layers.attention import Attention
 from torch import Tensor
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from ssl_lab.encoders.text_transformer import TextTransformer
-from ssl_lab.encoders.timm_model import TimmModel
-from ssl_lab.encoders.vit import ViT
-from ssl_lab.types import Batch, Encoder
+from ssl_lab.types import Batch, Encoder, NotOfferedError
 
 _KEEPING = "sdpa_with_given_masks_and_weights_kept"
 
@@ -22,45 +19,42 @@ def patch_attention(encoder: Encoder, batch: Batch) -> Tensor | None:
     """How much the features of images look at each patch, by head of the last block, fp32 (B, heads, h, w).
 
     Weights of the class token where that is the feature, else their mean over the patches' tokens. None for encoders
-    that are no vision transformers.
+    without attention over a grid of patches.
     """
-    if isinstance(encoder, ViT):
-        grid, num_first, by_class = encoder.grid, 1, encoder.pooling == "class"
-    elif isinstance(encoder, TimmModel):
-        patches = getattr(encoder.network, "patch_embed", None)
-        grid = getattr(patches, "grid_size", None) or (0, 0)
-        num_first = getattr(encoder.network, "num_prefix_tokens", 0)
-        by_class = getattr(encoder.network, "global_pool", "") == "token"
-    else:
-        return None
     layers = [module for module in encoder.modules() if isinstance(module, Attention)]
+    if not layers:
+        return None
     kept: list[Tensor] = []
-    hooks = [layer.register_forward_pre_hook(lambda m, x: kept.append(_weights(m, x[0]))) for layer in layers[-1:]]
+    hook = layers[-1].register_forward_pre_hook(lambda m, x: kept.append(_weights(m, x[0])))
     try:
-        _run(encoder, batch)
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            height, width = encoder.maps(batch)[-1].tensor.shape[2:]
+    except NotOfferedError:
+        return None
     finally:
-        for hook in hooks:
-            hook.remove()
-    if not kept or kept[0].shape[-1] != num_first + grid[0] * grid[1]:
+        hook.remove()
+    num_first = kept[0].shape[-1] - height * width  # such as a class token
+    if num_first < 0:
         return None
     weights = kept[0][..., num_first:]
-    seen = weights[:, :, 0] if by_class else weights[:, :, num_first:].mean(2)
-    return seen.unflatten(2, grid)
+    seen = weights[:, :, 0] if encoder.pooling == "class" else weights[:, :, num_first:].mean(2)
+    return seen.unflatten(2, (height, width))
 
 
 def token_attention(encoder: Encoder, batch: Batch) -> Tensor | None:
     """How much each token of texts looks at each other, by head of the last block, fp32 (B, heads, L, L).
 
-    None for encoders of another kind.
+    None for encoders without a transformer of the transformers library.
     """
-    if not isinstance(encoder, TextTransformer):
+    models = [module for module in encoder.modules() if isinstance(module, PreTrainedModel)]
+    if not models:
         return None
     kept: list[Tensor] = []
 
     def keep(module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **settings: Any) -> Any:
         scale = settings.get("scaling") or query.shape[-1] ** -0.5
         scores = (query @ key.mT).float() * scale
-        if attention_mask is None and encoder.objective == "causal":
+        if attention_mask is None and getattr(module, "is_causal", True):
             attention_mask = torch.ones_like(scores[0, 0], dtype=torch.bool).tril()
         if attention_mask is not None and attention_mask.dtype == torch.bool:
             scores = scores.masked_fill(~attention_mask, -torch.inf)
@@ -70,20 +64,15 @@ def token_attention(encoder: Encoder, batch: Batch) -> Tensor | None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
 
     AttentionInterface.register(_KEEPING, keep)
-    config = encoder.transformer.config
+    config = models[0].config
     before = config._attn_implementation
     config._attn_implementation = _KEEPING
     try:
-        _run(encoder, batch)
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            encoder.embed(batch)
     finally:
         config._attn_implementation = before
     return kept[-1] if kept else None
-
-
-@torch.no_grad()
-@torch.compiler.set_stance("force_eager")
-def _run(encoder: Encoder, batch: Batch) -> None:
-    encoder.embed(batch)
 
 
 def _weights(layer: Attention, x: Tensor) -> Tensor:

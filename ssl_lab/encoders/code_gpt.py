@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from ssl_lab.encoders.image import ImageEncoder
+from ssl_lab.layers import Layers
 from ssl_lab.types import Batch, DataSpec
 
 
@@ -68,6 +69,7 @@ class CodeGPT(ImageEncoder):
             image = torch.zeros(1, *spec.shape, dtype=torch.uint8, device=codes.device)
             blank = {"image": image, "index": torch.zeros(1, dtype=torch.int64, device=codes.device)}
             self.map_size = tuple(offered["codes"](blank).shape[1:])
+        self.strides = (spec.shape[1] // self.map_size[0],)
         self.gpt = GPT2LMHeadModel(
             GPT2Config(
                 vocab_size=self.num_codes + 1,  # the last one begins an image
@@ -96,7 +98,7 @@ class CodeGPT(ImageEncoder):
         """Images (B, C, H, W) in [0, 1] of codes (B, L)."""
         return self.codes.capabilities()["from_codes"](codes.unflatten(1, self.map_size))  # type: ignore[no-any-return]
 
-    def forward(self, codes: Tensor) -> Tensor:
+    def forward(self, codes: Tensor) -> Tensor:  # type: ignore[override]
         """States (2, B, L, D) of the middle and the last layer, each at the code before, for codes (B, L)."""
         begin = torch.full_like(codes[:, :1], self.num_codes)
         before = torch.cat([begin, codes[:, :-1]], 1)
@@ -117,9 +119,16 @@ class CodeGPT(ImageEncoder):
         """Features of the batch's images, shape (B, embed_dim)."""
         return self.pool(self(self.codes_of(batch)))
 
+    def _grids(self, batch: Batch) -> tuple[Tensor, ...]:
+        return (self(self.codes_of(batch))[0].mT.unflatten(2, self.map_size),)
+
     def pool(self, output: Tensor, *inputs: Tensor) -> Tensor:
         """Mean over positions of the middle layer, (B, D)."""
         return output[0].mean(1)
+
+    def layer_groups(self) -> Layers:
+        """Its layers; the VQ-VAE that makes codes is part of the embeddings."""
+        return Layers.around(self, self.gpt.transformer.h)  # type: ignore[arg-type]
 
     def draw(self, num_samples: int, *, seed: int) -> Tensor:
         """Codes (N, L), each drawn given those before it; the global random state stays as it is."""

@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from ssl_lab.encoders.image import SpatialEncoder, require_channels_last
+from ssl_lab.encoders.image import SpatialEncoder, outputs, require_channels_last
 from ssl_lab.types import DataSpec
 
 
@@ -33,13 +33,13 @@ class ConvNet(SpatialEncoder):
             )
         stages = [_stage(spec.shape[0], widths[0], stride=1)]
         stages += [_stage(w_in, w_out, stride=2) for w_in, w_out in pairwise(widths)]
-        height, width = (-(-size // 2 ** (len(widths) - 1)) for size in spec.shape[1:])
-        self.map_size = (height, width)
-        self.stages = require_channels_last(nn.Sequential(*stages))
+        self.strides = tuple(2**level for level in range(len(widths)))
+        self.stages = nn.Sequential(*stages)
+        require_channels_last(self.stages)
 
-    def encode_map(self, x: Tensor) -> Tensor:
-        """The last stage."""
-        return self.stages(x.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+    def encode_maps(self, x: Tensor) -> tuple[Tensor, ...]:
+        """What each stage returns."""
+        return outputs(self.stages, x.contiguous(memory_format=torch.channels_last))
 
 
 def _stage(w_in: int, w_out: int, *, stride: int) -> nn.Sequential:

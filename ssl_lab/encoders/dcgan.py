@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ssl_lab.encoders.image import ImageEncoder
+from ssl_lab.encoders.image import ImageEncoder, outputs
 from ssl_lab.heads import num_doublings
 from ssl_lab.types import DataSpec
 
@@ -26,6 +26,7 @@ class DCGANEncoder(ImageEncoder):
         depth = num_doublings(spec)
         start = [size // 2**depth for size in spec.shape[1:]]
         super().__init__(spec, embed_dim=width * 2 ** (depth - 1) * start[0] * start[1])
+        self.strides = tuple(2 ** (level + 1) for level in range(depth))
         layers: list[nn.Module] = []
         channels = spec.shape[0]
         for level in range(depth):
@@ -41,3 +42,8 @@ class DCGANEncoder(ImageEncoder):
     def encode(self, x: Tensor) -> Tensor:
         """Flattened activations of the last convolution."""
         return self.layers(x)  # type: ignore[no-any-return]
+
+    def encode_maps(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Activations of each convolution."""
+        found = outputs(self.layers[:-1], x)
+        return tuple(y for y, layer in zip(found, self.layers, strict=False) if isinstance(layer, nn.LeakyReLU))

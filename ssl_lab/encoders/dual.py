@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ssl_lab.types import Batch, DataSpec, Encoder
+from ssl_lab.layers import Layers
+from ssl_lab.types import Batch, DataSpec, Encoder, FeatureMap
 
 
 class DualEncoder(Encoder):
@@ -40,6 +41,15 @@ class DualEncoder(Encoder):
     def embed(self, batch: Batch) -> Tensor:
         """Features of the batch's images, shape (B, embed_dim)."""
         return self.image.embed(batch)
+
+    def maps(self, batch: Batch) -> tuple[FeatureMap, ...]:
+        """Those of the image encoder."""
+        return self.image.maps(batch)
+
+    def layer_groups(self) -> Layers:
+        """Those of the image encoder, whose features they make; the text encoder belongs to the rest."""
+        layers = self.image.layer_groups()
+        return replace(layers, rest=[*layers.rest, *self.text.parameters()])
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile both parts, which are called one by one."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ssl_lab.types import Batch, DataSpec, Encoder
+from ssl_lab.types import Batch, DataSpec, Encoder, FeatureMap
 
 
 def as_float(images: Tensor) -> Tensor:
@@ -22,9 +24,14 @@ class ImageEncoder(Encoder):
         spec: The image data it is built for.
         embed_dim: Width of the features.
 
+    Attributes:
+        strides: Of its feature maps, the finest first; empty if it has none.
+
     Raises:
         ValueError: If the data are not images.
     """
+
+    strides: tuple[int, ...] = ()
 
     mean: Tensor
     std: Tensor
@@ -45,40 +52,57 @@ class ImageEncoder(Encoder):
     def encode(self, x: Tensor) -> Tensor:
         """Features (B, embed_dim) of normalised images (B, C, H, W)."""
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Features (B, embed_dim) of images (B, C, H, W), uint8 or float in [0, 1]."""
-        return self.encode((as_float(images) - self.mean) / self.std)
+    def encode_maps(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Maps (B, D, h, w) of normalised images (B, C, H, W), one for each of ``strides``."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor, *, as_maps: bool = False) -> Any:
+        """Features (B, embed_dim) of images (B, C, H, W), uint8 or float in [0, 1]; or the maps of :meth:`encode_maps`."""
+        x = (as_float(images) - self.mean) / self.std
+        return self.encode_maps(x) if as_maps else self.encode(x)
 
     def embed(self, batch: Batch) -> Tensor:
         """Features of the batch's images, shape (B, embed_dim)."""
         return self(batch["image"])  # type: ignore[no-any-return]
 
+    def maps(self, batch: Batch) -> tuple[FeatureMap, ...]:
+        """Feature maps of the batch's images, the finest first, the last being what :meth:`embed` pools.
+
+        Raises:
+            NotOfferedError: If the encoder has none.
+        """
+        if not self.strides:
+            return super().maps(batch)
+        found = self._grids(batch)
+        return tuple(FeatureMap(tensor=x, stride=stride) for x, stride in zip(found, self.strides, strict=True))
+
+    def _grids(self, batch: Batch) -> tuple[Tensor, ...]:
+        return self(batch["image"], as_maps=True)  # type: ignore[no-any-return]
+
 
 class SpatialEncoder(ImageEncoder):
-    """An image encoder whose features are the mean over positions of a map.
-
-    Attributes:
-        map_size: Height and width of the map for images of the data's size.
-    """
-
-    map_size: tuple[int, int]
+    """An image encoder whose features are the mean over positions of its last map."""
 
     @abstractmethod
-    def encode_map(self, x: Tensor) -> Tensor:
-        """Maps (B, embed_dim, h, w) of normalised images (B, C, H, W)."""
+    def encode_maps(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Maps (B, D, h, w) of normalised images (B, C, H, W), one for each of ``strides``."""
 
     def encode(self, x: Tensor) -> Tensor:
-        """Average over positions of the map."""
-        return self.encode_map(x).mean((2, 3))
+        """Average over positions of the last map."""
+        return self.encode_maps(x)[-1].mean((2, 3))
 
-    def forward(self, images: Tensor, *, as_map: bool = False) -> Tensor:
-        """Features (B, embed_dim) of images (B, C, H, W), uint8 or float in [0, 1]; or the map (B, embed_dim, h, w)."""
-        x = (as_float(images) - self.mean) / self.std
-        return self.encode_map(x) if as_map else self.encode(x)
+    def pool(self, output: Any, *inputs: Tensor) -> Tensor:
+        """Features, of maps the average over positions of the last."""
+        return output[-1].mean((2, 3)) if isinstance(output, tuple) else output
 
-    def pool(self, output: Tensor, *inputs: Tensor) -> Tensor:
-        """Features, of a map its average over positions."""
-        return output.mean((2, 3)) if output.ndim == 4 else output
+
+def outputs(modules: Iterable[nn.Module], x: Tensor) -> tuple[Tensor, ...]:
+    """What each module of a chain returns."""
+    found = []
+    for module in modules:
+        x = module(x)
+        found.append(x)
+    return tuple(found)
 
 
 def require_channels_last(module: nn.Module) -> nn.Module:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torchvision
 from torch import Tensor, nn
 
-from ssl_lab.encoders.image import ImageEncoder, require_channels_last
+from ssl_lab.encoders.image import SpatialEncoder, outputs, require_channels_last
 from ssl_lab.types import DataSpec
 
 SMALL_IMAGE = 64
 
 
-class ResNet(ImageEncoder):
+class ResNet(SpatialEncoder):
     """A torchvision ResNet without its classifier.
 
     Images up to 64 pixels get the CIFAR stem of the literature: a 3x3 convolution of stride 1 and no max-pooling.
@@ -39,15 +41,23 @@ class ResNet(ImageEncoder):
         network = builders[depth](weights=None, zero_init_residual=True)
         super().__init__(spec, embed_dim=network.fc.in_features)
         channels, height, width = spec.shape
-        if max(height, width) <= SMALL_IMAGE:
+        small = max(height, width) <= SMALL_IMAGE
+        self.strides = (1, 2, 4, 8) if small else (4, 8, 16, 32)
+        if small:
             network.conv1 = nn.Conv2d(channels, 64, 3, stride=1, padding=1, bias=False)
             network.maxpool = nn.Identity()
         elif channels != 3:
             network.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
         network.fc = nn.Identity()
         self.depth = depth
-        self.network = require_channels_last(network)
+        self.network: Any = require_channels_last(network)
 
     def encode(self, x: Tensor) -> Tensor:
         """Globally pooled features of the last stage."""
         return self.network(x.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+
+    def encode_maps(self, x: Tensor) -> tuple[Tensor, ...]:
+        """What each of the four stages returns."""
+        n = self.network
+        x = n.maxpool(n.relu(n.bn1(n.conv1(x.contiguous(memory_format=torch.channels_last)))))
+        return outputs((n.layer1, n.layer2, n.layer3, n.layer4), x)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_lab.encoders.image import ImageEncoder
+from ssl_lab.encoders.image import ImageEncoder, outputs
 from ssl_lab.types import DataSpec
 
 
@@ -57,6 +57,7 @@ class SNGANEncoder(ImageEncoder):
                 f"SNGANEncoder halves sides {num_halvings} times in {len(widths)} blocks, found images of "
                 f"{sides[0]}x{sides[1]}. Set encoder.num_halvings lower, or data.image_size higher."
             )
+        self.strides = tuple(2 ** min(level + 1, num_halvings) for level in range(len(widths)))
         self.blocks = nn.Sequential()
         w_in = spec.shape[0]
         for level, w_out in enumerate(widths):
@@ -70,6 +71,11 @@ class SNGANEncoder(ImageEncoder):
     def encode(self, x: Tensor) -> Tensor:
         """Sum over positions after the last ReLU."""
         return F.relu(self.blocks(x)).sum((2, 3))
+
+    def encode_maps(self, x: Tensor) -> tuple[Tensor, ...]:
+        """What each block returns, the last after a ReLU."""
+        *before, last = outputs(self.blocks, x)
+        return *before, F.relu(last)
 
 
 class _Block(nn.Module):

@@ -11,6 +11,7 @@ from transformers import AttentionInterface, AutoModelForCausalLM, AutoModelForM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from ssl_lab.encoders.text_configs import first_position_of, load_config, max_length_of, new_config, objective_of
+from ssl_lab.layers import Layers
 from ssl_lab.pretext.packing import positions_in_documents, same_document_mask
 from ssl_lab.types import Batch, DataSpec, Encoder
 
@@ -258,6 +259,13 @@ class TextTransformer(Encoder):
             return output[torch.arange(output.shape[0], device=output.device), last]
         weights = real.unsqueeze(-1).to(output.dtype)
         return (output * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+    def layer_groups(self) -> Layers:
+        """Its layers; the blocks are in the first list of as many modules as the configuration has hidden layers."""
+        num_blocks = self.transformer.config.num_hidden_layers
+        lists = [m for m in self.transformer.modules() if isinstance(m, nn.ModuleList) and len(m) == num_blocks]
+        assert lists, f"{type(self.transformer).__name__} keeps its {num_blocks} blocks in no list"
+        return Layers.around(self, lists[0])
 
 
 def padding_mask(attention_mask: Tensor, *, num_queries: int) -> Tensor | None:

@@ -70,10 +70,23 @@ class TimmModel(ImageEncoder):
                 f"encoder.options.img_size={list(spec.shape[1:])} with a fitting encoder.options.patch_size."
             ) from error
         network.train()
+        if hasattr(network, "forward_intermediates"):
+            self.strides = tuple(dict.fromkeys(int(info["reduction"]) for info in network.feature_info))
+        self.pooling = "class" if getattr(network, "global_pool", "") == "token" else "mean"
 
     def encode(self, x: Tensor) -> Tensor:
         """The model's pooled features."""
         return self.network(x)  # type: ignore[no-any-return]
+
+    def encode_maps(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The last map of each stride, and of all what the model pools; tokens of patches lie in their grid."""
+        last, found = self.network.forward_intermediates(x, norm=True)
+        by_stride = {int(info["reduction"]): y for info, y in zip(self.network.feature_info, found, strict=True)}
+        if last.ndim == 3:
+            last = last[:, getattr(self.network, "num_prefix_tokens", 0) :].mT.unflatten(2, found[-1].shape[2:])
+        elif getattr(self.network, "output_fmt", "NCHW") == "NHWC":
+            last = last.permute(0, 3, 1, 2)
+        return *list(by_stride.values())[:-1], last
 
 
 @contextmanager

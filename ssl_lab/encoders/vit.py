@@ -12,6 +12,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from ssl_lab.encoders.image import ImageEncoder, as_float
+from ssl_lab.layers import Layers
 from ssl_lab.types import Batch, DataSpec
 
 
@@ -60,6 +61,7 @@ class ViT(ImageEncoder):
         self.patch_size = patch_size
         self.grid = height // patch_size, width // patch_size
         self.pooling = pooling
+        self.strides = (patch_size,)
         self.patch_embed = nn.Linear(channels * patch_size**2, embed_dim)
         self.class_token = nn.Parameter(torch.randn(1, 1, embed_dim) * 0.02)
         self.blocks = transformer(embed_dim, depth=depth, num_heads=num_heads)
@@ -71,7 +73,7 @@ class ViT(ImageEncoder):
         """Number L of patches of an image."""
         return self.grid[0] * self.grid[1]
 
-    def forward(self, images: Tensor, ids_keep: Tensor | None = None) -> Tensor:
+    def forward(self, images: Tensor, ids_keep: Tensor | None = None) -> Tensor:  # type: ignore[override]
         """Tokens of images (B, C, H, W), uint8 or float in [0, 1]: the class token, then one for each patch.
 
         Args:
@@ -94,9 +96,16 @@ class ViT(ImageEncoder):
         """Features of the batch's images, shape (B, embed_dim)."""
         return self.pool(self(batch["image"]))
 
+    def _grids(self, batch: Batch) -> tuple[Tensor, ...]:
+        return (self(batch["image"])[:, 1:].mT.unflatten(2, self.grid),)
+
     def pool(self, output: Tensor, *inputs: Tensor) -> Tensor:
         """Features (B, D) from tokens (B, 1 + K, D)."""
         return output[:, 1:].mean(1) if self.pooling == "mean" else output[:, 0]
+
+    def layer_groups(self) -> Layers:
+        """Its layers, of which the patches' projection and the class token are the embeddings."""
+        return Layers.around(self, self.blocks[:-1])
 
     def _tokens(self, x: Tensor, ids_keep: Tensor | None) -> Tensor:
         if x.shape[1:] != self.spec.shape:

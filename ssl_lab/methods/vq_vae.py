@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from ssl_lab import distributed
-from ssl_lab.encoders.image import SpatialEncoder
 from ssl_lab.generators.residual import ResidualDecoder
 from ssl_lab.methods.parts.autoencoder import Autoencoder, Likelihood
 from ssl_lab.optim import Optim
@@ -128,21 +127,17 @@ class VQVAE(Autoencoder):
         decoder_dim: int = 128,
     ) -> None:
         super().__init__(encoder, optim, likelihood=likelihood, binarize=binarize)
-        if not isinstance(encoder, SpatialEncoder):
-            raise ValueError(
-                f"VQVAE quantises a map of features, but {type(encoder).__name__} gives one vector per image. Choose "
-                "encoder=convnet."
-            )
         if num_codes < 2 or commitment <= 0 or not 0 < decay < 1 or not 0 < restart_share < 1:
             raise ValueError(
                 f"VQVAE needs num_codes >= 2, commitment > 0, and decay and restart_share in (0, 1), found {num_codes}, "
                 f"{commitment}, {decay} and {restart_share}."
             )
         self.commitment = commitment
-        self.to_map = nn.Conv2d(encoder.embed_dim, code_dim, 1)
+        channels, *map_size = _last_map(encoder)
+        self.to_map = nn.Conv2d(channels, code_dim, 1)
         self.codebook = Codebook(num_codes=num_codes, code_dim=code_dim, decay=decay, restart_share=restart_share)
         self.decoder = ResidualDecoder(
-            encoder.spec, in_channels=code_dim, map_size=encoder.map_size, hidden_dim=decoder_dim
+            encoder.spec, in_channels=code_dim, map_size=(map_size[0], map_size[1]), hidden_dim=decoder_dim
         )
 
     @property
@@ -173,7 +168,7 @@ class VQVAE(Autoencoder):
 
     def encode_map(self, x: Tensor) -> Tensor:
         """Vectors (B, h, w, D) before rounding, in at least fp32."""
-        z = self.to_map(self.encoder(x, as_map=True))
+        z = self.to_map(self.encoder.maps({"image": x})[-1].tensor)
         return z.to(torch.promote_types(z.dtype, torch.float32)).permute(0, 2, 3, 1)  # type: ignore[no-any-return]
 
     def decode_map(self, e: Tensor) -> Tensor:
@@ -197,3 +192,13 @@ class VQVAE(Autoencoder):
         functions: dict[str, Callable[..., Any]] = {"codes": self.codes, "from_codes": self.from_codes}
         offered = {name: self.in_eval_mode(torch.no_grad()(fn)) for name, fn in functions.items()}
         return {**super().capabilities(), **offered}
+
+
+@torch.no_grad()
+def _last_map(encoder: Encoder) -> tuple[int, ...]:
+    """Shape (D, h, w) of an encoder's last feature map of one sample."""
+    training = encoder.training
+    image = torch.zeros(1, *encoder.spec.shape, device=next(encoder.parameters()).device)
+    last = encoder.eval().maps({"image": image})[-1]
+    encoder.train(training)
+    return tuple(last.tensor.shape[1:])

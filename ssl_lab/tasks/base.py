@@ -11,7 +11,6 @@ from ssl_lab.encoders.text_transformer import TextTransformer
 from ssl_lab.methods.base import Method
 from ssl_lab.methods.parts.token_mean import TokenMean
 from ssl_lab.optim import Optim
-from ssl_lab.tasks.layers import layers_of
 from ssl_lab.types import Batch, Modality
 
 
@@ -45,7 +44,7 @@ class FineTuning(Method):
                 "rate, or 0.65 to 0.95."
             )
         self.layer_decay = layer_decay
-        layers_of(encoder).freeze(freeze)
+        encoder.layer_groups().freeze(freeze)
         self._mean = TokenMean()
 
     @property
@@ -58,7 +57,7 @@ class FineTuning(Method):
         optimizer, schedule = self.optim.build(
             self,
             total_steps=self.total_steps,
-            lr_scales=layers_of(self.encoder).lr_scales(self.layer_decay),
+            lr_scales=self.encoder.layer_groups().lr_scales(self.layer_decay),
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -29,7 +29,7 @@ def test_step_is_the_loss_of_the_paper():
     method.encoder.eval()  # so that the map can be asked for again
     loss = method.training_step(batch, 0)
     x = (batch["image"].float() / 255).double()
-    z = method.to_map(method.encoder(x, as_map=True))
+    z = method.to_map(method.encoder.maps({"image": x})[-1].tensor)
     index = nearest(method.codebook.codes, z.detach().permute(0, 2, 3, 1).flatten(0, 2))
     e = method.codebook.codes[index].view(NUM_SAMPLES, 4, 4, 3).permute(0, 3, 1, 2)
     bce = torch.nn.functional.binary_cross_entropy_with_logits(method.decoder(e), x, reduction="sum")
@@ -134,7 +134,7 @@ def test_sizes_follow_from_the_data(size, widths):
 
 
 def test_what_makes_no_sense_is_refused():
-    with pytest.raises(ValueError, match="MLPEncoder gives one vector per image"):
+    with pytest.raises(ValueError, match="MLPEncoder: it gives one vector per sample"):
         make(MLPEncoder(IMAGES))
     with pytest.raises(ValueError, match="restart_share in"):
         make(restart_share=0.0)

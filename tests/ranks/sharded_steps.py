@@ -15,7 +15,6 @@ from ranks.fixed import NUM_SAMPLES
 from torch.utils.data import DataLoader
 
 from ssl_lab import distributed
-from ssl_lab.encoders.blocks import recompute_activations
 from ssl_lab.engine.checkpoints.sharded import Sharded, gathered
 from ssl_lab.engine.sync_batch_norm import SyncBatchNormLayers
 from ssl_lab.optim import LARS, SGD, AdamW
@@ -67,7 +66,7 @@ def train(case, setting):
     method.optim = {"adamw": AdamW(), "lars": LARS()}.get(setting, method.optim)
     several = "ddp" if setting == "bf16_ddp" else Sharded()
     if setting == "recompute" and world > 1:
-        recompute_activations(method.encoder)
+        method.encoder.layer_groups().recompute_activations()
     trainer = L.Trainer(
         accelerator="cpu",
         devices=world,

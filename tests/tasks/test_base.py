@@ -5,7 +5,6 @@ import torch
 from tasks.tiny import LabelledText, encoder, fit, optim
 
 from ssl_lab.tasks.base import trim
-from ssl_lab.tasks.layers import layers_of
 from ssl_lab.tasks.text_classification import Classification
 
 
@@ -15,7 +14,7 @@ def build(**settings):
 
 def test_every_parameter_belongs_to_one_layer():
     text = encoder(LabelledText().spec)
-    layers = layers_of(text)
+    layers = text.layer_groups()
     assert len(layers.blocks) == 2
     groups = [layers.embeddings, *layers.blocks, layers.rest]
     numbers = [id(p) for group in groups for p in group]

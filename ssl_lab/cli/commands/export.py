@@ -13,7 +13,6 @@ from ssl_lab.cli import build as config
 from ssl_lab.cli.process import compose_settings
 from ssl_lab.data.text.tokenizer import load_tokenizer
 from ssl_lab.encoders.dual import DualEncoder
-from ssl_lab.encoders.text_transformer import TextTransformer
 from ssl_lab.encoders.vit import ViT
 from ssl_lab.export import hub
 from ssl_lab.export.card import Exported, model_card
@@ -120,7 +119,7 @@ def _writer(method: Method, spec: DataSpec, run_dir: Path, format: str) -> tuple
 
         num_parameters = sum(p.numel() for p in model.parameters())
         loader = f"transformers.{auto_class(model)}"
-        pooling = encoder.pooling if isinstance(encoder, ViT | TextTransformer) else "mean"
+        pooling = encoder.pooling
         return write_hf, Exported(
             architecture=type(model).__name__, loader=loader, num_parameters=num_parameters, pooling=pooling, **facts
         )

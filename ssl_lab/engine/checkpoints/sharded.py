@@ -10,12 +10,13 @@ import lightning as L
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from ssl_lab import distributed
-from ssl_lab.encoders.blocks import blocks
+from ssl_lab.layers import repeated_blocks
 from ssl_lab.methods.base import Method
+from ssl_lab.types import Encoder
 
 PRECISIONS = ("32-true", "bf16-mixed")
 
@@ -63,7 +64,7 @@ class Sharded(ModelParallelStrategy):
         if layer_sync := getattr(self, "_layer_sync", None):
             layer_sync.apply(method)
         self._copy = deepcopy(method)
-        distributed.shard(method, blocks(method), self.device_mesh["data_parallel"])
+        distributed.shard(method, _blocks(method), self.device_mesh["data_parallel"])
         self.model_to_device()
         self.barrier()
         if trainer.state.fn == TrainerFn.FITTING:
@@ -147,6 +148,14 @@ def gathered(trainer: L.Trainer, method: Method) -> Method:
     """The method; if its parameters are sharded, a copy with whole ones, which all ranks ask for together."""
     strategy = trainer.strategy
     return strategy.gather() if isinstance(strategy, Sharded) else method
+
+
+def _blocks(method: Method) -> list[nn.Module]:
+    """What is gathered at a time: the blocks that encoders, teachers among them, name, and those of other networks."""
+    encoders = [module for module in method.modules() if isinstance(module, Encoder)]
+    inside = {module for encoder in encoders for module in encoder.modules()}
+    named = dict.fromkeys(block for encoder in encoders for block in encoder.layer_groups().modules)
+    return [*named, *(block for block in repeated_blocks(method) if block not in inside)]
 
 
 def check_sharding(method: Method, trainer: L.Trainer) -> None:
