@@ -16,6 +16,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig, OmegaConf, open_dict
+from torch import nn
 
 from ssl_lab.cli.arguments import literal
 from ssl_lab.cli.instantiate import instantiate
@@ -69,6 +70,11 @@ def build_method(cfg: DictConfig, spec: DataSpec, *, encoder_weights: Path | Non
             )
         encoder.layer_groups().recompute_activations()
     if cfg.get("compile"):
+        if type(encoder).forward is nn.Module.forward and type(encoder).compile is nn.Module.compile:
+            raise ValueError(
+                f"Cannot compile {type(encoder).__name__}: it has no forward for embed to pass through. Set compile=false, "
+                "or give it a forward that its embed calls as self(...)."
+            )
         for module in (encoder, *method.pretexts()):
             module.compile(dynamic=False)  # in place: names in the state dict stay
     return method

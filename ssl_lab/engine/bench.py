@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +65,9 @@ class _Clock(Callback):
         self.parts: list[dict[str, float]] = []
         self.num_tokens = 0.0
         self.flop = 0
-        self.calls: list[tuple[Encoder, tuple[Any, ...]]] = []  # of encoders in a step, those with gradient
+        self.calls: list[
+            tuple[Encoder, Callable[..., Any], tuple[Any, ...]]
+        ] = []  # of encoders in a step, with gradient
         self._step = 0
         self._seconds = dict.fromkeys(("data", "views", "training_step", "closure", "optimizer"), 0.0)
 
@@ -78,11 +80,12 @@ class _Clock(Callback):
     def _instrument(self, method: Method, optimizers: list[Any]) -> None:
         def remember(encoder: Any, inputs: tuple[Any, ...]) -> None:
             if torch.is_grad_enabled():
-                self.calls.append((encoder, inputs))
+                self.calls.append((encoder, encoder, inputs))
 
         for encoder in method.encoder.modules():
             if isinstance(encoder, Encoder):  # one, or those of which it is made
                 encoder.register_forward_pre_hook(remember)
+                encoder.embed = self._remembered(encoder, encoder.embed)  # type: ignore[assignment, method-assign]
         for pretext in method.pretexts():
             pretext.register_forward_pre_hook(lambda *_: self._tick("views", -1))
             pretext.register_forward_hook(lambda *_: self._tick("views", 1))
@@ -91,6 +94,18 @@ class _Clock(Callback):
         for optimizer in optimizers:
             optimizer.register_step_pre_hook(lambda *_: self._tick("optimizer", -1))
             optimizer.register_step_post_hook(lambda *_: self._tick("optimizer", 1))
+
+    def _remembered(self, encoder: Encoder, embed: Callable[[Batch], Tensor]) -> Callable[[Batch], Tensor]:
+        """``embed``, which is remembered as a call of its own if no forward pass of an encoder lies in it."""
+
+        def run(batch: Batch) -> Tensor:
+            before = len(self.calls)
+            features = embed(batch)
+            if len(self.calls) == before and torch.is_grad_enabled():
+                self.calls.append((encoder, embed, (batch,)))
+            return features
+
+        return run
 
     def _with_timed_closure(self, optimizer_step: Callable[..., None]) -> Callable[..., None]:
         def run(epoch: int, batch_idx: int, optimizer: Any, closure: Callable[[], Any] | None = None) -> None:
@@ -168,7 +183,7 @@ def bench(
         num_steps: Steps timed as they are, and again with their parts apart.
 
     Raises:
-        ValueError: If training ended before that many steps.
+        ValueError: If training ended before that many steps, or does not run its encoder.
     """
     clock = _Clock(warmup_steps=warmup_steps, num_steps=num_steps)
     trainer.callbacks.append(clock)  # type: ignore[attr-defined]
@@ -177,6 +192,11 @@ def bench(
         raise ValueError(
             f"Timing needs {warmup_steps} + 2 x {num_steps} steps, but training ended earlier. Lower num_steps, or raise "
             "trainer.max_epochs."
+        )
+    if not clock.calls:
+        raise ValueError(
+            f"Cannot time {type(method.encoder).__name__} alone: a step of {type(method).__name__} calls neither its forward "
+            "pass nor its embed. Call one of them in training_step."
         )
     device = trainer.strategy.root_device
     step = statistics.median(clock.plain)
@@ -218,11 +238,15 @@ def _shares(parts: list[dict[str, float]]) -> dict[str, float]:
     return {**shares, "other": 1 - sum(shares.values())}
 
 
-def _bare_seconds(encoder: Encoder, inputs: tuple[Any, ...], trainer: L.Trainer, *, repeats: int) -> float:
+def _bare_seconds(
+    encoder: Encoder, call: Callable[..., Any], inputs: tuple[Any, ...], trainer: L.Trainer, *, repeats: int
+) -> float:
     """Forward and backward of the encoder on random inputs like those it saw; median of several runs."""
     encoder.train().requires_grad_()
 
     def random_like(x: Any) -> Any:
+        if isinstance(x, Mapping):
+            return {name: random_like(column) for name, column in x.items()}
         if not isinstance(x, Tensor) or x.dtype == torch.bool:
             return x
         if x.is_floating_point():
@@ -234,7 +258,7 @@ def _bare_seconds(encoder: Encoder, inputs: tuple[Any, ...], trainer: L.Trainer,
     for repeat in range(repeats + 2):
         start = synchronised_time()
         with trainer.precision_plugin.forward_context():
-            out = encoder(*inputs)
+            out = call(*inputs)
         out.float().square().mean().backward()
         if repeat >= 2:
             seconds.append(synchronised_time() - start)

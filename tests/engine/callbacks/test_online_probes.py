@@ -163,12 +163,12 @@ def test_data_without_labels_is_refused(tmp_path):
 
 
 def test_a_method_that_runs_its_encoder_in_parts_is_refused(tmp_path):
-    class InParts(TinyEncoder):
-        def embed(self, batch):
-            return self.layers(batch["image"].float())
+    class InParts(Tiny):
+        def training_step(self, batch, batch_idx):
+            return self.log_losses(self.encoder.layers(batch["image"].float()).square().mean())
 
-    with pytest.raises(ValueError, match="Tiny does not run InParts as a whole"):
-        train(tmp_path, lambda spec: Tiny(InParts(spec)), ArrayImages(), OnlineProbes())
+    with pytest.raises(ValueError, match="InParts does not run TinyEncoder as a whole"):
+        train(tmp_path, lambda spec: InParts(TinyEncoder(spec)), ArrayImages(), OnlineProbes())
 
 
 def test_two_ranks_train_the_probe_of_one(tmp_path):
