@@ -20,8 +20,7 @@ def bare_loop(overrides, *, num_steps):
     starts = []
     for x in islice(periods.batches(data.columns("pretrain")["image"], data.batch_size), num_steps):
         starts.append(periods.now())
-        h = method.encoder(method.views(x).flatten(0, 1))
-        z_a, z_b = method.projector(h).chunk(2)
+        z_a, z_b = method.projector(method.encoder.embed(method.views({"image": x}))).chunk(2)
         loss = nt_xent(z_a, z_b, temperature=method.temperature)
         optimizer.zero_grad()
         loss.backward()

@@ -37,7 +37,7 @@ def torchvision_view(side):
 
 
 def pipelines(images):
-    """Functions without arguments, each from uint8 images in memory to two float views (2, B, C, H, W)."""
+    """Functions without arguments, each from uint8 images in memory to two float views of each."""
     side = images.shape[-1]
     to_float = v2.ToDtype(torch.float32, scale=True)
     on_tensors = v2.Compose([to_float, *torchvision_view(side)])
@@ -45,8 +45,8 @@ def pipelines(images):
     ours, compiled = TwoViews(View()), TwoViews(View())
     compiled.compile(dynamic=False)
     return {
-        "ssl_lab, batch": lambda: ours(images),
-        "ssl_lab, batch, compiled": lambda: compiled(images),
+        "ssl_lab, batch": lambda: ours({"image": images}),
+        "ssl_lab, batch, compiled": lambda: compiled({"image": images}),
         "torchvision v2, tensors": lambda: torch.stack(
             [torch.stack([on_tensors(x) for x in images]) for _ in range(2)]
         ),

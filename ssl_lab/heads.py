@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal, TypeAlias
@@ -10,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_lab.types import DataSpec, Encoder
+from ssl_lab.types import Batch, DataSpec, Encoder
 
 
 class Projector(nn.Sequential):
@@ -39,22 +40,25 @@ class Projector(nn.Sequential):
         super().__init__(*layers)
 
 
-class ProjectedEncoder(nn.Module):
-    """An image encoder and its projector as one network, which a teacher can copy and follow.
+class ProjectedEncoder(nn.Sequential):
+    """An encoder and the heads that follow it as one network, which a teacher can copy and follow.
 
     Args:
-        encoder: Images to features.
-        projector: Features to projections.
+        encoder: A batch to features.
+        heads: What the features pass one after the other, each under its name in the state dict.
     """
 
-    def __init__(self, encoder: Encoder, projector: nn.Module) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.projector = projector
+    encoder: Encoder
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Projections (B, D) of images (B, C, H, W)."""
-        return self.projector(self.encoder.embed({"image": images}))  # type: ignore[no-any-return]
+    def __init__(self, encoder: Encoder, **heads: nn.Module) -> None:
+        super().__init__(OrderedDict(encoder=encoder, **heads))
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Outputs (B, D) of the last head."""
+        x = self.encoder.embed(batch)
+        for head in list(self)[1:]:
+            x = head(x)
+        return x
 
 
 Activation: TypeAlias = Literal["relu", "tanh"]

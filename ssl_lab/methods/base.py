@@ -27,7 +27,7 @@ class Method(L.LightningModule, ABC):
     set's name nor the trainer's settings. Subclasses implement ``training_step`` and are final.
 
     Attributes:
-        modality: What kind of data it pretrains on.
+        modality: What kind of data it pretrains on; None where it knows none and takes what its encoder does.
         uses_labels: Whether the objective reads labels.
         needs_columns: Columns of a batch that not all data of its modality have, and that it cannot do without.
         coupled_by: What ties the samples of a batch together, if the loss of a batch is not the mean of the losses of its
@@ -37,8 +37,6 @@ class Method(L.LightningModule, ABC):
         whole_by: What needs whole parameters on each rank, so that sharding them (``trainer=fsdp2``) is refused.
         may_collapse: Whether features that are nearly alike are a sign of failure; not where single tokens are predicted from
             their states, whose means over a text lie close together however good they are.
-        views: Draws random views of images, view after view, where the objective compares views; else None. Several
-            kinds of views come as a tuple, the largest first.
 
     Args:
         encoder: The network whose features are wanted.
@@ -48,7 +46,7 @@ class Method(L.LightningModule, ABC):
         ValueError: If the encoder was built for another modality than the method's.
     """
 
-    modality: ClassVar[Modality]
+    modality: ClassVar[Modality | None] = None
     uses_labels: ClassVar[bool] = False
     needs_columns: ClassVar[tuple[str, ...]] = ()
     coupled_by: ClassVar[str] = ""
@@ -58,14 +56,13 @@ class Method(L.LightningModule, ABC):
 
     def __init__(self, encoder: Encoder, optim: Optim) -> None:
         super().__init__()
-        if encoder.spec.modality != self.modality:
+        if self.modality is not None and encoder.spec.modality != self.modality:
             raise ValueError(
                 f"{type(self).__name__} pretrains on {self.modality} data, but {type(encoder).__name__} was built for "
                 f"{encoder.spec.modality} data of shape {encoder.spec.shape}. Choose data= and encoder= of one modality."
             )
         self.encoder = encoder
         self.optim = optim
-        self.views: Any = None  # a module; None cannot be called, so the type is left open
         self.last_loss = torch.tensor(0.0)
 
     @property
@@ -186,19 +183,7 @@ class Method(L.LightningModule, ABC):
 
     def capabilities(self) -> Mapping[str, Callable[..., Any]]:
         """What protocols may call, by the name in ``Protocol.needs``; generative methods add ``sample``."""
-        offered: dict[str, Callable[..., Any]] = {"features": self.features}
-        if self.views is not None:
-            offered["view_features"] = self.view_features
-        return offered
-
-    @torch.no_grad()
-    def view_features(self, batch: Batch, num_views: int) -> Tensor:
-        """Features of random views of images (B, C, H, W), shape (num_views, B, D); of crops the large ones."""
-        views: list[Tensor] = []
-        while len(views) < num_views:
-            drawn = self.views(batch["image"])
-            views.extend(drawn[0] if isinstance(drawn, tuple) else drawn)
-        return torch.stack([self.features({"image": view}) for view in views[:num_views]])
+        return {"features": self.features}
 
     def pictures(self, batch: Batch) -> Mapping[str, Picture]:
         """What to look at during training, by name, for a batch of validation samples."""

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar, final
+from typing import final
 
 from torch import Tensor, nn
 
 from ssl_lab.heads import ProjectedEncoder, Projector
 from ssl_lab.losses.regression import normalised_mse, spread
-from ssl_lab.methods.base import Method
+from ssl_lab.methods.parts.joint_embedding import JointEmbedding
 from ssl_lab.optim import Optim
-from ssl_lab.pretext.views import show_two_views
+from ssl_lab.pretext.base import Views, halves
 from ssl_lab.teacher import Teacher
-from ssl_lab.types import Batch, Encoder, Modality, Picture
+from ssl_lab.types import Batch, Encoder
 
 
 @final
-class BYOL(Method):
+class BYOL(JointEmbedding):
     r"""Bootstrap your own latent: a student predicts its own moving average's projection of another view.
 
     .. math:: \mathcal{L} = \lVert \overline{q(z_a)} - \overline{z'_b} \rVert^2
@@ -27,9 +26,9 @@ class BYOL(Method):
     pass the networks one after the other, so that each is normalised by the statistics of its own kind.
 
     Args:
-        encoder: Image encoder.
+        encoder: Encoder of the samples.
         optim: Optimizer and schedule.
-        views: Draws two views of a batch, shape (2, B, C, H, W) in [0, 1].
+        views: Draws two views of a batch.
         momentum: The teacher's momentum at the first step.
         final_momentum: Its momentum at the last step, reached along half a cosine.
         hidden_dim: Width of the projector's and the predictor's hidden layer.
@@ -39,32 +38,29 @@ class BYOL(Method):
         Grill et al., Bootstrap Your Own Latent: A New Approach to Self-Supervised Learning (2020). arXiv:2006.07733
     """
 
-    modality: ClassVar[Modality] = "image"
-
     def __init__(
         self,
         encoder: Encoder,
         optim: Optim,
-        views: nn.Module,
+        views: Views,
         *,
         momentum: float = 0.996,
         final_momentum: float = 1.0,
         hidden_dim: int = 4096,
         projection_dim: int = 256,
     ) -> None:
-        super().__init__(encoder, optim)
-        self.views = views
+        super().__init__(encoder, optim, views)
         self.projector = Projector(encoder.embed_dim, hidden_dim=hidden_dim, out_dim=projection_dim)
         self.predictor = Projector(projection_dim, hidden_dim=hidden_dim, out_dim=projection_dim)
         self.teacher = Teacher(self.student(), momentum=momentum, final_momentum=final_momentum)
 
     def student(self) -> nn.Module:
         """What the teacher follows: encoder and projector."""
-        return ProjectedEncoder(self.encoder, self.projector)
+        return ProjectedEncoder(self.encoder, projector=self.projector)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Predict from each view the teacher's projection of the other."""
-        views = self.views(batch["image"])
+        views = halves(self.views(batch))
         student = self.student()
         p_a, p_b = (self.predictor(student(view)) for view in views)
         z_a, z_b = (self.teacher(view) for view in views)
@@ -74,7 +70,3 @@ class BYOL(Method):
     def after_step(self) -> None:
         """Move the teacher."""
         self.teacher.follow(self.student(), self.progress())
-
-    def pictures(self, batch: Batch) -> Mapping[str, Picture]:
-        """The images of a batch and two views of each."""
-        return {"views": show_two_views(batch["image"], self.views)}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Mapping
 from itertools import pairwise
 from typing import ClassVar, final
 
@@ -13,17 +11,17 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ssl_lab import distributed
-from ssl_lab.heads import Prototypes
+from ssl_lab.heads import ProjectedEncoder, Prototypes
 from ssl_lab.losses.clustering import swapped_prediction
-from ssl_lab.methods.base import Method
+from ssl_lab.methods.parts.joint_embedding import JointEmbedding
 from ssl_lab.optim import Optim
-from ssl_lab.pretext.multi_crop import show_multi_crop
+from ssl_lab.pretext.base import Views
 from ssl_lab.teacher import Teacher
-from ssl_lab.types import Batch, Encoder, Modality, Picture
+from ssl_lab.types import Batch, Encoder
 
 
 @final
-class DINO(Method):
+class DINO(JointEmbedding):
     r"""Self-distillation with no labels: centring and sharpening the teacher's outputs prevent collapse.
 
     .. math:: q = \mathrm{softmax}((g_t(x) - c) / \tau_t), \qquad p = \mathrm{softmax}(g_s(x') / \tau_s)
@@ -33,9 +31,9 @@ class DINO(Method):
     teacher's, as in the paper's evaluation.
 
     Args:
-        encoder: Image encoder that takes images of any size.
+        encoder: Encoder of the samples that takes views of any size.
         optim: Optimizer and schedule.
-        views: Draws two global views and local ones: (2, B, C, H, W) and (V - 2, B, C, h, w), in [0, 1].
+        views: Draws two global views of a batch and smaller, local ones.
         num_prototypes: Width K of the outputs.
         momentum: Momentum of the teacher at the first step; it rises to ``final_momentum``.
         final_momentum: Momentum of the teacher at the last step.
@@ -56,14 +54,14 @@ class DINO(Method):
         Caron et al., Emerging Properties in Self-Supervised Vision Transformers (2021). arXiv:2104.14294
     """
 
-    modality: ClassVar[Modality] = "image"
+    several_sizes: ClassVar[bool] = True
     centre: Tensor
 
     def __init__(
         self,
         encoder: Encoder,
         optim: Optim,
-        views: nn.Module,
+        views: Views,
         *,
         num_prototypes: int = 4096,
         momentum: float = 0.996,
@@ -78,7 +76,7 @@ class DINO(Method):
         projection_dim: int = 256,
         hidden_norm: bool = False,
     ) -> None:
-        super().__init__(encoder, optim)
+        super().__init__(encoder, optim, views)
         temperatures = (student_temperature, teacher_temperature, warmup_teacher_temperature)
         if min(temperatures) <= 0:
             raise ValueError(f"DINO's temperatures of student, teacher and warm-up are positive, found {temperatures}.")
@@ -88,7 +86,6 @@ class DINO(Method):
                 "DINO's temperature_warmup_fraction, centre_momentum and freeze_prototypes_fraction lie in [0, 1], found "
                 f"{shares}."
             )
-        self.views = views
         self.student_temperature = student_temperature
         self.teacher_temperature = teacher_temperature
         self.warmup_teacher_temperature = warmup_teacher_temperature
@@ -102,18 +99,18 @@ class DINO(Method):
         self.teacher_means: list[Tensor] = []  # of the batches since the last optimizer step
 
     def student(self) -> nn.Module:
-        """The network that the teacher follows: images (B, C, H, W) to scores (B, K)."""
-        return nn.Sequential(OrderedDict(encoder=self.encoder, projector=self.projector, prototypes=self.prototypes))
+        """The network that the teacher follows: a batch to scores (B, K)."""
+        return ProjectedEncoder(self.encoder, projector=self.projector, prototypes=self.prototypes)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The teacher assigns the two global views; the student predicts each assignment from all other views."""
-        views = self.views(batch["image"])
-        outputs = self.teacher(views[0].flatten(0, 1))
+        views = self.views(batch)  # the two global ones, then the local ones
+        outputs = self.teacher(views[0])
         self.teacher_means.append(outputs.mean(0))
         targets = F.softmax((outputs - self.centre) / self.teacher_temperature_at(self.progress()), dim=1)
 
-        h = torch.cat([self.encoder.embed({"image": crops.flatten(0, 1)}) for crops in views if len(crops)])
-        scores = self.prototypes(self.projector(h)).unflatten(0, (-1, len(batch["image"])))
+        h = torch.cat([self.encoder.embed(crops) for crops in views])
+        scores = self.prototypes(self.projector(h)).unflatten(0, (-1, len(outputs) // 2))
         loss = swapped_prediction(targets.unflatten(0, (2, -1)), scores, temperature=self.student_temperature)
         return self.log_losses(loss, teacher_entropy=torch.special.entr(targets).sum(1).mean())
 
@@ -141,10 +138,6 @@ class DINO(Method):
     def feature_encoder(self) -> Encoder:
         """The teacher's."""
         return self.teacher.network.encoder  # type: ignore[return-value]
-
-    def pictures(self, batch: Batch) -> Mapping[str, Picture]:
-        """The images of a batch with their global views, and their local views."""
-        return show_multi_crop(batch["image"], self.views)
 
 
 def _projector(embed_dim: int, hidden_dim: int, projection_dim: int, hidden_norm: bool) -> nn.Sequential:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import ClassVar, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -12,15 +11,15 @@ from torch import Tensor, nn
 from ssl_lab import distributed
 from ssl_lab.heads import ProjectedEncoder
 from ssl_lab.losses.contrastive import queue_info_nce
-from ssl_lab.methods.base import Method
+from ssl_lab.methods.parts.joint_embedding import JointEmbedding
 from ssl_lab.optim import Optim
-from ssl_lab.pretext.views import show_two_views
+from ssl_lab.pretext.base import Views, halves
 from ssl_lab.teacher import FeatureQueue, Teacher
-from ssl_lab.types import Batch, Encoder, Modality, Picture
+from ssl_lab.types import Batch, Encoder
 
 
 @final
-class MoCoV2(Method):
+class MoCoV2(JointEmbedding):
     r"""Momentum contrast: a query finds its key, the teacher's view of the same image, among the keys of former batches.
 
     .. math:: \ell_i = -\log \frac{\exp(q_i \cdot k_i/\tau)}{\exp(q_i \cdot k_i/\tau) + \sum_j \exp(q_i \cdot n_j/\tau)}
@@ -30,9 +29,9 @@ class MoCoV2(Method):
     which a permutation leaves as they are.
 
     Args:
-        encoder: Image encoder.
+        encoder: Encoder of the samples.
         optim: Optimizer and schedule.
-        views: Draws two views of a batch, shape (2, B, C, H, W) in [0, 1].
+        views: Draws two views of a batch.
         temperature: Softmax temperature.
         queue_size: Number of keys in the queue, over all ranks.
         momentum: The teacher's momentum at the first step.
@@ -47,13 +46,11 @@ class MoCoV2(Method):
         He et al., Momentum Contrast for Unsupervised Visual Representation Learning (2019). arXiv:1911.05722
     """
 
-    modality: ClassVar[Modality] = "image"
-
     def __init__(
         self,
         encoder: Encoder,
         optim: Optim,
-        views: nn.Module,
+        views: Views,
         *,
         temperature: float = 0.2,
         queue_size: int = 65536,
@@ -63,10 +60,9 @@ class MoCoV2(Method):
         hidden_dim: int = 2048,
         projection_dim: int = 128,
     ) -> None:
-        super().__init__(encoder, optim)
+        super().__init__(encoder, optim, views)
         if not 0 < temperature < math.inf:
             raise ValueError(f"method.temperature must be positive and finite, found {temperature}.")
-        self.views = views
         self.temperature = temperature
         self.symmetric = symmetric
         self.projector = nn.Sequential(
@@ -78,11 +74,11 @@ class MoCoV2(Method):
 
     def student(self) -> nn.Module:
         """What the teacher follows: encoder and projector."""
-        return ProjectedEncoder(self.encoder, self.projector)
+        return ProjectedEncoder(self.encoder, projector=self.projector)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Queries of a view against keys of the other and the queue."""
-        view_a, view_b = self.views(batch["image"])
+        view_a, view_b = halves(self.views(batch))
         pairs = [(view_a, view_b), (view_b, view_a)] if self.symmetric else [(view_a, view_b)]
         student = self.student()
         queries = [student(view) for view, _ in pairs]
@@ -100,7 +96,3 @@ class MoCoV2(Method):
         for keys in torch.cat(self._keys, 1):
             self.queue.push(distributed.gather(keys))
         self._keys = []
-
-    def pictures(self, batch: Batch) -> Mapping[str, Picture]:
-        """The images of a batch and two views of each."""
-        return {"views": show_two_views(batch["image"], self.views)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import ClassVar, final
 
 from torch import Tensor, nn
@@ -11,15 +10,15 @@ from torch import Tensor, nn
 from ssl_lab import distributed
 from ssl_lab.heads import ProjectedEncoder, Projector
 from ssl_lab.losses.contrastive import in_batch_info_nce
-from ssl_lab.methods.base import Method
+from ssl_lab.methods.parts.joint_embedding import JointEmbedding
 from ssl_lab.optim import Optim
-from ssl_lab.pretext.views import show_two_views
+from ssl_lab.pretext.base import Views, halves
 from ssl_lab.teacher import Teacher
-from ssl_lab.types import Batch, Encoder, Modality, Picture
+from ssl_lab.types import Batch, Encoder
 
 
 @final
-class MoCoV3(Method):
+class MoCoV3(JointEmbedding):
     r"""Momentum contrast in the batch: a prediction finds the teacher's projection of the same image's other view.
 
     .. math:: \mathcal{L} = 2\tau\,(\ell(q_a, k_b) + \ell(q_b, k_a)), \qquad
@@ -29,9 +28,9 @@ class MoCoV3(Method):
     networks one after the other, so that each is normalised by the statistics of its own kind.
 
     Args:
-        encoder: Image encoder.
+        encoder: Encoder of the samples.
         optim: Optimizer and schedule.
-        views: Draws two views of a batch, shape (2, B, C, H, W) in [0, 1].
+        views: Draws two views of a batch.
         temperature: Softmax temperature.
         momentum: The teacher's momentum at the first step.
         final_momentum: Its momentum at the last step, reached along half a cosine.
@@ -42,7 +41,6 @@ class MoCoV3(Method):
         Chen et al., An Empirical Study of Training Self-Supervised Vision Transformers (2021). arXiv:2104.02057
     """
 
-    modality: ClassVar[Modality] = "image"
     coupled_by: ClassVar[str] = "the keys of all other images of the batch are its negatives"
     min_samples: ClassVar[int] = 2
 
@@ -50,7 +48,7 @@ class MoCoV3(Method):
         self,
         encoder: Encoder,
         optim: Optim,
-        views: nn.Module,
+        views: Views,
         *,
         temperature: float = 0.2,
         momentum: float = 0.99,
@@ -58,10 +56,9 @@ class MoCoV3(Method):
         hidden_dim: int = 4096,
         projection_dim: int = 256,
     ) -> None:
-        super().__init__(encoder, optim)
+        super().__init__(encoder, optim, views)
         if not 0 < temperature < math.inf:
             raise ValueError(f"method.temperature must be positive and finite, found {temperature}.")
-        self.views = views
         self.temperature = temperature
         self.projector = Projector(encoder.embed_dim, hidden_dim=hidden_dim, out_dim=projection_dim, last_norm=True)
         self.predictor = Projector(projection_dim, hidden_dim=hidden_dim, out_dim=projection_dim)
@@ -69,11 +66,11 @@ class MoCoV3(Method):
 
     def student(self) -> nn.Module:
         """What the teacher follows: encoder and projector."""
-        return ProjectedEncoder(self.encoder, self.projector)
+        return ProjectedEncoder(self.encoder, projector=self.projector)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Queries of each view against the keys of the other, over the batch of all ranks."""
-        views = self.views(batch["image"])
+        views = halves(self.views(batch))
         student = self.student()
         q_a, q_b = (distributed.gather(self.predictor(student(view))) for view in views)
         k_a, k_b = (distributed.gather(self.teacher(view)) for view in views)
@@ -84,7 +81,3 @@ class MoCoV3(Method):
     def after_step(self) -> None:
         """Move the teacher."""
         self.teacher.follow(self.student(), self.progress())
-
-    def pictures(self, batch: Batch) -> Mapping[str, Picture]:
-        """The images of a batch and two views of each."""
-        return {"views": show_two_views(batch["image"], self.views)}

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import ClassVar, final
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssl_lab import distributed
 from ssl_lab.heads import Projector
 from ssl_lab.losses.contrastive import in_batch_info_nce
-from ssl_lab.methods.base import Method
+from ssl_lab.methods.parts.joint_embedding import JointEmbedding
 from ssl_lab.optim import Optim
-from ssl_lab.pretext.views import show_two_views
+from ssl_lab.pretext.base import Views, halves
 from ssl_lab.teacher import FeatureQueue
-from ssl_lab.types import Batch, Encoder, Modality, Picture
+from ssl_lab.types import Batch, Encoder
 
 
 @final
-class NNCLR(Method):
+class NNCLR(JointEmbedding):
     r"""Nearest-neighbour contrastive learning: the positive of a view is the other view's neighbour in a support set.
 
     .. math:: \mathcal{L} = \tfrac12 \ell(\mathrm{NN}(z_a), p_b) + \tfrac12 \ell(\mathrm{NN}(z_b), p_a), \qquad
@@ -30,9 +29,9 @@ class NNCLR(Method):
     Views pass the networks one after the other, so that each is normalised by the statistics of its own kind.
 
     Args:
-        encoder: Image encoder.
+        encoder: Encoder of the samples.
         optim: Optimizer and schedule.
-        views: Draws two views of a batch, shape (2, B, C, H, W) in [0, 1].
+        views: Draws two views of a batch.
         temperature: Softmax temperature.
         queue_size: Number of projections in the support set, over all ranks.
         hidden_dim: Width of the projector's two hidden layers.
@@ -44,7 +43,6 @@ class NNCLR(Method):
         Representations (2021). arXiv:2104.14548
     """
 
-    modality: ClassVar[Modality] = "image"
     coupled_by: ClassVar[str] = "the predictions of all other images of the batch are its negatives"
     min_samples: ClassVar[int] = 2
     _latest: Tensor  # the first view's projections of this step
@@ -53,7 +51,7 @@ class NNCLR(Method):
         self,
         encoder: Encoder,
         optim: Optim,
-        views: nn.Module,
+        views: Views,
         *,
         temperature: float = 0.1,
         queue_size: int = 98304,
@@ -61,10 +59,9 @@ class NNCLR(Method):
         projection_dim: int = 256,
         predictor_hidden_dim: int = 4096,
     ) -> None:
-        super().__init__(encoder, optim)
+        super().__init__(encoder, optim, views)
         if not 0 < temperature < math.inf:
             raise ValueError(f"method.temperature must be positive and finite, found {temperature}.")
-        self.views = views
         self.temperature = temperature
         self.projector = Projector(
             encoder.embed_dim, hidden_dim=hidden_dim, out_dim=projection_dim, num_layers=3, last_norm=True
@@ -74,7 +71,7 @@ class NNCLR(Method):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The neighbours of each view against the predictions of the other, over the batch of all ranks."""
-        z_a, z_b = (self.projector(self.encoder.embed({"image": view})) for view in self.views(batch["image"]))
+        z_a, z_b = (self.projector(self.encoder.embed(view)) for view in halves(self.views(batch)))
         p_a, p_b = (distributed.gather(self.predictor(z)) for z in (z_a, z_b))
         neighbours_a, neighbours_b = (distributed.gather(self.support_set.nearest(z)) for z in (z_a, z_b))
         loss_a = in_batch_info_nce(neighbours_a, p_b, temperature=self.temperature)
@@ -85,7 +82,3 @@ class NNCLR(Method):
     def after_step(self) -> None:
         """Push the first view's projections of all ranks."""
         self.support_set.push(distributed.gather(self._latest))
-
-    def pictures(self, batch: Batch) -> Mapping[str, Picture]:
-        """The images of a batch and two views of each."""
-        return {"views": show_two_views(batch["image"], self.views)}

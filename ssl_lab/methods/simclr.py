@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import ClassVar, final
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssl_lab import distributed
 from ssl_lab.heads import Projector
 from ssl_lab.losses.contrastive import nt_xent
-from ssl_lab.methods.base import Method
+from ssl_lab.methods.parts.joint_embedding import JointEmbedding
 from ssl_lab.optim import Optim
-from ssl_lab.pretext.views import show_two_views
-from ssl_lab.types import Batch, Encoder, Modality, Picture
+from ssl_lab.pretext.base import Views
+from ssl_lab.types import Batch, Encoder
 
 
 @final
-class SimCLR(Method):
+class SimCLR(JointEmbedding):
     """Simple contrastive learning of representations; negatives are all other images of all ranks.
 
     Args:
-        encoder: Image encoder.
+        encoder: Encoder of the samples.
         optim: Optimizer and schedule.
-        views: Draws two views of a batch, shape (2, B, C, H, W) in [0, 1].
+        views: Draws two views of a batch.
         temperature: Softmax temperature of NT-Xent.
         hidden_dim: Width of the projector's hidden layer.
         projection_dim: Width of the projections z.
@@ -34,7 +33,6 @@ class SimCLR(Method):
         Chen et al., A Simple Framework for Contrastive Learning of Visual Representations (2020). arXiv:2002.05709
     """
 
-    modality: ClassVar[Modality] = "image"
     coupled_by: ClassVar[str] = "all other images of the batch are its negatives"
     min_samples: ClassVar[int] = 2
 
@@ -42,17 +40,16 @@ class SimCLR(Method):
         self,
         encoder: Encoder,
         optim: Optim,
-        views: nn.Module,
+        views: Views,
         *,
         temperature: float = 0.5,
         hidden_dim: int = 2048,
         projection_dim: int = 128,
         last_norm: bool = False,
     ) -> None:
-        super().__init__(encoder, optim)
+        super().__init__(encoder, optim, views)
         if not 0 < temperature < math.inf:
             raise ValueError(f"method.temperature must be positive and finite, found {temperature}.")
-        self.views = views
         self.temperature = temperature
         self.projector = Projector(
             encoder.embed_dim, hidden_dim=hidden_dim, out_dim=projection_dim, last_norm=last_norm
@@ -60,12 +57,6 @@ class SimCLR(Method):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Two views, one forward pass, NT-Xent over the batch of all ranks."""
-        views = self.views(batch["image"])
-        h = self.encoder.embed({"image": views.flatten(0, 1)})
-        z_a, z_b = self.projector(h).chunk(2)
+        z_a, z_b = self.projector(self.encoder.embed(self.views(batch))).chunk(2)
         loss = nt_xent(distributed.gather(z_a), distributed.gather(z_b), temperature=self.temperature)
         return self.log_losses(loss)
-
-    def pictures(self, batch: Batch) -> Mapping[str, Picture]:
-        """The images of a batch and two views of each."""
-        return {"views": show_two_views(batch["image"], self.views)}

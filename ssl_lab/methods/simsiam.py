@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, final
+from typing import Any, final
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssl_lab.heads import ProjectedEncoder, Projector
 from ssl_lab.losses.regression import negative_cosine, spread
-from ssl_lab.methods.base import Method
+from ssl_lab.methods.parts.joint_embedding import JointEmbedding
 from ssl_lab.optim import Optim
-from ssl_lab.pretext.views import show_two_views
-from ssl_lab.types import Batch, Encoder, Modality, Picture
+from ssl_lab.pretext.base import Views, halves
+from ssl_lab.types import Batch, Encoder
 
 
 @final
-class SimSiam(Method):
+class SimSiam(JointEmbedding):
     r"""Simple Siamese representation learning: one network, no negatives, no teacher.
 
     .. math:: \mathcal{L} = \tfrac12 \mathcal{D}(p_a, \mathrm{stopgrad}(z_b))
@@ -26,9 +25,9 @@ class SimSiam(Method):
     other, so that each is normalised by the statistics of its own batch. The predictor's learning rate does not decay.
 
     Args:
-        encoder: Image encoder.
+        encoder: Encoder of the samples.
         optim: Optimizer and schedule.
-        views: Draws two views of a batch, shape (2, B, C, H, W) in [0, 1].
+        views: Draws two views of a batch.
         hidden_dim: Width of the projector's two hidden layers.
         projection_dim: Width of the projections z.
         predictor_hidden_dim: Width of the predictor's hidden layer, a bottleneck.
@@ -37,20 +36,17 @@ class SimSiam(Method):
         Chen and He, Exploring Simple Siamese Representation Learning (2020). arXiv:2011.10566
     """
 
-    modality: ClassVar[Modality] = "image"
-
     def __init__(
         self,
         encoder: Encoder,
         optim: Optim,
-        views: nn.Module,
+        views: Views,
         *,
         hidden_dim: int = 2048,
         projection_dim: int = 2048,
         predictor_hidden_dim: int = 512,
     ) -> None:
-        super().__init__(encoder, optim)
-        self.views = views
+        super().__init__(encoder, optim, views)
         self.projector = Projector(
             encoder.embed_dim, hidden_dim=hidden_dim, out_dim=projection_dim, num_layers=3, last_norm=True
         )
@@ -58,7 +54,7 @@ class SimSiam(Method):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Predict from each view the projection of the other, which gets no gradient."""
-        z_a, z_b = (self.projector(self.encoder.embed({"image": view})) for view in self.views(batch["image"]))
+        z_a, z_b = (self.projector(self.encoder.embed(view)) for view in halves(self.views(batch)))
         p_a, p_b = self.predictor(z_a), self.predictor(z_b)
         loss = 0.5 * negative_cosine(p_a, z_b.detach()) + 0.5 * negative_cosine(p_b, z_a.detach())
         return self.log_losses(loss, spread=spread(z_a))
@@ -66,12 +62,8 @@ class SimSiam(Method):
     def configure_optimizers(self) -> Any:
         """One optimizer and schedule; the predictor keeps its learning rate."""
         optimizer, schedule = self.optim.build(
-            ProjectedEncoder(self.encoder, self.projector),
+            ProjectedEncoder(self.encoder, projector=self.projector),
             total_steps=self.total_steps,
             constant=self.predictor,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def pictures(self, batch: Batch) -> Mapping[str, Picture]:
-        """The images of a batch and two views of each."""
-        return {"views": show_two_views(batch["image"], self.views)}

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import ClassVar, final
 
 from torch import Tensor, nn
 
 from ssl_lab import distributed
 from ssl_lab.losses.contrastive import supcon
-from ssl_lab.methods.base import Method
+from ssl_lab.methods.parts.joint_embedding import JointEmbedding
 from ssl_lab.optim import Optim
-from ssl_lab.pretext.views import show_two_views
-from ssl_lab.types import Batch, Encoder, Modality, Picture
+from ssl_lab.pretext.base import Views
+from ssl_lab.types import Batch, Encoder
 
 
 @final
-class SupCon(Method):
+class SupCon(JointEmbedding):
     r"""Supervised contrastive learning: positives are all views of a class, over all ranks.
 
     .. math:: \ell_i = -\frac{1}{|P(i)|} \sum_{p \in P(i)}
@@ -27,9 +26,9 @@ class SupCon(Method):
     yardstick for methods that do not. Images without a label have only their own other view as a positive.
 
     Args:
-        encoder: Image encoder.
+        encoder: Encoder of the samples.
         optim: Optimizer and schedule.
-        views: Draws two views of a batch, shape (2, B, C, H, W) in [0, 1].
+        views: Draws two views of a batch.
         temperature: Softmax temperature.
         hidden_dim: Width of the projector's hidden layer.
         projection_dim: Width of the projections z.
@@ -38,7 +37,6 @@ class SupCon(Method):
         Khosla et al., Supervised Contrastive Learning (2020). arXiv:2004.11362
     """
 
-    modality: ClassVar[Modality] = "image"
     uses_labels: ClassVar[bool] = True
     coupled_by: ClassVar[str] = "all other images of the batch are its positives or negatives"
     min_samples: ClassVar[int] = 2
@@ -47,16 +45,15 @@ class SupCon(Method):
         self,
         encoder: Encoder,
         optim: Optim,
-        views: nn.Module,
+        views: Views,
         *,
         temperature: float = 0.1,
         hidden_dim: int = 2048,
         projection_dim: int = 128,
     ) -> None:
-        super().__init__(encoder, optim)
+        super().__init__(encoder, optim, views)
         if not 0 < temperature < math.inf:
             raise ValueError(f"method.temperature must be positive and finite, found {temperature}.")
-        self.views = views
         self.temperature = temperature
         self.projector = nn.Sequential(
             nn.Linear(encoder.embed_dim, hidden_dim), nn.ReLU(inplace=True), nn.Linear(hidden_dim, projection_dim)
@@ -69,12 +66,7 @@ class SupCon(Method):
                 f"SupCon reads labels, but batches of this data hold only {sorted(batch)}. Choose a data= whose pretrain "
                 "split is labelled, or method=simclr."
             )
-        views = self.views(batch["image"])
-        h = self.encoder.embed({"image": views.flatten(0, 1)})
-        z_a, z_b = (distributed.gather(z) for z in self.projector(h).chunk(2))
+        z = self.projector(self.encoder.embed(self.views(batch)))
+        z_a, z_b = (distributed.gather(part) for part in z.chunk(2))
         loss = supcon(z_a, z_b, distributed.gather(batch["label"]), temperature=self.temperature)
         return self.log_losses(loss)
-
-    def pictures(self, batch: Batch) -> Mapping[str, Picture]:
-        """The images of a batch and two views of each."""
-        return {"views": show_two_views(batch["image"], self.views)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import ClassVar, cast, final
 
 import torch
@@ -13,15 +12,15 @@ from torch.optim import Optimizer
 from ssl_lab import distributed
 from ssl_lab.heads import Projector, Prototypes
 from ssl_lab.losses.clustering import sinkhorn_knopp, swapped_prediction
-from ssl_lab.methods.base import Method
+from ssl_lab.methods.parts.joint_embedding import JointEmbedding
 from ssl_lab.optim import Optim
-from ssl_lab.pretext.multi_crop import show_multi_crop
+from ssl_lab.pretext.base import Views
 from ssl_lab.teacher import FeatureQueue
-from ssl_lab.types import Batch, Encoder, Modality, Picture
+from ssl_lab.types import Batch, Encoder
 
 
 @final
-class SwAV(Method):
+class SwAV(JointEmbedding):
     """Swapped assignments between views, which are balanced over the prototypes and the batch of all ranks.
 
     Where a batch is smaller than the number of prototypes, a queue of former projections joins it when assignments are
@@ -29,9 +28,9 @@ class SwAV(Method):
     scales them before each forward pass and lets the gradient change their length.
 
     Args:
-        encoder: Image encoder that takes images of any size.
+        encoder: Encoder of the samples that takes views of any size.
         optim: Optimizer and schedule.
-        views: Draws two global views and local ones: (2, B, C, H, W) and (V - 2, B, C, h, w), in [0, 1].
+        views: Draws two global views of a batch and smaller, local ones.
         num_prototypes: Number of prototypes K.
         temperature: Softmax temperature of the predictions.
         epsilon: Entropy regularisation of the assignments.
@@ -50,7 +49,7 @@ class SwAV(Method):
         Caron et al., Unsupervised Learning of Visual Features by Contrasting Cluster Assignments (2020). arXiv:2006.09882
     """
 
-    modality: ClassVar[Modality] = "image"
+    several_sizes: ClassVar[bool] = True
     coupled_by: ClassVar[str] = "assignments are balanced over all images of the batch"
     min_samples: ClassVar[int] = 2
 
@@ -58,7 +57,7 @@ class SwAV(Method):
         self,
         encoder: Encoder,
         optim: Optim,
-        views: nn.Module,
+        views: Views,
         *,
         num_prototypes: int = 3000,
         temperature: float = 0.1,
@@ -70,7 +69,7 @@ class SwAV(Method):
         hidden_dim: int = 2048,
         projection_dim: int = 128,
     ) -> None:
-        super().__init__(encoder, optim)
+        super().__init__(encoder, optim, views)
         if not (0 < temperature < math.inf and 0 < epsilon < math.inf) or num_sinkhorn_iterations < 1:
             raise ValueError(
                 f"SwAV needs temperature > 0, epsilon > 0 and num_sinkhorn_iterations >= 1, found {temperature}, "
@@ -80,7 +79,6 @@ class SwAV(Method):
         for name, share in shares.items():
             if not 0 <= share <= 1:
                 raise ValueError(f"method.{name}_fraction is a share of all steps in [0, 1], found {share}.")
-        self.views = views
         self.temperature = temperature
         self.epsilon = epsilon
         self.num_sinkhorn_iterations = num_sinkhorn_iterations
@@ -93,9 +91,8 @@ class SwAV(Method):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Assign the two global views; predict each assignment from all other views."""
-        views = self.views(batch["image"])
-        h = torch.cat([self.encoder.embed({"image": crops.flatten(0, 1)}) for crops in views if len(crops)])
-        z = self.projector(h).unflatten(0, (-1, len(batch["image"])))
+        h = [self.encoder.embed(views) for views in self.views(batch)]  # the two global views, then the local ones
+        z = self.projector(torch.cat(h)).unflatten(0, (-1, len(h[0]) // 2))
         scores = self.prototypes(z)
         codes = torch.stack([self.assign(scores[view], view) for view in range(2)])
         self.global_projections = z[: len(self.queues)].detach()
@@ -123,7 +120,3 @@ class SwAV(Method):
         """Keep the prototypes at the start; their gradient is dropped only here because DDP waits for every one."""
         if self.progress() < self.freeze_prototypes_fraction:
             self.prototypes.weight.grad = None
-
-    def pictures(self, batch: Batch) -> Mapping[str, Picture]:
-        """The images of a batch with their global views, and their local views."""
-        return show_multi_crop(batch["image"], self.views)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar, final
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssl_lab import distributed
 from ssl_lab.heads import Projector
 from ssl_lab.losses.redundancy import vicreg
-from ssl_lab.methods.base import Method
+from ssl_lab.methods.parts.joint_embedding import JointEmbedding
 from ssl_lab.optim import Optim
-from ssl_lab.pretext.views import show_two_views
-from ssl_lab.types import Batch, Encoder, Modality, Picture
+from ssl_lab.pretext.base import Views
+from ssl_lab.types import Batch, Encoder
 
 
 @final
-class VICReg(Method):
+class VICReg(JointEmbedding):
     r"""Variance, invariance and covariance regularisation, with statistics over the batch of all ranks.
 
     .. math:: \lambda\, s(Z^a, Z^b) + \mu\, v(Z^a, Z^b) + \nu\, c(Z^a, Z^b)
@@ -26,9 +25,9 @@ class VICReg(Method):
     passes one after the other.
 
     Args:
-        encoder: Image encoder.
+        encoder: Encoder of the samples.
         optim: Optimizer and schedule.
-        views: Draws two views of a batch, shape (2, B, C, H, W) in [0, 1].
+        views: Draws two views of a batch.
         invariance_weight: Weight lambda of the squared distance between the views.
         variance_weight: Weight mu of the hinge that keeps every standard deviation above one.
         covariance_weight: Weight nu of the squared covariances.
@@ -42,7 +41,6 @@ class VICReg(Method):
         Bardes et al., VICReg: Variance-Invariance-Covariance Regularization (2021). arXiv:2105.04906
     """
 
-    modality: ClassVar[Modality] = "image"
     coupled_by: ClassVar[str] = "variances and covariances are taken over the whole batch"
     min_samples: ClassVar[int] = 2
 
@@ -50,7 +48,7 @@ class VICReg(Method):
         self,
         encoder: Encoder,
         optim: Optim,
-        views: nn.Module,
+        views: Views,
         *,
         invariance_weight: float = 25.0,
         variance_weight: float = 25.0,
@@ -58,11 +56,10 @@ class VICReg(Method):
         hidden_dim: int = 2048,
         projection_dim: int = 2048,
     ) -> None:
-        super().__init__(encoder, optim)
+        super().__init__(encoder, optim, views)
         weights = (invariance_weight, variance_weight, covariance_weight)
         if min(weights) < 0:
             raise ValueError(f"VICReg weighs invariance, variance and covariance by at least 0, found {weights}.")
-        self.views = views
         self.invariance_weight = invariance_weight
         self.variance_weight = variance_weight
         self.covariance_weight = covariance_weight
@@ -70,15 +67,9 @@ class VICReg(Method):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Two views, one forward pass, and the three terms over the batch of all ranks."""
-        views = self.views(batch["image"])
-        h = self.encoder.embed({"image": views.flatten(0, 1)})
-        z_a, z_b = self.projector(h).chunk(2)
+        z_a, z_b = self.projector(self.encoder.embed(self.views(batch))).chunk(2)
         invariance, variance, covariance = vicreg(distributed.gather(z_a), distributed.gather(z_b))
         loss = (
             self.invariance_weight * invariance + self.variance_weight * variance + self.covariance_weight * covariance
         )
         return self.log_losses(loss, invariance=invariance, variance=variance, covariance=covariance)
-
-    def pictures(self, batch: Batch) -> Mapping[str, Picture]:
-        """The images of a batch and two views of each."""
-        return {"views": show_two_views(batch["image"], self.views)}

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
-from ssl_lab.pretext.views import TwoViews, View
-from ssl_lab.types import ImageGrid
+from ssl_lab.pretext.base import Views
+from ssl_lab.pretext.views import TwoViews, View, images_above_views
+from ssl_lab.types import Batch, ImageGrid
 
 
-class MultiCrop(nn.Module):
+class MultiCrop(Views):
     """Two global views and ``num_local`` smaller ones of each image.
 
     Args:
@@ -25,6 +26,9 @@ class MultiCrop(nn.Module):
         Caron et al., SwAV (2020), section 3.2. arXiv:2006.09882
     """
 
+    modality: ClassVar[str] = "image"
+    several_sizes: ClassVar[bool] = True
+
     def __init__(self, global_views: TwoViews, local_view: View, *, num_local: int = 6) -> None:
         super().__init__()
         if num_local < 0:
@@ -33,20 +37,19 @@ class MultiCrop(nn.Module):
         self.local_view = local_view
         self.num_local = num_local
 
-    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Views of images (B, C, H, W): (2, B, C, size, size), and (num_local, B, C, local size, local size)."""
-        large = self.global_views(images, generator)
+    def forward(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Batch, ...]:
+        """Views of the images of a batch, (B, C, H, W): two large ones (2B, C, size, size), then the small ones if any."""
+        large = self.global_views(batch, generator)
         if self.num_local == 0:
-            return large, large.new_empty(0, *images.shape)
-        small = self.local_view(images.repeat(self.num_local, 1, 1, 1), generator)
-        return large, small.unflatten(0, (self.num_local, len(images)))
+            return (large,)
+        small = self.local_view(batch["image"].repeat(self.num_local, 1, 1, 1), generator)
+        return large, {"image": small}
 
-
-@torch.no_grad()
-def show_multi_crop(images: Tensor, views: nn.Module) -> dict[str, ImageGrid]:
-    """The first twelve images (B, C, H, W), uint8, with their global views, and their local views if there are any."""
-    large, small = views(images[:12])
-    above = F.interpolate(images[:12].float() / 255, large.shape[-2:], mode="bilinear", antialias=True)
-    rows = torch.cat([above.unsqueeze(0), large])
-    pictures = {"views": ImageGrid(images=rows, row_names=("image", "view 1", "view 2"))}
-    return pictures | {"local_views": ImageGrid(images=small)} if len(small) else pictures
+    def show(self, batch: Batch) -> dict[str, ImageGrid]:
+        """The first twelve images, uint8, with their global views, and their local views if there are any."""
+        images = batch["image"][:12]
+        large, *small = self({"image": images})
+        pictures = {"views": images_above_views(images, large)}
+        if small:
+            pictures["local_views"] = ImageGrid(images=small[0]["image"].unflatten(0, (-1, len(images))))
+        return pictures

@@ -8,13 +8,15 @@ Geometry is one affine ``grid_sample``. Crops are not antialiased: they mostly e
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_lab.pretext import colour
-from ssl_lab.types import ImageGrid
+from ssl_lab.pretext.base import Views
+from ssl_lab.types import Batch, ImageGrid
 
 Range = tuple[float, float]
 
@@ -152,7 +154,7 @@ class View(nn.Module):
         return colour.color_jitter(x, amounts, draw.orders(min(len(around), colour.HUE)), hue_rows)
 
 
-class TwoViews(nn.Module):
+class TwoViews(Views):
     """Two views of each image, drawn in one pass over a batch of 2B; BYOL's differ in their settings.
 
     Args:
@@ -163,6 +165,8 @@ class TwoViews(nn.Module):
         ValueError: If the two views differ in size.
     """
 
+    modality: ClassVar[str] = "image"
+
     def __init__(self, first: View, second: View | None = None) -> None:
         super().__init__()
         if second is not None and first.size != second.size:
@@ -170,20 +174,25 @@ class TwoViews(nn.Module):
         self.first = first
         self.second = second
 
-    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Views of images (B, C, H, W), shape (2, B, C, size, size)."""
+    def forward(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
+        """Views of the images of a batch, (B, C, H, W) to (2B, C, size, size) in [0, 1]."""
+        images = batch["image"]
         if self.second is None:
-            both: Tensor = self.first(torch.cat([images, images]), generator)
-            return both.view(2, len(images), *both.shape[1:])
-        return torch.stack([self.first(images, generator), self.second(images, generator)])
+            return {"image": self.first(torch.cat([images, images]), generator)}
+        return {"image": torch.cat([self.first(images, generator), self.second(images, generator)])}
+
+    def show(self, batch: Batch) -> dict[str, ImageGrid]:
+        """The first twelve images, uint8, above two views of each and in their size."""
+        images = batch["image"][:12]
+        return {"views": images_above_views(images, self({"image": images}))}
 
 
-@torch.no_grad()
-def show_two_views(images: Tensor, views: nn.Module) -> ImageGrid:
-    """The first twelve images (B, C, H, W), uint8, above two views of each and in their size."""
-    both: Tensor = views(images[:12])
-    above = F.interpolate(images[:12].float() / 255, both.shape[-2:], mode="bilinear", antialias=True)
-    return ImageGrid(images=torch.cat([above.unsqueeze(0), both]), row_names=("image", "view 1", "view 2"))
+def images_above_views(images: Tensor, views: Batch) -> ImageGrid:
+    """Images (B, C, H, W), uint8, above two views of each, (2B, C, h, w), and in their size."""
+    both = views["image"]
+    above = F.interpolate(images.float() / 255, both.shape[-2:], mode="bilinear", antialias=True)
+    rows = torch.cat([above, both]).unflatten(0, (3, -1))
+    return ImageGrid(images=rows, row_names=("image", "view 1", "view 2"))
 
 
 def affine_maps(box: Tensor, *, flip: Tensor, angle: Tensor, shear: Tensor, aspect: float) -> Tensor:

@@ -40,7 +40,7 @@ OWN_ENCODERS = {
 def composed(method):
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         cfg = compose("pretrain", [f"method={method}"])
-        modality = get_class(cfg.method._target_).modality
+        modality = get_class(cfg.method._target_).modality or get_class(cfg.method.views._target_).modality
         return compose("pretrain", [f"method={method}", *OWN_ENCODERS.get(method, ENCODERS[modality])]), modality
 
 
@@ -102,7 +102,7 @@ def test_wrong_modality_is_refused_in_words(name):
         "text": (ArrayImages(), {"_target_": "ssl_lab.encoders.convnet.ConvNet", "widths": [8]}),
         "image_text": (ArrayImages(), {"_target_": "ssl_lab.encoders.convnet.ConvNet", "widths": [8]}),
     }[modality]
-    with pytest.raises(Exception, match="Choose data= and encoder= of one modality"):
+    with pytest.raises(Exception, match="Choose data=.* of one modality"):
         build_method(cfg, other.spec)
 
 

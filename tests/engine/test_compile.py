@@ -23,7 +23,7 @@ class Loss(nn.Module):
         self.projector = Projector(encoder.embed_dim, hidden_dim=16, out_dim=8)
 
     def forward(self, images):
-        z_a, z_b = self.projector(self.encoder(self.views(images).flatten(0, 1))).chunk(2)
+        z_a, z_b = self.projector(self.encoder.embed(self.views({"image": images}))).chunk(2)
         return nt_xent(z_a, z_b, temperature=0.5)
 
 

@@ -38,9 +38,9 @@ def train(method, num_steps):
 def test_each_view_predicts_the_centred_sharpened_outputs_of_the_teacher():
     method, batch = make(), images(0)
     method.centre.copy_(torch.linspace(-0.1, 0.1, 6))
-    large, small = FixedMultiCrop()(batch["image"])
-    targets = ((method.teacher(large.flatten(0, 1)) - method.centre) / 0.04).softmax(1).view(2, NUM_SAMPLES, 6)
-    h = torch.cat([method.encoder(large.flatten(0, 1)), method.encoder(small.flatten(0, 1))])
+    large, small = FixedMultiCrop()(batch)
+    targets = ((method.teacher(large) - method.centre) / 0.04).softmax(1).view(2, NUM_SAMPLES, 6)
+    h = torch.cat([method.encoder.embed(large), method.encoder.embed(small)])
     scores = method.prototypes(method.projector(h)).view(4, NUM_SAMPLES, 6)
     loss = method.training_step(batch, 0)
     torch.testing.assert_close(loss, swapped_prediction(targets, scores, temperature=0.1))

@@ -6,6 +6,7 @@ from ssl_lab.encoders.convnet import ConvNet
 from ssl_lab.losses.contrastive import queue_info_nce
 from ssl_lab.methods.moco_v2 import MoCoV2
 from ssl_lab.optim import SGD
+from ssl_lab.pretext.base import halves
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are trying to `self.log")
 
@@ -20,13 +21,13 @@ def make(**settings):
 
 
 def one_direction(method, query_view, key_view):
-    q = method.projector(method.encoder(query_view))
+    q = method.projector(method.encoder.embed(query_view))
     return queue_info_nce(q, method.teacher(key_view), method.queue.features, temperature=0.2)
 
 
 def test_both_views_are_queries_or_the_first_alone():
     method, batch = make(), images(0)
-    x_a, x_b = FixedViews()(batch["image"])
+    x_a, x_b = halves(FixedViews()(batch))
     expected = one_direction(method, x_a, x_b)
     torch.testing.assert_close(make(symmetric=False).training_step(batch, 0), expected)
     expected = (expected + one_direction(method, x_b, x_a)) / 2
@@ -37,7 +38,7 @@ def test_both_views_are_queries_or_the_first_alone():
 def test_keys_enter_the_queue_after_the_step(symmetric, directions):
     method = make(symmetric=symmetric)
     start = method.queue.features.clone()
-    x_a, x_b = FixedViews()(images(0)["image"])
+    x_a, x_b = halves(FixedViews()(images(0)))
     keys = torch.cat([method.teacher(x) for x in (x_b, x_a)][:directions])
     method.training_step(images(0), 0)
     assert torch.equal(method.queue.features, start)

@@ -17,8 +17,7 @@ def make(**settings):
 
 
 def projections(method, batch):
-    views = FixedViews()(batch["image"]).flatten(0, 1)
-    return method.projector(method.encoder(views)).chunk(2)
+    return method.projector(method.encoder.embed(FixedViews()(batch))).chunk(2)
 
 
 def test_the_loss_reads_the_labels():

@@ -35,8 +35,8 @@ def train(method, num_steps):
 
 def test_each_view_predicts_the_codes_of_the_global_ones():
     method, batch = make(), images(0)
-    large, small = FixedMultiCrop()(batch["image"])
-    h = torch.cat([method.encoder(large.flatten(0, 1)), method.encoder(small.flatten(0, 1))])
+    large, small = FixedMultiCrop()(batch)
+    h = torch.cat([method.encoder.embed(large), method.encoder.embed(small)])
     scores = method.prototypes(method.projector(h)).view(4, NUM_SAMPLES, 6)
     codes = torch.stack([sinkhorn_knopp(s, epsilon=0.05, num_iterations=3) for s in scores[:2]])
     expected = swapped_prediction(codes, scores, temperature=0.1)
@@ -57,16 +57,16 @@ def test_former_projections_of_a_view_are_assigned_beside_it_once_the_queue_is_u
     # The projections that the second step pushed: the last five rows, at unit length.
     reference = make(queue_size=5)
     reference.load_state_dict(before)
-    large, small = FixedMultiCrop()(images(1)["image"])
-    h = torch.cat([reference.encoder(large.flatten(0, 1)), reference.encoder(small.flatten(0, 1))])
+    large, small = FixedMultiCrop()(images(1))
+    h = torch.cat([reference.encoder.embed(large), reference.encoder.embed(small)])
     pushed = torch.nn.functional.normalize(reference.projector(h).view(4, NUM_SAMPLES, 4)[:2, -5:], dim=2)
     for queue, expected in zip(method.queues, pushed, strict=True):
         order = torch.arange(queue.num_pushed - 5, queue.num_pushed) % 5
         torch.testing.assert_close(queue.features[order], expected)
 
     method.progress = lambda: 0.5
-    large, small = FixedMultiCrop()(images(2)["image"])
-    h = torch.cat([method.encoder(large.flatten(0, 1)), method.encoder(small.flatten(0, 1))])
+    large, small = FixedMultiCrop()(images(2))
+    h = torch.cat([method.encoder.embed(large), method.encoder.embed(small)])
     scores = method.prototypes(method.projector(h)).view(4, NUM_SAMPLES, 6)
     codes = []
     for view in range(2):

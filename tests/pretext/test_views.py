@@ -7,7 +7,8 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as reference
 
 from ssl_lab.pretext import colour
-from ssl_lab.pretext.views import Draw, TwoViews, View, affine_maps, gaussian_blur, show_two_views, warp
+from ssl_lab.pretext.base import halves
+from ssl_lab.pretext.views import Draw, TwoViews, View, affine_maps, gaussian_blur, warp
 
 OFF = {
     "crop_scale": (1.0, 1.0),
@@ -288,15 +289,17 @@ def test_refuses_settings_without_sense(settings, message):
 
 def test_two_views_are_one_pass_over_both_halves():
     x = photos()
-    views = TwoViews(View())(x, seeded())
-    assert views.shape == (2, *x.shape)
-    assert torch.equal(views.flatten(0, 1), View()(torch.cat([x, x]), seeded()))
-    assert not torch.equal(views[0], views[1])
+    views = TwoViews(View())({"image": x, "label": torch.zeros(len(x))}, seeded())
+    assert set(views) == {"image"}
+    assert torch.equal(views["image"], View()(torch.cat([x, x]), seeded()))
+    first, second = halves(views)
+    assert first["image"].shape == x.shape and not torch.equal(first["image"], second["image"])
 
 
 def test_two_views_with_their_own_settings():
     x = photos()
-    first, second = TwoViews(View(**OFF), View(**OFF | {"solarize_prob": 1.0}))(x, seeded())
+    views = TwoViews(View(**OFF), View(**OFF | {"solarize_prob": 1.0}))({"image": x}, seeded())
+    first, second = views["image"].chunk(2)
     torch.testing.assert_close(first, x, atol=1e-5, rtol=0)
     torch.testing.assert_close(second, reference.solarize(x, 0.5), atol=1e-5, rtol=0)
 
@@ -317,7 +320,7 @@ def test_views_have_no_state():
 @pytest.mark.parametrize("size", [None, 12])
 def test_pictures_show_images_above_their_views(size):
     images = torch.randint(0, 256, (20, 3, 16, 16), dtype=torch.uint8, generator=seeded())
-    grid = show_two_views(images, TwoViews(View(**OFF, size=size)))
+    grid = TwoViews(View(**OFF, size=size)).show({"image": images})["views"]
     side = size or 16
     assert grid.images.shape == (3, 12, 3, side, side)
     if size is None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from ssl_lab.pretext.base import Views
 from ssl_lab.types import DataSpec
 
 NUM_SAMPLES = 12  # of the joined batch
@@ -13,20 +14,26 @@ TEXT = DataSpec(modality="text", shape=(12,), vocab_size=64, pad_id=0, mask_id=4
 CAPTIONED = replace(IMAGES, modality="image_text", text_length=12, vocab_size=64, pad_id=0, special_ids=(0, 1, 2, 3, 4))
 
 
-class FixedViews(nn.Module):
+class FixedViews(Views):
     """Two views that depend on the image alone."""
 
-    def forward(self, images):
-        x = images.double() / 255
-        return torch.stack([x, x.flip(3) * 0.7 + 0.1])
+    modality = "image"
+
+    def forward(self, batch, generator=None):
+        x = batch["image"].double() / 255
+        return {"image": torch.cat([x, x.flip(3) * 0.7 + 0.1])}
 
 
-class FixedMultiCrop(nn.Module):
+class FixedMultiCrop(Views):
     """The two fixed views and two smaller ones cut from them."""
 
-    def forward(self, images):
-        large = FixedViews()(images)
-        return large, torch.stack([large[0][:, :, 2:6, 2:6], large[1][:, :, :4, 4:]])
+    modality = "image"
+    several_sizes = True
+
+    def forward(self, batch, generator=None):
+        large = FixedViews()(batch)
+        first, second = large["image"].chunk(2)
+        return large, {"image": torch.cat([first[:, :, 2:6, 2:6], second[:, :, :4, 4:]])}
 
 
 class FixedMasking(nn.Module):

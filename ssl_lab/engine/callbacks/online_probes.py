@@ -19,6 +19,7 @@ from ssl_lab.evaluation.probes.knn import KNN
 from ssl_lab.evaluation.probes.linear import logits
 from ssl_lab.evaluation.protocol import FeatureSet, features_of
 from ssl_lab.methods.base import Method
+from ssl_lab.methods.parts.joint_embedding import JointEmbedding
 from ssl_lab.types import Batch
 
 
@@ -99,7 +100,7 @@ class OnlineProbes(Callback):
             )
         y = batch["label"]
         # Without views, further rows are no samples of the batch: a GAN's discriminator also sees generated images.
-        num_views = len(features) // len(y) if pl_module.views is not None else 1
+        num_views = len(features) // len(y) if isinstance(pl_module, JointEmbedding) else 1
         self._learn(features[: num_views * len(y)], y.repeat(num_views))
         if self._epoch != trainer.current_epoch:
             self._epoch = trainer.current_epoch
