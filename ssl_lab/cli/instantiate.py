@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections.abc
-import dataclasses
 import difflib
 import functools
 import inspect
@@ -192,8 +191,7 @@ def _hints(target: Any) -> dict[str, Any]:
         # A dataclass takes fields of its bases, whose annotations are read where they stand.
         target = owner if "__dataclass_params__" in vars(owner) else vars(owner)["__init__"]
     try:
-        hints = typing.get_type_hints(target)
-        return {name: hint.type if isinstance(hint, dataclasses.InitVar) else hint for name, hint in hints.items()}
+        return typing.get_type_hints(target)
     except (TypeError, NameError, AttributeError):
         return {}
 

@@ -90,16 +90,11 @@ class CutModule(DataModule):
             ValueError: If nothing would be left to train on.
         """
         super().__post_init__()
-        check_fractions(val_fraction=self.val_fraction, test_fraction=self.test_fraction)
-
-
-def check_fractions(*, val_fraction: float, test_fraction: float = 0.0) -> None:
-    """Raise ValueError unless both fractions leave something to train on."""
-    if not (0 <= val_fraction < 1 and 0 <= test_fraction < 1):
-        raise ValueError(
-            f"val_fraction and test_fraction are shares of the training samples, found {val_fraction} and "
-            f"{test_fraction}. Choose numbers from 0 (no such split) to below 1."
-        )
+        if not (0 <= self.val_fraction < 1 and 0 <= self.test_fraction < 1):
+            raise ValueError(
+                f"val_fraction and test_fraction are shares of the training samples, found {self.val_fraction} and "
+                f"{self.test_fraction}. Choose numbers from 0 (no such split) to below 1."
+            )
 
 
 def plan_splits(

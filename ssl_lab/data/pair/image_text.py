@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -30,7 +30,7 @@ from ssl_lab.data.image.decode import Encoded, image_endings
 from ssl_lab.data.image.hub_images import hub_image_source, label_columns
 from ssl_lab.data.loader import BatchLoader
 from ssl_lab.data.splits import find_split, split_named
-from ssl_lab.data.text.base import CHUNK, token_ids
+from ssl_lab.data.text.base import CHUNK, Tokenized, token_ids
 from ssl_lab.data.text.tokenizer import load_tokenizer, train_wordpiece
 from ssl_lab.types import Batch, DataSpec
 
@@ -43,7 +43,8 @@ class _Captioned:
     captions: list[list[str]]
 
 
-class ImageTextPairs(ImageModule):
+@dataclass(kw_only=True, eq=False, repr=False)
+class ImageTextPairs(Tokenized, ImageModule):
     """Images with captions from a table: csv, tsv, json, jsonl or parquet, local or on the hub.
 
     A row holds an image, as path or content, and a caption or a list of them; rows that name the same file are one
@@ -64,73 +65,31 @@ class ImageTextPairs(ImageModule):
             splits and to cut what it lacks.
         image_root: Folder that image paths are relative to; None for the folder of the table.
         options: Further arguments of ``datasets.load_dataset``.
-        image_size: The short side is resized to this and the centre square cut out; None if all have one size.
-        channels: 1 for grey, 3 for RGB, None for what the first image has.
-        tokenizer: Folder or hub identifier of a tokenizer; None to train WordPiece on the captions of ``train``.
         vocab_size: Number of ids of a tokenizer that is trained.
-        max_length: Tokens of a caption, special tokens included.
-        val_fraction: Share of the training images held out as ``val`` where the source has none; 0 for none.
-        test_fraction: The same for ``test``.
-        split_seed: Seed of both cuts.
-        batch_size: Images per device and training step.
-        eval_batch_size: Images per batch in evaluation.
         seed: Seed of the order of training images and of the caption each starts at.
-        device_cache_gib: A training split up to this size is kept on the training device as a whole.
 
     Raises:
         ValueError: If ``max_length`` leaves no room for words.
     """
 
-    def __init__(
-        self,
-        path: Source,
-        *,
-        name: str | None = None,
-        image_column: str = "image",
-        caption_column: str = "caption",
-        label_column: str | None = None,
-        split_column: str | None = None,
-        image_root: str | None = None,
-        options: Mapping[str, Any] | None = None,
-        image_size: int | None = 224,
-        channels: int | None = 3,
-        tokenizer: str | None = None,
-        vocab_size: int = 8192,
-        max_length: int = 32,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.1,
-        split_seed: int = 0,
-        batch_size: int = 256,
-        eval_batch_size: int = 256,
-        seed: int = 0,
-        device_cache_gib: float = 4.0,
-    ) -> None:
-        super().__init__(
-            image_size=image_size,
-            channels=channels,
-            val_fraction=val_fraction,
-            test_fraction=test_fraction,
-            split_seed=split_seed,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            seed=seed,
-            device_cache_gib=device_cache_gib,
-        )
-        if max_length < 3:
-            raise ValueError(
-                f"max_length counts the class and separator tokens too, found {max_length}. Choose 3 or more."
-            )
-        self.path = path
-        self.config_name = name
-        self.image_column = image_column
-        self.caption_column = caption_column
-        self.label_column = label_column
-        self.split_column = split_column
-        self.image_root = _folder_of(path) if image_root is None else Path(image_root).expanduser()
-        self.options = options
-        self.tokenizer_name = tokenizer
-        self.vocab_size = vocab_size
-        self.max_length = max_length
+    path: Source = field(kw_only=False)
+    name: str | None = None
+    image_column: str = "image"
+    caption_column: str = "caption"
+    label_column: str | None = None
+    split_column: str | None = None
+    image_root: str | None = None
+    options: Mapping[str, Any] | None = None
+    image_size: int | None = 224
+    channels: int | None = 3
+    vocab_size: int = 8192
+    max_length: int = 32
+    eval_batch_size: int = 256
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        super().__post_init__()
+        self._root = _folder_of(self.path) if self.image_root is None else Path(self.image_root).expanduser()
 
     @property
     def title(self) -> str:
@@ -140,7 +99,7 @@ class ImageTextPairs(ImageModule):
     @cached_property
     def _tables(self) -> dict[str, datasets.Dataset]:
         words = (self.caption_column, self.split_column, *label_columns(self.label_column))
-        tables = load_splits(self.path, name=self.config_name, options=self.options, words=words, aside=image_endings())
+        tables = load_splits(self.path, name=self.name, options=self.options, words=words, aside=image_endings())
         check_column(tables["train"], self.image_column, setting="image_column")
         check_text_column(tables, self.caption_column, setting="caption_column", lists=True)
         if self.split_column is None:
@@ -162,10 +121,10 @@ class ImageTextPairs(ImageModule):
         if not self._holds_paths:
             return None
         names = {split: [name for name in rows[self.image_column] if name] for split, rows in self._tables.items()}
-        files = find_referenced(chain.from_iterable(names.values()), self.image_root, image_endings())
+        files = find_referenced(chain.from_iterable(names.values()), self._root, image_endings())
         if files.missing and len(files.missing) == len(files.real):
             raise FileNotFoundError(
-                f"Cannot find the image {shown(files.missing[0])} in {self.image_root.absolute()}, nor any other. Set "
+                f"Cannot find the image {shown(files.missing[0])} in {self._root.absolute()}, nor any other. Set "
                 "data.image_root to the folder that paths are relative to."
             )
         split_of: dict[Any, tuple[str, str]] = {}
@@ -180,9 +139,7 @@ class ImageTextPairs(ImageModule):
                     )
         size = {name: size for name, size, *_ in files.facts if size > 0}
         found = {
-            split: [
-                Copy(str(self.image_root / name), name, size[name]) for name in dict.fromkeys(named) if name in size
-            ]
+            split: [Copy(str(self._root / name), name, size[name]) for name in dict.fromkeys(named) if name in size]
             for split, named in names.items()
         }
         if notes := [*files.notes(), *copies(found, [files.facts, names])]:
@@ -192,7 +149,7 @@ class ImageTextPairs(ImageModule):
     @cached_property
     def _identity(self) -> tuple[str, Any]:
         columns = [self.image_column, self.caption_column, self.label_column, self.split_column]
-        files = [str(self.image_root.absolute()), self._files.facts] if self._files is not None else []
+        files = [str(self._root.absolute()), self._files.facts] if self._files is not None else []
         return self.title, [identity(self._tables), columns, files]
 
     @property
@@ -228,7 +185,7 @@ class ImageTextPairs(ImageModule):
 
         def read(split: str, rows: NDArray[np.int64]) -> Iterator[tuple[str, Encoded]]:
             for name, encoded in table.read(split, self._captioned[split].rows[rows]):
-                yield name, self.image_root / encoded if isinstance(encoded, Path) else encoded
+                yield name, self._root / encoded if isinstance(encoded, Path) else encoded
 
         labels = {split: labels[self._captioned[split].rows] for split, labels in table.labels.items()}
         return ImageSource(labels=labels, class_names=table.class_names, read=read)

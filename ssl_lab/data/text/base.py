@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ssl_lab.data.base import PRETRAIN, DataModule
 from ssl_lab.data.columns import Columns
-from ssl_lab.data.splits import UNLABELLED, Part, check_fractions, find_split, plan_splits
+from ssl_lab.data.splits import UNLABELLED, CutModule, Part, find_split, plan_splits
 from ssl_lab.data.text.token_rows import TokenRows, frame_of
 from ssl_lab.data.text.tokenizer import FRAMINGS, load_tokenizer, plain_backend, train_tokenizer, with_frame
 from ssl_lab.data.text.words import continuing_tokens
@@ -60,41 +60,57 @@ class TextCounts:
     num_bytes: int
 
 
-class TokenModule(DataModule):
+@dataclass(kw_only=True, eq=False, repr=False)
+class Tokenized(DataModule):
+    """Data with text, in rows of so many tokens; subclasses offer the ``tokenizer`` itself under the name of its setting.
+
+    Args:
+        tokenizer: Folder or hub identifier of a tokenizer; None to train one on the ``train`` split, or for the one that the
+            text was prepared with. Kept as ``tokenizer_name``.
+        max_length: Tokens of a row, special tokens included.
+    """
+
+    if not TYPE_CHECKING:  # which knows no setting and cached property of one name
+        tokenizer: str | None = None
+    max_length: int = 128
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ValueError: If special tokens leave no room for others.
+        """
+        super().__post_init__()
+        if self.max_length < 3:
+            raise ValueError(f"max_length counts the special tokens too, found {self.max_length}. Choose 3 or more.")
+        # Where the instance has no value of this name, the cached property of the subclass is read.
+        self.tokenizer_name: str | None = vars(self).pop("tokenizer")
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class TokenModule(Tokenized):
     """Rows of token ids, whatever they are made from.
 
     Args:
-        max_length: Tokens of a row, special tokens included.
         framing: ``encoder``: class and separator tokens around each piece of text. ``causal``: an end-of-text token after
             each document.
         packing: Put pieces of several documents into a row.
-        batch_size: Samples per device and training step.
-        eval_batch_size: Samples per batch in evaluation.
-        seed: Seed of the order of training samples.
-        device_cache_gib: A training split up to this size is kept on the training device as a whole.
     """
 
-    def __init__(
-        self,
-        *,
-        max_length: int,
-        framing: str,
-        packing: bool,
-        batch_size: int,
-        eval_batch_size: int,
-        seed: int,
-        device_cache_gib: float,
-    ) -> None:
-        super().__init__(
-            batch_size=batch_size, eval_batch_size=eval_batch_size, seed=seed, device_cache_gib=device_cache_gib
-        )
-        if framing not in FRAMINGS:
-            raise ValueError(f"Cannot use framing={framing!r}. Set data.framing to one of {FRAMINGS}.")
-        if max_length < 3:
-            raise ValueError(f"max_length counts the special tokens too, found {max_length}. Choose 3 or more.")
-        self.max_length = max_length
-        self.framing = framing
-        self.packing = packing
+    framing: str = "encoder"
+    packing: bool = False
+    batch_size: int = 64
+    eval_batch_size: int = 256
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ValueError: If the framing is unknown.
+        """
+        super().__post_init__()
+        if self.framing not in FRAMINGS:
+            raise ValueError(f"Cannot use framing={self.framing!r}. Set data.framing to one of {FRAMINGS}.")
 
     @property
     @abstractmethod
@@ -186,7 +202,8 @@ class TokenModule(DataModule):
         )
 
 
-class TextModule(TokenModule):
+@dataclass(kw_only=True, eq=False, repr=False)
+class TextModule(TokenModule, CutModule):
     """Texts as token ids: pieces of unlabelled documents, or one labelled text a sample.
 
     An unlabelled document is cut into pieces of ``max_length`` tokens and a remainder. With ``framing=encoder`` each piece
@@ -195,54 +212,12 @@ class TextModule(TokenModule):
     A labelled text is one sample, truncated to ``max_length``.
 
     Args:
-        tokenizer: Folder or hub identifier of a tokenizer; None to train one on the ``train`` split.
         tokenizer_kind: What is trained: ``wordpiece``, ``bpe``, ``unigram`` or ``characters``.
         vocab_size: Number of ids of a tokenizer that is trained.
-        max_length: Tokens of a sample, special tokens included.
-        framing: ``encoder`` or ``causal``.
-        packing: Put pieces of several unlabelled documents into a row.
-        val_fraction: Share of the training texts held out as ``val`` where the source has none; 0 for none.
-        test_fraction: The same for ``test``.
-        split_seed: Seed of both cuts.
-        batch_size: Samples per device and training step.
-        eval_batch_size: Samples per batch in evaluation.
-        seed: Seed of the order of training samples.
-        device_cache_gib: A training split up to this size is kept on the training device as a whole.
     """
 
-    def __init__(
-        self,
-        *,
-        tokenizer: str | None,
-        tokenizer_kind: str,
-        vocab_size: int,
-        max_length: int,
-        framing: str,
-        packing: bool,
-        val_fraction: float,
-        test_fraction: float,
-        split_seed: int,
-        batch_size: int,
-        eval_batch_size: int,
-        seed: int,
-        device_cache_gib: float,
-    ) -> None:
-        super().__init__(
-            max_length=max_length,
-            framing=framing,
-            packing=packing,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            seed=seed,
-            device_cache_gib=device_cache_gib,
-        )
-        check_fractions(val_fraction=val_fraction, test_fraction=test_fraction)
-        self.tokenizer_name = tokenizer
-        self.tokenizer_kind = tokenizer_kind
-        self.vocab_size = vocab_size
-        self.val_fraction = val_fraction
-        self.test_fraction = test_fraction
-        self.split_seed = split_seed
+    tokenizer_kind: str = "wordpiece"
+    vocab_size: int = 8192
 
     @abstractmethod
     def _source(self) -> TextSource:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from ssl_lab.data.text.base import TextModule, TextSource
 _SAMPLE_BY = ("line", "paragraph", "document")
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class HubText(TextModule):
     r"""Any Hugging Face text data set, from the hub or from local files, labelled or not.
 
@@ -32,71 +34,23 @@ class HubText(TextModule):
         sample_by: What is one document of a plain text file: ``line``, ``paragraph`` (blank lines between) or
             ``document`` (the file). None for ``paragraph``, but ``line`` where each split is one file without blank lines.
         options: Further arguments of ``datasets.load_dataset``, such as ``sep``, ``names`` and ``header`` for csv.
-        tokenizer: Folder or hub identifier of a tokenizer; None to train one on the ``train`` split.
-        tokenizer_kind: What is trained: ``wordpiece``, ``bpe``, ``unigram`` or ``characters``.
-        vocab_size: Number of ids of a tokenizer that is trained.
-        max_length: Tokens of a sample, special tokens included.
-        framing: ``encoder``: class and separator tokens around each piece of text. ``causal``: an end-of-text token after
-            each document.
-        packing: Put pieces of several unlabelled documents into a row.
-        val_fraction: Share of the training texts held out as ``val`` where the source has none; 0 for none.
-        test_fraction: The same for ``test``.
-        split_seed: Seed of both cuts.
-        batch_size: Samples per device and training step.
-        eval_batch_size: Samples per batch in evaluation.
-        seed: Seed of the order of training samples.
-        device_cache_gib: A training split up to this size is kept on the training device as a whole.
 
     Raises:
         ValueError: If ``sample_by`` is unknown.
     """
 
-    def __init__(
-        self,
-        path: Source,
-        *,
-        name: str | None = None,
-        text_column: str | None = None,
-        label_column: str | None = None,
-        sample_by: str | None = None,
-        options: Mapping[str, Any] | None = None,
-        tokenizer: str | None = None,
-        tokenizer_kind: str = "wordpiece",
-        vocab_size: int = 8192,
-        max_length: int = 128,
-        framing: str = "encoder",
-        packing: bool = False,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.1,
-        split_seed: int = 0,
-        batch_size: int = 64,
-        eval_batch_size: int = 256,
-        seed: int = 0,
-        device_cache_gib: float = 4.0,
-    ) -> None:
-        super().__init__(
-            tokenizer=tokenizer,
-            tokenizer_kind=tokenizer_kind,
-            vocab_size=vocab_size,
-            max_length=max_length,
-            framing=framing,
-            packing=packing,
-            val_fraction=val_fraction,
-            test_fraction=test_fraction,
-            split_seed=split_seed,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            seed=seed,
-            device_cache_gib=device_cache_gib,
-        )
-        if sample_by is not None and sample_by not in _SAMPLE_BY:
-            raise ValueError(f"Cannot use sample_by={sample_by!r}. Set data.sample_by to one of {_SAMPLE_BY}.")
-        self.path = path
-        self.config_name = name
-        self.text_column = text_column
-        self.label_column = label_column
-        self.sample_by = sample_by
-        self.options = options
+    path: Source = field(kw_only=False)
+    name: str | None = None
+    text_column: str | None = None
+    label_column: str | None = None
+    sample_by: str | None = None
+    options: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        super().__post_init__()
+        if self.sample_by is not None and self.sample_by not in _SAMPLE_BY:
+            raise ValueError(f"Cannot use sample_by={self.sample_by!r}. Set data.sample_by to one of {_SAMPLE_BY}.")
 
     @property
     def title(self) -> str:
@@ -107,7 +61,7 @@ class HubText(TextModule):
         load = partial(
             load_splits,
             self.path,
-            name=self.config_name,
+            name=self.name,
             options=self.options,
             words=(self.text_column or "text", self.label_column),
         )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import datasets
 import numpy as np
@@ -27,7 +27,16 @@ from ssl_lab.data.text.tokenizer import load_tokenizer, train_tokenizer
 from ssl_lab.types import DataSpec
 
 
-class ParallelText(TextModule):
+@dataclass(kw_only=True, eq=False, repr=False)
+class _Translated(TextModule):
+    """The setting whose name is that of a property of the class below."""
+
+    if not TYPE_CHECKING:
+        target_tokenizer: str | None = None
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ParallelText(_Translated):
     """Texts and their translations, from parallel files of lines or from tables with two columns.
 
     The source is read by ``tokenizer`` as any text. Translations have a tokenizer of their own, so that a pretrained
@@ -47,71 +56,31 @@ class ParallelText(TextModule):
             to train one.
         target_vocab_size: Number of its ids if it is trained.
         target_max_length: Tokens of a translation, begin and end included.
-        tokenizer: Folder or hub identifier of the source's tokenizer; None to train one on the ``train`` split.
-        tokenizer_kind: What is trained: ``wordpiece``, ``bpe``, ``unigram`` or ``characters``.
-        vocab_size: Number of ids of a tokenizer that is trained.
-        max_length: Tokens of a text to translate, special tokens included.
-        val_fraction: Share of the training pairs held out as ``val`` where the source has none; 0 for none.
-        test_fraction: The same for ``test``.
-        split_seed: Seed of both cuts.
-        batch_size: Pairs per device and training step.
-        eval_batch_size: Pairs per batch in evaluation.
-        seed: Seed of the order of training pairs.
-        device_cache_gib: A training split up to this size is kept on the training device as a whole.
 
     Raises:
         ValueError: If ``target_max_length`` leaves no room for a token.
     """
 
-    def __init__(
-        self,
-        path: Source,
-        source: str,
-        target: str,
-        *,
-        name: str | None = None,
-        options: Mapping[str, Any] | None = None,
-        target_tokenizer: str | None = None,
-        target_vocab_size: int = 8192,
-        target_max_length: int = 64,
-        tokenizer: str | None = None,
-        tokenizer_kind: str = "wordpiece",
-        vocab_size: int = 8192,
-        max_length: int = 64,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.1,
-        split_seed: int = 0,
-        batch_size: int = 64,
-        eval_batch_size: int = 128,
-        seed: int = 0,
-        device_cache_gib: float = 4.0,
-    ) -> None:
-        super().__init__(
-            tokenizer=tokenizer,
-            tokenizer_kind=tokenizer_kind,
-            vocab_size=vocab_size,
-            max_length=max_length,
-            framing="encoder",
-            packing=False,
-            val_fraction=val_fraction,
-            test_fraction=test_fraction,
-            split_seed=split_seed,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            seed=seed,
-            device_cache_gib=device_cache_gib,
-        )
-        if target_max_length < 3:
+    path: Source = field(kw_only=False)
+    source: str = field(kw_only=False)
+    target: str = field(kw_only=False)
+    name: str | None = None
+    options: Mapping[str, Any] | None = None
+    target_vocab_size: int = 8192
+    target_max_length: int = 64
+    max_length: int = 64
+    eval_batch_size: int = 128
+    framing: str = field(default="encoder", init=False)
+    packing: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        super().__post_init__()
+        self.target_tokenizer_name: str | None = vars(self).pop("target_tokenizer")
+        if self.target_max_length < 3:
             raise ValueError(
-                f"target_max_length counts the begin and end token too, found {target_max_length}. Choose 3 or more."
+                f"target_max_length counts the begin and end token too, found {self.target_max_length}. Choose 3 or more."
             )
-        self.path = path
-        self.source, self.target = source, target
-        self.config_name = name
-        self.options = options
-        self.target_tokenizer_name = target_tokenizer
-        self.target_vocab_size = target_vocab_size
-        self.target_max_length = target_max_length
 
     @property
     def title(self) -> str:
@@ -160,9 +129,7 @@ class ParallelText(TextModule):
                 for split, each in stems.items()
             }
         else:
-            splits = load_splits(
-                self.path, name=self.config_name, options=self.options, words=(self.source, self.target)
-            )
+            splits = load_splits(self.path, name=self.name, options=self.options, words=(self.source, self.target))
             found = {split: self._of_table(rows) for split, rows in splits.items()}
         pairs = {split: [pair for pair in both if all(map(str.strip, pair))] for split, both in found.items()}
         for split, both in found.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from pydoc_data.topics import topics
 
@@ -14,61 +15,16 @@ MAX_REPEATED = 0.5
 NUM_LENGTH_CLASSES = 5  # the longest topic is a sixth of the text: cuts blind to length leave splits of 2 % or 25 %
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class PythonDocs(TextModule):
     """The topics of Python's ``help()``: about 60 documents, 370 kB of English, unlabelled.
 
     A topic lies wholly in one split, topics that repeat another are left out, and each split has short and long ones.
     The text is that of the Python version which runs.
 
-    Args:
-        tokenizer: Folder or hub identifier of a tokenizer; None to train one on the ``train`` split.
-        tokenizer_kind: What is trained: ``wordpiece``, ``bpe``, ``unigram`` or ``characters``.
-        vocab_size: Number of ids of a tokenizer that is trained.
-        max_length: Tokens of a sample, special tokens included.
-        framing: ``encoder``: class and separator tokens around each piece of text. ``causal``: an end-of-text token after
-            each document.
-        packing: Put pieces of several unlabelled documents into a row.
-        val_fraction: Share of the topics, without those of ``test``, that is ``val``.
-        test_fraction: Share of the topics that is ``test``.
-        split_seed: Seed of both cuts.
-        batch_size: Samples per device and training step.
-        eval_batch_size: Samples per batch in evaluation.
-        seed: Seed of the order of training samples.
-        device_cache_gib: A training split up to this size is kept on the training device as a whole.
     """
 
-    def __init__(
-        self,
-        *,
-        tokenizer: str | None = None,
-        tokenizer_kind: str = "wordpiece",
-        vocab_size: int = 4096,
-        max_length: int = 128,
-        framing: str = "encoder",
-        packing: bool = False,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.1,
-        split_seed: int = 0,
-        batch_size: int = 64,
-        eval_batch_size: int = 256,
-        seed: int = 0,
-        device_cache_gib: float = 4.0,
-    ) -> None:
-        super().__init__(
-            tokenizer=tokenizer,
-            tokenizer_kind=tokenizer_kind,
-            vocab_size=vocab_size,
-            max_length=max_length,
-            framing=framing,
-            packing=packing,
-            val_fraction=val_fraction,
-            test_fraction=test_fraction,
-            split_seed=split_seed,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            seed=seed,
-            device_cache_gib=device_cache_gib,
-        )
+    vocab_size: int = 4096
 
     @cached_property
     def _parts(self) -> dict[str, Part]:

@@ -6,7 +6,7 @@ import json
 import operator
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ class Question:
         return self.answer_start >= 0 and self.context.startswith(self.answers[0], self.answer_start)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class QuestionAnswering(TextModule):
     """Questions with a text each, as windows of tokens in which the answer is a span; SQuAD v1.1's json files.
 
@@ -61,18 +62,8 @@ class QuestionAnswering(TextModule):
         path: SQuAD json file, gzipped or not; a folder of such files, named by split
             or not; or files or folders for each split, see :func:`take_inventory`.
         doc_stride: Tokens that neighbouring windows share.
-        tokenizer: Folder or hub identifier of a tokenizer; None to train one on the ``train`` split.
-        tokenizer_kind: What is trained: ``wordpiece``, ``bpe``, ``unigram`` or ``characters``.
-        vocab_size: Number of ids of a tokenizer that is trained.
         max_length: Tokens of a row: question, window and special tokens.
         max_question_length: Tokens of a question; longer ones are cut.
-        val_fraction: Share of the training articles held out as ``val`` where the source has none; 0 for none.
-        test_fraction: The same for ``test``.
-        split_seed: Seed of both cuts.
-        batch_size: Rows per device and training step.
-        eval_batch_size: Rows per batch in evaluation.
-        seed: Seed of the order of training rows.
-        device_cache_gib: A training split up to this size is kept on the training device as a whole.
 
     Raises:
         ValueError: If question and stride leave no room for the text.
@@ -81,48 +72,24 @@ class QuestionAnswering(TextModule):
         Rajpurkar et al., SQuAD (2016). arXiv:1606.05250
     """
 
-    def __init__(
-        self,
-        path: Source,
-        *,
-        doc_stride: int = 64,
-        tokenizer: str | None = None,
-        tokenizer_kind: str = "wordpiece",
-        vocab_size: int = 8192,
-        max_length: int = 256,
-        max_question_length: int = 64,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.1,
-        split_seed: int = 0,
-        batch_size: int = 32,
-        eval_batch_size: int = 128,
-        seed: int = 0,
-        device_cache_gib: float = 4.0,
-    ) -> None:
-        super().__init__(
-            tokenizer=tokenizer,
-            tokenizer_kind=tokenizer_kind,
-            vocab_size=vocab_size,
-            max_length=max_length,
-            framing="encoder",
-            packing=False,
-            val_fraction=val_fraction,
-            test_fraction=test_fraction,
-            split_seed=split_seed,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            seed=seed,
-            device_cache_gib=device_cache_gib,
-        )
-        room = max_length - max_question_length - 4  # special tokens: at most four
-        if not 0 <= doc_stride < room:
+    path: Source = field(kw_only=False)
+    doc_stride: int = 64
+    max_length: int = 256
+    max_question_length: int = 64
+    batch_size: int = 32
+    eval_batch_size: int = 128
+    framing: str = field(default="encoder", init=False)
+    packing: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        super().__post_init__()
+        room = self.max_length - self.max_question_length - 4  # special tokens: at most four
+        if not 0 <= self.doc_stride < room:
             raise ValueError(
-                f"Rows of {max_length} tokens with questions of up to {max_question_length} leave {room} for the text, but "
-                f"doc_stride={doc_stride} of them repeat. Raise data.max_length, or lower data.doc_stride."
+                f"Rows of {self.max_length} tokens with questions of up to {self.max_question_length} leave {room} for the "
+                f"text, but doc_stride={self.doc_stride} of them repeat. Raise data.max_length, or lower data.doc_stride."
             )
-        self.path = path
-        self.doc_stride = doc_stride
-        self.max_question_length = max_question_length
         self._offsets: dict[str, Tensor] = {}
         self._question_of_row: dict[str, Tensor] = {}
 

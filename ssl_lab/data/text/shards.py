@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class TokenShards(TokenModule):
     """A corpus that ``ssl-lab prepare`` has tokenised, read from memory maps.
 
@@ -70,16 +72,6 @@ class TokenShards(TokenModule):
 
     Args:
         path: Folder that ``ssl-lab prepare`` has written.
-        tokenizer: Folder or hub identifier of the tokenizer that the ids must come from; None for whichever it was.
-        max_length: Tokens of a row, special tokens included.
-        framing: ``encoder``: class and separator tokens around each piece of text. ``causal``: an end-of-text token after
-            each document.
-        packing: Put pieces of several documents into a row.
-        batch_size: Samples per device and training step.
-        eval_batch_size: Samples per batch in evaluation.
-        seed: Seed of the order of training samples.
-        device_cache_gib: A training split up to this size is kept on the training device as a whole, unless that is the
-            CPU.
         verify_gib: The ids of a split up to this size are compared with their checksums when it is opened.
 
     Raises:
@@ -88,34 +80,15 @@ class TokenShards(TokenModule):
             written.
     """
 
-    def __init__(
-        self,
-        path: str,
-        *,
-        tokenizer: str | None = None,
-        max_length: int = 128,
-        framing: str = "encoder",
-        packing: bool = False,
-        batch_size: int = 64,
-        eval_batch_size: int = 256,
-        seed: int = 0,
-        device_cache_gib: float = 4.0,
-        verify_gib: float = 1.0,
-    ) -> None:
-        super().__init__(
-            max_length=max_length,
-            framing=framing,
-            packing=packing,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            seed=seed,
-            device_cache_gib=device_cache_gib,
-        )
-        self.path = Path(path).expanduser()
-        if verify_gib < 0:
-            raise ValueError(f"verify_gib is a size of 0 or more, found {verify_gib}. Set data.verify_gib.")
-        self.tokenizer_name = tokenizer
-        self.verify_gib = verify_gib
+    path: str = field(kw_only=False)
+    verify_gib: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        super().__post_init__()
+        if self.verify_gib < 0:
+            raise ValueError(f"verify_gib is a size of 0 or more, found {self.verify_gib}. Set data.verify_gib.")
+        self._folder = Path(self.path).expanduser()
         self._rows: dict[str, TokenRows] = {}
 
     @property
@@ -125,24 +98,24 @@ class TokenShards(TokenModule):
 
     @cached_property
     def _manifest(self) -> Mapping[str, Any]:
-        file = self.path / MANIFEST
+        file = self._folder / MANIFEST
         if not file.is_file():
             raise FileNotFoundError(
-                f"Cannot read data.path={self.path}: it holds no {MANIFEST}. Write it with "
-                f"ssl-lab prepare data=text_files data.path=CORPUS out={self.path}."
+                f"Cannot read data.path={self._folder}: it holds no {MANIFEST}. Write it with "
+                f"ssl-lab prepare data=text_files data.path=CORPUS out={self._folder}."
             )
-        manifest = read_manifest(self.path)
+        manifest = read_manifest(self._folder)
         if not manifest["finished"]:
             raise ValueError(
-                f"The preparation of {self.path} is not finished. Give its ssl-lab prepare command once more; finished "
+                f"The preparation of {self._folder} is not finished. Give its ssl-lab prepare command once more; finished "
                 "shards are kept."
             )
         shards = [shard["name"] for split in manifest["splits"].values() for shard in split["shards"]]
-        known = {of(self.path, name).name for name in shards for of in (ids_file, lengths_file)}
-        strangers = sorted({file.name for file in self.path.glob("*.npy")} - known)
+        known = {of(self._folder, name).name for name in shards for of in (ids_file, lengths_file)}
+        strangers = sorted({file.name for file in self._folder.glob("*.npy")} - known)
         if strangers:
             tell_once(
-                f"{self.path}: {len(strangers)} .npy files left out, not in {MANIFEST} ({first_of(strangers, num=2)})."
+                f"{self._folder}: {len(strangers)} .npy files left out, not in {MANIFEST} ({first_of(strangers, num=2)})."
             )
         return manifest
 
@@ -150,17 +123,17 @@ class TokenShards(TokenModule):
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer of the ids, with ``decode`` and ``save_pretrained``."""
         expected = self._manifest["tokenizer"]["digest"]
-        tokenizer = load_tokenizer(str(self.path / TOKENIZER), framing=self.framing)
+        tokenizer = load_tokenizer(str(self._folder / TOKENIZER), framing=self.framing)
         if tokenizer_digest(tokenizer) != expected:
             raise ValueError(
-                f"{self.path / TOKENIZER} has changed since the shards were written with it. Restore it, or remove "
-                f"{self.path} and prepare the corpus again."
+                f"{self._folder / TOKENIZER} has changed since the shards were written with it. Restore it, or remove "
+                f"{self._folder} and prepare the corpus again."
             )
         if self.tokenizer_name is not None:
             asked = load_tokenizer(self.tokenizer_name, framing=self.framing)
             if tokenizer_digest(asked) != expected:
                 raise ValueError(
-                    f"Cannot use the tokenizer {self.tokenizer_name}: {self.path} was tokenised with another one. "
+                    f"Cannot use the tokenizer {self.tokenizer_name}: {self._folder} was tokenised with another one. "
                     f"Prepare the corpus with data.tokenizer={self.tokenizer_name}."
                 )
         return tokenizer
@@ -208,7 +181,7 @@ class TokenShards(TokenModule):
 
     def _open(self, shard: Mapping[str, Any], *, verified: bool) -> tuple[NDArray[Any], NDArray[Any]]:
         """The map of a shard's ids, and the lengths of its documents."""
-        files = {"ids": ids_file(self.path, shard["name"]), "lengths": lengths_file(self.path, shard["name"])}
+        files = {"ids": ids_file(self._folder, shard["name"]), "lengths": lengths_file(self._folder, shard["name"])}
         missing = [str(file) for file in files.values() if not file.is_file()]
         if missing:
             raise FileNotFoundError(
@@ -236,6 +209,6 @@ class TokenShards(TokenModule):
 
     def _damaged(self, shard: Mapping[str, Any], reason: str) -> ValueError:
         return ValueError(
-            f"The shard {shard['name']} in {self.path} is damaged: {reason}. Give its ssl-lab prepare command once more, "
+            f"The shard {shard['name']} in {self._folder} is damaged: {reason}. Give its ssl-lab prepare command once more, "
             "which writes it again."
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -21,6 +22,7 @@ from ssl_lab.data.splits import UNLABELLED, Part
 from ssl_lab.data.text.base import TextModule, TextSource, token_ids
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class TextPairs(TextModule):
     r"""Rows of two texts that belong together or whose similarity was judged, from the hub or from local files.
 
@@ -40,73 +42,34 @@ class TextPairs(TextModule):
         positive_score: Pairs scored at least this are pretrained on, and no others; None for all. All stay in
             ``train``, ``val`` and ``test``.
         options: Further arguments of ``datasets.load_dataset``, such as ``sep``, ``names`` and ``header`` for csv.
-        tokenizer: Folder or hub identifier of a tokenizer; None to train one on the ``train`` split.
-        tokenizer_kind: What is trained: ``wordpiece``, ``bpe``, ``unigram`` or ``characters``.
-        vocab_size: Number of ids of a tokenizer that is trained.
-        max_length: Tokens of a text, special tokens included.
-        val_fraction: Share of the training pairs held out as ``val`` where the source has none; 0 for none.
-        test_fraction: The same for ``test``.
-        split_seed: Seed of both cuts.
-        batch_size: Pairs per device and training step.
-        eval_batch_size: Pairs per batch in evaluation.
-        seed: Seed of the order of training pairs.
-        device_cache_gib: A training split up to this size is kept on the training device as a whole.
 
     Raises:
         ValueError: If ``positive_score`` is given without ``score_column``.
     """
 
-    def __init__(
-        self,
-        path: Source,
-        *,
-        name: str | None = None,
-        first_column: str = "sentence1",
-        second_column: str = "sentence2",
-        negative_column: str | None = None,
-        score_column: str | None = None,
-        positive_score: float | None = None,
-        options: Mapping[str, Any] | None = None,
-        tokenizer: str | None = None,
-        tokenizer_kind: str = "wordpiece",
-        vocab_size: int = 8192,
-        max_length: int = 64,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.1,
-        split_seed: int = 0,
-        batch_size: int = 64,
-        eval_batch_size: int = 256,
-        seed: int = 0,
-        device_cache_gib: float = 4.0,
-    ) -> None:
-        super().__init__(
-            tokenizer=tokenizer,
-            tokenizer_kind=tokenizer_kind,
-            vocab_size=vocab_size,
-            max_length=max_length,
-            framing="encoder",
-            packing=False,
-            val_fraction=val_fraction,
-            test_fraction=test_fraction,
-            split_seed=split_seed,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            seed=seed,
-            device_cache_gib=device_cache_gib,
-        )
-        if positive_score is not None and score_column is None:
+    path: Source = field(kw_only=False)
+    name: str | None = None
+    first_column: str = "sentence1"
+    second_column: str = "sentence2"
+    negative_column: str | None = None
+    score_column: str | None = None
+    positive_score: float | None = None
+    options: Mapping[str, Any] | None = None
+    max_length: int = 64
+    framing: str = field(default="encoder", init=False)
+    packing: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        super().__post_init__()
+        if self.positive_score is not None and self.score_column is None:
             raise ValueError(
-                f"Cannot use positive_score={positive_score}: these pairs have no scores. Set data.score_column, "
+                f"Cannot use positive_score={self.positive_score}: these pairs have no scores. Set data.score_column, "
                 "or data.positive_score=null."
             )
-        self.path = path
-        self.config_name = name
-        self.text_columns = {"input_ids": first_column, "second_input_ids": second_column}
-        if negative_column is not None:
-            self.text_columns["negative_input_ids"] = negative_column
-        self.score_column = score_column
-        self.positive_score = positive_score
-        self.options = options
+        self.text_columns = {"input_ids": self.first_column, "second_input_ids": self.second_column}
+        if self.negative_column is not None:
+            self.text_columns["negative_input_ids"] = self.negative_column
 
     @property
     def title(self) -> str:
@@ -115,9 +78,7 @@ class TextPairs(TextModule):
 
     @cached_property
     def _splits(self) -> dict[str, datasets.Dataset]:
-        splits = load_splits(
-            self.path, name=self.config_name, options=self.options, words=tuple(self.text_columns.values())
-        )
+        splits = load_splits(self.path, name=self.name, options=self.options, words=tuple(self.text_columns.values()))
         settings = dict(zip(self.text_columns, ("first_column", "second_column", "negative_column"), strict=False))
         for name, column in self.text_columns.items():
             check_text_column(splits, column, setting=settings[name])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -35,6 +36,7 @@ Sentence: TypeAlias = tuple[list[str], list[str]]
 """Words and their tags."""
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class TokenLabels(TextModule):
     """Sentences of words that carry a tag each, from column files or from tables with lists.
 
@@ -55,61 +57,17 @@ class TokenLabels(TextModule):
         tag_position: Column of the tag in column files, -1 is the last; None for -1, in CoNLL-U files 3 (UPOS).
         words_column: Column of the lists of words in tables.
         tags_column: Column of the lists of tags in tables.
-        tokenizer: Folder or hub identifier of a tokenizer; None to train one on the ``train`` split.
-        tokenizer_kind: What is trained: ``wordpiece``, ``bpe``, ``unigram`` or ``characters``.
-        vocab_size: Number of ids of a tokenizer that is trained.
-        max_length: Tokens of a row, special tokens included.
-        val_fraction: Share of the training sentences held out as ``val`` where the source has none; 0 for none.
-        test_fraction: The same for ``test``.
-        split_seed: Seed of both cuts.
-        batch_size: Rows per device and training step.
-        eval_batch_size: Rows per batch in evaluation.
-        seed: Seed of the order of training rows.
-        device_cache_gib: A training split up to this size is kept on the training device as a whole.
     """
 
-    def __init__(
-        self,
-        path: Source,
-        *,
-        name: str | None = None,
-        word_position: int | None = None,
-        tag_position: int | None = None,
-        words_column: str = "tokens",
-        tags_column: str = "tags",
-        tokenizer: str | None = None,
-        tokenizer_kind: str = "wordpiece",
-        vocab_size: int = 8192,
-        max_length: int = 128,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.1,
-        split_seed: int = 0,
-        batch_size: int = 32,
-        eval_batch_size: int = 256,
-        seed: int = 0,
-        device_cache_gib: float = 4.0,
-    ) -> None:
-        super().__init__(
-            tokenizer=tokenizer,
-            tokenizer_kind=tokenizer_kind,
-            vocab_size=vocab_size,
-            max_length=max_length,
-            framing="encoder",
-            packing=False,
-            val_fraction=val_fraction,
-            test_fraction=test_fraction,
-            split_seed=split_seed,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            seed=seed,
-            device_cache_gib=device_cache_gib,
-        )
-        self.path = path
-        self.config_name = name
-        self.word_position = word_position
-        self.tag_position = tag_position
-        self.words_column = words_column
-        self.tags_column = tags_column
+    path: Source = field(kw_only=False)
+    name: str | None = None
+    word_position: int | None = None
+    tag_position: int | None = None
+    words_column: str = "tokens"
+    tags_column: str = "tags"
+    batch_size: int = 32
+    framing: str = field(default="encoder", init=False)
+    packing: bool = field(default=False, init=False)
 
     @property
     def title(self) -> str:
@@ -139,7 +97,7 @@ class TokenLabels(TextModule):
         }
 
     def _of_tables(self) -> dict[str, list[Sentence]]:
-        splits = load_splits(self.path, name=self.config_name, words=(self.words_column, self.tags_column))
+        splits = load_splits(self.path, name=self.name, words=(self.words_column, self.tags_column))
         for setting in ("words_column", "tags_column"):
             check_column(splits["train"], column := getattr(self, setting), setting=setting)
             if not isinstance(feature := splits["train"].features[column], datasets.List):
