@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ssl_lab.cli.instantiate import takes
 from ssl_lab.cli.paths import config_dir, own_config_dir
+from ssl_lab.limited import load_yaml
 
 
 def keep_composable(command: str, overrides: Sequence[str]) -> list[str]:
@@ -93,9 +94,7 @@ def _settings_of(experiment: str) -> DictConfig:
     for folder in filter(None, (config_dir(), own_config_dir())):
         path = folder / "experiment" / f"{experiment}.yaml"
         if path.is_file():
-            settings = OmegaConf.load(path)
-            assert isinstance(settings, DictConfig)
-            return settings
+            return OmegaConf.create(load_yaml(path))
     return OmegaConf.create()
 
 
