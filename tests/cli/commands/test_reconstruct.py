@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 
 from ssl_lab.cli import build as config
-from ssl_lab.cli.commands import reconstruct as drawing
 from ssl_lab.cli.main import main
 from ssl_lab.files import temporary_name
 from ssl_lab.generate.sample_files import SampleFiles
@@ -287,7 +286,7 @@ def test_ctrl_c_says_how_to_go_on(vae, tmp_path, capsys, monkeypatch):
         raise KeyboardInterrupt
         yield
 
-    monkeypatch.setattr(drawing.SampleFiles, "write", stopped)
+    monkeypatch.setattr(SampleFiles, "write", stopped)
     assert main(["sample", f"run={vae}", f"out={tmp_path / 'some'}"]) == 130
     assert "Run the same command again to continue after the finished files" in capsys.readouterr().err
 
