@@ -282,7 +282,7 @@ CASES = {
 
 def test_every_protocol_has_a_case():
     found = set()
-    for module in pkgutil.iter_modules(evaluation.__path__, evaluation.__name__ + "."):
+    for module in pkgutil.walk_packages(evaluation.__path__, evaluation.__name__ + "."):
         for value in vars(importlib.import_module(module.name)).values():
             if inspect.isclass(value) and issubclass(value, Protocol) and not inspect.isabstract(value):
                 found.add(value.__name__)

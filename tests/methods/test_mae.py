@@ -86,7 +86,7 @@ def test_reconstructions_keep_what_was_visible_and_undo_the_normalisation():
     filled = method.capabilities()["reconstruct"](batch)
     x = batch["image"].float() / 255
     mean = nn.functional.avg_pool2d(x, 2)
-    kept = torch.zeros(16, 16).scatter(1, masks[0][0], 1).view(16, 1, 4, 4)
+    kept = torch.zeros(len(x), 16).scatter(1, masks[0][0], 1).view(-1, 1, 4, 4)
     kept, mean = (t.repeat_interleave(2, 2).repeat_interleave(2, 3) for t in (kept, mean))
     torch.testing.assert_close(filled, torch.where(kept.bool(), x, mean))
     assert torch.equal(filled, method.capabilities()["reconstruct"](batch))
@@ -95,7 +95,7 @@ def test_reconstructions_keep_what_was_visible_and_undo_the_normalisation():
 def test_a_perfect_decoder_reconstructs_the_image():
     method = make()
     batch = images(0)
-    x = (batch["image"].float() / 255).unfold(2, 2, 2).unfold(3, 2, 2).flatten(4).view(16, 16, 4)
+    x = (batch["image"].float() / 255).unfold(2, 2, 2).unfold(3, 2, 2).flatten(4).view(-1, 16, 4)
 
     def perfect(tokens, ids_keep, ids_masked):
         removed = x.gather(1, ids_masked[..., None].expand(-1, -1, 4))

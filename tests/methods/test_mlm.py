@@ -44,7 +44,7 @@ def test_with_exact_masks_the_head_sees_as_many_tokens_in_every_step():
     method.lm_head.register_forward_hook(lambda module, inputs, output: sizes.append(tuple(output.shape[:-1])))
     for step in range(3):
         method.training_step(sentences(step), 0)
-    assert sizes == [(16, 4)] * 3
+    assert sizes == [(len(sentences(0)["index"]), 4)] * 3
 
 
 def test_what_stands_in_another_document_makes_no_difference():

@@ -41,8 +41,9 @@ def test_the_two_views_are_dropout_passes_of_one_sentence(method, monkeypatch):
 def test_a_step_is_one_forward_of_the_doubled_batch(method):
     sizes = []
     method.encoder.transformer.register_forward_hook(lambda module, args, output: sizes.append(len(output[0])))
-    loss = method.training_step(sentences(0), 0)
-    assert sizes == [2 * 16]
+    batch = sentences(0)
+    loss = method.training_step(batch, 0)
+    assert sizes == [2 * len(batch["index"])]
     assert loss > 0
 
 
