@@ -92,7 +92,7 @@ class FeatureMap:
 
 
 class NotOfferedError(ValueError):
-    """An encoder was asked for something that not every encoder has."""
+    """The encoder lacks what only some encoders offer, such as feature maps."""
 
 
 class Encoder(nn.Module, ABC):

@@ -16,7 +16,7 @@ _SETTLED = {
     "Experiment logs directory .* exists": "a resumed run",
     "The `srun` command is available": "a command on a login node is no mistake; processes that srun starts are counted",
     "You're resuming from a checkpoint that ended before the epoch ended": "loaders resume at the sample they stopped at",
-    "Be aware that when using `ckpt_path`": "callbacks that differ from those of the run were told as changes",
+    "Be aware that when using `ckpt_path`": "ssl_lab itself reports callbacks that differ from those of the run",
     r"Found \d+ module\(s\) in eval mode": "teachers and pretrained parts stay in eval mode by design",
     "Trying to infer the `batch_size`": "means over an epoch are weighted by ssl_lab",
     "GPU available but not used": "the user chose trainer.accelerator=cpu",
