@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -222,6 +222,19 @@ Column: TypeAlias = "Tensor | NDArray[Any] | LazyColumn | Ragged | Decoded"
 
 Columns: TypeAlias = Mapping[str, Column]
 """Columns of equally many rows by name; a numpy array may be a memory map."""
+
+
+def take(column: Column, rows: NDArray[Any]) -> Column:
+    """A column of the rows of the given numbers; those of a memory map or a lazy column are read when they are asked for."""
+    if isinstance(column, Tensor):
+        return column[torch.from_numpy(rows).to(column.device)]
+    if isinstance(column, Ragged):
+        return column.take(rows)
+    if isinstance(column, Decoded):
+        return replace(column, files=[column.files[row] for row in rows.tolist()])
+    if isinstance(column, LazyColumn | np.memmap):
+        return LazyColumn(lambda index: column[rows[index]], (len(rows), *column.shape[1:]), column.dtype)
+    return column[rows]
 
 
 def _padded(rows: Sequence[NDArray[Any]]) -> NDArray[Any]:

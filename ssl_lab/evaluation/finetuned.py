@@ -14,14 +14,17 @@ from torch import Tensor
 from ssl_lab.data.base import DataModule
 from ssl_lab.evaluation.metrics import CLASSES_METRICS, SCORES_METRICS
 from ssl_lab.evaluation.probes.scores import classification_scores
-from ssl_lab.evaluation.protocol import Protocol, check_finite, outputs_of
+from ssl_lab.evaluation.protocol import Protocol, check_finite, check_none_broken, outputs_of
 from ssl_lab.types import Batch
 
+_FROM_CLASSES = 10  # below, five guesses say little
 
-class TextClasses(Protocol):
-    """Accuracy, macro recall and macro F1 of predicted classes over the labelled rows of the split.
 
-    Metrics: ``finetune/accuracy``, ``finetune/recall``, ``finetune/macro_f1``, all in [0, 1].
+class Classes(Protocol):
+    """Accuracy, macro recall, macro F1, and from ten classes on top-5 accuracy of predictions for all labelled samples.
+
+    Metrics: ``finetune/accuracy``, ``finetune/recall``, ``finetune/macro_f1``, ``finetune/top5``, all in [0, 1]. Of each
+    batch the five highest classes are kept, so that memory does not grow with the number of classes.
     """
 
     metrics = CLASSES_METRICS
@@ -33,9 +36,14 @@ class TextClasses(Protocol):
         self, fn: Callable[[Batch], Tensor], datamodule: DataModule, *, device: torch.device, split: str = "test"
     ) -> dict[str, float]:
         """Score the largest of the scores ``fn(batch) -> (B, C)``."""
-        logits, y = outputs_of(lambda batch: (fn(batch), batch["label"]), datamodule, split, device=device)
-        check_finite(logits, split, what="Scores")
-        predicted = logits.argmax(1)
+
+        def highest(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+            logits = fn(batch)
+            best = torch.cat([logits.argmax(1, keepdim=True), logits.topk(min(5, logits.shape[1])).indices], 1)
+            return best, logits.isfinite().all(1), batch["label"]
+
+        best, finite, y = outputs_of(highest, datamodule, split, device=device)
+        check_none_broken(int((~finite).sum()), len(finite), split, what="Scores")
         known = y >= 0
         if not known.any():
             raise ValueError(
@@ -44,8 +52,13 @@ class TextClasses(Protocol):
             )
         num_classes = datamodule.spec.num_classes
         assert num_classes is not None
-        found = classification_scores("finetune", predicted[known], y[known], num_classes)
-        return {name.replace("top1", "accuracy"): value for name, value in found.items()}
+        found = classification_scores("finetune", best[known, 0], y[known], num_classes)
+        scores = {name.replace("top1", "accuracy"): value for name, value in found.items()}
+        if num_classes >= _FROM_CLASSES:
+            hits = (best[known, 1:] == y[known].unsqueeze(1)).any(1)
+            given = not math.isnan(scores["finetune/accuracy"])
+            scores["finetune/top5"] = float(hits.double().mean()) if given else math.nan
+        return scores
 
 
 class PairScores(Protocol):

@@ -24,6 +24,7 @@ CLASSES_METRICS: Mapping[str, Metric] = {
     "finetune/accuracy": finetuned("accuracy, %", order=1),
     "finetune/recall": finetuned("mean recall, %", order=1),
     "finetune/macro_f1": finetuned("macro F1, %", order=1),
+    "finetune/top5": finetuned("top-5 accuracy, %", order=1),
 }
 SCORES_METRICS: Mapping[str, Metric] = {
     "finetune/spearman": finetuned("Spearman correlation x 100", order=2),

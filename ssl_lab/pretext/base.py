@@ -1,4 +1,4 @@
-"""What draws the views that joint-embedding methods compare, whatever their modality."""
+"""What draws the views that joint-embedding methods compare, and what changes samples at random, whatever their modality."""
 
 from __future__ import annotations
 
@@ -34,6 +34,20 @@ class Views(nn.Module, ABC):
     def show(self, batch: Batch) -> Mapping[str, Picture]:
         """Some samples beside their views, by the picture's name; nothing by default."""
         return {}
+
+
+class Augmentation(nn.Module, ABC):
+    """Changes the samples of a batch at random, on its device, and leaves their labels as they are.
+
+    Attributes:
+        column: The column that it changes.
+    """
+
+    column: ClassVar[str]
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Batch:
+        """The batch with a changed column."""
 
 
 def halves(views: Batch) -> tuple[Batch, Batch]:

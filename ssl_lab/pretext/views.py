@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_lab.pretext import colour
-from ssl_lab.pretext.base import Views
+from ssl_lab.pretext.base import Augmentation, Views
 from ssl_lab.types import Batch, ImageGrid
 
 Range = tuple[float, float]
@@ -152,6 +152,24 @@ class View(nn.Module):
         amounts = torch.stack([centre + chosen * draw.uniform(-width, width) for centre, width in around], 1)
         hue_rows = draw.groups(4) if len(around) > colour.HUE else ()
         return colour.color_jitter(x, amounts, draw.orders(min(len(around), colour.HUE)), hue_rows)
+
+
+class OneView(Augmentation):
+    """A view of each image in its place.
+
+    Args:
+        view: Draws it: images (B, C, H, W) to fp32 in [0, 1].
+    """
+
+    column: ClassVar[str] = "image"
+
+    def __init__(self, view: nn.Module) -> None:
+        super().__init__()
+        self.view = view
+
+    def forward(self, batch: Batch) -> Batch:
+        """The batch with views instead of its images."""
+        return {**batch, "image": self.view(batch["image"])}
 
 
 class TwoViews(Views):

@@ -51,6 +51,12 @@ MOVED = {
 }
 """Modules by their former names."""
 
+RENAMED = {
+    "ssl_lab.evaluation.finetuned.TextClasses": "ssl_lab.evaluation.finetuned.Classes",
+    "ssl_lab.tasks.text_classification.Classification": "ssl_lab.tasks.text_classification.TextClassification",
+}
+"""Classes that have another name, where they stand today."""
+
 
 def renamed(node: Any) -> Any:
     """Plain settings in which each ``_target_`` names the place where the class stands today."""
@@ -65,7 +71,8 @@ def _today(target: Any) -> Any:
     if not isinstance(target, str):
         return target
     module, _, name = target.rpartition(".")
-    return f"{MOVED.get(module, module)}.{name}" if module else target
+    today = f"{MOVED.get(module, module)}.{name}" if module else target
+    return RENAMED.get(today, today)
 
 
 class FormerNames(MetaPathFinder, Loader):

@@ -1,51 +1,100 @@
-"""What every supervised task on a text encoder has in common."""
+"""What every supervised task on an encoder has in common."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ssl_lab.encoders.text_transformer import TextTransformer
 from ssl_lab.methods.base import Method
 from ssl_lab.methods.parts.token_mean import TokenMean
 from ssl_lab.optim import Optim
-from ssl_lab.types import Batch, Modality
+from ssl_lab.types import DataSpec, Encoder
 
 
 class FineTuning(Method):
-    """A text encoder with a head, both trained on labels.
+    """An encoder of any modality with a head, both trained on labels.
 
     The loss is a sum over targets divided by their number in the batch of all ranks, and in all batches that are
     accumulated, so it does not depend on how samples are spread over either.
 
+    What is frozen stays as it is to the last bit. An encoder that is frozen as a whole gives the features of evaluation,
+    without dropout and with the batch statistics that it came with; in one that is frozen in part, batch normalisation
+    whose parameters are frozen keeps its statistics.
+
+    Attributes:
+        source_of_classes: What a message says to choose where the data has no classes; empty for tasks that need none.
+
     Args:
-        encoder: Text encoder, pretrained or not.
+        encoder: Encoder, pretrained or not.
         optim: Optimizer and schedule; its rate is the head's.
         layer_decay: Factor of the learning rate from each block to the one below it; see ``Layers.lr_scales``.
         freeze: What stays as it is: ``none``, ``embeddings``, ``encoder``, or the number of first blocks.
+        dropout: Of what the last layer of the head reads.
 
     Raises:
-        ValueError: If ``layer_decay`` is not in (0, 1] or there is nothing called ``freeze``.
+        ValueError: If ``layer_decay`` is not in (0, 1], ``dropout`` is no probability below 1, there is nothing called
+            ``freeze``, or the data has no classes that the task needs.
     """
 
-    modality: ClassVar[Modality] = "text"
     uses_labels: ClassVar[bool] = True
-    encoder: TextTransformer
+    source_of_classes: ClassVar[str] = ""
 
     def __init__(
-        self, encoder: TextTransformer, optim: Optim, *, layer_decay: float = 1.0, freeze: str | int = "none"
+        self,
+        encoder: Encoder,
+        optim: Optim,
+        *,
+        layer_decay: float = 1.0,
+        freeze: str | int = "none",
+        dropout: float = 0.0,
     ) -> None:
+        if self.modality is not None and encoder.spec.modality != self.modality:
+            raise ValueError(
+                f"{type(self).__name__} is a task on {self.modality} data, but {type(encoder).__name__} was built for "
+                f"{encoder.spec.modality} data. Choose another task=, such as image_classification for images: see ssl-lab "
+                "list tasks."
+            )
         super().__init__(encoder, optim)
         if not 0 < layer_decay <= 1:
             raise ValueError(
                 f"Cannot use method.layer_decay={layer_decay}: it is a factor per layer in (0, 1]. Choose 1 for one "
                 "rate, or 0.65 to 0.95."
             )
+        if not 0 <= dropout < 1:
+            raise ValueError(f"Cannot use method.dropout={dropout}: it is a probability. Choose 0 to below 1.")
+        if self.source_of_classes and encoder.spec.num_classes is None:
+            raise ValueError(
+                f"{type(self).__name__} needs data with classes, but this data has none. {self.source_of_classes}, or "
+                "choose another task=."
+            )
         self.layer_decay = layer_decay
         encoder.layer_groups().freeze(freeze)
         self._mean = TokenMean()
+        self.train()
+
+    def check(self, spec: DataSpec) -> None:
+        """Refuse data that this encoder cannot read for the task.
+
+        Args:
+            spec: Facts of the data; the encoder may have been built for other data.
+
+        Raises:
+            ValueError: Saying what does not fit.
+        """
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode but for what is frozen; see above."""
+        super().train(mode)
+        if not any(p.requires_grad for p in self.encoder.parameters()):
+            self.encoder.eval()
+        for module in self.encoder.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                own = list(module.parameters())
+                if own and not any(p.requires_grad for p in own):
+                    module.eval()
+        return self
 
     @property
     def result_name(self) -> str:
@@ -61,11 +110,6 @@ class FineTuning(Method):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def hidden(self, batch: Batch) -> Tensor:
-        """Hidden states (B, L, D); BERT also reads ``token_type_ids`` where the batch has them."""
-        types = batch.get("token_type_ids")
-        return self.encoder(batch["input_ids"], batch["attention_mask"], token_type_ids=types)  # type: ignore[no-any-return]
-
     def mean_over_targets(self, total: Tensor, count: Tensor) -> Tensor:
         """Log and return the loss: the sum ``total`` over this rank's ``count`` targets, divided by those of all ranks."""
         loss, mean = self._mean(total, count)
@@ -77,28 +121,6 @@ class FineTuning(Method):
         self._mean.before_optimizer_step(self.parameters())
 
 
-def trim(batch: Batch, *names: str, multiple: int = 8) -> dict[str, Tensor]:
-    """On the CPU, the batch without the last columns that are padding in all of its rows; a GPU would have to be waited for.
-
-    Args:
-        batch: With ``input_ids`` and ``attention_mask`` (B, L).
-        names: Further columns (B, L, ...) to cut alike.
-        multiple: The length that is left is a multiple of it, or L.
-    """
-    if batch["attention_mask"].device.type != "cpu":
-        return dict(batch)
-    longest = max(1, int(batch["attention_mask"].sum(1).max()))
-    length = min(batch["input_ids"].shape[1], -(-longest // multiple) * multiple)
-    cut = ("input_ids", "attention_mask", "token_type_ids", *names)
-    return {name: column[:, :length] if name in cut else column for name, column in batch.items()}
-
-
 def full_precision(x: Tensor) -> Tensor:
     """The tensor in fp32 if it had fewer bits."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def check_dropout(dropout: float) -> None:
-    """Raise ValueError unless it is a probability below 1."""
-    if not 0 <= dropout < 1:
-        raise ValueError(f"Cannot use method.dropout={dropout}: it is a probability. Choose 0 to below 1.")

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from ssl_lab.encoders.text_transformer import TextTransformer
 from ssl_lab.optim import Optim
-from ssl_lab.tasks.base import FineTuning, check_dropout, full_precision, trim
+from ssl_lab.tasks.base import full_precision
+from ssl_lab.tasks.text import TextTask, trim
 from ssl_lab.types import Batch
 
 
 @final
-class QuestionAnswering(FineTuning):
+class QuestionAnswering(TextTask):
     """Extractive question answering: two scores per token, that the answer begins and that it ends there.
 
     The loss is the mean of both cross entropies over the window's tokens; a window without the answer points at its first
@@ -50,8 +51,7 @@ class QuestionAnswering(FineTuning):
         dropout: float = 0.0,
         max_answer_length: int = 30,
     ) -> None:
-        super().__init__(encoder, optim, layer_decay=layer_decay, freeze=freeze)
-        check_dropout(dropout)
+        super().__init__(encoder, optim, layer_decay=layer_decay, freeze=freeze, dropout=dropout)
         if max_answer_length < 1:
             raise ValueError(f"method.max_answer_length must be at least 1 token, found {max_answer_length}.")
         self.max_answer_length = max_answer_length

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from ssl_lab.encoders.text_transformer import TextTransformer
 from ssl_lab.optim import Optim
-from ssl_lab.tasks.base import FineTuning, check_dropout, full_precision, trim
+from ssl_lab.tasks.base import full_precision
+from ssl_lab.tasks.text import TextTask, trim
 from ssl_lab.types import Batch, DataSpec
 
 
 @final
-class Similarity(FineTuning):
+class Similarity(TextTask):
     r"""A cross-encoder: both texts in one row, a linear head on the pooled states, mean squared error of the score.
 
     .. math:: L = \frac1N \sum_i \left(\hat{y}_i - \frac{s_i - s_{min}}{s_{max} - s_{min}}\right)^2
@@ -53,8 +54,7 @@ class Similarity(FineTuning):
         min_score: float = 0.0,
         max_score: float = 5.0,
     ) -> None:
-        super().__init__(encoder, optim, layer_decay=layer_decay, freeze=freeze)
-        check_dropout(dropout)
+        super().__init__(encoder, optim, layer_decay=layer_decay, freeze=freeze, dropout=dropout)
         if max_score <= min_score:
             raise ValueError(
                 f"Cannot score from {min_score} to {max_score}. Set method.max_score above method.min_score."

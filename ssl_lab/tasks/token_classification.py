@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from ssl_lab.encoders.text_transformer import TextTransformer
 from ssl_lab.optim import Optim
-from ssl_lab.tasks.base import FineTuning, check_dropout, full_precision, trim
+from ssl_lab.tasks.base import full_precision
+from ssl_lab.tasks.text import TextTask, trim
 from ssl_lab.types import Batch
 
 
 @final
-class TokenClassification(FineTuning):
+class TokenClassification(TextTask):
     """A linear head on the state of each word's first token, trained with cross entropy over all words.
 
     Args:
@@ -34,6 +35,7 @@ class TokenClassification(FineTuning):
     """
 
     needs_columns: ClassVar[tuple[str, ...]] = ("token_labels",)
+    source_of_classes: ClassVar[str] = "Choose data=token_labels"
 
     def __init__(
         self,
@@ -44,13 +46,8 @@ class TokenClassification(FineTuning):
         freeze: str | int = "none",
         dropout: float = 0.1,
     ) -> None:
-        super().__init__(encoder, optim, layer_decay=layer_decay, freeze=freeze)
-        check_dropout(dropout)
-        if encoder.spec.num_classes is None:
-            raise ValueError(
-                "TokenClassification needs words with tags, but this data has none. Choose data=token_labels, or another "
-                "task=."
-            )
+        super().__init__(encoder, optim, layer_decay=layer_decay, freeze=freeze, dropout=dropout)
+        assert encoder.spec.num_classes is not None
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(encoder.embed_dim, encoder.spec.num_classes))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

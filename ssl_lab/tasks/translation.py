@@ -14,7 +14,8 @@ from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from ssl_lab.encoders.text_transformer import TextTransformer
 from ssl_lab.optim import Optim
-from ssl_lab.tasks.base import FineTuning, check_dropout, full_precision, trim
+from ssl_lab.tasks.base import full_precision
+from ssl_lab.tasks.text import TextTask, trim
 from ssl_lab.types import Batch
 
 # What transformers calls the states of earlier tokens: since 5.24, and before.
@@ -22,7 +23,7 @@ CACHE = "cache" if "cache" in signature(BertLMHeadModel.prepare_inputs_for_gener
 
 
 @final
-class Translation(FineTuning):
+class Translation(TextTask):
     r"""The encoder and a new transformer decoder that attends to its states, trained by teacher forcing.
 
     .. math:: L = -\frac1N \sum_t \sum_k q_t(k) \log p(k \mid y_{<t}, x)
@@ -62,8 +63,7 @@ class Translation(FineTuning):
         label_smoothing: float = 0.1,
         num_beams: int = 1,
     ) -> None:
-        super().__init__(encoder, optim, layer_decay=layer_decay, freeze=freeze)
-        check_dropout(dropout)
+        super().__init__(encoder, optim, layer_decay=layer_decay, freeze=freeze, dropout=dropout)
         spec = encoder.spec
         if spec.target_vocab_size is None or spec.target_length is None:
             raise ValueError(

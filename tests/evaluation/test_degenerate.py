@@ -20,7 +20,7 @@ from ssl_lab.data.text.parallel_text import ParallelText
 from ssl_lab.data.text.question_answering import QuestionAnswering
 from ssl_lab.data.text.token_labels import TokenLabels
 from ssl_lab.evaluation.answers import Answers
-from ssl_lab.evaluation.finetuned import PairScores, TextClasses
+from ssl_lab.evaluation.finetuned import Classes, PairScores
 from ssl_lab.evaluation.geometry.disentanglement import DCI, MIG, Coded
 from ssl_lab.evaluation.geometry.label_free import FeatureStd, RankMe, Uniformity
 from ssl_lab.evaluation.geometry.view_spread import Alignment, LiDAR
@@ -266,8 +266,8 @@ CASES = {
     ),
     SampleQuality: (distances, {"frechet": ("lower", 0.0), "kid": ("lower", -1.0)}),
     fid.FID: (distances, {"frechet": ("lower", 0.0)}),
-    TextClasses: (
-        lambda x: run(TextClasses(), lambda batch: x[:, :2], label=torch.arange(len(x)) % 2),
+    Classes: (
+        lambda x: run(Classes(), lambda batch: x[:, :2], label=torch.arange(len(x)) % 2),
         {"finetune/accuracy": ("higher", 1.0)},
     ),
     PairScores: (

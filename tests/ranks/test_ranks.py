@@ -18,6 +18,7 @@ OWN_COUNTS = {
     "causal_lm",
     "span_denoising",
     "classification",
+    "image_classification",
     "similarity",
     "token_classification",
     "translation",

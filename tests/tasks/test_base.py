@@ -4,12 +4,12 @@ import pytest
 import torch
 from tasks.tiny import LabelledText, encoder, fit, optim
 
-from ssl_lab.tasks.base import trim
-from ssl_lab.tasks.text_classification import Classification
+from ssl_lab.tasks.text import trim
+from ssl_lab.tasks.text_classification import TextClassification
 
 
 def build(**settings):
-    return Classification(encoder(LabelledText().spec), optim(), **settings)
+    return TextClassification(encoder(LabelledText().spec), optim(), **settings)
 
 
 def test_every_parameter_belongs_to_one_layer():

@@ -7,10 +7,10 @@ import torch
 from arrays import ArrayText
 from tasks.tiny import encoder, optim
 
-from ssl_lab.tasks.base import trim
 from ssl_lab.tasks.question_answering import QuestionAnswering
 from ssl_lab.tasks.similarity import Similarity
-from ssl_lab.tasks.text_classification import Classification
+from ssl_lab.tasks.text import trim
+from ssl_lab.tasks.text_classification import TextClassification
 from ssl_lab.tasks.token_classification import TokenClassification
 from ssl_lab.tasks.translation import Translation
 
@@ -28,7 +28,7 @@ def of_questions(method, batch):
 
 
 TASKS = {
-    Classification: lambda method, batch: method.logits(batch),
+    TextClassification: lambda method, batch: method.logits(batch),
     Similarity: lambda method, batch: method.similarities(batch),
     TokenClassification: of_tokens,
     QuestionAnswering: of_questions,

@@ -5,26 +5,26 @@ from arrays import ArrayTextPairs
 from tasks.tiny import LabelledText, encoder, fit, optim
 
 from ssl_lab.evaluation.evaluate import evaluate
-from ssl_lab.evaluation.finetuned import TextClasses
-from ssl_lab.tasks.text_classification import Classification
+from ssl_lab.evaluation.finetuned import Classes
+from ssl_lab.tasks.text_classification import TextClassification
 
 
 def test_learns(tmp_path):
     data = LabelledText(batch_size=8)
-    method = Classification(encoder(data.spec), optim())
+    method = TextClassification(encoder(data.spec), optim())
     losses = fit(method, data, tmp_path, epochs=4)
     assert sum(losses[-4:]) < 0.5 * sum(losses[:4])
-    found = evaluate(method.capabilities(), [TextClasses()], data, device=torch.device("cpu"))
+    found = evaluate(method.capabilities(), [Classes()], data, device=torch.device("cpu"))
     assert set(found) == {"finetune/accuracy", "finetune/recall", "finetune/macro_f1"}
     assert found["finetune/accuracy"] > 0.9
     for size in (3, 64):
         data.eval_batch_size = size
-        assert evaluate(method.capabilities(), [TextClasses()], data, device=torch.device("cpu")) == found
+        assert evaluate(method.capabilities(), [Classes()], data, device=torch.device("cpu")) == found
 
 
 def test_the_loss_is_that_of_labelled_rows():
     data = LabelledText()
-    method = Classification(encoder(data.spec), optim()).eval()
+    method = TextClassification(encoder(data.spec), optim()).eval()
     batch = next(iter(data.eval_dataloader("train")))
     known = batch["label"] >= 0
     expected = F.cross_entropy(method.logits(batch)[known], batch["label"][known])
@@ -36,4 +36,4 @@ def test_data_without_labels_is_refused():
 
     spec = replace(ArrayTextPairs().spec, num_classes=None)
     with pytest.raises(ValueError, match=r"Set data\.label_column"):
-        Classification(encoder(spec), optim())
+        TextClassification(encoder(spec), optim())

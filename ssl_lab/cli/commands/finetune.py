@@ -1,4 +1,4 @@
-"""``ssl-lab finetune``: a text encoder on a task with labels, over seeds, beside random weights."""
+"""``ssl-lab finetune``: an encoder on a task with labels, over seeds, beside random weights."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -25,13 +26,12 @@ from ssl_lab.cli.ranks import check_processes, named_run, refuse_ranks_in_sweep
 from ssl_lab.cli.resume import refuse_other_files
 from ssl_lab.cli.trust.targets import read_settings
 from ssl_lab.data.base import DataModule
-from ssl_lab.encoders.text_configs import max_length_of
+from ssl_lab.data.labelled import LabelledModule
 from ssl_lab.engine import judge
 from ssl_lab.engine.checkpoints.checkpoint import checkpoint_identity, find_checkpoint, has_checkpoint
 from ssl_lab.engine.checkpoints.signals import InterruptedRunError, is_first_rank
 from ssl_lab.engine.logging.text_log import text_log
 from ssl_lab.engine.pretrain import pretrain as pretrain_method
-from ssl_lab.methods.base import Method
 from ssl_lab.metrics import joined
 from ssl_lab.outputs import clear
 from ssl_lab.report.page import write_report
@@ -65,6 +65,7 @@ def run(args: list[str]) -> int:
     root = _agreed_run_dir(cfg, args)
     run_spec = _take_over_run(cfg)
     datamodule = config.build_data(cfg.data, seed=cfg.seeds[0])
+    spec = _spec(run_spec, datamodule.spec)
     datamodule.columns("test")  # scored at the end: refuse now if it is missing
     datamodule.train_split = "train"
     cells = _cells(cfg)
@@ -86,7 +87,6 @@ def run(args: list[str]) -> int:
                     make_up_report(cell.run_dir)
             else:
                 datamodule.seed = cell.seed
-                spec = datamodule.spec if run_spec is None else replace(datamodule.spec, shape=run_spec.shape)
                 kept = _train(cell, args, datamodule, spec, resume=cfg.ckpt == "last", alone=len(cells) == 1)
                 results.append(_result(cell, kept))
             if distributed.rank() == 0:  # each time, so that a kill takes no training that has finished
@@ -127,12 +127,10 @@ def _check(cfg: DictConfig) -> None:
             "Both run= and encoder= were given, but the encoder is the run's own. Leave encoder= out, or set run=null to "
             "train an encoder from random weights."
         )
-    if cfg.run is None and "tokenizer" not in cfg.data:
-        raise ValueError(
-            "ssl-lab finetune takes text encoders to tasks on text, but data= holds no text. See ssl-lab list data."
-        )
     if cfg.run is None and cfg.get("encoder") is None:
-        raise ValueError("run=null trains an encoder from random weights: say which, such as encoder=bert_mini.")
+        raise ValueError(
+            "run=null trains an encoder from random weights: say which, such as encoder=bert_mini or encoder=convnet."
+        )
 
 
 def _agreed_run_dir(cfg: DictConfig, args: Sequence[str]) -> Path:
@@ -162,18 +160,30 @@ def _take_over_run(cfg: DictConfig) -> DataSpec | None:
     run_dir = Path(cfg.run)
     run_cfg, run_spec = config.read_run(run_dir)
     find_checkpoint(run_dir)
-    if run_spec.modality != "text" or "tokenizer" not in cfg.data:
-        found = f"{run_dir} was trained on {run_spec.modality} data"
-        if run_spec.modality == "text":
-            found = "data= holds no text"
-        raise ValueError(
-            f"ssl-lab finetune takes text encoders to tasks on text, but {found}. Give the run of a text method and text "
-            "data: see ssl-lab list data."
-        )
     with open_dict(cfg):
         cfg.encoder = run_cfg.encoder
-        cfg.data.tokenizer = literal(str(run_dir / "tokenizer"))
+        if "tokenizer" in cfg.data and (run_dir / "tokenizer").is_dir():
+            cfg.data.tokenizer = literal(str(run_dir / "tokenizer"))
     return run_spec
+
+
+def _spec(run_spec: DataSpec | None, found: DataSpec) -> DataSpec:
+    """What the encoder is built from: the facts of its run, with what there is to learn in the data.
+
+    Raises:
+        ValueError: If the run's encoder does not read the data.
+    """
+    if run_spec is None:
+        return found
+    images = run_spec.modality != "text"
+    reads = found.modality in ("image", "image_text") if images else found.modality == "text"
+    if not reads or (images and found.shape[0] != run_spec.shape[0]):
+        raise ValueError(
+            f"The run was trained on {run_spec.modality} data of shape {run_spec.shape}, but data= is {found.modality} of "
+            f"shape {found.shape}. Choose data of the same modality and number of channels: see ssl-lab list data."
+        )
+    targets = ("num_classes", "class_names", "target_length", "target_vocab_size", "target_ids")
+    return replace(run_spec, **{name: getattr(found, name) for name in targets})
 
 
 def _cells(cfg: DictConfig) -> list[Cell]:
@@ -267,7 +277,8 @@ def _train(
     cfg, run_dir = cell.cfg, cell.run_dir
     L.seed_everything(cell.seed, verbose=False)
     method = config.build_method(cfg, spec, encoder_weights=None if cfg.run is None else find_checkpoint(Path(cfg.run)))
-    _check_length(method, datamodule)
+    assert isinstance(method, FineTuning)
+    method.check(datamodule.spec)
     protocols = config.build_protocols(cfg.evaluation)
     judge.check_needs(method, protocols, datamodule)
     trainer = config.build_trainer(cfg, run_dir, progress_bar=sys.stdout.isatty())
@@ -280,7 +291,8 @@ def _train(
             logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
         update_summary(run_dir, seed=cell.seed, start=cell.start, checkpoint=cfg.select)
         print(
-            f"{type(method).__name__} on {datamodule.title}, {cell.start} weights, seed {cell.seed}: {run_dir}",
+            f"{type(method).__name__} on {datamodule.title}, {_samples(datamodule)}, {cell.start} weights, seed {cell.seed}: "
+            f"{run_dir}",
             flush=True,
         )
     try:
@@ -307,17 +319,15 @@ def _train(
     return _kept(read_json(run_dir / "summary.json"))
 
 
-def _check_length(method: Method, datamodule: DataModule) -> None:
-    """Refuse rows that are longer than the encoder's table of positions."""
-    assert isinstance(method, FineTuning)
-    num_texts = 2 if "second_input_ids" in method.needs_columns else 1
-    length = num_texts * datamodule.spec.shape[0]
-    limit = max_length_of(method.encoder.config)
-    if limit is not None and length > limit:
-        raise ValueError(
-            f"Cannot read rows of {length} tokens: the encoder has {limit} positions. Lower data.max_length to "
-            f"{limit // num_texts}."
-        )
+def _samples(datamodule: DataModule) -> str:
+    """What is trained on, in words; with the least and the largest class where few labels are kept."""
+    columns = datamodule.columns("train")
+    words = f"{len(next(iter(columns.values()))):,} training samples"
+    if not isinstance(datamodule, LabelledModule) or not datamodule.keeps_few("train"):
+        return words
+    counts = np.unique(np.asarray(columns["label"]), return_counts=True)[1]
+    each = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
+    return f"{words} ({each} of each of {len(counts)} classes)"
 
 
 def _table(cfg: DictConfig, datamodule: DataModule, results: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -342,6 +352,7 @@ def _table(cfg: DictConfig, datamodule: DataModule, results: Sequence[dict[str, 
     return {
         "split": "test",
         "data": datamodule.title,
+        "num_train_samples": len(next(iter(datamodule.columns("train").values()))),
         "run": cfg.run,
         "checkpoint": cfg.select,
         "seeds": all_seeds,

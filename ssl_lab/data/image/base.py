@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from ssl_lab.data.columns import Columns
 from ssl_lab.data.image.decode import Encoded, decode
+from ssl_lab.data.labelled import LabelledModule
 from ssl_lab.data.splits import UNLABELLED, CutModule, Part, find_split, plan_splits
 from ssl_lab.data.store import build_once, fingerprint
 from ssl_lab.types import DataSpec
@@ -47,7 +48,7 @@ class ImageSource:
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class ImageModule(CutModule):
+class ImageModule(CutModule, LabelledModule):
     """Images that are decoded once, by the first process to want them, into memory maps in the cache folder.
 
     Files that cannot be read are left out with one warning that counts them.
@@ -112,18 +113,18 @@ class ImageModule(CutModule):
         Raises:
             ValueError: If there is no such split; names those that exist.
         """
-        split = find_split(split, self._facts["num_images"])
-        columns: dict[str, Any] = {"image": self._images(split)}
-        labels = np.load(self._folder / f"{split}_labels.npy")
+        stored = find_split(split, self._facts["num_images"])
+        columns: dict[str, Any] = {"image": self._images(stored)}
+        labels = np.load(self._folder / f"{stored}_labels.npy")
         if (labels != UNLABELLED).any():
             columns["label"] = torch.from_numpy(labels)
-        return columns
+        return self.few(split, columns)
 
     def column_digest(self, split: str, name: str) -> str:
         """Digest of a column's content; that of images was taken when they were decoded."""
         digests = self._facts.get("digests", {})  # which older caches lack
         known: str | None = digests.get(find_split(split, self._facts["num_images"])) if name == "image" else None
-        return known or super().column_digest(split, name)
+        return known if known and not self.keeps_few(split) else super().column_digest(split, name)
 
     def _source_rows(self, split: str) -> tuple[str, NDArray[np.int64]]:
         """The source split that a stored split was cut from, and the row of each of its images there."""

@@ -10,7 +10,9 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
+from ssl_lab.data.columns import Columns
 from ssl_lab.data.image.base import image_spec
+from ssl_lab.data.labelled import LabelledModule
 from ssl_lab.data.splits import CutModule, Part, find_split, plan_splits
 from ssl_lab.types import DataSpec
 
@@ -19,7 +21,7 @@ TEST_SEED = 0
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Digits(CutModule):
+class Digits(CutModule, LabelledModule):
     """1,797 handwritten digits, 8x8 greys, ten classes; a fixed quarter of them, stratified, is the test split.
 
     References:
@@ -49,10 +51,10 @@ class Digits(CutModule):
         """Facts of the data."""
         return image_spec(self._splits["train"]["image"].numpy(), class_names=tuple("0123456789"))
 
-    def columns(self, split: str) -> dict[str, Tensor]:
+    def columns(self, split: str) -> Columns:
         """Images uint8 (N, 1, 8, 8) and labels of a split.
 
         Raises:
             ValueError: If there is no such split; names those that exist.
         """
-        return self._splits[find_split(split, self._splits)]
+        return self.few(split, self._splits[find_split(split, self._splits)])

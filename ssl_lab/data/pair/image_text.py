@@ -85,6 +85,8 @@ class ImageTextPairs(Tokenized, ImageModule):
     vocab_size: int = 8192
     max_length: int = 32
     eval_batch_size: int = 256
+    label_fraction: float = field(default=1.0, init=False)  # captions are learned from
+    label_seed: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         """Check the settings."""

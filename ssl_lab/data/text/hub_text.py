@@ -9,17 +9,19 @@ from typing import Any
 
 import datasets
 
+from ssl_lab.data.columns import Columns
 from ssl_lab.data.files.inventory import Source, title_of
 from ssl_lab.data.files.labels import encode_labels
 from ssl_lab.data.files.tables import check_text_column
 from ssl_lab.data.hub import load_splits
+from ssl_lab.data.labelled import LabelledModule
 from ssl_lab.data.text.base import TextModule, TextSource
 
 _SAMPLE_BY = ("line", "paragraph", "document")
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class HubText(TextModule):
+class HubText(TextModule, LabelledModule):
     r"""Any Hugging Face text data set, from the hub or from local files, labelled or not.
 
     A tab-separated file without header is read by
@@ -56,6 +58,14 @@ class HubText(TextModule):
     def title(self) -> str:
         """The last part of the path; where each split names files, the folder of the first."""
         return title_of(self.path)
+
+    def columns(self, split: str) -> Columns:
+        """Token ids and labels of a split; see :class:`TextModule`.
+
+        Raises:
+            ValueError: If there is no such split; names those that exist.
+        """
+        return self.few(split, super().columns(split))
 
     def _source(self) -> TextSource:
         load = partial(

@@ -16,7 +16,8 @@ from ssl_lab.cli.main import main
 from ssl_lab.engine.checkpoints.checkpoint import read_checkpoint
 from ssl_lab.engine.pretrain import EvaluateDuringTraining
 from ssl_lab.runs.lock import lock_run
-from ssl_lab.tasks.text_classification import Classification
+from ssl_lab.tasks.classification import Classification
+from ssl_lab.tasks.text_classification import TextClassification
 
 SMALL = ["trainer.accelerator=cpu", "data.batch_size=8", "data.max_length=16", "optim.lr=1e-3"]
 
@@ -107,7 +108,7 @@ def test_the_best_checkpoint_on_val(folder, capsys):
 def test_an_interrupted_training_goes_on_to_the_same_weights(folder, capsys, monkeypatch):
     command = ["finetune", "run=run", *DATA, *SMALL, "trainer.max_epochs=2", "method.layer_decay=0.7", "seeds=[0,1]"]
     assert main([*command, "run_dir=whole"]) == 0
-    step, num_steps = Classification.training_step, 0
+    step, num_steps = TextClassification.training_step, 0
 
     def interrupted(self, batch, batch_idx):
         nonlocal num_steps
@@ -116,10 +117,10 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(folder, capsys, mon
             os.kill(os.getpid(), signal.SIGINT)
         return step(self, batch, batch_idx)
 
-    monkeypatch.setattr(Classification, "training_step", interrupted)
+    monkeypatch.setattr(TextClassification, "training_step", interrupted)
     assert main([*command, "run_dir=parts"]) == 1
     assert "Continue with the same command and run_dir=parts.\n" in capsys.readouterr().err
-    monkeypatch.setattr(Classification, "training_step", step)
+    monkeypatch.setattr(TextClassification, "training_step", step)
     assert main([*command, "run_dir=parts"]) == 0
     for seed in (0, 1):
         whole, parts = (
@@ -221,6 +222,48 @@ def test_results_of_other_pretraining_weights_are_not_kept(folder, capsys):
     assert f"began with the weights of step {step - 5}" in error and f"are now those of step {step} " in error
 
 
+IMAGES = ["data=digits", "task=image_classification", "trainer.accelerator=cpu", "data.batch_size=32"]
+
+
+def test_few_labels_of_images_are_learned_from_and_an_interrupted_training_ends_alike(folder, capsys, monkeypatch):
+    views = ["views@method.views=digits", "method.hidden_dim=16", "method.projection_dim=16", "evaluation=none"]
+    small = ["encoder=convnet", "encoder.widths=[4,8]", "trainer=smoke", "data.batch_size=32"]
+    assert main(["pretrain", "method=simclr", "data=digits", *small, *views, "run_dir=simclr"]) == 0
+    settings = ["data.label_fraction=0.2", "method.mixup_alpha=0.8", "method.ema_decay=0.9", "trainer.max_epochs=2"]
+    command = ["finetune", "run=simclr", *IMAGES, *settings]
+    assert main([*command, "baseline=true", "run_dir=few"]) == 0
+    printed = capsys.readouterr().out
+    assert "242 training samples (24 to 25 of each of 10 classes), pretrained weights" in printed
+    assert "top-5 accuracy" in printed
+    table = json.loads((folder / "few/finetune.json").read_text())
+    assert table["num_train_samples"] == 242
+    assert [row["name"] for row in table["rows"]] == ["pretrained weights", "random weights"]
+    cell = folder / "few/pretrained/seed_0"
+    rows = json.loads((cell / "evaluation.json").read_text())["rows"]
+    assert main(["evaluate", f"run={cell}"]) == 0
+    assert json.loads((cell / "evaluation.json").read_text())["rows"] == rows, "by the averaged weights again"
+
+    step, num_steps = Classification.training_step, 0
+
+    def interrupted(self, batch, batch_idx):
+        nonlocal num_steps
+        num_steps += 1
+        if num_steps == 10:  # within the second epoch
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(Classification, "training_step", interrupted)
+    assert main([*command, "run_dir=few_parts"]) == 1
+    monkeypatch.setattr(Classification, "training_step", step)
+    assert main([*command, "run_dir=few_parts"]) == 0
+    whole, parts = (
+        read_checkpoint(folder / name / "pretrained/seed_0/checkpoints/last.ckpt")["state_dict"]
+        for name in ("few", "few_parts")
+    )
+    assert any(name.startswith("average.encoder.") for name in whole)
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -230,7 +273,13 @@ def test_results_of_other_pretraining_weights_are_not_kept(folder, capsys):
         (["run=null", *DATA], "say which, such as encoder=bert_mini"),
         (["run=run", "encoder=bert_tiny", *DATA], "the encoder is the run's own"),
         (["run=null", "encoder=bert_tiny", "baseline=true", *DATA], "the same training twice"),
-        (["run=run", "data=digits"], "data= holds no text"),
+        (["run=run", "data=digits"], "was trained on text data of shape (16,), but data= is image of shape (1, 8, 8)"),
+        (["run=null", "encoder=convnet", "data=digits"], "task on text data, but ConvNet was built for image data"),
+        (["run=null", "encoder=bert_tiny", *DATA, "task=image_classification"], "changes the column 'image', but Text"),
+        (
+            ["run=run", *DATA, "data.label_fraction=0.01"],
+            "these are 1 labels for 2 classes. Set data.label_f",
+        ),
         (["run=run", *DATA, "select=first"], "Choose last, or best"),
         (["run=run", *DATA, "seeds=[1,1]"], "Give different numbers"),
         (["run=run", *DATA, "ckpt=x.ckpt"], "the weights to begin with come from run="),
@@ -289,6 +338,6 @@ def test_results_of_an_earlier_command_stay_in_the_table(folder, capsys, monkeyp
     def killed(self, batch, batch_idx):
         raise RuntimeError("killed")
 
-    monkeypatch.setattr(Classification, "training_step", killed)
+    monkeypatch.setattr(TextClassification, "training_step", killed)
     assert main([*command, "seeds=[2,4]"]) == 1
     assert json.loads((folder / "more/finetune.json").read_text()) == after, "what has finished stays"

@@ -1,0 +1,150 @@
+"""Classes of samples of any modality."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_lab.optim import Optim
+from ssl_lab.pretext.base import Augmentation
+from ssl_lab.pretext.mixing import Mixing
+from ssl_lab.tasks.average import WeightAverage
+from ssl_lab.tasks.base import FineTuning, full_precision
+from ssl_lab.tasks.drop_path import set_drop_path
+from ssl_lab.types import Batch, Encoder
+
+
+class Classification(FineTuning):
+    r"""A linear layer on an encoder's features, trained with cross entropy; rows without a label are left out.
+
+    .. math:: L = -\frac1N \sum_i \sum_k q_{ik} \log p_k(x_i), \qquad
+              q_{ik} = (1 - \epsilon)\,t_{ik} + \frac{\epsilon}{K}
+
+    over N labelled samples, where t is 1 for the right one of K classes, or a mixture of two after MixUp and CutMix, and
+    :math:`\epsilon` is ``label_smoothing``. A mixture counts by the share of it that has a label.
+
+    With the encoder frozen and everything else off this is linear evaluation.
+
+    Args:
+        encoder: Encoder of the samples.
+        optim: Optimizer and schedule.
+        augment: Changes the samples of a training step at random; None for none.
+        layer_decay: Factor of the learning rate from each block to the one below it.
+        freeze: ``none``, ``embeddings``, ``encoder``, or the number of first blocks.
+        dropout: Before the last layer of the head.
+        label_smoothing: epsilon.
+        mixup_alpha: Parameter of MixUp's beta distribution; 0 for no MixUp.
+        cutmix_alpha: The same of CutMix; with both, each step draws one of them.
+        drop_path: Probability of leaving out the last block's branches, less in those before; see :func:`set_drop_path`.
+        ema_decay: Decay of a moving average of all weights, which is judged and exported instead of them; 0 for none.
+
+    Raises:
+        ValueError: If the data has no classes, a setting makes no sense, or the encoder does not read what is augmented.
+
+    References:
+        Chen et al., SimCLR (2020), appendix B. arXiv:2002.05709
+        He et al., Masked Autoencoders Are Scalable Vision Learners (2021), appendix A. arXiv:2111.06377
+    """
+
+    needs_columns: ClassVar[tuple[str, ...]] = ("label",)
+    source_of_classes: ClassVar[str] = "Set data.label_column, choose data with labels"
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        optim: Optim,
+        augment: Augmentation | None = None,
+        *,
+        layer_decay: float = 1.0,
+        freeze: str | int = "none",
+        dropout: float = 0.0,
+        label_smoothing: float = 0.0,
+        mixup_alpha: float = 0.0,
+        cutmix_alpha: float = 0.0,
+        drop_path: float = 0.0,
+        ema_decay: float = 0.0,
+    ) -> None:
+        super().__init__(encoder, optim, layer_decay=layer_decay, freeze=freeze, dropout=dropout)
+        num_classes = encoder.spec.num_classes
+        assert num_classes is not None
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(
+                f"Cannot use method.label_smoothing={label_smoothing}: it is a share. Choose 0 to below 1."
+            )
+        mixing = Mixing(num_classes, mixup_alpha=mixup_alpha, cutmix_alpha=cutmix_alpha)
+        for part in (augment, mixing if mixing.transforms else None):
+            if part is not None and part.column not in columns_of(encoder):
+                raise ValueError(
+                    f"Cannot augment with {type(part).__name__}: it changes the column {part.column!r}, but "
+                    f"{type(encoder).__name__} reads {encoder.spec.modality}. Leave it out, or choose another task=: see "
+                    "ssl-lab list tasks."
+                )
+        if drop_path:
+            set_drop_path(encoder, drop_path)
+        self.augment = augment
+        self.mixing = mixing
+        self.label_smoothing = label_smoothing
+        self.head = self.make_head(encoder.embed_dim, num_classes, dropout)
+        self.average = WeightAverage(encoder, self.head, decay=ema_decay) if ema_decay else None
+
+    def make_head(self, dim: int, num_classes: int, dropout: float) -> nn.Module:
+        """What turns features (B, D) into scores (B, C)."""
+        return nn.Sequential(nn.Dropout(dropout), nn.Linear(dim, num_classes))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Augment, encode, classify."""
+        if self.augment is not None:
+            batch = self.augment(batch)
+        if not self.mixing.transforms:
+            labels, count = batch["label"], (batch["label"] >= 0).sum()
+        else:
+            batch, labels = self.mixing(batch)
+            count = labels.sum()
+        return self.mean_over_targets(self.total_loss(full_precision(self.logits(batch)), labels), count)
+
+    def total_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Summed cross entropy of scores (B, C).
+
+        Args:
+            logits: The scores.
+            labels: Classes, int64 (B,), -1 where unknown; or shares of them (B, C) whose sum is the known part of a row.
+        """
+        if labels.ndim == 1:
+            return F.cross_entropy(
+                logits, labels, ignore_index=-1, reduction="sum", label_smoothing=self.label_smoothing
+            )
+        known = labels.sum(1, keepdim=True)
+        smoothed = (1 - self.label_smoothing) * labels + self.label_smoothing * known / labels.shape[1]
+        return F.cross_entropy(logits, smoothed.to(logits.dtype), reduction="sum")
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Scores (B, C) of the classes."""
+        return self.head(self.encoder.embed(batch))  # type: ignore[no-any-return]
+
+    def after_step(self) -> None:
+        """Move the average of the weights."""
+        if self.average is not None:
+            self.average.follow(self.encoder, self.head)
+
+    @property
+    def feature_encoder(self) -> Encoder:
+        """The encoder, with the averaged weights where there are any."""
+        return self.encoder if self.average is None else self.average.encoder
+
+    def class_logits(self, batch: Batch) -> Tensor:
+        """Scores (B, C) by the weights that are judged."""
+        head = self.head if self.average is None else self.average.head
+        return head(self.feature_encoder.embed(batch))  # type: ignore[no-any-return]
+
+    def capabilities(self) -> Mapping[str, Callable[..., Any]]:
+        """Features, and scores of classes."""
+        return {**super().capabilities(), "class_logits": self.in_eval_mode(torch.no_grad()(self.class_logits))}
+
+
+def columns_of(encoder: Encoder) -> tuple[str, ...]:
+    """Columns of a batch that an encoder reads features from."""
+    return ("input_ids", "attention_mask") if encoder.spec.modality == "text" else ("image",)
