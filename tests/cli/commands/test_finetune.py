@@ -233,10 +233,10 @@ def test_few_labels_of_images_are_learned_from_and_an_interrupted_training_ends_
     command = ["finetune", "run=simclr", *IMAGES, *settings]
     assert main([*command, "baseline=true", "run_dir=few"]) == 0
     printed = capsys.readouterr().out
-    assert "242 training samples (24 to 25 of each of 10 classes), pretrained weights" in printed
+    assert "243 training samples (24 to 25 of each of 10 classes), pretrained weights" in printed
     assert "top-5 accuracy" in printed
     table = json.loads((folder / "few/finetune.json").read_text())
-    assert table["num_train_samples"] == 242
+    assert table["num_train_samples"] == 243
     assert [row["name"] for row in table["rows"]] == ["pretrained weights", "random weights"]
     cell = folder / "few/pretrained/seed_0"
     rows = json.loads((cell / "evaluation.json").read_text())["rows"]
