@@ -36,7 +36,7 @@ class Mixing(nn.Module):
                 raise ValueError(f"Cannot use method.{name}={alpha}. Choose 0 for none, or above, such as 0.8 or 1.")
         self.num_classes = num_classes
         self.transforms: list[nn.Module] = [
-            kind(alpha=alpha, num_classes=num_classes)
+            kind(alpha=float(alpha), num_classes=num_classes)
             for kind, alpha in ((v2.MixUp, mixup_alpha), (v2.CutMix, cutmix_alpha))
             if alpha > 0
         ]

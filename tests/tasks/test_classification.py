@@ -40,7 +40,7 @@ def test_learns_with_everything_on(tmp_path):
     assert found["finetune/accuracy"] > 0.9
 
 
-@pytest.mark.parametrize("mixtures", [{}, {"mixup_alpha": 1.0}, {"cutmix_alpha": 1.0}])
+@pytest.mark.parametrize("mixtures", [{}, {"mixup_alpha": 1}, {"cutmix_alpha": 1}])
 def test_the_loss_is_that_of_a_slow_loop(mixtures):
     method = build(label_smoothing=0.1, **mixtures).eval()
     batch = {"image": torch.rand(6, 1, 8, 8), "label": torch.tensor([0, 1, -1, 1, 0, -1])}
