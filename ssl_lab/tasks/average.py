@@ -31,8 +31,6 @@ class WeightAverage(nn.Module):
         Tarvainen and Valpola, Mean teachers (2017). arXiv:1703.01780
     """
 
-    num_steps: Tensor
-
     def __init__(self, encoder: Encoder, head: nn.Module, *, decay: float) -> None:
         super().__init__()
         if not 0 <= decay < 1:
@@ -40,21 +38,26 @@ class WeightAverage(nn.Module):
         self.encoder = deepcopy(encoder).requires_grad_(False)
         self.head = deepcopy(head).requires_grad_(False)
         self.decay = decay
-        self.register_buffer("num_steps", torch.tensor(0))
+
+    def decay_at(self, step: int) -> float:
+        """Decay at an optimizer step, counted from 0."""
+        return min(self.decay, (1 + step) / (10 + step))
 
     @torch.no_grad()
-    def follow(self, encoder: nn.Module, head: nn.Module) -> None:
-        """Move towards the trained weights, after an optimizer step."""
-        share = 1 - (1 + self.num_steps) / (10 + self.num_steps)
-        share = share.clamp(min=1 - self.decay)
+    def follow(self, encoder: nn.Module, head: nn.Module, step: int) -> None:
+        """Move towards the trained weights, after an optimizer step.
+
+        Args:
+            encoder: The trained encoder.
+            head: The trained head.
+            step: Number of the optimizer step, counted from 0.
+        """
+        share = 1 - self.decay_at(step)
         for own, trained in ((self.encoder, encoder), (self.head, head)):
-            for mine, theirs in zip(_tensors(own), _tensors(trained), strict=True):
+            weights: list[Tensor] = list(own.parameters())
+            torch._foreach_lerp_(weights, list(trained.parameters()), share)
+            for mine, theirs in zip(own.buffers(), trained.buffers(), strict=True):
                 if mine.is_floating_point():
-                    mine.lerp_(theirs, share.to(mine.dtype))
+                    mine.lerp_(theirs, share)
                 else:
                     mine.copy_(theirs)
-        self.num_steps += 1
-
-
-def _tensors(module: nn.Module) -> list[Tensor]:
-    return [*module.parameters(), *module.buffers()]

@@ -128,7 +128,7 @@ class Classification(FineTuning):
     def after_step(self) -> None:
         """Move the average of the weights."""
         if self.average is not None:
-            self.average.follow(self.encoder, self.head)
+            self.average.follow(self.encoder, self.head, self.global_step)
 
     @property
     def feature_encoder(self) -> Encoder:
