@@ -13,7 +13,7 @@ import torch
 from ssl_lab.data.base import DataModule, has_split
 from ssl_lab.evaluation.baselines import raw_features
 from ssl_lab.evaluation.evaluate import measure
-from ssl_lab.evaluation.protocol import Protocol
+from ssl_lab.evaluation.protocol import Protocol, check_data
 from ssl_lab.measured import Record, base_name, merged, records_of
 from ssl_lab.methods.base import Method
 from ssl_lab.metrics import descriptions, joined
@@ -57,6 +57,8 @@ def check_needs(method: Method, protocols: Sequence[Protocol], datamodule: DataM
                 f"{type(part).__name__} needs {', '.join(missing)}, but {type(datamodule).__name__} has "
                 f"{sorted(columns)}. Choose {_SOURCES.get(missing[-1], 'data that has it')}."
             )
+    for protocol in protocols:
+        check_data(protocol, datamodule)
 
 
 def check_is_measurable(objective: str, datamodule: DataModule) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from ssl_lab import distributed
 from ssl_lab.data.base import DataModule
-from ssl_lab.evaluation.protocol import FeatureProtocol, LabelFreeProtocol, Protocol, extract, features_of
+from ssl_lab.evaluation.protocol import FeatureProtocol, LabelFreeProtocol, Protocol, check_data, extract, features_of
 from ssl_lab.measured import rows_of
 
 
@@ -64,7 +64,7 @@ def measure(
             all of it.
 
     Raises:
-        ValueError: If a protocol needs what is not offered.
+        ValueError: If a protocol needs what method or data do not offer.
     """
     for protocol in protocols:
         if protocol.needs not in capabilities:
@@ -75,6 +75,7 @@ def measure(
                 "latents, ImageGPT code_losses, MLM predict_masked, CausalLM token_losses, SpanDenoising denoising_losses, "
                 "fine-tuned ones what their task= predicts."
             )
+        check_data(protocol, datamodule)
     left_out = [type(p).__name__ for p in protocols if p.needs_labels and not datamodule.labelled]
     if left_out:
         warnings.warn(f"{datamodule.title} has no labels, which {', '.join(left_out)} need: left out.", stacklevel=1)

@@ -27,6 +27,8 @@ class Protocol(ABC):
         needs: What it calls, a name in ``Method.capabilities()``: ``"features"``, ``"sample"`` and others.
         needs_labels: Whether the data must be labelled.
         needs_columns: Columns of the data that not all data have, and that it cannot do without.
+        needs_data: Methods of a data module that not all have, declared by a ``typing.Protocol``; for what no column holds,
+            such as the answers that people gave.
         shared: Whether ranks share its work, so that all of them must run it; else it runs on the first.
         metrics: How its metrics are shown, by name; see :func:`ssl_lab.metrics.declared`. A metric that is left out is
             shown under its name.
@@ -38,6 +40,7 @@ class Protocol(ABC):
     needs: ClassVar[str]
     needs_labels: ClassVar[bool] = False
     needs_columns: ClassVar[tuple[str, ...]] = ()
+    needs_data: ClassVar[type | None] = None
     shared: ClassVar[bool] = False
     metrics: ClassVar[Mapping[str, Metric]] = {}
     told_by_names: ClassVar[tuple[str, ...]] = ()
@@ -200,6 +203,21 @@ def features_of(
     features, labels = outputs_of(with_labels, datamodule, split, device=device, max_samples=max_samples)
     check_finite(features, split)
     return features.to(device), labels.to(device)
+
+
+def check_data(protocol: Protocol, datamodule: DataModule) -> None:
+    """Refuse data without what ``protocol.needs_data`` declares.
+
+    Raises:
+        ValueError: Naming what is missing.
+    """
+    needs = protocol.needs_data
+    if needs is not None and not isinstance(datamodule, needs):
+        missing = [name for name in vars(needs) if not name.startswith("_") and name not in dir(datamodule)]
+        raise ValueError(
+            f"{type(protocol).__name__} needs {needs.__name__} of {needs.__module__}, but {type(datamodule).__name__} lacks "
+            f"{', '.join(missing)}. Choose data that has it, or give the data module such a method."
+        )
 
 
 def check_finite(outputs: Tensor, kind: str = "", *, what: str = "Features", use: str = "judged") -> None:

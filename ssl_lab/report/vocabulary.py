@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from itertools import chain
 
-from ssl_lab.evaluation import metrics as finetuned
 from ssl_lab.evaluation.geometry import metrics as geometry
 from ssl_lab.evaluation.likelihood import metrics as likelihood
 from ssl_lab.evaluation.probes import metrics as probes
@@ -15,6 +14,7 @@ from ssl_lab.evaluation.retrieval import metrics as retrieval
 from ssl_lab.evaluation.samples import metrics as samples
 from ssl_lab.measured import base_name, way_of
 from ssl_lab.metrics import LATER, Metric, declared
+from ssl_lab.tasks import metrics as finetuned
 
 
 def _online(line: str) -> Metric:

@@ -27,6 +27,7 @@ MOVED = {
     "ssl_lab.engine.dashboards": "ssl_lab.engine.logging.dashboards",
     "ssl_lab.engine.online_probes": "ssl_lab.engine.callbacks.online_probes",
     "ssl_lab.engine.sharded": "ssl_lab.engine.checkpoints.sharded",
+    "ssl_lab.evaluation.answers": "ssl_lab.tasks.question_answering",
     "ssl_lab.evaluation.codes": "ssl_lab.evaluation.likelihood.codes",
     "ssl_lab.evaluation.denoising": "ssl_lab.evaluation.likelihood.denoising",
     "ssl_lab.evaluation.disentanglement": "ssl_lab.evaluation.geometry.disentanglement",
@@ -40,7 +41,9 @@ MOVED = {
     "ssl_lab.evaluation.pseudo_perplexity": "ssl_lab.evaluation.likelihood.pseudo_perplexity",
     "ssl_lab.evaluation.retrieval": "ssl_lab.evaluation.retrieval.retrieval",
     "ssl_lab.evaluation.samples": "ssl_lab.evaluation.samples.quality",
+    "ssl_lab.evaluation.spans": "ssl_lab.tasks.token_classification",
     "ssl_lab.evaluation.sts": "ssl_lab.evaluation.retrieval.sts",
+    "ssl_lab.evaluation.translations": "ssl_lab.tasks.translation",
     "ssl_lab.evaluation.views": "ssl_lab.evaluation.geometry.view_spread",
     "ssl_lab.evaluation.zero_shot": "ssl_lab.evaluation.retrieval.zero_shot",
     "ssl_lab.methods.finetune.classification": "ssl_lab.tasks.text_classification",
@@ -52,7 +55,9 @@ MOVED = {
 """Modules by their former names."""
 
 RENAMED = {
-    "ssl_lab.evaluation.finetuned.TextClasses": "ssl_lab.evaluation.finetuned.Classes",
+    "ssl_lab.evaluation.finetuned.Classes": "ssl_lab.tasks.classification.ClassScores",
+    "ssl_lab.evaluation.finetuned.PairScores": "ssl_lab.tasks.similarity.PairScores",
+    "ssl_lab.evaluation.finetuned.TextClasses": "ssl_lab.tasks.classification.ClassScores",
     "ssl_lab.tasks.text_classification.Classification": "ssl_lab.tasks.text_classification.TextClassification",
 }
 """Classes that have another name, where they stand today."""

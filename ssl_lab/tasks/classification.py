@@ -1,7 +1,8 @@
-"""Classes of samples of any modality."""
+"""Classes of samples of any modality: head, loss, and scores."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -9,13 +10,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssl_lab.data.base import DataModule
+from ssl_lab.evaluation.probes.scores import classification_scores
+from ssl_lab.evaluation.protocol import Protocol, check_none_broken, outputs_of
 from ssl_lab.optim import Optim
 from ssl_lab.pretext.base import Augmentation
 from ssl_lab.pretext.mixing import Mixing
 from ssl_lab.tasks.average import WeightAverage
 from ssl_lab.tasks.base import FineTuning, full_precision
 from ssl_lab.tasks.drop_path import set_drop_path
+from ssl_lab.tasks.metrics import CLASSES_METRICS
 from ssl_lab.types import Batch, Encoder
+
+_FROM_CLASSES = 10  # below, five guesses say little
 
 
 class Classification(FineTuning):
@@ -148,3 +155,44 @@ class Classification(FineTuning):
 def columns_of(encoder: Encoder) -> tuple[str, ...]:
     """Columns of a batch that an encoder reads features from."""
     return ("input_ids", "attention_mask") if encoder.spec.modality == "text" else ("image",)
+
+
+class ClassScores(Protocol):
+    """Accuracy, macro recall, macro F1, and from ten classes on top-5 accuracy of predictions for all labelled samples.
+
+    Metrics: ``finetune/accuracy``, ``finetune/recall``, ``finetune/macro_f1``, ``finetune/top5``, all in [0, 1]. Of each
+    batch the five highest classes are kept, so that memory does not grow with the number of classes.
+    """
+
+    metrics = CLASSES_METRICS
+    needs: ClassVar[str] = "class_logits"
+    needs_labels: ClassVar[bool] = True
+    shared: ClassVar[bool] = True
+
+    def run(
+        self, fn: Callable[[Batch], Tensor], datamodule: DataModule, *, device: torch.device, split: str = "test"
+    ) -> dict[str, float]:
+        """Score the largest of the scores ``fn(batch) -> (B, C)``."""
+
+        def highest(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+            logits = fn(batch)
+            best = torch.cat([logits.argmax(1, keepdim=True), logits.topk(min(5, logits.shape[1])).indices], 1)
+            return best, logits.isfinite().all(1), batch["label"]
+
+        best, finite, y = outputs_of(highest, datamodule, split, device=device)
+        check_none_broken(int((~finite).sum()), len(finite), split, what="Scores")
+        known = y >= 0
+        if not known.any():
+            raise ValueError(
+                f"Cannot score classes on the {split} split: none of its {len(y)} rows has a label. Score another "
+                "split, or set data.label_column."
+            )
+        num_classes = datamodule.spec.num_classes
+        assert num_classes is not None
+        found = classification_scores("finetune", best[known, 0], y[known], num_classes)
+        scores = {name.replace("top1", "accuracy"): value for name, value in found.items()}
+        if num_classes >= _FROM_CLASSES:
+            hits = (best[known, 1:] == y[known].unsqueeze(1)).any(1)
+            given = not math.isnan(scores["finetune/accuracy"])
+            scores["finetune/top5"] = float(hits.double().mean()) if given else math.nan
+        return scores

@@ -1,17 +1,24 @@
-"""Where in a text the answer to a question begins and ends."""
+"""Where in a text the answer to a question begins and ends: head, loss, best spans, and their scores."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, final
+import re
+import string
+import typing
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, final, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssl_lab.data.base import DataModule
 from ssl_lab.encoders.text_transformer import TextTransformer
+from ssl_lab.evaluation.protocol import Protocol, check_finite, outputs_of
 from ssl_lab.optim import Optim
 from ssl_lab.tasks.base import full_precision
+from ssl_lab.tasks.metrics import ANSWERS_METRICS
 from ssl_lab.tasks.text import TextTask, trim
 from ssl_lab.types import Batch
 
@@ -104,3 +111,88 @@ def best_spans(start: Tensor, end: Tensor, allowed: Tensor, *, max_length: int) 
     first = place // max_length
     last = (first + place % max_length).clamp(max=length - 1)
     return torch.stack([first.float(), last.float(), scores], 1)
+
+
+class AskedQuestion(typing.Protocol):
+    """A question with the answers that people gave."""
+
+    @property
+    def answers(self) -> Sequence[str]:
+        """Accepted answers."""
+
+
+@runtime_checkable
+class AnsweredQuestions(typing.Protocol):
+    """Data whose rows are windows of tokens of texts, each with a question that the text answers."""
+
+    def questions(self, split: str) -> Sequence[AskedQuestion]:
+        """Questions of a split in their order."""
+
+    def question_of_row(self, split: str) -> Tensor:
+        """The number of each row's question, int64 (N,)."""
+
+    def text_of(self, split: str, row: int, start: int, end: int) -> str:
+        """The characters of the text from token ``start`` to token ``end`` of a row, both inclusive."""
+
+
+class Answers(Protocol):
+    """Exact match and F1 of words, SQuAD v1.1's official metric: the mean over questions of the best of their answers.
+
+    A question's answer is the best span of all its windows, by score, in the characters of the text.
+
+    Metrics: ``finetune/exact_match``, ``finetune/f1``, in [0, 1] (papers write them x 100).
+
+    References:
+        Rajpurkar et al., SQuAD (2016), section 6.1. arXiv:1606.05250
+    """
+
+    metrics = ANSWERS_METRICS
+    needs: ClassVar[str] = "answer_spans"
+    needs_columns: ClassVar[tuple[str, ...]] = ("start_position",)
+    needs_data: ClassVar[type | None] = AnsweredQuestions
+    shared: ClassVar[bool] = True
+    signature = "SQuAD v1.1, official normalisation"
+
+    def run(
+        self, fn: Callable[[Batch], Tensor], datamodule: DataModule, *, device: torch.device, split: str = "test"
+    ) -> dict[str, float]:
+        """Score the spans ``fn(batch) -> (B, 3)``: first token, last token, score.
+
+        Raises:
+            ValueError: If a span or a score is not finite.
+        """
+        assert isinstance(datamodule, AnsweredQuestions)
+        (spans,) = outputs_of(lambda batch: (fn(batch),), datamodule, split, device=device)
+        check_finite(spans, split, what="Answer spans")
+        best: dict[int, tuple[float, int]] = {}
+        for row, (number, score) in enumerate(
+            zip(datamodule.question_of_row(split).tolist(), spans[:, 2].tolist(), strict=True)
+        ):
+            if number not in best or score > best[number][0]:
+                best[number] = score, row
+        questions = datamodule.questions(split)
+        exact = f1 = 0.0
+        for number, question in enumerate(questions):
+            row = best[number][1]
+            start, end = spans[row, :2].int().tolist()
+            answer = datamodule.text_of(split, row, start, end)
+            exact += max(float(normalise(answer) == normalise(gold)) for gold in question.answers)
+            f1 += max(word_f1(answer, gold) for gold in question.answers)
+        return {"finetune/exact_match": exact / len(questions), "finetune/f1": f1 / len(questions)}
+
+
+def normalise(answer: str) -> str:
+    """An answer without case, punctuation, articles and superfluous blanks, as in the official script."""
+    text = "".join(char for char in answer.lower() if char not in set(string.punctuation))
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
+
+
+def word_f1(answer: str, gold: str) -> float:
+    """Harmonic mean of precision and recall of the words that both normalised answers share, counted with multiplicity."""
+    found, wanted = normalise(answer).split(), normalise(gold).split()
+    num_shared = _num_shared(found, wanted)
+    return 2 * num_shared / (len(found) + len(wanted)) if num_shared else 0.0
+
+
+def _num_shared(found: Sequence[str], wanted: Sequence[str]) -> int:
+    return sum((Counter(found) & Counter(wanted)).values())

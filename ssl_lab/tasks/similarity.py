@@ -1,17 +1,23 @@
-"""How similar two texts are."""
+"""How similar two texts are: head, loss, and correlations."""
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, final
 
 import torch
 import torch.nn.functional as F
+from scipy.stats import pearsonr, spearmanr
 from torch import Tensor, nn
 
+from ssl_lab.data.base import DataModule
 from ssl_lab.encoders.text_transformer import TextTransformer
+from ssl_lab.evaluation.protocol import Protocol, check_finite, outputs_of
 from ssl_lab.optim import Optim
 from ssl_lab.tasks.base import full_precision
+from ssl_lab.tasks.metrics import SCORES_METRICS
 from ssl_lab.tasks.text import TextTask, trim
 from ssl_lab.types import Batch, DataSpec
 
@@ -101,3 +107,44 @@ def join_texts(batch: Batch, spec: DataSpec) -> dict[str, Tensor]:
         "attention_mask": mask,
         "token_type_ids": types.gather(1, order) * mask,
     }
+
+
+class PairScores(Protocol):
+    """Correlation of predicted with judged similarities over all scored pairs of the split.
+
+    Metrics: ``finetune/spearman``, ``finetune/pearson``, in [-1, 1]; equal values share their mean rank. They are 0 if all
+    predictions are equal.
+
+    References:
+        Cer et al., SemEval-2017 Task 1: Semantic Textual Similarity (2017). arXiv:1708.00055
+    """
+
+    metrics = SCORES_METRICS
+    needs: ClassVar[str] = "similarities"
+    needs_columns: ClassVar[tuple[str, ...]] = ("second_input_ids", "score")
+    shared: ClassVar[bool] = True
+
+    def run(
+        self, fn: Callable[[Batch], Tensor], datamodule: DataModule, *, device: torch.device, split: str = "test"
+    ) -> dict[str, float]:
+        """Correlate ``fn(batch) -> (B,)`` with the scores."""
+        x, y = outputs_of(lambda batch: (fn(batch).double(), batch["score"].double()), datamodule, split, device=device)
+        known = ~y.isnan()
+        if known.sum() < 2:
+            raise ValueError(
+                f"Cannot score a correlation on the {split} split: {int(known.sum())} of its {len(y)} pairs have a "
+                "score. Set data.score_column, or score another split."
+            )
+        check_finite(x, split, what="Scores")
+        if (y[known] == y[known][0]).all():
+            warnings.warn(
+                f"All scored pairs of the {split} split have one score, so no correlation is given.", stacklevel=2
+            )
+            return {"finetune/spearman": math.nan, "finetune/pearson": math.nan}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about constant predictions, which are worth 0
+            found = {
+                "finetune/spearman": float(spearmanr(x[known].numpy(), y[known].numpy()).statistic),
+                "finetune/pearson": float(pearsonr(x[known].numpy(), y[known].numpy()).statistic),
+            }
+        return {name: 0.0 if value != value else value for name, value in found.items()}

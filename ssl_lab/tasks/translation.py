@@ -1,20 +1,26 @@
-"""Write a text in another language."""
+"""Write a text in another language: decoder, loss, translations, and their scores."""
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Callable, Mapping
 from inspect import signature
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, final, runtime_checkable
 
 import torch
 import torch.nn.functional as F
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
 from torch import Tensor
-from transformers import BertConfig, BertLMHeadModel, LogitsProcessor, LogitsProcessorList
+from transformers import BertConfig, BertLMHeadModel, LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
+from ssl_lab.data.base import DataModule
 from ssl_lab.encoders.text_transformer import TextTransformer
+from ssl_lab.evaluation.protocol import Protocol, check_none_broken, outputs_of
 from ssl_lab.optim import Optim
 from ssl_lab.tasks.base import full_precision
+from ssl_lab.tasks.metrics import TRANSLATIONS_METRICS
 from ssl_lab.tasks.text import TextTask, trim
 from ssl_lab.types import Batch
 
@@ -151,3 +157,54 @@ class _BrokenScores(LogitsProcessor):
         """The scores (B x beams, V) as they are."""
         self.found |= (~scores.amax(-1).isfinite()).view(len(self.found), -1).any(-1)
         return scores
+
+
+@runtime_checkable
+class TranslatedTexts(typing.Protocol):
+    """Data whose rows are texts with a translation each."""
+
+    @property
+    def target_tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer of the translations."""
+
+    def references(self, split: str) -> list[str]:
+        """The translations of a split as people wrote them."""
+
+
+class Translations(Protocol):
+    """BLEU and chrF of the whole split by sacreBLEU, on text without tokens, with one reference a sentence.
+
+    Metrics: ``finetune/bleu``, ``finetune/chrf``, from 0 to 100 as they are usually written. ``signature`` says how they were
+    computed once they were.
+
+    References:
+        Post, A Call for Clarity in Reporting BLEU Scores (2018). arXiv:1804.08771
+        Popovic, chrF: character n-gram F-score for automatic MT evaluation (2015). aclanthology.org/W15-3049
+    """
+
+    metrics = TRANSLATIONS_METRICS
+    needs: ClassVar[str] = "translations"
+    needs_columns: ClassVar[tuple[str, ...]] = ("target_input_ids",)
+    needs_data: ClassVar[type | None] = TranslatedTexts
+    shared: ClassVar[bool] = True
+
+    def run(
+        self, fn: Callable[[Batch], Tensor], datamodule: DataModule, *, device: torch.device, split: str = "test"
+    ) -> dict[str, float]:
+        """Score the token ids ``fn(batch) -> (B, T)``; -1 is that of scores that are not finite.
+
+        Raises:
+            ValueError: If a translation has such scores.
+        """
+        assert isinstance(datamodule, TranslatedTexts)
+        (ids,) = outputs_of(lambda batch: (fn(batch),), datamodule, split, device=device)
+        check_none_broken(int((ids < 0).any(1).sum()), len(ids), split, what="Scores", unit="translations")
+        texts = [text.strip() for text in datamodule.target_tokenizer.batch_decode(ids, skip_special_tokens=True)]
+        references = [datamodule.references(split)]
+        bleu, chrf = BLEU(), CHRF()
+        found = {
+            "finetune/bleu": float(bleu.corpus_score(texts, references).score),
+            "finetune/chrf": float(chrf.corpus_score(texts, references).score),
+        }
+        self.signature = f"BLEU {bleu.get_signature()}; chrF {chrf.get_signature()}"
+        return found

@@ -6,7 +6,6 @@ from arrays import ArrayImages
 
 from ssl_lab import distributed
 from ssl_lab.evaluation.evaluate import evaluate
-from ssl_lab.evaluation.finetuned import Classes
 from ssl_lab.evaluation.geometry.disentanglement import DCI, MIG
 from ssl_lab.evaluation.geometry.label_free import FeatureStd, RankMe, Uniformity
 from ssl_lab.evaluation.geometry.view_spread import Alignment, LiDAR
@@ -15,10 +14,11 @@ from ssl_lab.evaluation.likelihood.images import ImportanceNLL, LatentUse
 from ssl_lab.evaluation.probes.knn import KNN
 from ssl_lab.evaluation.probes.linear import FewLabelProbe, LinearProbe
 from ssl_lab.evaluation.samples.quality import SampleQuality
+from ssl_lab.tasks.classification import ClassScores
 
 PROTOCOLS = (
     *(KNN(), LinearProbe(), FewLabelProbe(num_draws=2), SampleQuality(num_samples=20)),
-    *(RankMe(), Uniformity(), FeatureStd(), Alignment(), LiDAR(), Classes()),
+    *(RankMe(), Uniformity(), FeatureStd(), Alignment(), LiDAR(), ClassScores()),
     *(ImportanceNLL(num_samples=3, num_images=50), LatentUse(), CodePrediction()),
     *(MIG(num_bins=4), DCI(num_trees=2)),
 )

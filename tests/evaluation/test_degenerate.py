@@ -9,18 +9,15 @@ import inspect
 import math
 import pkgutil
 import warnings
+from itertools import chain
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from ssl_lab import evaluation
-from ssl_lab.data.text.parallel_text import ParallelText
-from ssl_lab.data.text.question_answering import QuestionAnswering
-from ssl_lab.data.text.token_labels import TokenLabels
-from ssl_lab.evaluation.answers import Answers
-from ssl_lab.evaluation.finetuned import Classes, PairScores
+from ssl_lab import evaluation, tasks
+from ssl_lab.evaluation.evaluate import evaluate
 from ssl_lab.evaluation.geometry.disentanglement import DCI, MIG, Coded
 from ssl_lab.evaluation.geometry.label_free import FeatureStd, RankMe, Uniformity
 from ssl_lab.evaluation.geometry.view_spread import Alignment, LiDAR
@@ -40,8 +37,11 @@ from ssl_lab.evaluation.samples import fid
 from ssl_lab.evaluation.samples.distances import frechet_distance, kernel_distance
 from ssl_lab.evaluation.samples.manifolds import fit_manifold
 from ssl_lab.evaluation.samples.quality import SampleQuality, draw
-from ssl_lab.evaluation.spans import TaggedSpans
-from ssl_lab.evaluation.translations import Translations
+from ssl_lab.tasks.classification import ClassScores
+from ssl_lab.tasks.question_answering import Answers
+from ssl_lab.tasks.similarity import PairScores
+from ssl_lab.tasks.token_classification import TaggedSpans
+from ssl_lab.tasks.translation import Translations
 from ssl_lab.types import DataSpec
 
 CPU = torch.device("cpu")
@@ -151,7 +151,7 @@ def distances(x):
     return {"frechet": frechet_distance(x, real), "kid": kernel_distance(x, real, subset_size=len(x), num_subsets=2)}
 
 
-class Tagged(TokenLabels):
+class Tagged:
     """A sentence of each row: five words, of which the third and fourth are a name."""
 
     spec = DataSpec(modality="text", shape=(5,), class_names=("O", "B-X", "I-X"), num_classes=3, vocab_size=9, pad_id=0)
@@ -173,7 +173,7 @@ def tags(x):
     return TaggedSpans().run(lambda batch: predicted, Tagged(len(x)), device=CPU)
 
 
-class Asked(QuestionAnswering):
+class Asked:
     """A question of each row; the answer is the third word of four."""
 
     eval_dataloader = Data.eval_dataloader
@@ -196,7 +196,7 @@ def answers(x):
     return Answers().run(lambda batch: spans, Asked(len(x)), device=CPU)
 
 
-class Translated(ParallelText):
+class Translated:
     """A sentence of each row; tokens are words."""
 
     target_tokenizer = SimpleNamespace(
@@ -266,8 +266,8 @@ CASES = {
     ),
     SampleQuality: (distances, {"frechet": ("lower", 0.0), "kid": ("lower", -1.0)}),
     fid.FID: (distances, {"frechet": ("lower", 0.0)}),
-    Classes: (
-        lambda x: run(Classes(), lambda batch: x[:, :2], label=torch.arange(len(x)) % 2),
+    ClassScores: (
+        lambda x: run(ClassScores(), lambda batch: x[:, :2], label=torch.arange(len(x)) % 2),
         {"finetune/accuracy": ("higher", 1.0)},
     ),
     PairScores: (
@@ -282,7 +282,8 @@ CASES = {
 
 def test_every_protocol_has_a_case():
     found = set()
-    for module in pkgutil.walk_packages(evaluation.__path__, evaluation.__name__ + "."):
+    rooms = [pkgutil.walk_packages(room.__path__, room.__name__ + ".") for room in (evaluation, tasks)]
+    for module in chain.from_iterable(rooms):
         for value in vars(importlib.import_module(module.name)).values():
             if inspect.isclass(value) and issubclass(value, Protocol) and not inspect.isabstract(value):
                 found.add(value.__name__)
@@ -350,6 +351,13 @@ def test_the_cases_of_discrete_output_reach_the_best():
     assert tags(torch.tensor([[0.0, 0, 1, 2, 0]]).repeat(3, 1))["finetune/f1"] == 1
     assert answers(torch.full((3, 3), 2.0))["finetune/exact_match"] == 1
     assert translations(torch.arange(1.0, 6).repeat(3, 1))["finetune/bleu"] == pytest.approx(100)
+
+
+def test_data_without_what_a_protocol_reads_is_refused():
+    with pytest.raises(
+        ValueError, match=r"Answers needs AnsweredQuestions of .* but Tagged lacks questions, question_of_"
+    ):
+        evaluate({"answer_spans": lambda batch: batch}, [Answers()], Tagged(2), device=CPU)
 
 
 def test_one_tag_is_no_score():

@@ -11,10 +11,9 @@ from tasks.tiny import LabelledText, encoder, fit, optim
 from ssl_lab.encoders.convnet import ConvNet
 from ssl_lab.encoders.vit import ViT
 from ssl_lab.evaluation.evaluate import evaluate
-from ssl_lab.evaluation.finetuned import Classes
 from ssl_lab.pretext.mixing import Mixing
 from ssl_lab.pretext.views import OneView, View
-from ssl_lab.tasks.classification import Classification
+from ssl_lab.tasks.classification import Classification, ClassScores
 from ssl_lab.tasks.drop_path import DropPath
 
 CPU = torch.device("cpu")
@@ -35,7 +34,7 @@ def test_learns_with_everything_on(tmp_path):
     method = build(augment=crop, **settings)
     data = ArrayImages()
     fit(method, data, tmp_path, epochs=4)
-    found = evaluate(method.capabilities(), [Classes()], data, device=CPU)
+    found = evaluate(method.capabilities(), [ClassScores()], data, device=CPU)
     assert set(found) == {"finetune/accuracy", "finetune/recall", "finetune/macro_f1"}
     assert found["finetune/accuracy"] > 0.9
 
@@ -134,11 +133,11 @@ def test_top_five_from_ten_classes_on():
     hits = [
         int(label in sorted(range(10), key=lambda k: -row[k])[:5]) for row, label in zip(scores, labels, strict=True)
     ]
-    found = Classes().run(lambda batch: scores[batch["index"]], Ten(num_samples=8), device=CPU)
+    found = ClassScores().run(lambda batch: scores[batch["index"]], Ten(num_samples=8), device=CPU)
     assert found["finetune/top5"] == pytest.approx(sum(hits) / 8) and 0 < sum(hits) < 8
     scores[3, 2] = torch.nan
     with pytest.raises(ValueError, match="Scores of 1 of 8 test samples are not finite"):
-        Classes().run(lambda batch: scores[batch["index"]], Ten(num_samples=8), device=CPU)
+        ClassScores().run(lambda batch: scores[batch["index"]], Ten(num_samples=8), device=CPU)
 
 
 def test_text_is_classified_by_its_features_but_not_mixed():

@@ -5,8 +5,7 @@ from tasks.tiny import encoder, fit, optim
 
 from ssl_lab.data.text.tokenizer import train_wordpiece
 from ssl_lab.evaluation.evaluate import evaluate
-from ssl_lab.evaluation.finetuned import PairScores
-from ssl_lab.tasks.similarity import Similarity, join_texts
+from ssl_lab.tasks.similarity import PairScores, Similarity, join_texts
 from ssl_lab.types import DataSpec
 
 

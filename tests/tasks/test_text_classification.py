@@ -5,7 +5,7 @@ from arrays import ArrayTextPairs
 from tasks.tiny import LabelledText, encoder, fit, optim
 
 from ssl_lab.evaluation.evaluate import evaluate
-from ssl_lab.evaluation.finetuned import Classes
+from ssl_lab.tasks.classification import ClassScores
 from ssl_lab.tasks.text_classification import TextClassification
 
 
@@ -14,12 +14,12 @@ def test_learns(tmp_path):
     method = TextClassification(encoder(data.spec), optim())
     losses = fit(method, data, tmp_path, epochs=4)
     assert sum(losses[-4:]) < 0.5 * sum(losses[:4])
-    found = evaluate(method.capabilities(), [Classes()], data, device=torch.device("cpu"))
+    found = evaluate(method.capabilities(), [ClassScores()], data, device=torch.device("cpu"))
     assert set(found) == {"finetune/accuracy", "finetune/recall", "finetune/macro_f1"}
     assert found["finetune/accuracy"] > 0.9
     for size in (3, 64):
         data.eval_batch_size = size
-        assert evaluate(method.capabilities(), [Classes()], data, device=torch.device("cpu")) == found
+        assert evaluate(method.capabilities(), [ClassScores()], data, device=torch.device("cpu")) == found
 
 
 def test_the_loss_is_that_of_labelled_rows():

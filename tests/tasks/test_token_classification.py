@@ -7,8 +7,7 @@ from tasks.tiny import encoder, fit, optim
 
 from ssl_lab.data.text.token_labels import TokenLabels
 from ssl_lab.evaluation.evaluate import evaluate
-from ssl_lab.evaluation.spans import TaggedSpans
-from ssl_lab.tasks.token_classification import TokenClassification
+from ssl_lab.tasks.token_classification import TaggedSpans, TokenClassification
 
 CPU = torch.device("cpu")
 

@@ -9,8 +9,7 @@ from tasks.tiny import encoder, fit, optim
 
 from ssl_lab.data.text.parallel_text import ParallelText
 from ssl_lab.evaluation.evaluate import evaluate
-from ssl_lab.evaluation.translations import Translations
-from ssl_lab.tasks.translation import Translation
+from ssl_lab.tasks.translation import Translation, Translations
 
 CPU = torch.device("cpu")
 WORDS = {"dog": "Hund", "cat": "Katze", "bird": "Vogel", "red": "rot", "old": "alt", "big": "groß"}

@@ -1,4 +1,7 @@
-"""How the scores of fine-tuned models are shown."""
+"""How the scores of fine-tuned models are shown.
+
+A new task declares its metrics in its own file, with :func:`finetuned`; those here are also read by reports.
+"""
 
 from __future__ import annotations
 
