@@ -39,11 +39,12 @@ from ssl_lab.encoders.resnet import ResNet
 from ssl_lab.engine.bench import bench
 from ssl_lab.engine.memory import keep_freed_memory
 from ssl_lab.methods.simclr import SimCLR
+from ssl_lab.modalities.image import ImageSpec
 from ssl_lab.optim import SGD
 from ssl_lab.pretext.views import TwoViews, View
-from ssl_lab.types import DataSpec
+from ssl_lab.types import Classes
 
-SPEC = DataSpec(modality="image", shape=(3, 32, 32), mean=(0.5,) * 3, std=(0.25,) * 3, num_classes=10)
+SPEC = ImageSpec(shape=(3, 32, 32), mean=(0.5,) * 3, std=(0.25,) * 3, targets={"label": Classes(number=10)})
 ENCODERS = {
     "convnet": lambda: ConvNet(SPEC),
     "convnet_small": lambda: ConvNet(SPEC, widths=(16, 32, 64)),

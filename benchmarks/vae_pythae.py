@@ -92,8 +92,8 @@ def ours(images, args, folder, *, precision):
     from ssl_lab.engine.memory import keep_freed_memory
     from ssl_lab.generators.base import Generator
     from ssl_lab.methods.vae import VAE
+    from ssl_lab.modalities.image import ImageSpec
     from ssl_lab.optim import AdamW
-    from ssl_lab.types import DataSpec
 
     layers, width, latent_dim, decoder_layers, lr = NETWORKS[args.network]()
 
@@ -114,7 +114,7 @@ def ours(images, args, folder, *, precision):
             return self.layers(z)
 
     class Bits(DataModule):
-        spec = DataSpec(modality="image", shape=SHAPE, mean=(0.5,), std=(0.5,))
+        spec = ImageSpec(shape=SHAPE, mean=(0.5,), std=(0.5,))
 
         def columns(self, split):
             return {"image": 255 * images}

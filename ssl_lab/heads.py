@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_lab.types import Batch, DataSpec, Encoder
+from ssl_lab.modalities.image import ImageSpec
+from ssl_lab.types import Batch, Encoder
 
 
 class Projector(nn.Sequential):
@@ -84,7 +85,7 @@ def has_batch_statistics(module: nn.Module) -> bool:
     return any(isinstance(child, nn.modules.batchnorm._BatchNorm) for child in module.modules())
 
 
-def num_doublings(spec: DataSpec) -> int:
+def num_doublings(spec: ImageSpec) -> int:
     """How often an image's sides are halved before fewer than four pixels remain, at least once.
 
     Raises:

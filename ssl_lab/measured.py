@@ -96,7 +96,7 @@ def _facts(record: Record) -> dict[str, str]:
     """All by which measurements of one metric differ; ids of a text depend on its tokenizer and tell nothing."""
     data = record.get("data") or {}
     told = {**record.get("settings", {}), "split": record.get("split"), "data": data.get("title")}
-    if data.get("modality") != "text":
+    if data.get("as_recorded", data.get("modality") != "text"):
         shape = data.get("shape")
         told |= {
             "shape": None if shape is None else "x".join(map(str, shape)),

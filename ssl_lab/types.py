@@ -4,32 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 from torch import Tensor, nn
 
 from ssl_lab.layers import Layers, repeated_blocks
 
-Modality: TypeAlias = Literal["image", "text", "image_text"]
-
 Batch: TypeAlias = Mapping[str, Tensor]
-"""Columns of equal length B.
+"""Columns of equal length B. What a modality's columns hold is said by its :class:`Spec`; these are common to all:
 
-``image``: uint8 (B, C, H, W) as stored, or float in [0, 1] once a pretext has touched it.
-``input_ids``, ``attention_mask``: int64 (B, L).
-``document_ids``: int64 (B, L), only where a row holds several documents: their numbers 1, 2, ... within the row, 0 for
-padding.
-``second_input_ids``, ``second_attention_mask``: the same of the other text of a pair; ``negative_input_ids``,
-``negative_attention_mask``: of a text like the first that means something else.
-``score``: float32 (B,), how similar the texts of a pair are, NaN where unknown.
-``captions``: int64 (B, K, L), all texts of an image, in evaluation; those it lacks are padding from the first token on.
-``token_labels``: int64 (B, L), class of each word at its first token, -1 where unknown, -100 where no word begins.
-``token_type_ids``: int64 (B, L), 0 in the first of two joined texts, 1 in the second. ``context_mask``: bool (B, L), where an
-answer may be. ``start_position``, ``end_position``: int64 (B,), its first and last token, 0 where there is none.
-``target_input_ids``, ``target_attention_mask``: int64 (B, T), the text that is to be written.
-``factors``: float32 (B, F), what images were drawn from, where that is known; whole numbers are kinds.
 ``label``: int64 (B,), absent where the data has none. ``index``: int64 (B,), the row within its split.
+``factors``: float32 (B, F), what samples were made from, where that is known; whole numbers are kinds.
 
 Rows that differ in size are padded with zeros to the largest of the batch, and ``<name>_size``, int64 (B, F), holds the sizes
 of each row along the F axes that differ: of boxes (B, K, 4) ``boxes_size`` (B, 1), of samples of audio (B, T) and frames of
@@ -38,44 +24,154 @@ clips (B, T, C, H, W) also (B, 1), of images (B, C, H, W) ``image_size`` (B, 2),
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataSpec:
-    """Facts of a data set that are known before training; encoders and decoders are sized from it.
+class Facts:
+    """Values that a run directory keeps as JSON, with the name of their class as ``_target_``."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values of all fields."""
+        return {
+            "_target_": f"{type(self).__module__}.{type(self).__qualname__}",
+            **{each.name: _plain(getattr(self, each.name)) for each in fields(self)},
+        }
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any]) -> Self:
+        """From what :meth:`to_json` wrote, without ``_target_``; lists have become tuples, and objects their classes."""
+        return cls(**facts)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Facts):
+        return value.to_json()
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value
+
+
+class Target(Facts):
+    """What one column of a batch gives to learn, apart from the input."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classes(Target):
+    """One of several classes for each sample, token or pixel, as its column has them.
 
     Attributes:
-        modality: ``"image"``, ``"text"``, or ``"image_text"`` for images with captions.
-        shape: Shape of one sample: (C, H, W) for images, with captions or without, (L,) tokens for text.
-        text_length: Number of tokens L of a caption (images with captions).
-        num_classes: Number of classes, or None without labels.
-        class_names: Names of the classes, in label order; empty if unknown.
-        mean: Mean of each image channel over the training split, pixels scaled to [0, 1].
-        std: Standard deviation of each image channel, same scale.
-        vocab_size: Number of token ids the tokenizer can produce (text).
-        pad_id: Padding id (text).
-        mask_id: Mask id (text); None if the tokenizer has none.
-        eos_id: Id that ends a document (text); None if the tokenizer has none.
-        special_ids: Ids that are not words: padding, mask, class, separator, unknown (text).
-        continues_word: Ids of tokens that continue the word of the token before (text); empty if ids do not tell.
-        target_length: Number of tokens of a text that is to be written (translation).
-        target_vocab_size: Number of token ids of its tokenizer.
-        target_ids: Its padding, begin and end id.
+        names: Names of the classes in the order of their numbers; empty if unknown.
+        number: How many there are; that of the names if not given.
+
+    Raises:
+        ValueError: If there is none, or another number than names.
     """
 
-    modality: Modality
-    shape: tuple[int, ...]
-    text_length: int | None = None
-    num_classes: int | None = None
-    class_names: tuple[str, ...] = ()
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-    vocab_size: int | None = None
-    pad_id: int | None = None
-    mask_id: int | None = None
-    eos_id: int | None = None
-    special_ids: tuple[int, ...] = ()
-    continues_word: tuple[int, ...] = field(default=(), repr=False, hash=False)  # most of a vocabulary
-    target_length: int | None = None
-    target_vocab_size: int | None = None
-    target_ids: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
+    number: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the number."""
+        object.__setattr__(self, "number", self.number or len(self.names))
+        if self.number < 1 or len(self.names) not in (0, self.number):
+            raise ValueError(
+                f"There are {self.number} classes with {len(self.names)} names. Give every class a name, or none."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec(Facts, ABC):
+    """Facts of a data set that are known before training; encoders and heads are sized from it.
+
+    A modality is a subclass: what a sample is, how it looks without any learning, and which other data its encoders can read.
+    Subclasses are frozen dataclasses whose values check themselves.
+
+    Attributes:
+        modality: Name of the modality, such as ``image``.
+        kind: What messages call the samples, such as ``images``.
+        columns: Columns of a batch that encoders read; the first one holds the elements that are counted.
+        raw_name: What tables call the raw features.
+        as_recorded: Whether samples are those of the data set, and not made of them by a part of the run, as ids by its
+            tokenizer: then equal shape and content mean equal data.
+        targets: What there is to learn, by the column that holds it.
+    """
+
+    modality: ClassVar[str]
+    kind: ClassVar[str]
+    columns: ClassVar[tuple[str, ...]]
+    raw_name: ClassVar[str]
+    as_recorded: ClassVar[bool] = True
+    targets: Mapping[str, Target] = field(default_factory=dict, hash=False)
+
+    if TYPE_CHECKING:  # else a field of this name would stay abstract
+
+        @property
+        def shape(self) -> tuple[int, ...]:
+            """Shape of one sample of the first column."""
+
+    @abstractmethod
+    def raw(self, batch: Batch) -> Tensor:
+        """Features (B, D) of a batch without any learning, as a yardstick; of bounded width whatever the data."""
+
+    @abstractmethod
+    def example(self, num_samples: int) -> dict[str, Tensor]:
+        """Random samples, always the same: what exports are traced and compared with."""
+
+    def num_elements(self, batch: Batch) -> int:
+        """Pixels, tokens or the like of a batch, padding included; known without a look at the device."""
+        return batch[self.columns[0]].numel()
+
+    def accepts(self, other: Spec) -> bool:
+        """Whether an encoder for this data can read the other."""
+        return isinstance(other, type(self))
+
+    def exported_inputs(self) -> dict[str, Any]:
+        """What a program must know of the inputs of an exported graph."""
+        shapes = {name: list(column.shape[1:]) for name, column in self.example(1).items()}
+        return {
+            "inputs": {name: {"type": str(self.example(1)[name].dtype)[6:], "shape": ["batch", *shape]}
+                       for name, shape in shapes.items()}
+        }  # fmt: skip
+
+    def exported_sizes(self) -> dict[int, tuple[str, int, int]]:
+        """Axes of the columns, beside the batch, that may vary in an exported graph: name, smallest and largest size."""
+        return {}
+
+    def __str__(self) -> str:
+        """As in ``images of shape (3, 32, 32)``."""
+        return f"{self.kind} of shape {self.shape}"
+
+    @classmethod
+    def of(cls, spec: Spec, user: str) -> Self:
+        """The spec, if it is of this kind.
+
+        Args:
+            spec: The facts of some data.
+            user: Who can use no others, for the message.
+
+        Raises:
+            ValueError: Naming both kinds.
+        """
+        if not isinstance(spec, cls):
+            raise ValueError(
+                f"{user} takes {cls.kind}, but the data is {spec}. Choose data=, encoder= and method= of one modality: "
+                "see ssl-lab list."
+            )
+        return spec
+
+    def classes(self, column: str = "label") -> Classes | None:
+        """The classes that a column holds; None if it holds none."""
+        found = self.targets.get(column)
+        return found if isinstance(found, Classes) else None
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes of samples; None without labels."""
+        found = self.classes()
+        return None if found is None else found.number
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes of samples, in label order; empty if unknown."""
+        found = self.classes()
+        return () if found is None else found.names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +194,7 @@ class NotOfferedError(ValueError):
 class Encoder(nn.Module, ABC):
     """A network that turns a batch into one feature vector per sample.
 
-    An encoder is built from a DataSpec and owns the scaling of its modality: it accepts images as uint8 or as
+    An encoder is built from a Spec and owns the scaling of its modality: it accepts images as uint8 or as
     floats in [0, 1] and normalises them itself.
 
     Attributes:
@@ -108,7 +204,7 @@ class Encoder(nn.Module, ABC):
         pooling: How features come from the places of an input: their ``mean``, a ``class`` token, or words of its own.
     """
 
-    spec: DataSpec
+    spec: Spec
     embed_dim: int
     pretrained: bool = False
     pooling: str = "mean"
@@ -116,6 +212,11 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def embed(self, batch: Batch) -> Tensor:
         """Features of a batch, shape (B, embed_dim). What every protocol and every export uses."""
+
+    @property
+    def tower(self) -> Encoder:
+        """The encoder that :meth:`embed` passes through: itself, or the one of several side by side."""
+        return self
 
     def pool(self, output: Tensor, *inputs: Tensor) -> Tensor:
         """Features from what a forward pass returned for its inputs; the same unless the encoder pools afterwards."""

@@ -1,14 +1,15 @@
 """Tiny data modules from tensors, for tests."""
 
-from dataclasses import replace
-
 import torch
 
 from ssl_lab.data.base import DataModule
 from ssl_lab.encoders.convnet import ConvNet
 from ssl_lab.methods.vq_vae import VQVAE
+from ssl_lab.modalities.image import ImageSpec
+from ssl_lab.modalities.pair import PairSpec
+from ssl_lab.modalities.text import TextSpec
 from ssl_lab.optim import SGD
-from ssl_lab.types import DataSpec
+from ssl_lab.types import Classes
 
 
 class ArrayImages(DataModule):
@@ -21,11 +22,9 @@ class ArrayImages(DataModule):
     @property
     def spec(self):
         channels = self.shape[0]
-        return DataSpec(
-            modality="image",
+        return ImageSpec(
             shape=self.shape,
-            num_classes=2,
-            class_names=("up", "down"),
+            targets={"label": Classes(names=("up", "down"))},
             mean=(0.5,) * channels,
             std=(0.3,) * channels,
         )
@@ -50,10 +49,9 @@ class ArrayText(DataModule):
 
     @property
     def spec(self):
-        return DataSpec(
-            modality="text",
-            shape=(self.length,),
-            num_classes=2,
+        return TextSpec(
+            length=self.length,
+            targets={"label": Classes(number=2)},
             vocab_size=40,
             pad_id=0,
             mask_id=4,
@@ -90,8 +88,8 @@ class ArrayCaptions(ArrayImages):
 
     @property
     def spec(self):
-        text = {"text_length": 6, "vocab_size": 40, "pad_id": 0, "mask_id": 4, "special_ids": (0, 1, 2, 3, 4)}
-        return replace(super().spec, modality="image_text", **text)
+        image, text = super().spec, TextSpec(length=6, vocab_size=40, pad_id=0, mask_id=4, special_ids=(0, 1, 2, 3, 4))
+        return PairSpec(image=image, text=text, targets=image.targets)
 
     def columns(self, split):
         columns = super().columns(split)

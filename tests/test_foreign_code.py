@@ -4,6 +4,7 @@ import ast
 import copy
 import gzip
 import io
+import json
 import os
 import pickle
 import zipfile
@@ -15,15 +16,16 @@ import pyarrow.parquet as pq
 import pytest
 import timm
 import torch
+from omegaconf import OmegaConf
 
 import ssl_lab
+from ssl_lab.cli.trust.spec import read_spec
 from ssl_lab.data.files.text_files import read_text
 from ssl_lab.data.hub import load_splits
 from ssl_lab.encoders.timm_model import TimmModel
 from ssl_lab.engine.checkpoints.checkpoint import read_checkpoint
 from ssl_lab.engine.checkpoints.restoring import check_is_whole
-from ssl_lab.runs.directory import read_spec
-from ssl_lab.types import DataSpec
+from ssl_lab.modalities.image import ImageSpec
 
 ROOT = Path(ssl_lab.__file__).parent
 
@@ -85,7 +87,7 @@ def test_pickles_in_checkpoints_arrays_and_tables_are_not_run(tmp_path, monkeypa
 
 def test_arguments_of_libraries_that_name_files_with_code_are_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    spec = DataSpec(modality="image", shape=(3, 32, 32))
+    spec = ImageSpec(shape=(3, 32, 32))
     for name in ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay"):
         with pytest.raises(ValueError, match=f"encoder.options.{name} is not taken"):
             TimmModel(spec, name="resnet10t", options={name: "evil.pt"})
@@ -108,7 +110,7 @@ def test_no_version_of_timm_unpickles_objects(tmp_path, monkeypatch):
     )
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     with pytest.raises(pickle.UnpicklingError):
-        TimmModel(DataSpec(modality="image", shape=(3, 32, 32)), name="local-dir:.", pretrained=True)
+        TimmModel(ImageSpec(shape=(3, 32, 32)), name="local-dir:.", pretrained=True)
     assert not Path("ran").exists()
     assert os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] == "1" and "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
 
@@ -187,7 +189,7 @@ def test_a_data_set_of_the_hub_names_its_own_files_alone():
 
 
 def test_a_folder_of_timm_describes_a_model_within_limits(tmp_path):
-    spec = DataSpec(modality="image", shape=(3, 32, 32))
+    spec = ImageSpec(shape=(3, 32, 32))
     harmful = ("[" * 10_000, "[]", '{"architecture": "../../x"}', '{"architecture": "resnet10t", "model_args": [1]}',
                '{"architecture": "resnet10t", "model_args": {"checkpoint_path": "evil.pt"}}')  # fmt: skip
     for text in harmful:
@@ -196,13 +198,19 @@ def test_a_folder_of_timm_describes_a_model_within_limits(tmp_path):
             TimmModel(spec, name=f"local-dir:{tmp_path}")
 
 
+def spec(kind, **facts):
+    return json.dumps({"_target_": f"ssl_lab.modalities.{kind}", **facts})
+
+
 @pytest.mark.parametrize(
     "text",
-    ['{"modality": "text", "shape": [8], "vocab_size": 3000000000}', '{"modality": "text", "shape": [8], "x": 1}', "[]", "{",
-     '{"modality": "image", "shape": [3, 100000, 100000]}', '{"modality": "image", "shape": [3, -1, 8]}', '{"shape": 8}',
-     '{"modality": "text", "shape": [8], "continues_word": "0-3000000000"}', '{"modality": "text", "vocab_size": "a"}'],
+    [spec("text.TextSpec", length=8, vocab_size=3_000_000_000), spec("text.TextSpec", length=8, x=1), "[]", "{",
+     spec("image.ImageSpec", shape=[3, 100_000, 100_000]), spec("image.ImageSpec", shape=[3, -1, 8]), '{"shape": 8}',
+     spec("text.TextSpec", length=8, vocab_size=9, continues_word="0-3000000000"), spec("text.MOST_IDS"),
+     spec("text.TextSpec", length=8, vocab_size="a"), '{"_target_": "pathlib.Path"}', '{"_target_": "ssl_lab.types.Layers"}',
+     '{"modality": "text", "shape": [8], "vocab_size": 3000000000}', '{"modality": "image", "shape": [3, -1, 8]}'],
 )  # fmt: skip
 def test_facts_that_no_memory_holds_are_refused(text, tmp_path):
     (tmp_path / "spec.json").write_text(text)
     with pytest.raises(ValueError, match=r"spec\.json"):
-        read_spec(tmp_path)
+        read_spec(tmp_path, OmegaConf.create())

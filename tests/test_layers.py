@@ -1,17 +1,19 @@
 """Who may import whom: only downwards, and siblings do not see each other."""
 
 import ast
+import re
 from pathlib import Path
 
 import ssl_lab
 from ssl_lab.cli.commands import COMMANDS
 
 ROOT = Path(ssl_lab.__file__).parent
-LOWEST = {"types", "layers", "limited", "files", "measured", "metrics", "outputs"}
+LOWEST = {"types", "modalities", "layers", "limited", "files", "measured", "metrics", "outputs"}
 LOWER = {"optim", "distributed", "losses", *LOWEST}
 PARTS = {"encoders", "generators", "heads", "teacher", "pretext", *LOWER}
 MAY_IMPORT = {
     "types": {"layers"},
+    "modalities": {"types"},
     "layers": set(),
     "limited": set(),
     "measured": set(),
@@ -112,3 +114,17 @@ def test_no_modules_import_each_other():
 def test_each_command_is_a_file_of_its_name():
     files = {path.stem for path in (ROOT / "cli" / "commands").glob("*.py")} - {"__init__"}
     assert files == set(COMMANDS)
+
+
+def test_no_room_but_modalities_asks_which_modality_or_encoder_it_has():
+    """What differs by modality stands in its file; what differs by encoder is its own method, or registered by its class."""
+    encoders = "TextTransformer|ViT|ResNet|ConvNet|TimmModel|DualEncoder"
+    asks = re.compile(rf"\.modality\b *(==|!=|in\b|not in\b)|(?<!not )isinstance\([^()]*\b({encoders})\b")
+    found = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for path in ROOT.rglob("*.py")
+        if path.relative_to(ROOT).parts[0] not in ("modalities", "encoders")
+        for line in path.read_text().splitlines()
+        if asks.search(line)
+    ]
+    assert not found

@@ -6,12 +6,13 @@ from arrays import ArrayImages
 
 from ssl_lab.encoders.convnet import ConvNet
 from ssl_lab.methods.base import Method
+from ssl_lab.modalities.image import ImageSpec
 from ssl_lab.optim import SGD
 from ssl_lab.testing import check_method
 
 
 class Sound(Method):
-    modality = "image"
+    takes = ImageSpec
 
     def training_step(self, batch, batch_idx):
         return self.log_losses(self.encoder.embed(batch).square().mean())

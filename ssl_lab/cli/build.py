@@ -19,11 +19,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
 from ssl_lab.cli.arguments import literal
-from ssl_lab.cli.instantiate import instantiate
+from ssl_lab.cli.instantiate import class_of, instantiate
 from ssl_lab.cli.paths import no_run
+from ssl_lab.cli.trust.spec import read_spec
 from ssl_lab.cli.trust.targets import read_settings, trusting
 from ssl_lab.data.base import DataModule
-from ssl_lab.data.text.tokenizer import load_tokenizer, tokenizer_digest
 from ssl_lab.engine.callbacks.progress import CompactBar
 from ssl_lab.engine.checkpoints.checkpoint import find_checkpoint, load_encoder_weights, load_weights
 from ssl_lab.engine.checkpoints.signals import slurm_job
@@ -33,10 +33,10 @@ from ssl_lab.evaluation.protocol import Protocol
 from ssl_lab.evaluation.samples.real_images import module_digest
 from ssl_lab.files import write_atomically
 from ssl_lab.methods.base import Method
-from ssl_lab.runs.directory import BEST_CHECKPOINT, read_json, read_spec, write_spec
+from ssl_lab.runs.directory import BEST_CHECKPOINT, read_json, write_spec
 from ssl_lab.runs.ways import LOADING
 from ssl_lab.tasks.base import FineTuning
-from ssl_lab.types import DataSpec, Encoder
+from ssl_lab.types import Encoder, Spec
 
 _BEING_BUILT: list[Path] = []
 
@@ -46,7 +46,7 @@ def build_data(node: DictConfig, *, seed: int) -> DataModule:
     return instantiate(node, _partial_=True, _convert_="all")(seed=seed)  # type: ignore[no-any-return]
 
 
-def build_encoder(node: DictConfig, spec: DataSpec) -> Encoder:
+def build_encoder(node: DictConfig, spec: Spec) -> Encoder:
     """The encoder for a data set; an argument ``run:DIR`` becomes that run's method."""
     fixed = node.copy()
     runs = {str(name): value for name, value in node.items() if isinstance(value, str) and value.startswith("run:")}
@@ -55,7 +55,7 @@ def build_encoder(node: DictConfig, spec: DataSpec) -> Encoder:
     return instantiate(fixed, _partial_=True, _convert_="all")(spec, **methods)  # type: ignore[no-any-return]
 
 
-def build_method(cfg: DictConfig, spec: DataSpec, *, encoder_weights: Path | None = None) -> Method:
+def build_method(cfg: DictConfig, spec: Spec, *, encoder_weights: Path | None = None) -> Method:
     """Encoder, on request with the weights of a run's checkpoint, optimizer settings and the method around them."""
     encoder = build_encoder(cfg.encoder, spec)
     if encoder_weights is not None:
@@ -193,7 +193,7 @@ def _parts(node: DictConfig | None) -> list[DictConfig]:
 
 
 def save_config(
-    cfg: DictConfig, overrides: list[str], datamodule: DataModule, run_dir: Path, *, spec: DataSpec | None = None
+    cfg: DictConfig, overrides: list[str], datamodule: DataModule, run_dir: Path, *, spec: Spec | None = None
 ) -> None:
     """Leave in the run directory what is needed to build the same objects again.
 
@@ -210,31 +210,11 @@ def save_config(
         run_dir / "overrides.yaml", lambda path: _write(path, yaml.safe_dump(overrides, allow_unicode=True))
     )
     write_spec(run_dir, spec or datamodule.spec)
-    if datamodule.spec.modality != "image":
-        datamodule.tokenizer.save_pretrained(run_dir / "tokenizer")  # type: ignore[attr-defined]
-    if datamodule.spec.target_vocab_size is not None:
-        datamodule.target_tokenizer.save_pretrained(run_dir / "target_tokenizer")  # type: ignore[attr-defined]
+    for name, artifact in datamodule.artifacts().items():
+        artifact.save_pretrained(str(run_dir / name))
 
 
-def check_same_tokenizer(datamodule: DataModule, run_dir: Path) -> None:
-    """Refuse to resume a run whose ids now mean other tokens.
-
-    Raises:
-        ValueError: If the data's tokenizer is not the one in the run directory.
-    """
-    folder = run_dir / "tokenizer"
-    if datamodule.spec.modality == "image" or not folder.is_dir():
-        return
-    tokenizer = datamodule.tokenizer  # type: ignore[attr-defined]
-    known = load_tokenizer(str(folder))
-    if tokenizer_digest(tokenizer) != tokenizer_digest(known):
-        raise ValueError(
-            f"Cannot resume {run_dir}: its data now gives another tokenizer than {folder}, because the text it "
-            f"is trained on has changed. Restore the text, set data.tokenizer={folder}, or start a new run."
-        )
-
-
-def read_run(run_dir: Path) -> tuple[DictConfig, DataSpec]:
+def read_run(run_dir: Path) -> tuple[DictConfig, Spec]:
     """Configuration of a run, and the data facts that its encoder was built from.
 
     Raises:
@@ -243,10 +223,11 @@ def read_run(run_dir: Path) -> tuple[DictConfig, DataSpec]:
     """
     if not (run_dir / "config.yaml").is_file():
         raise no_run(run_dir, "config.yaml")
-    return read_settings(run_dir / "config.yaml"), read_spec(run_dir)
+    settings = read_settings(run_dir / "config.yaml")
+    return settings, read_spec(run_dir, settings)
 
 
-def load_run(run_dir: Path) -> tuple[DictConfig, DataSpec, Method]:
+def load_run(run_dir: Path) -> tuple[DictConfig, Spec, Method]:
     """Configuration, data facts and method of a run, never compiled, with the weights that it was judged by.
 
     Raises:
@@ -312,48 +293,56 @@ def check_same_data(run_dirs: Sequence[Path], cfgs: Sequence[DictConfig]) -> Non
             )
 
 
-def data_for_run(cfg: DictConfig, run_dir: Path, spec: DataSpec, data: DictConfig | None) -> DataModule:
-    """The run's own data, or other data that its encoder can read, tokenised by the run's tokenizer.
+def data_for_run(cfg: DictConfig, run_dir: Path, spec: Spec, data: DictConfig | None) -> DataModule:
+    """The run's own data, or other data, read as the run's encoder needs it.
 
     Raises:
-        ValueError: If the data is of another modality or has other channels.
+        ValueError: If the encoder cannot read it.
     """
     node: Any = (data if data is not None else cfg.data).copy()
-    if (run_dir / "tokenizer").is_dir() and "tokenizer" in node:
-        with open_dict(node):
-            node.tokenizer = literal(str(run_dir / "tokenizer"))
-            if (run_dir / "target_tokenizer").is_dir() and "target_tokenizer" in node:
-                node.target_tokenizer = literal(str(run_dir / "target_tokenizer"))
-            if data is not None:
-                of_encoder = spec.shape[0] if spec.text_length is None else spec.text_length
-                node.max_length = cfg.data.get("max_length", of_encoder)  # a fine-tuned run has a length of its own
-                if "framing" in node and "framing" in cfg.data:
-                    node.framing = cfg.data.framing
+    with open_dict(node):
+        node.update(settings_in_run(node, run_dir, spec, None if data is None else cfg.data))
     datamodule = build_data(node, seed=cfg.seed)
-    found = datamodule.spec
-    images_suffice = spec.modality == "image_text" and found.modality == "image"
-    other_channels = spec.modality != "text" and found.shape[0] != spec.shape[0]
-    if (found.modality != spec.modality and not images_suffice) or other_channels:
-        raise ValueError(
-            f"The run was trained on {spec.modality} data of shape {spec.shape}, but data= is {found.modality} of shape "
-            f"{found.shape}. Choose data of the same modality and number of channels."
-        )
+    check_readable(spec, datamodule.spec)
     return datamodule
 
 
-def check_same_classes(method: Method, protocols: Sequence[Protocol], spec: DataSpec, datamodule: DataModule) -> None:
+def check_readable(spec: Spec, found: Spec) -> None:
+    """Refuse data that the encoder of a run cannot read.
+
+    Raises:
+        ValueError: Saying what it was trained on.
+    """
+    if not spec.accepts(found):
+        raise ValueError(
+            f"The run was trained on {spec}, but data= is {found}. Choose data of the same modality and number of channels: "
+            "see ssl-lab list data."
+        )
+
+
+def settings_in_run(data: DictConfig, run_dir: Path, spec: Spec, own: DictConfig | None) -> dict[str, Any]:
+    """Settings of data that the encoder of a run needs; see :meth:`DataModule.settings_in_run`."""
+    kind = class_of(data)
+    found = kind.settings_in_run(run_dir, spec, own) if issubclass(kind, DataModule) else {}
+    return {name: literal(value) for name, value in found.items()}
+
+
+def check_same_classes(method: Method, protocols: Sequence[Protocol], spec: Spec, datamodule: DataModule) -> None:
     """Refuse to compare what a classifier predicts with the labels of other classes.
 
     Raises:
         ValueError: Naming both.
     """
-    predicts_classes = any(protocol.needs in ("class_logits", "tags") for protocol in protocols)
-    found = datamodule.spec.class_names
-    if isinstance(method, FineTuning) and predicts_classes and found != spec.class_names:
-        raise ValueError(
-            f"The run's {type(method).__name__} tells {', '.join(spec.class_names)} apart, but data= has the classes "
-            f"{', '.join(found) or 'of no label'}. Choose data with the same classes, or an evaluation= of features."
-        )
+    if not isinstance(method, FineTuning) or all(protocol.needs == "features" for protocol in protocols):
+        return
+    for column in spec.targets:
+        learned, found = spec.classes(column), datamodule.spec.classes(column)
+        if learned is not None and learned != found:
+            names = "of no label" if found is None else ", ".join(found.names)
+            raise ValueError(
+                f"The run's {type(method).__name__} tells {', '.join(learned.names)} apart, but data= has the classes "
+                f"{names}. Choose data with the same classes, or an evaluation= of features."
+            )
 
 
 def _write(path: Path, text: str) -> None:

@@ -77,6 +77,13 @@ class _Checked:
         return self.built(*live, **more)
 
 
+def class_of(node: DictConfig) -> type:
+    """The class that a node builds, which is imported; ``object`` where it names none."""
+    check_targets(node, "The settings")
+    found = _located(node.get("_target_"))
+    return found if inspect.isclass(found) else object
+
+
 def check_types(node: Any) -> None:
     """Compare the settings of all objects below a node with the annotations of their constructors.
 

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
 
 import lightning as L
 import torch
@@ -15,9 +17,16 @@ from ssl_lab.data.columns import Column, Columns, Decoded, LazyColumn, Ragged
 from ssl_lab.data.fingerprint import content_digest
 from ssl_lab.data.loader import BatchLoader
 from ssl_lab.data.store import fingerprint
-from ssl_lab.types import Batch, DataSpec
+from ssl_lab.types import Batch, Spec
 
 PRETRAIN = "pretrain"
+
+
+class Artifact(Protocol):
+    """What saves itself into a folder, as tokenizers do."""
+
+    def save_pretrained(self, folder: str, /) -> Any:
+        """Write it."""
 
 
 class NoSuchSplitError(ValueError):
@@ -67,7 +76,7 @@ class DataModule(L.LightningDataModule, ABC):
 
     @property
     @abstractmethod
-    def spec(self) -> DataSpec:
+    def spec(self) -> Spec:
         """Facts of the data; reading it loads (and where needed downloads and decodes) the data."""
 
     @abstractmethod
@@ -81,6 +90,28 @@ class DataModule(L.LightningDataModule, ABC):
     def as_batch(self, rows: dict[str, Tensor]) -> Batch:
         """Rows of the columns, with ``index``, as methods see them."""
         return rows
+
+    def artifacts(self) -> Mapping[str, Artifact]:
+        """What gives meaning to the columns and is kept in a run, by the name of its folder there, such as a tokenizer."""
+        return {}
+
+    def check_artifacts(self, run_dir: Path) -> None:
+        """Refuse to resume a run whose artifacts are other ones than this data's.
+
+        Raises:
+            ValueError: Naming the artifact.
+        """
+
+    @classmethod
+    def settings_in_run(cls, run_dir: Path, spec: Spec, own: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Settings by which data of this class is read as the encoder of a run needs it, such as with its tokenizer.
+
+        Args:
+            run_dir: The run directory, with its artifacts.
+            spec: What the encoder was built from.
+            own: Settings of the run's own data, if this is other data; None if it is the run's own.
+        """
+        return {}
 
     @property
     def title(self) -> str:

@@ -10,7 +10,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from ssl_lab.encoders.image import ImageEncoder
 from ssl_lab.layers import Layers
-from ssl_lab.types import Batch, DataSpec
+from ssl_lab.modalities.image import ImageSpec
+from ssl_lab.types import Batch
 
 
 class CodeGPT(ImageEncoder):
@@ -38,7 +39,7 @@ class CodeGPT(ImageEncoder):
 
     def __init__(
         self,
-        spec: DataSpec,
+        spec: ImageSpec,
         *,
         codes: Any,
         embed_dim: int = 128,

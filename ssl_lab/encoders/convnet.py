@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_lab.encoders.image import SpatialEncoder, outputs, require_channels_last
-from ssl_lab.types import DataSpec
+from ssl_lab.modalities.image import ImageSpec
 
 
 class ConvNet(SpatialEncoder):
@@ -22,7 +22,7 @@ class ConvNet(SpatialEncoder):
         ValueError: If the image is too small for the number of stages, or there is none.
     """
 
-    def __init__(self, spec: DataSpec, *, widths: tuple[int, ...] = (64, 128, 256)) -> None:
+    def __init__(self, spec: ImageSpec, *, widths: tuple[int, ...] = (64, 128, 256)) -> None:
         if not widths:
             raise ValueError("Cannot build a ConvNet of encoder.widths=[]. Give the channels of at least one stage.")
         super().__init__(spec, embed_dim=widths[-1])

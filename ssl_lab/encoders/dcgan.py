@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ssl_lab.encoders.image import ImageEncoder, outputs
 from ssl_lab.heads import num_doublings
-from ssl_lab.types import DataSpec
+from ssl_lab.modalities.image import ImageSpec
 
 
 class DCGANEncoder(ImageEncoder):
@@ -22,7 +22,7 @@ class DCGANEncoder(ImageEncoder):
         Radford et al., Unsupervised Representation Learning with DCGANs (2015). arXiv:1511.06434
     """
 
-    def __init__(self, spec: DataSpec, *, width: int = 64, spectral_norm: bool = True) -> None:
+    def __init__(self, spec: ImageSpec, *, width: int = 64, spectral_norm: bool = True) -> None:
         depth = num_doublings(spec)
         start = [size // 2**depth for size in spec.shape[1:]]
         super().__init__(spec, embed_dim=width * 2 ** (depth - 1) * start[0] * start[1])

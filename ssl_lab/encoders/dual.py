@@ -9,7 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from ssl_lab.layers import Layers
-from ssl_lab.types import Batch, DataSpec, Encoder, FeatureMap
+from ssl_lab.modalities.image import ImageSpec
+from ssl_lab.modalities.pair import PairSpec
+from ssl_lab.modalities.text import TextSpec
+from ssl_lab.types import Batch, Encoder, FeatureMap, Spec
 
 
 class DualEncoder(Encoder):
@@ -24,19 +27,21 @@ class DualEncoder(Encoder):
         ValueError: If the data are not images with captions.
     """
 
+    spec: PairSpec
+
     def __init__(
-        self, spec: DataSpec, *, image: Callable[[DataSpec], Encoder], text: Callable[[DataSpec], Encoder]
+        self, spec: Spec, *, image: Callable[[ImageSpec], Encoder], text: Callable[[TextSpec], Encoder]
     ) -> None:
         super().__init__()
-        if spec.modality != "image_text" or spec.text_length is None:
-            raise ValueError(
-                f"DualEncoder encodes images with captions, but the data is {spec.modality} of shape {spec.shape}. Choose "
-                "data=image_text_pairs, or an encoder for this modality alone."
-            )
-        self.spec = spec
-        self.image = image(replace(spec, modality="image", text_length=None))
-        self.text = text(replace(spec, modality="text", shape=(spec.text_length,), text_length=None))
+        self.spec = PairSpec.of(spec, type(self).__name__)
+        self.image = image(self.spec.image)
+        self.text = text(self.spec.text)
         self.embed_dim = self.image.embed_dim
+
+    @property
+    def tower(self) -> Encoder:
+        """The image encoder."""
+        return self.image
 
     def embed(self, batch: Batch) -> Tensor:
         """Features of the batch's images, shape (B, embed_dim)."""

@@ -9,12 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssl_lab.types import Batch, DataSpec, Encoder, FeatureMap
-
-
-def as_float(images: Tensor) -> Tensor:
-    """Pixels as floats in [0, 1]: uint8 is divided by 255, floats pass through."""
-    return images.float() / 255 if images.dtype == torch.uint8 else images
+from ssl_lab.modalities.image import ImageSpec, as_float
+from ssl_lab.types import Batch, Encoder, FeatureMap
 
 
 class ImageEncoder(Encoder):
@@ -31,19 +27,15 @@ class ImageEncoder(Encoder):
         ValueError: If the data are not images.
     """
 
+    spec: ImageSpec
     strides: tuple[int, ...] = ()
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, spec: DataSpec, *, embed_dim: int) -> None:
+    def __init__(self, spec: ImageSpec, *, embed_dim: int) -> None:
         super().__init__()
-        if spec.modality != "image":
-            raise ValueError(
-                f"{type(self).__name__} encodes images, but the data is {spec.modality} of shape {spec.shape}. "
-                "Choose an encoder for this modality, such as encoder=bert_mini for text or encoder=dual for image_text."
-            )
-        self.spec = spec
+        self.spec = ImageSpec.of(spec, type(self).__name__)
         self.embed_dim = embed_dim
         self.register_buffer("mean", torch.tensor(spec.mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(-1, 1, 1), persistent=False)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ssl_lab.encoders.image import ImageEncoder
 from ssl_lab.heads import ACTIVATIONS, Activation, mlp
-from ssl_lab.types import DataSpec
+from ssl_lab.modalities.image import ImageSpec
 
 
 class MLPEncoder(ImageEncoder):
@@ -21,7 +21,7 @@ class MLPEncoder(ImageEncoder):
     """
 
     def __init__(
-        self, spec: DataSpec, *, hidden_dims: tuple[int, ...] = (400,), activation: Activation = "relu"
+        self, spec: ImageSpec, *, hidden_dims: tuple[int, ...] = (400,), activation: Activation = "relu"
     ) -> None:
         if not hidden_dims:
             raise ValueError("Cannot build an MLP of encoder.hidden_dims=[]. Give the width of at least one layer.")

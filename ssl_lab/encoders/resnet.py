@@ -9,7 +9,7 @@ import torchvision
 from torch import Tensor, nn
 
 from ssl_lab.encoders.image import SpatialEncoder, outputs, require_channels_last
-from ssl_lab.types import DataSpec
+from ssl_lab.modalities.image import ImageSpec
 
 SMALL_IMAGE = 64
 
@@ -30,7 +30,7 @@ class ResNet(SpatialEncoder):
         He et al., Deep Residual Learning for Image Recognition (2015). arXiv:1512.03385
     """
 
-    def __init__(self, spec: DataSpec, *, depth: int = 18) -> None:
+    def __init__(self, spec: ImageSpec, *, depth: int = 18) -> None:
         builders = {
             18: torchvision.models.resnet18,
             34: torchvision.models.resnet34,

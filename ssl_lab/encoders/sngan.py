@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_lab.encoders.image import ImageEncoder, outputs
-from ssl_lab.types import DataSpec
+from ssl_lab.modalities.image import ImageSpec
 
 
 class SNGANEncoder(ImageEncoder):
@@ -34,7 +34,7 @@ class SNGANEncoder(ImageEncoder):
 
     def __init__(
         self,
-        spec: DataSpec,
+        spec: ImageSpec,
         *,
         widths: Sequence[int] | None = None,
         num_halvings: int | None = None,

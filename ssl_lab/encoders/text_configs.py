@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 import transformers
 from transformers import AutoConfig, BertConfig, GPT2Config, ModernBertConfig, RobertaConfig, T5Config
 
-from ssl_lab.types import DataSpec
+from ssl_lab.modalities.text import TextSpec
 
 Objective: TypeAlias = Literal["masked", "causal", "denoising"]
 
@@ -22,7 +22,7 @@ NUM_POSITIONS = 512  # at least, so that a model can be tuned on longer texts th
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert")  # these count positions from padding_idx + 1 on
 
 
-def new_config(spec: DataSpec, architecture: str, size: str, dropout: float) -> Any:
+def new_config(spec: TextSpec, architecture: str, size: str, dropout: float) -> Any:
     """The configuration of a new model for a data set.
 
     The vocabulary is padded to a multiple of 64, which is faster on a GPU; T5's has room for :data:`NUM_SENTINELS` extra
@@ -73,38 +73,38 @@ def first_position_of(config: Any) -> int:
     return config.pad_token_id + 1 if config.model_type in _OFFSET_POSITIONS else 0
 
 
-def _bert(spec: DataSpec, layers: int, width: int, heads: int, dropout: float) -> BertConfig:
+def _bert(spec: TextSpec, layers: int, width: int, heads: int, dropout: float) -> BertConfig:
     return BertConfig(**_bert_like(spec, layers, width, heads, dropout))
 
 
-def _roberta(spec: DataSpec, layers: int, width: int, heads: int, dropout: float) -> RobertaConfig:
+def _roberta(spec: TextSpec, layers: int, width: int, heads: int, dropout: float) -> RobertaConfig:
     settings = _bert_like(spec, layers, width, heads, dropout)
     settings["max_position_embeddings"] += settings["pad_token_id"] + 1
     return RobertaConfig(**settings, type_vocab_size=1, bos_token_id=None, eos_token_id=spec.eos_id)
 
 
-def _bert_like(spec: DataSpec, layers: int, width: int, heads: int, dropout: float) -> dict[str, Any]:
+def _bert_like(spec: TextSpec, layers: int, width: int, heads: int, dropout: float) -> dict[str, Any]:
     return {
         "vocab_size": _padded(spec),
         "hidden_size": width,
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "intermediate_size": 4 * width,
-        "max_position_embeddings": max(NUM_POSITIONS, spec.shape[0]),
+        "max_position_embeddings": max(NUM_POSITIONS, spec.length),
         "pad_token_id": spec.pad_id,
         "hidden_dropout_prob": dropout,
         "attention_probs_dropout_prob": dropout,
     }
 
 
-def _modernbert(spec: DataSpec, layers: int, width: int, heads: int, dropout: float) -> ModernBertConfig:
+def _modernbert(spec: TextSpec, layers: int, width: int, heads: int, dropout: float) -> ModernBertConfig:
     return ModernBertConfig(
         vocab_size=_padded(spec),
         hidden_size=width,
         num_hidden_layers=layers,
         num_attention_heads=heads,
         intermediate_size=3 * width // 2,  # of gated units, as ModernBERT-base's 1152 for 768
-        max_position_embeddings=max(8192, spec.shape[0]),
+        max_position_embeddings=max(8192, spec.length),
         pad_token_id=spec.pad_id,
         bos_token_id=None,
         eos_token_id=spec.eos_id,
@@ -116,13 +116,13 @@ def _modernbert(spec: DataSpec, layers: int, width: int, heads: int, dropout: fl
     )
 
 
-def _gpt2(spec: DataSpec, layers: int, width: int, heads: int, dropout: float) -> GPT2Config:
+def _gpt2(spec: TextSpec, layers: int, width: int, heads: int, dropout: float) -> GPT2Config:
     return GPT2Config(
         vocab_size=_padded(spec),
         n_embd=width,
         n_layer=layers,
         n_head=heads,
-        n_positions=max(NUM_POSITIONS, spec.shape[0]),
+        n_positions=max(NUM_POSITIONS, spec.length),
         bos_token_id=spec.eos_id,
         eos_token_id=spec.eos_id,
         resid_pdrop=dropout,
@@ -131,7 +131,7 @@ def _gpt2(spec: DataSpec, layers: int, width: int, heads: int, dropout: float) -
     )
 
 
-def _t5(spec: DataSpec, layers: int, width: int, heads: int, dropout: float) -> T5Config:
+def _t5(spec: TextSpec, layers: int, width: int, heads: int, dropout: float) -> T5Config:
     settings = {
         "vocab_size": _padded(spec, NUM_SENTINELS),
         "d_model": width,
@@ -147,12 +147,11 @@ def _t5(spec: DataSpec, layers: int, width: int, heads: int, dropout: float) -> 
     return T5Config(**settings)  # type: ignore[arg-type]
 
 
-def _padded(spec: DataSpec, num_extra: int = 0) -> int:
-    assert spec.vocab_size is not None
+def _padded(spec: TextSpec, num_extra: int = 0) -> int:
     return -(-(spec.vocab_size + num_extra) // 64) * 64
 
 
-ARCHITECTURES: dict[str, Callable[[DataSpec, int, int, int, float], Any]] = {
+ARCHITECTURES: dict[str, Callable[[TextSpec, int, int, int, float], Any]] = {
     "bert": _bert,
     "roberta": _roberta,
     "modernbert": _modernbert,

@@ -12,8 +12,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from ssl_lab.encoders.text_configs import first_position_of, load_config, max_length_of, new_config, objective_of
 from ssl_lab.layers import Layers
+from ssl_lab.modalities.text import TextSpec
 from ssl_lab.pretext.packing import positions_in_documents, same_document_mask
-from ssl_lab.types import Batch, DataSpec, Encoder
+from ssl_lab.types import Batch, Encoder
 
 POOLINGS = ("mean", "first", "last")
 
@@ -54,9 +55,11 @@ class TextTransformer(Encoder):
         Raffel et al., T5 (2020). arXiv:1910.10683
     """
 
+    spec: TextSpec
+
     def __init__(
         self,
-        spec: DataSpec,
+        spec: TextSpec,
         *,
         architecture: str = "bert",
         size: str = "mini",
@@ -65,11 +68,7 @@ class TextTransformer(Encoder):
         pooling: str = "mean",
     ) -> None:
         super().__init__()
-        if spec.modality != "text" or spec.vocab_size is None:
-            raise ValueError(
-                f"TextTransformer encodes text, but the data is {spec.modality} of shape {spec.shape}. Choose an encoder "
-                "for this modality, such as encoder=convnet for images or encoder=dual for image_text."
-            )
+        spec = TextSpec.of(spec, type(self).__name__)
         if pooling not in POOLINGS:
             raise ValueError(f"There is no pooling {pooling!r}. Choose encoder.pooling from {list(POOLINGS)}.")
         self.spec = spec
@@ -85,10 +84,10 @@ class TextTransformer(Encoder):
                 "a text. Choose encoder.pooling=last or mean."
             )
         limit = max_length_of(self.config)
-        if self.config.vocab_size < spec.vocab_size or (limit is not None and limit < spec.shape[0]):
+        if self.config.vocab_size < spec.vocab_size or (limit is not None and limit < spec.length):
             raise ValueError(
                 f"{pretrained} knows {self.config.vocab_size} tokens and {limit} positions, but the data has "
-                f"{spec.vocab_size} and {spec.shape[0]}. Set data.tokenizer={pretrained} and a fitting data.max_length."
+                f"{spec.vocab_size} and {spec.length}. Set data.tokenizer={pretrained} and a fitting data.max_length."
             )
         self._masks_given = self.config.model_type in _MASKS_GIVEN
         model = self._language_model()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ssl_lab.encoders.image import ImageEncoder
 from ssl_lab.limited import load_json
-from ssl_lab.types import DataSpec
+from ssl_lab.modalities.image import ImageSpec
 
 _FORCE, _FORCE_NOT = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 _OF_FILES = {"checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "pretrained_strict"}
@@ -40,7 +40,7 @@ class TimmModel(ImageEncoder):
     """
 
     def __init__(
-        self, spec: DataSpec, *, name: str, pretrained: bool = False, options: dict[str, Any] | None = None
+        self, spec: ImageSpec, *, name: str, pretrained: bool = False, options: dict[str, Any] | None = None
     ) -> None:
         if ":" not in name and not timm.is_model(name):
             close = timm.list_models(f"*{name.split('_')[0]}*")[:5]

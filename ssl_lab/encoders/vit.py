@@ -11,9 +11,10 @@ from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from ssl_lab.encoders.image import ImageEncoder, as_float
+from ssl_lab.encoders.image import ImageEncoder
 from ssl_lab.layers import Layers
-from ssl_lab.types import Batch, DataSpec
+from ssl_lab.modalities.image import ImageSpec, as_float
+from ssl_lab.types import Batch
 
 
 class ViT(ImageEncoder):
@@ -41,7 +42,7 @@ class ViT(ImageEncoder):
 
     def __init__(
         self,
-        spec: DataSpec,
+        spec: ImageSpec,
         *,
         patch_size: int = 4,
         embed_dim: int = 192,

@@ -8,8 +8,6 @@ import torch
 from lightning.fabric.utilities.throughput import get_available_flops
 from torch.utils.flop_counter import FlopCounterMode
 
-from ssl_lab.types import Batch
-
 
 class FlopCounter:
     """Counts the operations between two calls."""
@@ -29,11 +27,6 @@ class FlopCounter:
         self._counter.__exit__(None, None, None)
         counted, self._counter = self._counter.get_total_flops(), None
         return counted
-
-
-def num_elements(batch: Batch) -> int:
-    """Pixels or tokens of a batch, padding included; known without a look at the device."""
-    return sum(batch[name].numel() for name in ("image", "input_ids") if name in batch)
 
 
 def peak_flops(device: torch.device, precision: str) -> float:

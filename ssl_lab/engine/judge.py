@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from ssl_lab.data.base import DataModule, has_split
-from ssl_lab.evaluation.baselines import raw_features
 from ssl_lab.evaluation.evaluate import measure
 from ssl_lab.evaluation.protocol import Protocol, check_data
 from ssl_lab.measured import Record, base_name, merged, records_of
@@ -107,10 +106,9 @@ def baseline_rows(
     if not of_features:
         return {}
     random_encoder.to(device).eval()
-    raw_name = "word counts" if datamodule.spec.modality == "text" else "raw pixels"
     start_name = "initial encoder" if random_encoder.pretrained else "random encoder"
     rows = {}
-    for name, fn in ((raw_name, raw_features(datamodule.spec)), (start_name, random_encoder.embed)):
+    for name, fn in ((datamodule.spec.raw_name, datamodule.spec.raw), (start_name, random_encoder.embed)):
         found = iter(measure({"features": fn}, of_features, datamodule, device=device, split=split))
         rows[name] = [next(found) if protocol in of_features else {} for protocol in protocols]
     return rows
@@ -156,6 +154,7 @@ def data_facts(datamodule: DataModule, split: str) -> dict[str, Any]:
     return {
         "title": datamodule.title,
         "modality": spec.modality,
+        "as_recorded": spec.as_recorded,
         "shape": list(spec.shape),
         "train": known.get("train"),
         "scored": known.get(split),

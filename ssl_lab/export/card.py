@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ssl_lab.export import snippets
+from ssl_lab.modalities.image import ImageSpec
+from ssl_lab.modalities.text import TextSpec
 from ssl_lab.report.tables import markdown_table
 from ssl_lab.runs.read import Run
+from ssl_lab.types import Spec
 
 _TASKS = {
     "transformers.AutoModelForMaskedLM": "fill-mask",
@@ -31,10 +35,7 @@ class Exported:
         loader: What loads it, such as ``transformers.AutoModelForMaskedLM``.
         architecture: Class of the network.
         num_parameters: Parameters, tied ones once.
-        shape: Of one sample: (C, H, W) of images, (L,) of texts.
-        mean: Mean of each channel that images are normalised by; empty for texts.
-        std: Deviation of each channel.
-        vocab_size: Tokens of a text model's tokenizer, or None.
+        spec: What it reads.
         whole: Whether it gives the very features that were measured, rather than those before a head of the method's.
         uses_labels: Whether the method read labels.
         packages: Versions that it was written with.
@@ -46,20 +47,12 @@ class Exported:
     loader: str
     architecture: str
     num_parameters: int
-    shape: tuple[int, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    vocab_size: int | None
+    spec: Spec
     whole: bool
     uses_labels: bool
     packages: Mapping[str, str]
     pooling: str = "mean"
     commands: list[str] = field(default_factory=list)
-
-    @property
-    def is_text(self) -> bool:
-        """Whether it reads texts."""
-        return self.vocab_size is not None
 
 
 def model_card(run: Run, made: Exported) -> str:
@@ -79,8 +72,7 @@ def model_card(run: Run, made: Exported) -> str:
         ("Data", run.data),
         ("Architecture", made.architecture),
         ("Parameters", f"{made.num_parameters:,}"),
-        ("Vocabulary", f"{made.vocab_size:,} tokens" if made.vocab_size else None),
-        ("Longest text", f"{made.shape[0]:,} tokens, special ones included" if made.is_text else None),
+        *_facts_of(made.spec),
         ("Steps", _count(summary.get("step"))),
         ("Epochs", _count(summary.get("epoch"))),
         ("Training samples", _count(summary.get("num_train_samples"))),
@@ -109,7 +101,7 @@ A {made.architecture} {_trained(run, made, fine_tuned)}.
 ```python
 {_snippet(run, made)}```
 
-{_inputs(made)}
+{_inputs(made.spec, made)}
 ## Made by
 
 ```bash
@@ -117,7 +109,7 @@ A {made.architecture} {_trained(run, made, fine_tuned)}.
 
 ## Limits
 
-{_limits(run, made, source or (str(start) if start else None))}
+{_limits(made.spec, source or (str(start) if start else None))}
 
 ## Licence
 
@@ -127,11 +119,10 @@ the lines at the top.
 
 
 def _front_matter(run: Run, made: Exported, fine_tuned: bool) -> str:
-    features = "feature-extraction" if made.is_text else "image-feature-extraction"
     tags = ["ssl_lab", *([] if fine_tuned else ["self-supervised-learning"]), run.method.lower()]
     front = {
         "library_name": _LIBRARIES[made.format],
-        "pipeline_tag": _TASKS.get(made.loader, features),
+        "pipeline_tag": _TASKS.get(made.loader, _feature_task(made.spec)),
         "tags": tags,
     }
     return yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
@@ -140,8 +131,7 @@ def _front_matter(run: Run, made: Exported, fine_tuned: bool) -> str:
 def _trained(run: Run, made: Exported, fine_tuned: bool) -> str:
     if fine_tuned:
         return f"fine-tuned with the labels of {run.data}; the head of its task is not in it"
-    kind = "text" if made.is_text else "images"
-    return f"pretrained on {kind} {'and their labels' if made.uses_labels else 'without labels'}"
+    return f"pretrained on {made.spec.kind} {'and their labels' if made.uses_labels else 'without labels'}"
 
 
 def _measured(run: Run, made: Exported) -> str:
@@ -164,32 +154,70 @@ def _measured(run: Run, made: Exported) -> str:
 
 def _snippet(run: Run, made: Exported) -> str:
     if made.format == "timm":
-        return snippets.for_timm(made.shape)
+        return snippets.for_timm(made.spec.shape)
     if made.format == "onnx":
-        return snippets.for_onnx(made.shape, is_text=made.is_text)
+        return snippets.for_onnx(made.spec)
     if made.format == "torch_export":
-        return snippets.for_torch_export(made.shape, is_text=made.is_text)
-    if not made.is_text:
-        return snippets.for_vit(made.shape, made.mean, made.std, pooling=made.pooling)
+        return snippets.for_torch_export(made.spec)
+    if isinstance(made.spec, ImageSpec):
+        return snippets.for_vit(made.spec, pooling=made.pooling)
     of_tokenizer = (run.config.get("encoder") or {}).get("pretrained") is not None
     end = "len(tokenizer)" if of_tokenizer else "model.config.vocab_size"
     return snippets.for_transformers(made.loader.partition(".")[2], pooling=made.pooling, sentinels_end=end)
 
 
-def _inputs(made: Exported) -> str:
-    if made.is_text:
-        inputs = (
-            f"Input: `input_ids` and `attention_mask` of the tokenizer in this folder, int64, 2 to {made.shape[0]:,} tokens, "
-            "padding at the end. Output: one vector a text."
+@singledispatch
+def _facts_of(spec: Spec) -> list[tuple[str, str]]:
+    """Rows of the table of facts that only this kind of data has."""
+    return []
+
+
+@_facts_of.register
+def _(spec: TextSpec) -> list[tuple[str, str]]:
+    return [
+        ("Vocabulary", f"{spec.vocab_size:,} tokens"),
+        ("Longest text", f"{spec.length:,} tokens, special ones included"),
+    ]
+
+
+@singledispatch
+def _feature_task(spec: Spec) -> str:
+    """What features of such data are called on the hub."""
+    return "feature-extraction"
+
+
+@_feature_task.register
+def _(spec: ImageSpec) -> str:
+    return "image-feature-extraction"
+
+
+@singledispatch
+def _inputs(spec: Spec, made: Exported) -> str:
+    """What goes in and comes out."""
+    inputs = ", ".join(
+        f"`{name}` {facts['type']} ({', '.join(map(str, facts['shape']))})"
+        for name, facts in spec.exported_inputs()["inputs"].items()
+    )
+    return f"Input: {spec.kind} as {inputs}. Output: one vector each.\n"
+
+
+@_inputs.register
+def _(spec: TextSpec, made: Exported) -> str:
+    if made.loader in _TASKS:
+        return (
+            "`AutoModel` loads the encoder without its head; features of a text are its last hidden states, averaged "
+            "over the\ntokens that `attention_mask` marks.\n"
         )
-        if made.loader in _TASKS:
-            inputs = (
-                "`AutoModel` loads the encoder without its head; features of a text are its last hidden states, averaged "
-                "over the\ntokens that `attention_mask` marks."
-            )
-        return f"{inputs}\n"
-    channels, height, width = made.shape
-    mean, std = (", ".join(f"{value:.6g}" for value in values) for values in (made.mean, made.std))
+    return (
+        f"Input: `input_ids` and `attention_mask` of the tokenizer in this folder, int64, 2 to {spec.length:,} tokens, "
+        "padding at the end. Output: one vector a text.\n"
+    )
+
+
+@_inputs.register
+def _(spec: ImageSpec, made: Exported) -> str:
+    channels, height, width = spec.shape
+    mean, std = (", ".join(f"{value:.6g}" for value in values) for values in (spec.mean, spec.std))
     normalised = f"subtracting the channels' mean ({mean}) and dividing by their deviation ({std})"
     who = "The graph normalises them itself by" if made.format in ("onnx", "torch_export") else "They are normalised by"
     moved = ""
@@ -202,20 +230,37 @@ def _inputs(made: Exported) -> str:
     )
 
 
-def _limits(run: Run, made: Exported, source: str | None) -> str:
-    learned_from = f"the training samples above{f' and those of {source}' if source else ''}"
-    if made.is_text:
-        return (
-            f"The model has learned from {learned_from} and nothing else: it repeats their language, topics,\n"
-            f"errors and prejudices, and is not to be relied on for facts. Texts of more than {made.shape[0]:,} tokens are "
-            "outside of what it\nhas learned. The figures above are of the test split of the same data; on other text expect "
-            "worse."
-        )
+@singledispatch
+def _limits(spec: Spec, source: str | None) -> str:
+    """What is not to be expected of the model."""
     return (
-        f"The model has learned from {learned_from} and nothing else: on images of other things, sizes or cameras its\n"
+        f"The model has learned from {_sources(source)} and nothing else: on {spec.kind} of other origin its\n"
+        "features mean less. The figures above are of the test split of the same data; on other data expect worse.\n"
+        "It gives features, no classes."
+    )
+
+
+@_limits.register
+def _(spec: TextSpec, source: str | None) -> str:
+    return (
+        f"The model has learned from {_sources(source)} and nothing else: it repeats their language, topics,\n"
+        f"errors and prejudices, and is not to be relied on for facts. Texts of more than {spec.length:,} tokens are "
+        "outside of what it\nhas learned. The figures above are of the test split of the same data; on other text expect "
+        "worse."
+    )
+
+
+@_limits.register
+def _(spec: ImageSpec, source: str | None) -> str:
+    return (
+        f"The model has learned from {_sources(source)} and nothing else: on images of other things, sizes or cameras its\n"
         "features mean less. The figures above are of the test split of the same data; on other images expect worse.\n"
         "It gives features, no classes."
     )
+
+
+def _sources(source: str | None) -> str:
+    return f"the training samples above{f' and those of {source}' if source else ''}"
 
 
 def _versions(versions: Mapping[str, Any]) -> str:

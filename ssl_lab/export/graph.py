@@ -15,10 +15,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrize
 from torch.onnx.errors import OnnxExporterError
 
-from ssl_lab.encoders.dual import DualEncoder
-from ssl_lab.export.transformers import check_features, is_whole, sample_batch
+from ssl_lab.export.transformers import check_features, is_whole
 from ssl_lab.methods.base import Method
-from ssl_lab.types import Batch, DataSpec
+from ssl_lab.types import Batch, Spec
 
 FILES = {"onnx": "model.onnx", "torch_export": "model.pt2"}
 _ONE_FILE_BYTES = 1_900_000_000  # of weights inside model.onnx; a protocol buffer ends at 2 GiB
@@ -27,8 +26,8 @@ _ONE_FILE_BYTES = 1_900_000_000  # of weights inside model.onnx; a protocol buff
 class Features(nn.Module):
     """Features of a run, as they were measured, as a function of tensors alone.
 
-    Images come as float32 (B, C, H, W) in [0, 1]: the encoder's own normalisation is inside. Texts come as ``input_ids`` and
-    ``attention_mask``, int64 (B, L).
+    They are the columns of the data's spec: of images float32 (B, C, H, W) in [0, 1], which are normalised inside, of texts
+    ``input_ids`` and ``attention_mask``, int64 (B, L).
     """
 
     def __init__(self, module: nn.Module, represent: Callable[[Batch], Tensor], names: tuple[str, ...]) -> None:
@@ -45,8 +44,8 @@ class Features(nn.Module):
 def features_of(method: Method) -> Features:
     """The features that protocols judged, in eval mode on the CPU, and no weights that they do not need."""
     method = method.cpu().eval()
-    spec, encoder = method.encoder.spec, method.feature_encoder
-    names = ("input_ids", "attention_mask") if spec.modality == "text" else ("image",)
+    encoder = method.feature_encoder
+    names = tuple(encoder.tower.spec.example(1))
     for layer in method.modules():
         if parametrize.is_parametrized(layer):  # spectral normalisation: the weight itself is enough
             for name in list(layer.parametrizations):  # type: ignore[arg-type]
@@ -54,20 +53,19 @@ def features_of(method: Method) -> Features:
     method.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # which torch.export saves whole
     if not is_whole(method):
         return Features(method, method.represent, names)
-    part = encoder.image if isinstance(encoder, DualEncoder) else encoder
-    return Features(part, encoder.embed, names)
+    return Features(encoder.tower, encoder.embed, names)
 
 
-def export_program(features: Features, spec: DataSpec) -> ExportedProgram:
-    """The graph for any number of samples, and texts of two tokens up to the longest that was trained on.
+def export_program(features: Features, spec: Spec) -> ExportedProgram:
+    """The graph for any number of samples, and of the sizes that the data's spec says may vary.
 
     Raises:
         ValueError: If the network cannot be written as one graph.
     """
-    inputs = tuple(sample_batch(spec)[name] for name in features.names)
+    inputs = tuple(spec.example(3)[name] for name in features.names)
     sizes: dict[int, Any] = {0: Dim("batch", min=1)}
-    if spec.modality == "text":
-        sizes[1] = Dim("length", min=2, max=spec.shape[0])
+    for axis, (name, smallest, largest) in spec.exported_sizes().items():
+        sizes[axis] = Dim(name, min=smallest, max=largest)
     shapes = (tuple(sizes for _ in inputs),)
     try:
         with torch.no_grad(), warnings.catch_warnings():
@@ -104,7 +102,7 @@ def _reason(error: Exception) -> str:
     return told[0][:200] if told else type(error).__name__
 
 
-def write_graph(program: ExportedProgram, features: Features, spec: DataSpec, folder: Path, *, kind: str) -> None:
+def write_graph(program: ExportedProgram, features: Features, spec: Spec, folder: Path, *, kind: str) -> None:
     """Write ``model.onnx`` or ``model.pt2`` and compare what it computes with the run's features.
 
     Raises:

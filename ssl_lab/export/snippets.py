@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import singledispatch
+
+from ssl_lab.modalities.image import ImageSpec
+from ssl_lab.modalities.text import TextSpec
+from ssl_lab.types import Spec
+
 _MASKED = """\
 text = f"The {tokenizer.mask_token} statement"
 # The mask is a token here; the tokenizer reads special tokens in a text as plain characters otherwise.
@@ -72,11 +79,12 @@ model = {auto_class}.from_pretrained(folder)
 {use}"""
 
 
-def for_vit(shape: tuple[int, ...], mean: tuple[float, ...], std: tuple[float, ...], *, pooling: str) -> str:
+def for_vit(spec: ImageSpec, *, pooling: str) -> str:
     """A ViT of transformers."""
     pooled = (
         "hidden[:, 1:].mean(1)  # of the patches' tokens" if pooling == "mean" else "hidden[:, 0]  # the class token"
     )
+    normalised = _NORMALISED.format(mean=list(spec.mean), std=list(spec.std))
     return f"""\
 import torch
 from transformers import ViTModel
@@ -84,7 +92,7 @@ from transformers import ViTModel
 folder = "."  # where this file is, or the model's name on the hub
 model = ViTModel.from_pretrained(folder, add_pooling_layer=False).eval()
 
-{_images(shape)}{_NORMALISED.format(mean=list(mean), std=list(std))}hidden = model((images - mean) / std).last_hidden_state
+{_images(spec.shape)}{normalised}hidden = model((images - mean) / std).last_hidden_state
 features = {pooled}, as in training
 print(features.shape)
 """
@@ -106,10 +114,27 @@ print(features.shape)
 """
 
 
-def for_onnx(shape: tuple[int, ...], *, is_text: bool) -> str:
+@singledispatch
+def for_onnx(spec: Spec) -> str:
     """A graph of ONNX."""
-    if is_text:
-        return f"""\
+    arrays = ", ".join(
+        f'"{name}": np.zeros({_two(facts["shape"])}, dtype="{facts["type"]}")'
+        for name, facts in spec.exported_inputs()["inputs"].items()
+    )
+    return f"""\
+import numpy as np
+import onnxruntime
+
+session = onnxruntime.InferenceSession("model.onnx")  # in the folder where this file is
+inputs = {{{arrays}}}  # your own {spec.kind}
+(features,) = session.run(None, inputs)
+print(features.shape)
+"""
+
+
+@for_onnx.register
+def _(spec: TextSpec) -> str:
+    return f"""\
 import onnxruntime
 from transformers import AutoTokenizer
 
@@ -120,21 +145,40 @@ session = onnxruntime.InferenceSession(f"{{folder}}/model.onnx")
 (features,) = session.run(None, {{name: inputs[name].astype("int64") for name in names}})
 print(features.shape)
 """
+
+
+@for_onnx.register
+def _(spec: ImageSpec) -> str:
     return f"""\
 import numpy as np
 import onnxruntime
 
 session = onnxruntime.InferenceSession("model.onnx")  # in the folder where this file is
-images = np.random.rand(2, {", ".join(map(str, shape))}).astype("float32")  # your own, in [0, 1]; normalised inside
+images = np.random.rand(2, {", ".join(map(str, spec.shape))}).astype("float32")  # your own, in [0, 1]; normalised inside
 (features,) = session.run(None, {{"image": images}})
 print(features.shape)
 """
 
 
-def for_torch_export(shape: tuple[int, ...], *, is_text: bool) -> str:
+@singledispatch
+def for_torch_export(spec: Spec) -> str:
     """A program of torch.export."""
-    if is_text:
-        return f"""\
+    tensors = ", ".join(
+        f"torch.zeros({_two(facts['shape'])}, dtype=torch.{facts['type']})"
+        for facts in spec.exported_inputs()["inputs"].values()
+    )
+    return f"""\
+import torch
+
+model = torch.export.load("model.pt2").module()  # in the folder where this file is
+features = model({tensors})  # your own {spec.kind}
+print(features.shape)
+"""
+
+
+@for_torch_export.register
+def _(spec: TextSpec) -> str:
+    return f"""\
 import torch
 from transformers import AutoTokenizer
 
@@ -144,13 +188,22 @@ model = torch.export.load(f"{{folder}}/model.pt2").module()
 {_TEXTS.format(tensors="pt")}features = model(inputs["input_ids"], inputs["attention_mask"])
 print(features.shape)
 """
+
+
+@for_torch_export.register
+def _(spec: ImageSpec) -> str:
     return f"""\
 import torch
 
 model = torch.export.load("model.pt2").module()  # in the folder where this file is
-{_images(shape)}features = model(images)  # normalised inside
+{_images(spec.shape)}features = model(images)  # normalised inside
 print(features.shape)
 """
+
+
+def _two(shape: Sequence[int | str]) -> tuple[int | str, ...]:
+    """The shape of a batch of two; what may vary becomes 2 as well."""
+    return tuple(2 if isinstance(size, str) else size for size in shape)
 
 
 def _images(shape: tuple[int, ...]) -> str:

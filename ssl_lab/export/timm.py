@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ssl_lab.encoders.resnet import SMALL_IMAGE, ResNet
 from ssl_lab.encoders.timm_model import TimmModel
 from ssl_lab.encoders.vit import ViT
 from ssl_lab.export.transformers import check_features
+from ssl_lab.modalities.image import ImageSpec
 from ssl_lab.types import Batch, Encoder
 
 
@@ -37,37 +39,42 @@ class ForTimm:
     fixed_size: bool = False
 
 
+@singledispatch
 def for_timm(encoder: Encoder) -> ForTimm:
     """The encoder as a model of timm with the same features.
 
     Raises:
         ValueError: If timm has no such architecture.
     """
-    if isinstance(encoder, TimmModel):
-        return ForTimm(
-            architecture=encoder.network.pretrained_cfg["architecture"],
-            arguments=encoder.arguments,
-            weights=encoder.network.state_dict(),
-            fixed_size=bool(encoder.network.pretrained_cfg.get("fixed_input_size")),
-        )
-    if isinstance(encoder, ViT):
-        return _vit(encoder)
-    if isinstance(encoder, ResNet):
-        sides = encoder.spec.shape[1:]
-        if max(sides) <= SMALL_IMAGE:
-            raise ValueError(
-                f"For images of {sides[0]}x{sides[1]} pixels, ResNet-{encoder.depth} begins with a 3x3 convolution of "
-                "stride 1 and has no max-pooling; timm's ResNet cannot be told to. Export it with format=onnx or "
-                "format=torch_export, or pretrain encoder=timm encoder.name=resnet18, which is timm's own."
-            )
-        return ForTimm(
-            architecture=f"resnet{encoder.depth}",
-            arguments={"in_chans": encoder.spec.shape[0]},
-            weights=encoder.network.state_dict(),
-        )
     raise ValueError(
         f"timm has no architecture that is a {type(encoder).__name__}. Export it with format=onnx or format=torch_export, "
         "or pretrain one of encoder=timm, vit_tiny, vit_mae_mini, or a resnet18 of images above 64 pixels."
+    )
+
+
+@for_timm.register
+def _(encoder: TimmModel) -> ForTimm:
+    return ForTimm(
+        architecture=encoder.network.pretrained_cfg["architecture"],
+        arguments=encoder.arguments,
+        weights=encoder.network.state_dict(),
+        fixed_size=bool(encoder.network.pretrained_cfg.get("fixed_input_size")),
+    )
+
+
+@for_timm.register
+def _(encoder: ResNet) -> ForTimm:
+    sides = encoder.spec.shape[1:]
+    if max(sides) <= SMALL_IMAGE:
+        raise ValueError(
+            f"For images of {sides[0]}x{sides[1]} pixels, ResNet-{encoder.depth} begins with a 3x3 convolution of "
+            "stride 1 and has no max-pooling; timm's ResNet cannot be told to. Export it with format=onnx or "
+            "format=torch_export, or pretrain encoder=timm encoder.name=resnet18, which is timm's own."
+        )
+    return ForTimm(
+        architecture=f"resnet{encoder.depth}",
+        arguments={"in_chans": encoder.spec.shape[0]},
+        weights=encoder.network.state_dict(),
     )
 
 
@@ -77,7 +84,7 @@ def write_for_timm(encoder: Encoder, folder: Path) -> None:
     Raises:
         ValueError: If timm has no such architecture, or its model gives other features.
     """
-    model, spec = for_timm(encoder), encoder.spec
+    model, spec = for_timm(encoder), ImageSpec.of(encoder.spec, "A model of timm")
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.weights.items()}
     (folder / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
     config = {
@@ -106,7 +113,8 @@ def write_for_timm(encoder: Encoder, folder: Path) -> None:
     check_features(load, encoder.embed, spec)
 
 
-def _vit(encoder: ViT) -> ForTimm:
+@for_timm.register
+def _(encoder: ViT) -> ForTimm:
     """Positions become a parameter of their own, and the patches' linear layer a convolution."""
     channels = encoder.spec.shape[0]
     size = encoder.patch_size

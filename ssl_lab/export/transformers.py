@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from copy import deepcopy
-from functools import partial
+from functools import partial, singledispatch
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from ssl_lab.encoders.text_transformer import TextTransformer
 from ssl_lab.encoders.vit import ViT
 from ssl_lab.evaluation.protocol import check_finite
 from ssl_lab.methods.base import Method
-from ssl_lab.types import Batch, DataSpec
+from ssl_lab.types import Batch, Encoder, Spec
 
 TOLERANCE = 1e-4
 """How far features of an export may be from the run's, relative to their own size where that is above 1."""
@@ -51,19 +51,6 @@ _IN_VIT = {
 """Names of timm's layers in a block of transformers' ViT."""
 
 
-def sample_batch(spec: DataSpec, *, num_samples: int = 3) -> dict[str, Tensor]:
-    """Random inputs of the right kind: images in [0, 1], or texts of which all but the first end with padding."""
-    generator = torch.Generator().manual_seed(0)
-    if spec.modality != "text":
-        return {"image": torch.rand(num_samples, *spec.shape, generator=generator)}
-    assert spec.vocab_size is not None
-    ids = torch.randint(spec.vocab_size, (num_samples, spec.shape[0]), generator=generator)
-    lengths = torch.randint(1, spec.shape[0] + 1, (num_samples, 1), generator=generator)
-    lengths[0] = spec.shape[0]
-    mask = (torch.arange(spec.shape[0]) < lengths).long()
-    return {"input_ids": ids.where(mask == 1, spec.pad_id or 0), "attention_mask": mask}
-
-
 def same_features(found: Tensor, wanted: Tensor) -> bool:
     """Whether features agree to :data:`TOLERANCE`."""
     return found.shape == wanted.shape and torch.allclose(found, wanted, rtol=TOLERANCE, atol=TOLERANCE)
@@ -72,26 +59,26 @@ def same_features(found: Tensor, wanted: Tensor) -> bool:
 @torch.no_grad()
 def is_whole(method: Method) -> bool:
     """Whether the method's features, which protocols judge, are those of its encoder alone."""
-    batch = {name: column.to(method.device) for name, column in sample_batch(method.encoder.spec).items()}
+    batch = {name: column.to(method.device) for name, column in method.feature_encoder.tower.spec.example(3).items()}
     batch["index"] = torch.arange(len(next(iter(batch.values()))), device=method.device)
     return same_features(method.feature_encoder.embed(batch), method.features(batch))
 
 
 @torch.no_grad()
-def check_finite_method(method: Method, spec: DataSpec) -> None:
+def check_finite_method(method: Method, spec: Spec) -> None:
     """Refuse a method whose features of random inputs are not finite.
 
     Raises:
         ValueError: Saying of how many inputs.
     """
-    batch = {name: column.to(method.device) for name, column in sample_batch(spec).items()}
+    batch = {name: column.to(method.device) for name, column in spec.example(3).items()}
     batch["index"] = torch.arange(len(next(iter(batch.values()))), device=method.device)
     check_finite(method.features(batch), "random", use="exported")
 
 
 @torch.no_grad()
 def check_features(
-    load: Callable[[], Callable[[Batch], Tensor]], wanted: Callable[[Batch], Tensor], spec: DataSpec
+    load: Callable[[], Callable[[Batch], Tensor]], wanted: Callable[[Batch], Tensor], spec: Spec
 ) -> None:
     """Load what was written, and compare its features of random inputs with the run's, in batches of several sizes.
 
@@ -100,7 +87,7 @@ def check_features(
     """
     loaded = load()
     for num_samples in (1, 5):
-        batch = sample_batch(spec, num_samples=num_samples)
+        batch = spec.example(num_samples)
         found, expected = loaded(batch), wanted(batch)
         if not same_features(found, expected):
             differ = f"shapes {tuple(found.shape)} and {tuple(expected.shape)}"
@@ -121,19 +108,30 @@ def transformers_model(method: Method) -> PreTrainedModel:
     capabilities = method.capabilities()
     if "language_model" in capabilities:
         return capabilities["language_model"]()  # type: ignore[no-any-return]
-    if isinstance(method.encoder, TextTransformer):
-        transformer = method.encoder.transformer
-        if isinstance(transformer, T5Stack):  # AutoModel would give it a decoder with random weights
-            encoder: Any = T5EncoderModel(deepcopy(method.encoder.config))
-            encoder.encoder.load_state_dict(transformer.state_dict())
-            return encoder.to(method.device).eval()  # type: ignore[no-any-return]
-        return transformer.eval()  # type: ignore[no-any-return]
-    if isinstance(method.feature_encoder, ViT):
-        return _vit(method.feature_encoder)
+    return _as_model(method.feature_encoder, method)
+
+
+@singledispatch
+def _as_model(encoder: Encoder, method: Method) -> PreTrainedModel:
     raise ValueError(
-        f"The encoder of this {type(method).__name__} run is a {type(method.encoder).__name__}, which transformers has no "
-        "class for. Export it with format=onnx or format=torch_export; timm's models and large ResNets with format=timm."
+        f"transformers has no class for the encoder of this run, a {type(encoder).__name__}. "
+        "Export it with format=onnx or format=torch_export; timm's models and large ResNets with format=timm."
     )
+
+
+@_as_model.register
+def _(encoder: TextTransformer, method: Method) -> PreTrainedModel:
+    transformer = encoder.transformer
+    if isinstance(transformer, T5Stack):  # AutoModel would give it a decoder with random weights
+        model: Any = T5EncoderModel(deepcopy(encoder.config))
+        model.encoder.load_state_dict(transformer.state_dict())
+        return model.to(method.device).eval()  # type: ignore[no-any-return]
+    return transformer.eval()  # type: ignore[no-any-return]
+
+
+@_as_model.register
+def _(encoder: ViT, method: Method) -> PreTrainedModel:
+    return _vit(encoder)
 
 
 def _vit(encoder: ViT) -> ViTModel:
@@ -197,12 +195,17 @@ def write_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path, *, max_len
     tokenizer.save_pretrained(folder)
 
 
-def write_image_processor(encoder: ViT, folder: Path) -> None:
-    """What transformers does to an image before its ViT, and a comparison of features after it.
+@singledispatch
+def write_processor(encoder: Encoder, folder: Path) -> None:
+    """What transformers does to an image before its model, and a comparison of features after it; of others nothing.
 
     Raises:
         ValueError: If the model that was written gives other features.
     """
+
+
+@write_processor.register
+def _(encoder: ViT, folder: Path) -> None:
     spec = encoder.spec
     processor = ViTImageProcessor(
         size={"height": spec.shape[1], "width": spec.shape[2]}, image_mean=list(spec.mean), image_std=list(spec.std)

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from ssl_lab.types import DataSpec
+from ssl_lab.modalities.text import TextSpec
 
 
 def complete(
     generate: Callable[..., Tensor],
     tokenizer: PreTrainedTokenizerFast,
-    spec: DataSpec,
+    spec: TextSpec,
     prompt: str,
     *,
     max_new_tokens: int = 50,
@@ -43,7 +43,7 @@ def complete(
     ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     if not ids:
         raise ValueError("Cannot continue a text: prompt= is empty. Give at least one word.")
-    length = spec.shape[0]
+    length = spec.length
     if len(ids) >= length:
         raise ValueError(
             f"The prompt has {len(ids)} tokens, but the run has learned from at most {length}. Shorten the prompt."

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from ssl_lab.evaluation.protocol import check_finite
-from ssl_lab.types import DataSpec
+from ssl_lab.modalities.text import TextSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class FilledText:
 def fill_masks(
     predict_masked: Callable[[Tensor, Tensor, Tensor], Tensor],
     tokenizer: PreTrainedTokenizerFast,
-    spec: DataSpec,
+    spec: TextSpec,
     text: str,
     *,
     top_k: int = 5,
@@ -93,17 +93,16 @@ def fill_masks(
     return FilledText(guesses=guesses, completed=str(tokenizer.decode(ids[0], skip_special_tokens=True)).strip())
 
 
-def _mask_id(spec: DataSpec) -> int:
+def _mask_id(spec: TextSpec) -> int:
     assert spec.mask_id is not None
     return spec.mask_id
 
 
-def _words(spec: DataSpec) -> Tensor:
-    assert spec.vocab_size is not None
+def _words(spec: TextSpec) -> Tensor:
     return torch.tensor(sorted(set(range(spec.vocab_size)) - set(spec.special_ids)))
 
 
-def _ids(tokenizer: PreTrainedTokenizerFast, spec: DataSpec, text: str) -> Tensor:
+def _ids(tokenizer: PreTrainedTokenizerFast, spec: TextSpec, text: str) -> Tensor:
     """Ids (1, L) with masks."""
     if spec.continues_word:  # where a word's token carries the space before it, the mask stands for both
         text = re.sub(rf"\s+(?={re.escape(str(tokenizer.mask_token))})", "", text)
@@ -114,7 +113,7 @@ def _ids(tokenizer: PreTrainedTokenizerFast, spec: DataSpec, text: str) -> Tenso
         raise ValueError(
             f"Cannot fill a mask: text={text!r} has none. Write {tokenizer.mask_token} where a word is missing."
         )
-    limit = spec.shape[0]
+    limit = spec.length
     if ids.shape[1] > limit:
         raise ValueError(
             f"The text has {ids.shape[1]} tokens, special ones included, but the run has learned from at most {limit}. "

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from torch import Tensor, nn
 
-from ssl_lab.types import DataSpec
+from ssl_lab.modalities.image import ImageSpec
 
 
 class Generator(nn.Module, ABC):
@@ -21,18 +21,13 @@ class Generator(nn.Module, ABC):
         latent_dim: Width K of the latent vector.
     """
 
-    def __init__(self, spec: DataSpec, *, latent_dim: int) -> None:
+    def __init__(self, spec: ImageSpec, *, latent_dim: int) -> None:
         super().__init__()
-        if spec.modality != "image":
-            raise ValueError(
-                f"{type(self).__name__} makes images, but the data is {spec.modality} of shape {spec.shape}. Choose "
-                "image data."
-            )
         if latent_dim < 1:
             raise ValueError(
                 f"{type(self).__name__} makes images of latents, found latent_dim={latent_dim}. Set 1 or more."
             )
-        self.spec = spec
+        self.spec = ImageSpec.of(spec, type(self).__name__)
         self.latent_dim = latent_dim
 
     @abstractmethod

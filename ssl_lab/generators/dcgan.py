@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ssl_lab.generators.base import Generator
 from ssl_lab.generators.conditional import ConditionalSequential, batch_norm
 from ssl_lab.heads import num_doublings
-from ssl_lab.types import DataSpec
+from ssl_lab.modalities.image import ImageSpec
 
 
 class DCGANGenerator(Generator):
@@ -28,7 +28,7 @@ class DCGANGenerator(Generator):
         Radford et al., Unsupervised Representation Learning with DCGANs (2015). arXiv:1511.06434
     """
 
-    def __init__(self, spec: DataSpec, *, latent_dim: int, num_classes: int | None = None, width: int = 64) -> None:
+    def __init__(self, spec: ImageSpec, *, latent_dim: int, num_classes: int | None = None, width: int = 64) -> None:
         super().__init__(spec, latent_dim=latent_dim)
         depth = num_doublings(spec)
         start = tuple(size // 2**depth for size in spec.shape[1:])

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ssl_lab.generators.base import Generator
 from ssl_lab.heads import Activation, mlp
-from ssl_lab.types import DataSpec
+from ssl_lab.modalities.image import ImageSpec
 
 
 class MLPGenerator(Generator):
@@ -22,7 +22,12 @@ class MLPGenerator(Generator):
     """
 
     def __init__(
-        self, spec: DataSpec, *, latent_dim: int, hidden_dims: tuple[int, ...] = (400,), activation: Activation = "relu"
+        self,
+        spec: ImageSpec,
+        *,
+        latent_dim: int,
+        hidden_dims: tuple[int, ...] = (400,),
+        activation: Activation = "relu",
     ) -> None:
         super().__init__(spec, latent_dim=latent_dim)
         self.layers = mlp((latent_dim, *hidden_dims, prod(spec.shape)), activation)

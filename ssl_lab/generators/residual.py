@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ssl_lab.types import DataSpec
+from ssl_lab.modalities.image import ImageSpec
 
 
 class ResidualDecoder(nn.Module):
@@ -23,7 +23,7 @@ class ResidualDecoder(nn.Module):
         van den Oord et al., Neural Discrete Representation Learning (2017), section 4.1. arXiv:1711.00937
     """
 
-    def __init__(self, spec: DataSpec, *, in_channels: int, map_size: tuple[int, int], hidden_dim: int = 128) -> None:
+    def __init__(self, spec: ImageSpec, *, in_channels: int, map_size: tuple[int, int], hidden_dim: int = 128) -> None:
         super().__init__()
         channels, height, width = spec.shape
         depth = (height // map_size[0]).bit_length() - 1

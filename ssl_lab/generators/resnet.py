@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ssl_lab.generators.base import Generator
 from ssl_lab.generators.conditional import ConditionalSequential, batch_norm
-from ssl_lab.types import DataSpec
+from ssl_lab.modalities.image import ImageSpec
 
 
 class ResNetGenerator(Generator):
@@ -35,7 +35,7 @@ class ResNetGenerator(Generator):
 
     def __init__(
         self,
-        spec: DataSpec,
+        spec: ImageSpec,
         *,
         latent_dim: int,
         num_classes: int | None = None,

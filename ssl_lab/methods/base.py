@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ssl_lab import distributed
 from ssl_lab.optim import Optim
-from ssl_lab.types import Batch, Encoder, Modality, Picture
+from ssl_lab.types import Batch, Encoder, Picture, Spec
 
 
 class Method(L.LightningModule, ABC):
@@ -27,9 +27,9 @@ class Method(L.LightningModule, ABC):
     set's name nor the trainer's settings. Subclasses implement ``training_step`` and are final.
 
     Attributes:
-        modality: What kind of data it pretrains on; None where it knows none and takes what its encoder does.
+        takes: Kind of data it pretrains on; None where it knows none and takes what its encoder does.
         uses_labels: Whether the objective reads labels.
-        needs_columns: Columns of a batch that not all data of its modality have, and that it cannot do without.
+        needs_columns: Columns of a batch that not all data of this kind have, and that it cannot do without.
         coupled_by: What ties the samples of a batch together, if the loss of a batch is not the mean of the losses of its
             parts; accumulating gradients over parts would then train another objective and is refused.
         min_samples: Samples of one step on all ranks below which the objective says nothing, such as 2 where samples are
@@ -43,10 +43,10 @@ class Method(L.LightningModule, ABC):
         optim: Optimizer, schedule and weight-decay groups as one value.
 
     Raises:
-        ValueError: If the encoder was built for another modality than the method's.
+        ValueError: If the encoder was built for another kind of data.
     """
 
-    modality: ClassVar[Modality | None] = None
+    takes: ClassVar[type[Spec] | None] = None
     uses_labels: ClassVar[bool] = False
     needs_columns: ClassVar[tuple[str, ...]] = ()
     coupled_by: ClassVar[str] = ""
@@ -56,11 +56,8 @@ class Method(L.LightningModule, ABC):
 
     def __init__(self, encoder: Encoder, optim: Optim) -> None:
         super().__init__()
-        if self.modality is not None and encoder.spec.modality != self.modality:
-            raise ValueError(
-                f"{type(self).__name__} pretrains on {self.modality} data, but {type(encoder).__name__} was built for "
-                f"{encoder.spec.modality} data of shape {encoder.spec.shape}. Choose data= and encoder= of one modality."
-            )
+        if self.takes is not None:
+            self.takes.of(encoder.spec, type(self).__name__)
         self.encoder = encoder
         self.optim = optim
         self.last_loss = torch.tensor(0.0)

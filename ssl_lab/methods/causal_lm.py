@@ -12,8 +12,9 @@ from ssl_lab.encoders.text_transformer import TextTransformer
 from ssl_lab.losses.tokens import IGNORED, token_cross_entropies, token_cross_entropy_sum
 from ssl_lab.methods.base import Method
 from ssl_lab.methods.parts.token_mean import TokenMean
+from ssl_lab.modalities.text import TextSpec
 from ssl_lab.optim import Optim
-from ssl_lab.types import Batch, MaskedText, Modality, Picture
+from ssl_lab.types import Batch, MaskedText, Picture, Spec
 
 MAX_LOGITS = 2**27  # held at once in evaluation: 512 MiB in fp32
 
@@ -39,7 +40,7 @@ class CausalLM(Method):
         Radford et al., Language Models are Unsupervised Multitask Learners (2019).
     """
 
-    modality: ClassVar[Modality] = "text"
+    takes: ClassVar[type[Spec] | None] = TextSpec
     may_collapse: ClassVar[bool] = False
     encoder: TextTransformer
 
@@ -93,7 +94,6 @@ class CausalLM(Method):
         padding.
         """
         model, spec = self.encoder.language_model(self.lm_head), self.encoder.spec
-        assert spec.vocab_size is not None
         no_text = {*spec.special_ids, *range(spec.vocab_size, self.encoder.config.vocab_size)} - {spec.eos_id}
         model.generation_config.update(
             suppress_tokens=sorted(no_text), eos_token_id=spec.eos_id, pad_token_id=spec.pad_id

@@ -14,8 +14,9 @@ from ssl_lab import distributed
 from ssl_lab.encoders.dual import DualEncoder
 from ssl_lab.losses.contrastive import clip_loss
 from ssl_lab.methods.base import Method
+from ssl_lab.modalities.pair import PairSpec
 from ssl_lab.optim import Optim
-from ssl_lab.types import Batch, ImageGrid, Modality, Picture
+from ssl_lab.types import Batch, ImageGrid, Picture, Spec
 
 
 @final
@@ -41,7 +42,7 @@ class CLIP(Method):
         Radford et al., Learning Transferable Visual Models From Natural Language Supervision (2021). arXiv:2103.00020
     """
 
-    modality: ClassVar[Modality] = "image_text"
+    takes: ClassVar[type[Spec] | None] = PairSpec
     coupled_by: ClassVar[str] = "all other pairs of the batch are its negatives"
     min_samples: ClassVar[int] = 2
 

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
-from ssl_lab.encoders.image import as_float
 from ssl_lab.generators.base import NewGenerator
 from ssl_lab.generators.dcgan import DCGANGenerator
 from ssl_lab.heads import has_batch_statistics
 from ssl_lab.losses import adversarial
 from ssl_lab.losses.adversarial import AdversarialLoss, non_saturating
 from ssl_lab.methods.parts.alternating import AlternatingMethod, Player
+from ssl_lab.modalities.image import ImageSpec, as_float
 from ssl_lab.optim import Optim
-from ssl_lab.types import Batch, Encoder, ImageGrid, Modality, Picture
+from ssl_lab.types import Batch, Encoder, ImageGrid, Picture, Spec
 
 
 @final
@@ -68,7 +68,7 @@ class GAN(AlternatingMethod):
         Karras et al., StyleGAN2 (2019), appendix B: lazy regularisation. arXiv:1912.04958
     """
 
-    modality: ClassVar[Modality] = "image"
+    takes: ClassVar[type[Spec] | None] = ImageSpec
 
     def __init__(
         self,

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ssl_lab.encoders.code_gpt import CodeGPT
 from ssl_lab.methods.base import Method
+from ssl_lab.modalities.image import ImageSpec
 from ssl_lab.optim import Optim
-from ssl_lab.types import Batch, ImageGrid, Modality, Picture
+from ssl_lab.types import Batch, ImageGrid, Picture, Spec
 
 
 @final
@@ -37,7 +38,7 @@ class ImageGPT(Method):
         van den Oord et al., Neural Discrete Representation Learning (2017), section 3.3. arXiv:1711.00937
     """
 
-    modality: ClassVar[Modality] = "image"
+    takes: ClassVar[type[Spec] | None] = ImageSpec
     may_collapse: ClassVar[bool] = False
     whole_by: ClassVar[str] = "its features come from a layer inside of a block, outside of the block's own pass"
     encoder: CodeGPT

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_lab.encoders.image import as_float
 from ssl_lab.encoders.vit import ViT, initialise, patchify, sincos_positions, take, transformer, unpatchify
 from ssl_lab.methods.base import Method
+from ssl_lab.modalities.image import ImageSpec, as_float
 from ssl_lab.optim import Optim
 from ssl_lab.pretext.patch_masking import PatchMasking
-from ssl_lab.types import Batch, ImageGrid, Modality, Picture
+from ssl_lab.types import Batch, ImageGrid, Picture, Spec
 
 
 @final
@@ -46,7 +46,7 @@ class MAE(Method):
         He et al., Masked Autoencoders Are Scalable Vision Learners (2021). arXiv:2111.06377
     """
 
-    modality: ClassVar[Modality] = "image"
+    takes: ClassVar[type[Spec] | None] = ImageSpec
     may_collapse: ClassVar[bool] = False  # whole images' mean tokens lie close together at first
     encoder: ViT
 

@@ -12,9 +12,10 @@ from ssl_lab.encoders.text_transformer import TextTransformer
 from ssl_lab.losses.tokens import IGNORED, token_cross_entropy_sum
 from ssl_lab.methods.base import Method
 from ssl_lab.methods.parts.token_mean import TokenMean
+from ssl_lab.modalities.text import TextSpec
 from ssl_lab.optim import Optim
 from ssl_lab.pretext.masking import Masking, WholeWordMasking
-from ssl_lab.types import Batch, MaskedText, Modality, Picture
+from ssl_lab.types import Batch, MaskedText, Picture, Spec
 
 
 @final
@@ -38,7 +39,7 @@ class MLM(Method):
         Devlin et al., BERT (2018). arXiv:1810.04805
     """
 
-    modality: ClassVar[Modality] = "text"
+    takes: ClassVar[type[Spec] | None] = TextSpec
     encoder: TextTransformer
 
     def __init__(self, encoder: TextTransformer, optim: Optim, masking: Masking) -> None:

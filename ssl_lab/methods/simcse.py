@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from ssl_lab import distributed
 from ssl_lab.losses.contrastive import in_batch_info_nce
 from ssl_lab.methods.base import Method
+from ssl_lab.modalities.text import TextSpec
 from ssl_lab.optim import Optim
-from ssl_lab.types import Batch, Encoder, ImageGrid, Modality, Picture
+from ssl_lab.types import Batch, Encoder, ImageGrid, Picture, Spec
 
 TEXT_COLUMNS = ("input_ids", "attention_mask", "document_ids")
 
@@ -38,7 +39,7 @@ class SimCSE(Method):
         Gao et al., SimCSE: Simple Contrastive Learning of Sentence Embeddings (2021). arXiv:2104.08821
     """
 
-    modality: ClassVar[Modality] = "text"
+    takes: ClassVar[type[Spec] | None] = TextSpec
     coupled_by: ClassVar[str] = "all other sentences of the batch are its negatives"
     min_samples: ClassVar[int] = 2
 

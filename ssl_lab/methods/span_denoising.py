@@ -12,10 +12,11 @@ from ssl_lab.encoders.text_transformer import TextTransformer, padding_mask
 from ssl_lab.losses.tokens import IGNORED, token_cross_entropies, token_cross_entropy_sum
 from ssl_lab.methods.base import Method
 from ssl_lab.methods.parts.token_mean import TokenMean
+from ssl_lab.modalities.text import TextSpec
 from ssl_lab.optim import Optim
 from ssl_lab.pretext.masking import fixed_draws
 from ssl_lab.pretext.span_corruption import Corrupted, SpanCorruption
-from ssl_lab.types import Batch, MaskedText, Modality, Picture
+from ssl_lab.types import Batch, MaskedText, Picture, Spec
 
 
 @final
@@ -44,7 +45,7 @@ class SpanDenoising(Method):
         Raffel et al., Exploring the Limits of Transfer Learning (2020), section 3.1.4. arXiv:1910.10683
     """
 
-    modality: ClassVar[Modality] = "text"
+    takes: ClassVar[type[Spec] | None] = TextSpec
     may_collapse: ClassVar[bool] = False
     encoder: TextTransformer
 
@@ -58,19 +59,18 @@ class SpanDenoising(Method):
                 "encoder=t5_mini or t5_base."
             )
         self.corruption = SpanCorruption(noise_density=noise_density, mean_span=mean_span)
-        self.first_sentinel = self._find_sentinels(self.corruption.lengths(encoder.spec.shape[0])[2] + 1)
+        self.first_sentinel = self._find_sentinels(self.corruption.lengths(encoder.spec.length)[2] + 1)
         self.decoder, self.lm_head = encoder.decoder()
         self._token_mean = TokenMean()
 
     def _find_sentinels(self, num_sentinels: int) -> int:
         spec, vocab_size = self.encoder.spec, self.encoder.config.vocab_size
-        assert spec.vocab_size is not None
         special = set(spec.special_ids) - {spec.pad_id, spec.eos_id, spec.mask_id}
         if self.encoder.pretrained and special.issuperset(spec.vocab_size - 1 - k for k in range(num_sentinels)):
             return spec.vocab_size - 1
         if vocab_size - num_sentinels < spec.vocab_size:
             raise ValueError(
-                f"Rows of {spec.shape[0]} tokens need {num_sentinels} sentinels, but of the {vocab_size} ids of the model "
+                f"Rows of {spec.length} tokens need {num_sentinels} sentinels, but of the {vocab_size} ids of the model "
                 f"{spec.vocab_size} belong to the tokenizer. Lower data.max_length, or raise method.mean_span."
             )
         return int(vocab_size) - 1

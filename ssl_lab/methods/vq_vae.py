@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ssl_lab import distributed
 from ssl_lab.generators.residual import ResidualDecoder
 from ssl_lab.methods.parts.autoencoder import Autoencoder, Likelihood
+from ssl_lab.modalities.image import ImageSpec
 from ssl_lab.optim import Optim
 from ssl_lab.pretext.binarize import Binarization
 from ssl_lab.types import Batch, Encoder
@@ -137,7 +138,10 @@ class VQVAE(Autoencoder):
         self.to_map = nn.Conv2d(channels, code_dim, 1)
         self.codebook = Codebook(num_codes=num_codes, code_dim=code_dim, decay=decay, restart_share=restart_share)
         self.decoder = ResidualDecoder(
-            encoder.spec, in_channels=code_dim, map_size=(map_size[0], map_size[1]), hidden_dim=decoder_dim
+            ImageSpec.of(encoder.spec, type(self).__name__),
+            in_channels=code_dim,
+            map_size=(map_size[0], map_size[1]),
+            hidden_dim=decoder_dim,
         )
 
     @property

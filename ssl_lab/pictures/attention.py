@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ssl_lab.encoders.attention import patch_attention, token_attention
-from ssl_lab.encoders.image import as_float
+from ssl_lab.modalities.image import as_float
 from ssl_lab.pictures.figures import figure_image
 from ssl_lab.types import Batch, Encoder, ImageGrid
 

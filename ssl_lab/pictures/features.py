@@ -14,7 +14,7 @@ from sklearn.manifold import TSNE
 from torch import Tensor
 
 from ssl_lab.data.base import DataModule
-from ssl_lab.encoders.image import as_float
+from ssl_lab.modalities.image import as_float
 from ssl_lab.pictures.figures import figure_image
 from ssl_lab.types import Batch, ImageGrid
 

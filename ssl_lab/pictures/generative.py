@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ssl_lab.data.base import DataModule
-from ssl_lab.encoders.image import as_float
 from ssl_lab.generators.base import Generator
 from ssl_lab.methods.base import Method
+from ssl_lab.modalities.image import as_float
 from ssl_lab.types import Batch, ImageGrid
 
 MAX_TRAIN = 50_000

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from ssl_lab.types import Batch, Picture
+from ssl_lab.types import Batch, Picture, Spec
 
 
 class Views(nn.Module, ABC):
@@ -19,12 +19,12 @@ class Views(nn.Module, ABC):
     the columns that an encoder reads and no others: labels and indices stay with the batch.
 
     Attributes:
-        modality: What kind of data it takes.
+        takes: Kind of data it takes.
         several_sizes: Whether there are further, smaller views. Then ``forward`` returns a tuple of batches, one for each
             size, of which the first has the two largest views and every other one any number of views, view after view.
     """
 
-    modality: ClassVar[str]
+    takes: ClassVar[type[Spec]]
     several_sizes: ClassVar[bool] = False
 
     @abstractmethod

@@ -10,14 +10,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from ssl_lab.modalities.text import TextSpec
 from ssl_lab.pretext.packing import starts_of_documents
-from ssl_lab.types import DataSpec
 
 NEVER = 2.0  # the key of tokens that are not chosen; others lie below 1
 NUM_FILLINGS = 3  # rounds in which whole words are put where they still fit
 
 
-def eligible_tokens(input_ids: Tensor, attention_mask: Tensor, spec: DataSpec) -> Tensor:
+def eligible_tokens(input_ids: Tensor, attention_mask: Tensor, spec: TextSpec) -> Tensor:
     """Where a mask may fall, bool (B, L): real tokens that are neither special nor padding."""
     return ~torch.isin(input_ids, _special_ids(spec, input_ids.device)) & (attention_mask == 1)
 
@@ -60,7 +60,7 @@ class Masking(nn.Module, ABC):
         self,
         input_ids: Tensor,
         attention_mask: Tensor,
-        spec: DataSpec,
+        spec: TextSpec,
         generator: torch.Generator | None = None,
         document_ids: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
@@ -72,7 +72,7 @@ class Masking(nn.Module, ABC):
         self,
         input_ids: Tensor,
         attention_mask: Tensor,
-        spec: DataSpec,
+        spec: TextSpec,
         draws: Tensor,
         document_ids: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
@@ -285,7 +285,7 @@ class Words:
         document_ids: Number of the document of each token, (B, L), where a row holds several.
     """
 
-    def __init__(self, input_ids: Tensor, eligible: Tensor, spec: DataSpec, document_ids: Tensor | None = None) -> None:
+    def __init__(self, input_ids: Tensor, eligible: Tensor, spec: TextSpec, document_ids: Tensor | None = None) -> None:
         self.eligible = eligible
         self._positions = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
         self._breaks = ~eligible
@@ -315,7 +315,7 @@ class Words:
 
 
 def fixed_masks(
-    input_ids: Tensor, attention_mask: Tensor, spec: DataSpec, *, index: Tensor, seed: int, mask_prob: float = 0.15
+    input_ids: Tensor, attention_mask: Tensor, spec: TextSpec, *, index: Tensor, seed: int, mask_prob: float = 0.15
 ) -> tuple[Tensor, Tensor]:
     """Masks for evaluation: a function of (seed, index of the sample, position) alone, whatever the batches.
 
@@ -350,22 +350,20 @@ def fixed_draws(index: Tensor, length: int, *, seed: int, num_draws: int) -> Ten
 
 
 @cache
-def _special_ids(spec: DataSpec, device: torch.device) -> Tensor:
+def _special_ids(spec: TextSpec, device: torch.device) -> Tensor:
     return torch.tensor(spec.special_ids, dtype=torch.long, device=device)
 
 
 @cache
-def _continues_word(spec: DataSpec, device: torch.device) -> Tensor:
-    assert spec.vocab_size is not None
+def _continues_word(spec: TextSpec, device: torch.device) -> Tensor:
     table = torch.zeros(spec.vocab_size, dtype=torch.bool)
     table[list(spec.continues_word)] = True
     return table.to(device)
 
 
 @cache
-def _ordinary_ids(spec: DataSpec, device: torch.device) -> Tensor:
+def _ordinary_ids(spec: TextSpec, device: torch.device) -> Tensor:
     special = set(spec.special_ids)
-    assert spec.vocab_size is not None
     return torch.tensor([i for i in range(spec.vocab_size) if i not in special], device=device)
 
 

@@ -6,9 +6,10 @@ from typing import ClassVar
 
 import torch
 
+from ssl_lab.modalities.image import ImageSpec
 from ssl_lab.pretext.base import Views
 from ssl_lab.pretext.views import TwoViews, View, images_above_views
-from ssl_lab.types import Batch, ImageGrid
+from ssl_lab.types import Batch, ImageGrid, Spec
 
 
 class MultiCrop(Views):
@@ -26,7 +27,7 @@ class MultiCrop(Views):
         Caron et al., SwAV (2020), section 3.2. arXiv:2006.09882
     """
 
-    modality: ClassVar[str] = "image"
+    takes: ClassVar[type[Spec]] = ImageSpec
     several_sizes: ClassVar[bool] = True
 
     def __init__(self, global_views: TwoViews, local_view: View, *, num_local: int = 6) -> None:

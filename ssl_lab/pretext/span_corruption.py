@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ssl_lab.modalities.text import TextSpec
 from ssl_lab.pretext.masking import NEVER, eligible_tokens
-from ssl_lab.types import DataSpec
 
 EDGE = 2  # special tokens on either side of a text that stay as they are
 
@@ -77,7 +77,7 @@ class SpanCorruption(nn.Module):
         self,
         input_ids: Tensor,
         attention_mask: Tensor,
-        spec: DataSpec,
+        spec: TextSpec,
         first_sentinel: int,
         generator: torch.Generator | None = None,
     ) -> Corrupted:
@@ -86,7 +86,7 @@ class SpanCorruption(nn.Module):
         return self.corrupt(input_ids, attention_mask, spec, first_sentinel, draws)
 
     def corrupt(
-        self, input_ids: Tensor, attention_mask: Tensor, spec: DataSpec, first_sentinel: int, draws: Tensor
+        self, input_ids: Tensor, attention_mask: Tensor, spec: TextSpec, first_sentinel: int, draws: Tensor
     ) -> Corrupted:
         """The same for given uniform draws (2, B, L): lengths of spans, and of what lies between them."""
         input_length, target_length, max_spans = self.lengths(input_ids.shape[1])

@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssl_lab.modalities.image import ImageSpec
 from ssl_lab.pretext import colour
 from ssl_lab.pretext.base import Augmentation, Views
-from ssl_lab.types import Batch, ImageGrid
+from ssl_lab.types import Batch, ImageGrid, Spec
 
 Range = tuple[float, float]
 
@@ -183,7 +184,7 @@ class TwoViews(Views):
         ValueError: If the two views differ in size.
     """
 
-    modality: ClassVar[str] = "image"
+    takes: ClassVar[type[Spec]] = ImageSpec
 
     def __init__(self, first: View, second: View | None = None) -> None:
         super().__init__()

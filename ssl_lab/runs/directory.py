@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-from collections.abc import Sequence
-from dataclasses import asdict
 from importlib.metadata import version
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +13,13 @@ import torch
 
 from ssl_lab.files import write_atomically
 from ssl_lab.limited import load_json
-from ssl_lab.types import DataSpec
+from ssl_lab.types import Spec
 
 LAST_CHECKPOINT = Path("checkpoints/last.ckpt")
 PREVIOUS_CHECKPOINT = Path("checkpoints/previous.ckpt")
 BEST_CHECKPOINT = Path("checkpoints/best.ckpt")
-_MOST_IDS = 1 << 24
-_MOST_PIXELS = 1 << 28
 HEARTBEAT = Path("heartbeat.json")
+SPEC = Path("spec.json")
 METRICS = Path("metrics.json")
 """What the names of a run's evaluation metrics mean, as :func:`ssl_lab.metrics.descriptions` says it."""
 
@@ -43,34 +39,9 @@ def read_json(path: Path) -> dict[str, Any]:
     return load_json(path) if path.is_file() else {}  # type: ignore[no-any-return]
 
 
-def write_spec(run_dir: Path, spec: DataSpec) -> None:
-    """Write the facts of the data to ``spec.json``, the many ids of ``continues_word`` as runs (``"7 9-12"``)."""
-    write_json(run_dir / "spec.json", {**asdict(spec), "continues_word": _as_runs(spec.continues_word)})
-
-
-def read_spec(run_dir: Path) -> DataSpec:
-    """The facts of the data a run was trained on, as :func:`write_spec` left them.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it holds something else, or ids for which no memory suffices.
-    """
-    path = run_dir / "spec.json"
-    if not path.exists():
-        raise FileNotFoundError(f"There is no {path}, which holds the facts of the run's data. Restore the file.")
-    facts = load_json(path)
-    try:
-        runs = [run.split("-") for run in str(facts.pop("continues_word", "")).split()]
-        sizes = [facts.get("vocab_size") or 0, facts.get("target_vocab_size") or 0, *(int(run[-1]) for run in runs)]
-        if max(sizes) > _MOST_IDS or sum(int(run[-1]) - int(run[0]) + 1 for run in runs) > _MOST_IDS:
-            raise ValueError(f"it has more than {_MOST_IDS:,} ids of tokens")
-        if any(not isinstance(size, int) or size < 1 for size in facts["shape"]) or prod(facts["shape"]) > _MOST_PIXELS:
-            raise ValueError(f"its samples have the shape {facts['shape']}")
-        ids = tuple(i for run in runs for i in range(int(run[0]), int(run[-1]) + 1))
-        rest: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()}
-        return DataSpec(**rest, continues_word=ids)
-    except (TypeError, ValueError, LookupError, AttributeError) as error:
-        raise ValueError(f"{path} does not hold the facts of a data set ({error}). Restore the file.") from error
+def write_spec(run_dir: Path, spec: Spec) -> None:
+    """Write the facts of the data to ``spec.json``."""
+    write_json(run_dir / SPEC, spec.to_json())
 
 
 def update_summary(run_dir: Path, **facts: Any) -> None:
@@ -111,16 +82,6 @@ def _commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None
-
-
-def _as_runs(ids: Sequence[int]) -> str:
-    runs: list[list[int]] = []
-    for i in ids:
-        if runs and i == runs[-1][1] + 1:
-            runs[-1][1] = i
-        else:
-            runs.append([i, i])
-    return " ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
 def _write_text(path: Path, text: str) -> None:

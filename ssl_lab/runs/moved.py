@@ -63,6 +63,9 @@ RENAMED = {
 """Classes that have another name, where they stand today."""
 
 
+_OF_TEXT = ("vocab_size", "pad_id", "mask_id", "eos_id", "special_ids", "continues_word")
+
+
 def renamed(node: Any) -> Any:
     """Plain settings in which each ``_target_`` names the place where the class stands today."""
     if isinstance(node, list):
@@ -78,6 +81,31 @@ def _today(target: Any) -> Any:
     module, _, name = target.rpartition(".")
     today = f"{MOVED.get(module, module)}.{name}" if module else target
     return RENAMED.get(today, today)
+
+
+def spec_of_today(facts: dict[str, Any]) -> dict[str, Any]:
+    """Facts of data as they are kept today, of those of a run from when one class held the facts of all modalities."""
+    if "modality" not in facts:
+        return facts
+    kept = {name: value for name, value in facts.items() if value is not None}
+    modality = kept["modality"]
+    targets: dict[str, Any] = {}
+    if "num_classes" in kept:
+        classes = {"names": kept.get("class_names", []), "number": kept["num_classes"]}
+        targets |= {column: {"_target_": "ssl_lab.types.Classes", **classes} for column in ("label", "token_labels")}
+    if "target_vocab_size" in kept:
+        sizes = {"length": kept["target_length"], "vocab_size": kept["target_vocab_size"]}
+        ids = dict(zip(("pad_id", "begin_id", "end_id"), kept["target_ids"], strict=True))
+        targets["target_input_ids"] = {"_target_": "ssl_lab.modalities.text.WrittenText", **sizes, **ids}
+    image: dict[str, Any] = {"_target_": "ssl_lab.modalities.image.ImageSpec"}
+    image |= {name: kept[name] for name in ("shape", "mean", "std") if name in kept}
+    text: dict[str, Any] = {"_target_": "ssl_lab.modalities.text.TextSpec"}
+    text |= {name: kept[name] for name in _OF_TEXT if name in kept} | {
+        "length": kept.get("text_length", kept["shape"][0])
+    }
+    if modality == "image_text":
+        return {"_target_": "ssl_lab.modalities.pair.PairSpec", "image": image, "text": text, "targets": targets}
+    return {**(text if modality == "text" else image), "targets": targets}
 
 
 class FormerNames(MetaPathFinder, Loader):

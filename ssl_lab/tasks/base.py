@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ssl_lab.methods.base import Method
 from ssl_lab.methods.parts.token_mean import TokenMean
 from ssl_lab.optim import Optim
-from ssl_lab.types import DataSpec, Encoder
+from ssl_lab.types import Encoder, Spec
 
 
 class FineTuning(Method):
@@ -24,7 +24,8 @@ class FineTuning(Method):
     whose parameters are frozen keeps its statistics.
 
     Attributes:
-        source_of_classes: What a message says to choose where the data has no classes; empty for tasks that need none.
+        source_of_classes: What a message says to choose where the last of ``needs_columns`` holds no classes; empty for tasks
+            that need none.
 
     Args:
         encoder: Encoder, pretrained or not.
@@ -50,11 +51,10 @@ class FineTuning(Method):
         freeze: str | int = "none",
         dropout: float = 0.0,
     ) -> None:
-        if self.modality is not None and encoder.spec.modality != self.modality:
+        if self.takes is not None and not isinstance(encoder.spec, self.takes):
             raise ValueError(
-                f"{type(self).__name__} is a task on {self.modality} data, but {type(encoder).__name__} was built for "
-                f"{encoder.spec.modality} data. Choose another task=, such as image_classification for images: see ssl-lab "
-                "list tasks."
+                f"{type(self).__name__} is a task on {self.takes.kind}, but {type(encoder).__name__} was built for "
+                f"{encoder.spec}. Choose another task=, such as image_classification for images: see ssl-lab list tasks."
             )
         super().__init__(encoder, optim)
         if not 0 < layer_decay <= 1:
@@ -64,7 +64,7 @@ class FineTuning(Method):
             )
         if not 0 <= dropout < 1:
             raise ValueError(f"Cannot use method.dropout={dropout}: it is a probability. Choose 0 to below 1.")
-        if self.source_of_classes and encoder.spec.num_classes is None:
+        if self.source_of_classes and encoder.spec.classes(self.needs_columns[-1]) is None:
             raise ValueError(
                 f"{type(self).__name__} needs data with classes, but this data has none. {self.source_of_classes}, or "
                 "choose another task=."
@@ -74,7 +74,7 @@ class FineTuning(Method):
         self._mean = TokenMean()
         self.train()
 
-    def check(self, spec: DataSpec) -> None:
+    def check(self, spec: Spec) -> None:
         """Refuse data that this encoder cannot read for the task.
 
         Args:

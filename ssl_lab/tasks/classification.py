@@ -84,10 +84,10 @@ class Classification(FineTuning):
             )
         mixing = Mixing(num_classes, mixup_alpha=mixup_alpha, cutmix_alpha=cutmix_alpha)
         for part in (augment, mixing if mixing.transforms else None):
-            if part is not None and part.column not in columns_of(encoder):
+            if part is not None and part.column not in encoder.spec.columns:
                 raise ValueError(
                     f"Cannot augment with {type(part).__name__}: it changes the column {part.column!r}, but "
-                    f"{type(encoder).__name__} reads {encoder.spec.modality}. Leave it out, or choose another task=: see "
+                    f"{type(encoder).__name__} reads {encoder.spec.kind}. Leave it out, or choose another task=: see "
                     "ssl-lab list tasks."
                 )
         if drop_path:
@@ -150,11 +150,6 @@ class Classification(FineTuning):
     def capabilities(self) -> Mapping[str, Callable[..., Any]]:
         """Features, and scores of classes."""
         return {**super().capabilities(), "class_logits": self.in_eval_mode(torch.no_grad()(self.class_logits))}
-
-
-def columns_of(encoder: Encoder) -> tuple[str, ...]:
-    """Columns of a batch that an encoder reads features from."""
-    return ("input_ids", "attention_mask") if encoder.spec.modality == "text" else ("image",)
 
 
 class ClassScores(Protocol):

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from ssl_lab.data.base import DataModule
 from ssl_lab.encoders.text_transformer import TextTransformer
 from ssl_lab.evaluation.protocol import Protocol, check_finite, outputs_of
+from ssl_lab.modalities.text import TextSpec
 from ssl_lab.optim import Optim
 from ssl_lab.tasks.base import full_precision
 from ssl_lab.tasks.metrics import SCORES_METRICS
 from ssl_lab.tasks.text import TextTask, trim
-from ssl_lab.types import Batch, DataSpec
+from ssl_lab.types import Batch
 
 
 @final
@@ -87,7 +88,7 @@ class Similarity(TextTask):
         return {**super().capabilities(), "similarities": self.in_eval_mode(torch.no_grad()(self.similarities))}
 
 
-def join_texts(batch: Batch, spec: DataSpec) -> dict[str, Tensor]:
+def join_texts(batch: Batch, spec: TextSpec) -> dict[str, Tensor]:
     """Both texts of each pair in one row (B, 2L): ids, mask and token types, padding at the end.
 
     A special token at the head of the second text, the class token, is left out.

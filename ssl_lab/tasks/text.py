@@ -8,17 +8,18 @@ from torch import Tensor
 
 from ssl_lab.encoders.text_configs import max_length_of
 from ssl_lab.encoders.text_transformer import TextTransformer
+from ssl_lab.modalities.text import TextSpec
 from ssl_lab.tasks.base import FineTuning
-from ssl_lab.types import Batch, DataSpec, Modality
+from ssl_lab.types import Batch, Spec
 
 
 class TextTask(FineTuning):
     """A task that reads the states of a text encoder."""
 
-    modality: ClassVar[Modality] = "text"
+    takes: ClassVar[type[Spec] | None] = TextSpec
     encoder: TextTransformer
 
-    def check(self, spec: DataSpec) -> None:
+    def check(self, spec: Spec) -> None:
         """Refuse rows that are longer than the encoder's table of positions."""
         super().check(spec)
         num_texts = 2 if "second_input_ids" in self.needs_columns else 1

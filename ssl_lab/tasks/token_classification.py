@@ -57,8 +57,9 @@ class TokenClassification(TextTask):
         dropout: float = 0.1,
     ) -> None:
         super().__init__(encoder, optim, layer_decay=layer_decay, freeze=freeze, dropout=dropout)
-        assert encoder.spec.num_classes is not None
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(encoder.embed_dim, encoder.spec.num_classes))
+        classes = encoder.spec.classes("token_labels")
+        assert classes is not None
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(encoder.embed_dim, classes.number))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Encode, classify the words."""
@@ -122,7 +123,9 @@ class TaggedSpans(Protocol):
             lambda batch: (fn(batch)[batch["token_labels"] != NO_WORD],), datamodule, split, device=device
         )
         check_none_broken(int((numbers < 0).sum()), len(numbers), split, what="Scores", unit="words")
-        names = datamodule.spec.class_names
+        classes = datamodule.spec.classes("token_labels")
+        assert classes is not None
+        names = classes.names
         flat = iter([names[number] for number in numbers.tolist()])
         gold = [tags for _, tags in datamodule.sentences(split)]
         found = [[next(flat) for _ in tags] for tags in gold]

@@ -18,6 +18,7 @@ from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from ssl_lab.data.base import DataModule
 from ssl_lab.encoders.text_transformer import TextTransformer
 from ssl_lab.evaluation.protocol import Protocol, check_none_broken, outputs_of
+from ssl_lab.modalities.text import WrittenText
 from ssl_lab.optim import Optim
 from ssl_lab.tasks.base import full_precision
 from ssl_lab.tasks.metrics import TRANSLATIONS_METRICS
@@ -70,8 +71,8 @@ class Translation(TextTask):
         num_beams: int = 1,
     ) -> None:
         super().__init__(encoder, optim, layer_decay=layer_decay, freeze=freeze, dropout=dropout)
-        spec = encoder.spec
-        if spec.target_vocab_size is None or spec.target_length is None:
+        written = encoder.spec.targets.get("target_input_ids")
+        if not isinstance(written, WrittenText):
             raise ValueError(
                 "Translation needs texts with translations, but this data has none. Choose data=parallel_text, or another "
                 "task=."
@@ -84,19 +85,18 @@ class Translation(TextTask):
         self.label_smoothing = label_smoothing
         self.num_beams = num_beams
         sizes = encoder.transformer.config
-        pad, begin, end = spec.target_ids
         config = BertConfig(
-            vocab_size=spec.target_vocab_size,
+            vocab_size=written.vocab_size,
             hidden_size=encoder.embed_dim,
             num_hidden_layers=num_decoder_layers or sizes.num_hidden_layers,
             num_attention_heads=sizes.num_attention_heads,
             intermediate_size=4 * encoder.embed_dim,
-            max_position_embeddings=spec.target_length,
+            max_position_embeddings=written.length,
             hidden_dropout_prob=dropout,
             attention_probs_dropout_prob=dropout,
-            pad_token_id=pad,
-            bos_token_id=begin,
-            eos_token_id=end,
+            pad_token_id=written.pad_id,
+            bos_token_id=written.begin_id,
+            eos_token_id=written.end_id,
             is_decoder=True,
             add_cross_attention=True,
         )
@@ -126,20 +126,19 @@ class Translation(TextTask):
         batch = trim(batch)
         decoder: Any = self.decoder
         config = decoder.config
-        assert self.encoder.spec.target_length is not None
         watch = _BrokenScores(len(batch["input_ids"]), self.device)
         written: Tensor = decoder.generate(
             input_ids=torch.full((len(batch["input_ids"]), 1), config.bos_token_id, device=self.device),
             encoder_hidden_states=self.hidden(batch),
             encoder_attention_mask=batch["attention_mask"],
             **{CACHE: EncoderDecoderCache(DynamicCache(), DynamicCache())},
-            max_length=self.encoder.spec.target_length,
+            max_length=config.max_position_embeddings,
             num_beams=self.num_beams,
             do_sample=False,
             logits_processor=LogitsProcessorList([watch]),
         )
         written = written.masked_fill(watch.found.unsqueeze(1), -1)
-        missing = self.encoder.spec.target_length - written.shape[1]
+        missing = config.max_position_embeddings - written.shape[1]
         return F.pad(written, (0, missing), value=config.pad_token_id)
 
     def capabilities(self) -> Mapping[str, Callable[..., Any]]:

@@ -85,8 +85,8 @@ def test_tab_completes(line, expected):
     [
         (["pretrain", "method.temprature=1"], "Did you mean method.temperature?"),
         (["pretrain", "method=simclrr"], "Did you mean method=simclr or"),
-        (["pretrain", "method=mlm"], "Choose data= and encoder= of one modality"),
-        (["pretrain", "data=python_docs", "encoder=convnet"], "ConvNet encodes images, but the data is text"),
+        (["pretrain", "method=mlm"], "of one modality"),
+        (["pretrain", "data=python_docs", "encoder=convnet"], "ConvNet takes images, but the data is texts"),
         (["pretrain", "encoder.widths=[8,8,8,8,8,8]"], "encoder.widths"),
         (["pretrain", "data.batch_size=100000"], "Lower data.batch_size"),
         (["pretrain", "evaluation=mlm"], "Choose another evaluation="),

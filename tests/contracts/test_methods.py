@@ -40,7 +40,7 @@ OWN_ENCODERS = {
 def composed(method):
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         cfg = compose("pretrain", [f"method={method}"])
-        modality = get_class(cfg.method._target_).modality or get_class(cfg.method.views._target_).modality
+        modality = (get_class(cfg.method._target_).takes or get_class(cfg.method.views._target_).takes).modality
         return compose("pretrain", [f"method={method}", *OWN_ENCODERS.get(method, ENCODERS[modality])]), modality
 
 

@@ -1,5 +1,7 @@
 """Joint-embedding methods know no modality: they train on whatever has views and an encoder, here waveforms."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from arrays import ArrayImages
@@ -16,9 +18,24 @@ from ssl_lab.optim import AdamW
 from ssl_lab.pretext.base import Views
 from ssl_lab.pretext.views import View
 from ssl_lab.testing import check_method, train
-from ssl_lab.types import DataSpec, Encoder
+from ssl_lab.types import Classes, Encoder, Spec
 
 SMALL = {"hidden_dim": 16, "projection_dim": 8}
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaveSpec(Spec):
+    modality = "waveform"
+    kind = "waveforms"
+    columns = ("waveform",)
+    raw_name = "raw samples"
+    shape: tuple[int, ...]
+
+    def raw(self, batch):
+        return batch["waveform"]
+
+    def example(self, num_samples):
+        return {"waveform": torch.rand(num_samples, *self.shape, generator=torch.Generator().manual_seed(0))}
 
 
 class Tones(DataModule):
@@ -26,7 +43,7 @@ class Tones(DataModule):
 
     @property
     def spec(self):
-        return DataSpec(modality="waveform", shape=(64,), num_classes=2)
+        return WaveSpec(shape=(64,), targets={"label": Classes(number=2)})
 
     def columns(self, split):
         label = torch.arange(64) % 2
@@ -47,7 +64,7 @@ class WaveNet(Encoder):
 class Louder(Views):
     """Another volume and noise."""
 
-    modality = "waveform"
+    takes = WaveSpec
 
     def forward(self, batch, generator=None):
         x = torch.cat([batch["waveform"]] * 2)

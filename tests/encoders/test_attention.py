@@ -9,9 +9,9 @@ from ssl_lab.encoders.convnet import ConvNet
 from ssl_lab.encoders.text_transformer import TextTransformer
 from ssl_lab.encoders.timm_model import TimmModel
 from ssl_lab.encoders.vit import ViT
-from ssl_lab.types import DataSpec
+from ssl_lab.modalities.text import TextSpec
 
-TEXT = DataSpec(modality="text", shape=(12,), vocab_size=50, pad_id=0, mask_id=4, special_ids=(0, 1, 2, 3, 4))
+TEXT = TextSpec(length=12, vocab_size=50, pad_id=0, mask_id=4, special_ids=(0, 1, 2, 3, 4))
 
 
 def images():

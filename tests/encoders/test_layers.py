@@ -18,10 +18,13 @@ from ssl_lab.encoders.text_transformer import TextTransformer
 from ssl_lab.encoders.timm_model import TimmModel
 from ssl_lab.encoders.vit import ViT
 from ssl_lab.layers import Layers
-from ssl_lab.types import DataSpec, NotOfferedError
+from ssl_lab.modalities.image import ImageSpec
+from ssl_lab.modalities.pair import PairSpec
+from ssl_lab.modalities.text import TextSpec
+from ssl_lab.types import NotOfferedError
 
-TEXT = DataSpec(modality="text", shape=(12,), vocab_size=50, pad_id=0, mask_id=4, special_ids=(0, 1, 2, 3, 4))
-IMAGES = DataSpec(modality="image", shape=(3, 32, 32), mean=(0.4,) * 3, std=(0.3,) * 3)
+TEXT = TextSpec(length=12, vocab_size=50, pad_id=0, mask_id=4, special_ids=(0, 1, 2, 3, 4))
+IMAGES = ImageSpec(shape=(3, 32, 32), mean=(0.4,) * 3, std=(0.3,) * 3)
 TIMM = ("test_vit", "test_convnext", "test_efficientnet")
 
 
@@ -31,7 +34,7 @@ def build(name):
     if name == "code_gpt_mini":
         return CodeGPT(ArrayImages().spec, codes=tiny_vq_vae(), embed_dim=16, num_heads=2)
     if name == "dual":
-        pairs = DataSpec(**{**vars(IMAGES), "modality": "image_text", "text_length": 12, "vocab_size": 50, "pad_id": 0})
+        pairs = PairSpec(image=IMAGES, text=TEXT)
         return DualEncoder(
             pairs, image=lambda s: ConvNet(s, widths=(4, 8)), text=lambda s: TextTransformer(s, size="tiny")
         )
@@ -125,7 +128,7 @@ def test_maps_have_their_strides_and_the_last_is_what_embed_pools(name):
 
 
 def test_large_images_get_the_published_strides():
-    spec = DataSpec(modality="image", shape=(3, 72, 72), mean=(0.4,) * 3, std=(0.3,) * 3)
+    spec = ImageSpec(shape=(3, 72, 72), mean=(0.4,) * 3, std=(0.3,) * 3)
     encoder = ResNet(spec).eval()
     with torch.no_grad():
         maps = encoder.maps({"image": torch.rand(1, 3, 72, 72)})

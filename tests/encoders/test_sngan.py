@@ -3,11 +3,12 @@ import torch
 from torch import nn
 
 from ssl_lab.encoders.sngan import SNGANEncoder
-from ssl_lab.types import DataSpec
+from ssl_lab.modalities.image import ImageSpec
+from ssl_lab.modalities.text import TextSpec
 
 
 def spec(*shape):
-    return DataSpec(modality="image", shape=shape, mean=(0.5,) * shape[0], std=(0.3,) * shape[0])
+    return ImageSpec(shape=shape, mean=(0.5,) * shape[0], std=(0.3,) * shape[0])
 
 
 @pytest.mark.parametrize(
@@ -69,4 +70,4 @@ def test_refuses_images_that_are_too_small():
     with pytest.raises(ValueError, match="3 times in 4 blocks, found images of 6x6"):
         SNGANEncoder(spec(1, 6, 6), num_halvings=3)
     with pytest.raises(ValueError, match="encodes images"):
-        SNGANEncoder(DataSpec(modality="text", shape=(64,), vocab_size=8))
+        SNGANEncoder(TextSpec(length=64, vocab_size=8))

@@ -7,11 +7,12 @@ from timm.models import save_for_hf
 from ssl_lab.cli.build import build_encoder
 from ssl_lab.cli.paths import config_dir
 from ssl_lab.encoders.timm_model import TimmModel
-from ssl_lab.types import DataSpec
+from ssl_lab.modalities.image import ImageSpec
+from ssl_lab.modalities.text import TextSpec
 
 
 def images(channels=3, height=32, width=32):
-    return DataSpec(modality="image", shape=(channels, height, width), mean=(0.5,) * channels, std=(0.3,) * channels)
+    return ImageSpec(shape=(channels, height, width), mean=(0.5,) * channels, std=(0.3,) * channels)
 
 
 def pixels(spec, height, width, batch=2):
@@ -56,7 +57,7 @@ def test_unknown_names_are_answered_with_close_ones():
 
 
 def test_text_is_refused_in_words():
-    text = DataSpec(modality="text", shape=(12,), vocab_size=64)
+    text = TextSpec(length=12, vocab_size=64)
     with pytest.raises(ValueError, match="encodes images, but the data is text"):
         TimmModel(text, name="test_vit")
 

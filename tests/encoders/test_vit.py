@@ -5,11 +5,11 @@ import timm.layers
 import torch
 
 from ssl_lab.encoders.vit import Attention, ViT, patchify, sincos_positions, take, unpatchify
-from ssl_lab.types import DataSpec
+from ssl_lab.modalities.image import ImageSpec
 
 
 def images(channels=3, height=32, width=32):
-    return DataSpec(modality="image", shape=(channels, height, width), mean=(0.4,) * channels, std=(0.3,) * channels)
+    return ImageSpec(shape=(channels, height, width), mean=(0.4,) * channels, std=(0.3,) * channels)
 
 
 def pixels(spec, batch=3):

@@ -8,10 +8,10 @@ from ssl_lab.encoders.convnet import ConvNet
 from ssl_lab.encoders.resnet import ResNet
 from ssl_lab.heads import Projector
 from ssl_lab.losses.contrastive import nt_xent
+from ssl_lab.modalities.image import ImageSpec
 from ssl_lab.pretext.views import TwoViews, View
-from ssl_lab.types import DataSpec
 
-SPEC = DataSpec(modality="image", shape=(3, 16, 16), mean=(0.5,) * 3, std=(0.25,) * 3)
+SPEC = ImageSpec(shape=(3, 16, 16), mean=(0.5,) * 3, std=(0.25,) * 3)
 
 
 class Loss(nn.Module):

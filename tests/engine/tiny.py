@@ -10,6 +10,7 @@ from arrays import ArrayImages
 from torch import nn
 
 from ssl_lab.methods.base import Method
+from ssl_lab.modalities.image import ImageSpec
 from ssl_lab.optim import AdamW
 from ssl_lab.types import Encoder
 
@@ -41,7 +42,7 @@ class TinyEncoder(Encoder):
 class Tiny(Method):
     """Pulls two noisy views of an image together; with ``repel`` above 0 it also pushes images apart."""
 
-    modality: ClassVar = "image"
+    takes: ClassVar = ImageSpec
 
     def __init__(self, encoder, optim=None, *, repel=0.0, **settings):
         super().__init__(encoder, optim or AdamW(lr=1e-2, weight_decay=0.0, final_lr_fraction=1.0), **settings)

@@ -37,16 +37,18 @@ from ssl_lab.evaluation.samples import fid
 from ssl_lab.evaluation.samples.distances import frechet_distance, kernel_distance
 from ssl_lab.evaluation.samples.manifolds import fit_manifold
 from ssl_lab.evaluation.samples.quality import SampleQuality, draw
+from ssl_lab.modalities.image import ImageSpec
+from ssl_lab.modalities.text import TextSpec
 from ssl_lab.tasks.classification import ClassScores
 from ssl_lab.tasks.question_answering import Answers
 from ssl_lab.tasks.similarity import PairScores
 from ssl_lab.tasks.token_classification import TaggedSpans
 from ssl_lab.tasks.translation import Translations
-from ssl_lab.types import DataSpec
+from ssl_lab.types import Classes
 
 CPU = torch.device("cpu")
-SPEC = DataSpec(modality="image", shape=(1, 2, 2), num_classes=2, mean=(0.5,), std=(0.5,))
-TEXT = DataSpec(modality="text", shape=(4,), vocab_size=20, pad_id=0, mask_id=1, special_ids=(0, 1))
+SPEC = ImageSpec(shape=(1, 2, 2), targets={"label": Classes(number=2)}, mean=(0.5,), std=(0.5,))
+TEXT = TextSpec(length=4, vocab_size=20, pad_id=0, mask_id=1, special_ids=(0, 1))
 
 
 class Data(SimpleNamespace):
@@ -116,7 +118,7 @@ def zero_shot(x):
     protocol = ZeroShot()
     protocol._tokenizer_for = lambda data: None
     protocol._embed_classes = lambda fn, names, tokenizer, device: x[:2] if len(x) > 1 else x.expand(2, -1)
-    spec = DataSpec(modality="image", shape=(1, 2, 2), num_classes=2, class_names=("a", "b"), mean=(0.5,), std=(0.5,))
+    spec = ImageSpec(shape=(1, 2, 2), targets={"label": Classes(names=("a", "b"))}, mean=(0.5,), std=(0.5,))
     images = torch.zeros(len(x), 1, 2, 2, dtype=torch.uint8)
     return run(protocol, lambda batch: {"image": x}, spec, image=images, label=torch.arange(len(x)) % 2)
 
@@ -154,7 +156,7 @@ def distances(x):
 class Tagged:
     """A sentence of each row: five words, of which the third and fourth are a name."""
 
-    spec = DataSpec(modality="text", shape=(5,), class_names=("O", "B-X", "I-X"), num_classes=3, vocab_size=9, pad_id=0)
+    spec = TextSpec(length=5, targets={"token_labels": Classes(names=("O", "B-X", "I-X"))}, vocab_size=9, pad_id=0)
     eval_dataloader = Data.eval_dataloader
 
     def __init__(self, number, tags=(0, 0, 1, 2, 0)):
@@ -163,7 +165,9 @@ class Tagged:
         self.batch = {"token_labels": labels, "index": torch.arange(number)}
 
     def sentences(self, split):
-        return [(["word"] * 5, [self.spec.class_names[tag] for tag in self.tags])] * len(self.batch["index"])
+        return [(["word"] * 5, [self.spec.classes("token_labels").names[tag] for tag in self.tags])] * len(
+            self.batch["index"]
+        )
 
 
 def tags(x):

@@ -7,7 +7,6 @@ from evaluation import evaluate_on_ranks
 from evaluation.evaluate_on_ranks import PROTOCOLS, all_metrics
 from forked import on_ranks
 
-from ssl_lab.evaluation.baselines import raw_features
 from ssl_lab.evaluation.evaluate import evaluate
 from ssl_lab.evaluation.geometry.label_free import FeatureStd, RankMe
 from ssl_lab.evaluation.geometry.view_spread import LiDAR
@@ -25,7 +24,7 @@ class Counted:
     """Raw pixels, and how often they were asked for."""
 
     def __init__(self, spec):
-        self.fn = raw_features(spec)
+        self.fn = spec.raw
         self.num_images = 0
 
     def __call__(self, batch):
@@ -52,7 +51,7 @@ def test_features_are_extracted_once_for_all_probes():
 
 def test_each_protocol_alone_says_the_same():
     datamodule = ArrayImages()
-    fn = raw_features(datamodule.spec)
+    fn = datamodule.spec.raw
     protocols = [KNN(), LinearProbe(), FewLabelProbe(), RankMe(), FeatureStd()]
     alone = {}
     for protocol in protocols:
@@ -62,7 +61,7 @@ def test_each_protocol_alone_says_the_same():
 
 def test_the_split_is_the_one_asked_for():
     datamodule = ArrayImages()
-    features = extract(raw_features(datamodule.spec), datamodule, device=CPU, split="val")
+    features = extract(datamodule.spec.raw, datamodule, device=CPU, split="val")
     torch.testing.assert_close(features.test_x, datamodule.columns("val")["image"].flatten(1) / 255)
     torch.testing.assert_close(features.train_x, datamodule.columns("train")["image"].flatten(1) / 255)
 
@@ -70,7 +69,7 @@ def test_the_split_is_the_one_asked_for():
 @pytest.mark.parametrize("eval_batch_size", [1, 30])
 def test_features_come_in_order_whatever_the_batches(eval_batch_size):
     datamodule = ArrayImages(eval_batch_size=eval_batch_size)
-    features = extract(raw_features(datamodule.spec), datamodule, device=CPU)
+    features = extract(datamodule.spec.raw, datamodule, device=CPU)
     torch.testing.assert_close(features.test_x, datamodule.columns("test")["image"].flatten(1) / 255)
     torch.testing.assert_close(features.test_y, datamodule.columns("test")["label"])
 
@@ -79,7 +78,7 @@ def test_features_that_are_not_finite_are_told():
     datamodule = ArrayImages()
 
     def broken(batch):
-        features = raw_features(datamodule.spec)(batch)
+        features = datamodule.spec.raw(batch)
         features[batch["index"] == 3] = torch.nan
         return features
 
@@ -96,10 +95,10 @@ class Partly(ArrayImages):
 
 
 def test_rows_without_a_label_are_left_out_by_probes_alone():
-    features = extract(raw_features(Partly().spec), Partly(), device=CPU)
+    features = extract(Partly().spec.raw, Partly(), device=CPU)
     assert len(features.train_x) == len(features.train_y) == 48
     assert features.train_y.min() == features.test_y.min() == 0
-    capabilities = {"features": raw_features(Partly().spec)}
+    capabilities = {"features": Partly().spec.raw}
     found = evaluate(capabilities, [KNN(), RankMe()], Partly(), device=CPU)
     assert found["rankme/rank"] == evaluate(capabilities, [RankMe()], ArrayImages(), device=CPU)["rankme/rank"]
 
@@ -117,13 +116,13 @@ def test_a_missing_capability_is_named(protocol, need):
     datamodule = ArrayImages()
     message = rf"{type(protocol).__name__} needs '{need}', but only \['features'\] is offered"
     with pytest.raises(ValueError, match=message):
-        evaluate({"features": raw_features(datamodule.spec)}, [KNN(), protocol], datamodule, device=CPU)
+        evaluate({"features": datamodule.spec.raw}, [KNN(), protocol], datamodule, device=CPU)
 
 
 def test_without_labels_probes_are_left_out_with_one_warning():
     datamodule = ArrayImages(labels=False)
     capabilities = {
-        "features": raw_features(datamodule.spec),
+        "features": datamodule.spec.raw,
         "sample": lambda num_samples, generator: torch.rand(num_samples, 1, 8, 8, generator=generator),
     }
     protocols = [KNN(), LinearProbe(), SampleQuality(num_samples=20), RankMe()]
@@ -145,7 +144,7 @@ def test_label_free_protocols_read_the_scored_split_alone():
 def test_unlabelled_data_cannot_be_extracted():
     datamodule = ArrayImages(labels=False)
     with pytest.raises(ValueError, match="ArrayImages has no labels"):
-        extract(raw_features(datamodule.spec), datamodule, device=CPU)
+        extract(datamodule.spec.raw, datamodule, device=CPU)
 
 
 def test_nothing_to_run_gives_nothing():
@@ -157,13 +156,13 @@ def test_nothing_to_run_gives_nothing():
 def test_the_global_random_stream_is_left_alone():
     datamodule = ArrayImages()
     state = torch.random.get_rng_state()
-    evaluate({"features": raw_features(datamodule.spec)}, [KNN(), Careless()], datamodule, device=CPU)
+    evaluate({"features": datamodule.spec.raw}, [KNN(), Careless()], datamodule, device=CPU)
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def test_text_is_judged_by_the_same_protocols():
     datamodule = ArrayText()
-    metrics = evaluate({"features": raw_features(datamodule.spec)}, [KNN(), FewLabelProbe()], datamodule, device=CPU)
+    metrics = evaluate({"features": datamodule.spec.raw}, [KNN(), FewLabelProbe()], datamodule, device=CPU)
     assert set(metrics) >= {"knn/top1", "few_label/top1_n1", "few_label/top1_n1_std"}
 
 

@@ -18,20 +18,20 @@ from ssl_lab.export.graph import Features, export_program, features_of, write_gr
 from ssl_lab.export.timm import write_for_timm
 from ssl_lab.export.transformers import (
     check_features,
-    sample_batch,
     transformers_model,
     write_for_transformers,
     write_image_processor,
 )
 from ssl_lab.methods.base import Method
+from ssl_lab.modalities.image import ImageSpec
+from ssl_lab.modalities.pair import PairSpec
+from ssl_lab.modalities.text import TextSpec
 from ssl_lab.optim import AdamW
-from ssl_lab.types import DataSpec
 
-SMALL = DataSpec(modality="image", shape=(3, 16, 16), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25))
-LARGE = DataSpec(modality="image", shape=(1, 72, 80), mean=(0.4,), std=(0.2,))
-TEXT = DataSpec(modality="text", shape=(24,), vocab_size=90, pad_id=0, mask_id=4, eos_id=3, special_ids=(0, 1, 2, 3, 4))
-PAIRS = DataSpec(**{**TEXT.__dict__, "modality": "image_text", "shape": SMALL.shape, "text_length": 24,
-                    "mean": SMALL.mean, "std": SMALL.std})  # fmt: skip
+SMALL = ImageSpec(shape=(3, 16, 16), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25))
+LARGE = ImageSpec(shape=(1, 72, 80), mean=(0.4,), std=(0.2,))
+TEXT = TextSpec(length=24, vocab_size=90, pad_id=0, mask_id=4, eos_id=3, special_ids=(0, 1, 2, 3, 4))
+PAIRS = PairSpec(image=SMALL, text=TEXT)
 
 GRAPH, TIMM, HF = "graph", "timm", "hf"
 FAMILIES = {  # data, settings, formats other than one graph
@@ -60,7 +60,6 @@ class Plain(Method):
     """A method that has nothing but its encoder."""
 
     def __init__(self, encoder):
-        type(self).modality = encoder.spec.modality
         super().__init__(encoder, AdamW(lr=1e-3))
 
     def training_step(self, batch, batch_idx):
@@ -100,7 +99,7 @@ def test_a_family_is_exported_with_equal_features_or_refused(name, programs, tmp
     spec, settings, formats = FAMILIES[name]
     method = Plain(new_encoder(name, spec, settings)).eval()
     encoder = method.encoder
-    batch = sample_batch(spec, num_samples=4)
+    batch = spec.example(4)
     with torch.no_grad():
         wanted = encoder.embed(batch).clone()
 
@@ -130,7 +129,7 @@ def test_a_family_is_exported_with_equal_features_or_refused(name, programs, tmp
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     (found,) = session.run(None, {key: column.numpy() for key, column in batch.items()})
     torch.testing.assert_close(torch.from_numpy(found), wanted, rtol=1e-4, atol=1e-4)
-    if spec.modality == "text":  # of another length, and without padding
+    if spec is TEXT:  # of another length, and without padding
         short = {"input_ids": batch["input_ids"][:1, :7], "attention_mask": torch.ones(1, 7, dtype=torch.int64)}
         (found,) = session.run(None, {key: column.numpy() for key, column in short.items()})
         with torch.no_grad():

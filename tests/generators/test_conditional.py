@@ -5,9 +5,10 @@ from torch import nn
 from ssl_lab.generators.conditional import ConditionalBatchNorm2d
 from ssl_lab.generators.dcgan import DCGANGenerator
 from ssl_lab.generators.resnet import ResNetGenerator
-from ssl_lab.types import DataSpec
+from ssl_lab.modalities.image import ImageSpec
+from ssl_lab.types import Classes
 
-SPEC = DataSpec(modality="image", shape=(1, 8, 8), mean=(0.5,), std=(0.3,), num_classes=3)
+SPEC = ImageSpec(shape=(1, 8, 8), mean=(0.5,), std=(0.3,), targets={"label": Classes(number=3)})
 
 
 def test_scale_and_shift_are_those_of_the_class():

@@ -3,11 +3,12 @@ import torch
 from torch import nn
 
 from ssl_lab.generators.resnet import ResNetGenerator
-from ssl_lab.types import DataSpec
+from ssl_lab.modalities.image import ImageSpec
+from ssl_lab.types import Classes
 
 
 def spec(*shape):
-    return DataSpec(modality="image", shape=shape, mean=(0.5,) * shape[0], std=(0.3,) * shape[0], num_classes=3)
+    return ImageSpec(shape=shape, mean=(0.5,) * shape[0], std=(0.3,) * shape[0], targets={"label": Classes(number=3)})
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from engine.tiny import TinyEncoder
 
 from ssl_lab.methods.base import Method
 from ssl_lab.methods.parts.token_mean import TokenMean
+from ssl_lab.modalities.image import ImageSpec
 from ssl_lab.optim import SGD
 from ssl_lab.testing import train
 
@@ -16,7 +17,7 @@ from ssl_lab.testing import train
 class MeanFeature(Method):
     """Its loss is the mean of all features: that of the last bias, 8 wide, has a slope of 1 / 8 whatever the images."""
 
-    modality: ClassVar = "image"
+    takes: ClassVar = ImageSpec
 
     def __init__(self, encoder, **settings):
         super().__init__(

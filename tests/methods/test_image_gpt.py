@@ -12,8 +12,8 @@ from ssl_lab.evaluation.likelihood.codes import CodePrediction
 from ssl_lab.methods.image_gpt import ImageGPT
 from ssl_lab.methods.vae import VAE
 from ssl_lab.methods.vq_vae import VQVAE
+from ssl_lab.modalities.image import ImageSpec
 from ssl_lab.optim import SGD
-from ssl_lab.types import DataSpec
 
 SPEC = ArrayImages().spec
 
@@ -117,7 +117,7 @@ def test_the_protocol_averages_nats_over_all_codes():
 def test_refuses_what_has_no_codes_or_another_shape():
     with pytest.raises(ValueError, match=r"a VAE has none. Set encoder.codes=run:DIR"):
         make(codes=VAE(ConvNet(SPEC, widths=(8, 8)), SGD()))
-    other = DataSpec(modality="image", shape=(1, 16, 16), mean=(0.5,), std=(0.3,))
+    other = ImageSpec(shape=(1, 16, 16), mean=(0.5,), std=(0.3,))
     with pytest.raises(
         ValueError, match=r"images of \(1, 16, 16\), but its VQVAE was trained on images of \(1, 8, 8\)"
     ):

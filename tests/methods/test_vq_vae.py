@@ -6,8 +6,8 @@ from ssl_lab.encoders.convnet import ConvNet
 from ssl_lab.encoders.mlp import MLPEncoder
 from ssl_lab.generators.residual import ResidualDecoder
 from ssl_lab.methods.vq_vae import VQVAE, Codebook
+from ssl_lab.modalities.image import ImageSpec
 from ssl_lab.optim import SGD
-from ssl_lab.types import DataSpec
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are trying to `self.log")
 
@@ -125,7 +125,7 @@ def test_codes_and_back():
 @pytest.mark.parametrize("size", [8, 12])
 @pytest.mark.parametrize("widths", [(4,), (4, 8), (4, 8, 8)])
 def test_sizes_follow_from_the_data(size, widths):
-    spec = DataSpec(modality="image", shape=(3, size, size), mean=(0.5,) * 3, std=(0.3,) * 3)
+    spec = ImageSpec(shape=(3, size, size), mean=(0.5,) * 3, std=(0.3,) * 3)
     method = VQVAE(ConvNet(spec, widths=widths), SGD(), num_codes=4, code_dim=3, decoder_dim=4)
     images = torch.rand(2, 3, size, size)
     side = size // 2 ** (len(widths) - 1)

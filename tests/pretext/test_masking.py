@@ -1,11 +1,11 @@
 import pytest
 import torch
 
+from ssl_lab.modalities.text import TextSpec
 from ssl_lab.pretext.masking import TokenMasking, eligible_tokens, fixed_draws, fixed_masks
-from ssl_lab.types import DataSpec
 
-SPEC = DataSpec(
-    modality="text", shape=(32,), vocab_size=200, pad_id=0, mask_id=4, special_ids=(0, 1, 2, 3, 4, 150)
+SPEC = TextSpec(
+    length=32, vocab_size=200, pad_id=0, mask_id=4, special_ids=(0, 1, 2, 3, 4, 150)
 )  # special ids need not come first
 CLS, SEP = 2, 3
 

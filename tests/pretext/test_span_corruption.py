@@ -1,10 +1,10 @@
 import pytest
 import torch
 
+from ssl_lab.modalities.text import TextSpec
 from ssl_lab.pretext.span_corruption import SpanCorruption
-from ssl_lab.types import DataSpec
 
-SPEC = DataSpec(modality="text", shape=(64,), vocab_size=200, pad_id=0, mask_id=4, special_ids=(0, 1, 2, 3, 4))
+SPEC = TextSpec(length=64, vocab_size=200, pad_id=0, mask_id=4, special_ids=(0, 1, 2, 3, 4))
 CLS, SEP, UNK, FIRST = 2, 3, 1, 255
 
 

@@ -5,12 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ssl_lab.modalities.text import TextSpec
 from ssl_lab.pretext.masking import SpanMasking, TokenMasking, WholeWordMasking, Words, eligible_tokens
-from ssl_lab.types import DataSpec
 
-SPEC = DataSpec(
-    modality="text",
-    shape=(64,),
+SPEC = TextSpec(
+    length=64,
     vocab_size=200,
     pad_id=0,
     mask_id=4,

@@ -5,19 +5,22 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from ssl_lab.modalities.image import ImageSpec
+from ssl_lab.modalities.pair import PairSpec
+from ssl_lab.modalities.text import TextSpec
 from ssl_lab.pretext.base import Views
-from ssl_lab.types import DataSpec
+from ssl_lab.types import Classes
 
 NUM_SAMPLES = 12  # of the joined batch
-IMAGES = DataSpec(modality="image", shape=(1, 8, 8), mean=(0.5,), std=(0.3,), num_classes=4)
-TEXT = DataSpec(modality="text", shape=(12,), vocab_size=64, pad_id=0, mask_id=4, special_ids=(0, 1, 2, 3, 4))
-CAPTIONED = replace(IMAGES, modality="image_text", text_length=12, vocab_size=64, pad_id=0, special_ids=(0, 1, 2, 3, 4))
+IMAGES = ImageSpec(shape=(1, 8, 8), mean=(0.5,), std=(0.3,), targets={"label": Classes(number=4)})
+TEXT = TextSpec(length=12, vocab_size=64, pad_id=0, mask_id=4, special_ids=(0, 1, 2, 3, 4))
+CAPTIONED = PairSpec(image=IMAGES, text=replace(TEXT, mask_id=None), targets=IMAGES.targets)
 
 
 class FixedViews(Views):
     """Two views that depend on the image alone."""
 
-    modality = "image"
+    takes = ImageSpec
 
     def forward(self, batch, generator=None):
         x = batch["image"].double() / 255
@@ -27,7 +30,7 @@ class FixedViews(Views):
 class FixedMultiCrop(Views):
     """The two fixed views and two smaller ones cut from them."""
 
-    modality = "image"
+    takes = ImageSpec
     several_sizes = True
 
     def forward(self, batch, generator=None):

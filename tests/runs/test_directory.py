@@ -2,9 +2,11 @@ import json
 from dataclasses import replace
 
 import pytest
+from omegaconf import OmegaConf
 from ranks.fixed import IMAGES, TEXT
 
-from ssl_lab.runs.directory import read_json, read_spec, write_spec
+from ssl_lab.cli.trust.spec import read_spec
+from ssl_lab.runs.directory import read_json, write_spec
 from ssl_lab.runs.lock import lock_run
 
 WORDS = tuple(i for i in range(5, 60_000) if i % 40)
@@ -15,7 +17,7 @@ WORDS = tuple(i for i in range(5, 60_000) if i % 40)
 )
 def test_a_spec_comes_back_as_it_was(spec, tmp_path):
     write_spec(tmp_path, spec)
-    assert read_spec(tmp_path) == spec
+    assert read_spec(tmp_path, OmegaConf.create()) == spec
 
 
 def test_many_ids_take_little_room_and_an_older_file_has_none(tmp_path):
@@ -25,7 +27,7 @@ def test_many_ids_take_little_room_and_an_older_file_has_none(tmp_path):
     facts = json.loads(path.read_text())
     del facts["continues_word"], facts["eos_id"]
     path.write_text(json.dumps(facts))
-    assert read_spec(tmp_path) == TEXT
+    assert read_spec(tmp_path, OmegaConf.create()) == TEXT
 
 
 @pytest.mark.parametrize("content", ["", '{"status": "runn', "[1]"])

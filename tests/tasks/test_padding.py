@@ -7,12 +7,14 @@ import torch
 from arrays import ArrayText
 from tasks.tiny import encoder, optim
 
+from ssl_lab.modalities.text import WrittenText
 from ssl_lab.tasks.question_answering import QuestionAnswering
 from ssl_lab.tasks.similarity import Similarity
 from ssl_lab.tasks.text import trim
 from ssl_lab.tasks.text_classification import TextClassification
 from ssl_lab.tasks.token_classification import TokenClassification
 from ssl_lab.tasks.translation import Translation
+from ssl_lab.types import Classes
 
 ARCHITECTURES = ("bert", "roberta", "modernbert", "gpt2", "t5")
 LENGTHS = torch.tensor([12, 6, 3, 9])
@@ -51,7 +53,10 @@ def batch_with(padding):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("task", TASKS)
 def test_padding_ids_do_not_matter(task, architecture):
-    spec = replace(ArrayText().spec, eos_id=3, target_length=12, target_vocab_size=40, target_ids=(0, 1, 2))
+    written = WrittenText(length=12, vocab_size=40, pad_id=0, begin_id=1, end_id=2)
+    classes = Classes(number=2)
+    targets = {"label": classes, "token_labels": classes, "target_input_ids": written}
+    spec = replace(ArrayText().spec, eos_id=3, targets=targets)
     method = task(encoder(spec, architecture=architecture), optim()).eval()
     with torch.no_grad():
         expected = TASKS[task](method, batch_with(padding=0))

@@ -5,8 +5,8 @@ from tasks.tiny import encoder, fit, optim
 
 from ssl_lab.data.text.tokenizer import train_wordpiece
 from ssl_lab.evaluation.evaluate import evaluate
+from ssl_lab.modalities.text import TextSpec
 from ssl_lab.tasks.similarity import PairScores, Similarity, join_texts
-from ssl_lab.types import DataSpec
 
 
 class Pairs(ArrayTextPairs):
@@ -37,7 +37,7 @@ def test_rows_are_those_of_the_tokenizer_for_pairs():
     for name, side in (("", first), ("second_", second)):
         encoded = tokenizer(list(side), padding="max_length", max_length=14, return_tensors="pt")
         batch |= {f"{name}{column}": encoded[column] for column in ("input_ids", "attention_mask")}
-    spec = DataSpec(modality="text", shape=(14,), vocab_size=60, pad_id=0, special_ids=tuple(tokenizer.all_special_ids))
+    spec = TextSpec(length=14, vocab_size=60, pad_id=0, special_ids=tuple(tokenizer.all_special_ids))
     joined = join_texts(batch, spec)
     settings = {"padding": "max_length", "max_length": 28, "return_token_type_ids": True, "return_tensors": "pt"}
     expected = tokenizer(list(first), list(second), **settings)

@@ -34,6 +34,6 @@ def test_the_loss_is_that_of_labelled_rows():
 def test_data_without_labels_is_refused():
     from dataclasses import replace
 
-    spec = replace(ArrayTextPairs().spec, num_classes=None)
+    spec = replace(ArrayTextPairs().spec, targets={})
     with pytest.raises(ValueError, match=r"Set data\.label_column"):
         TextClassification(encoder(spec), optim())

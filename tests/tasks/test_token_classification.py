@@ -48,7 +48,7 @@ def test_spans_count_only_if_they_are_exact(tmp_path):
     (tmp_path / "train.txt").write_text("a B-X\nb I-X\nc O\nd B-Y\n\n")
     (tmp_path / "test.txt").write_text("a B-X\nb I-X\nc O\nd B-Y\n\n")
     data = TokenLabels(str(tmp_path), vocab_size=30, val_fraction=0)
-    number = {name: k for k, name in enumerate(data.spec.class_names)}
+    number = {name: k for k, name in enumerate(data.class_names)}
 
     def guess(*tags):
         def tag(batch):
@@ -89,4 +89,4 @@ def test_data_without_tags_is_refused():
     from dataclasses import replace
 
     with pytest.raises(ValueError, match="Choose data=token_labels"):
-        TokenClassification(encoder(replace(ArrayTextPairs().spec, num_classes=None)), optim())
+        TokenClassification(encoder(replace(ArrayTextPairs().spec, targets={})), optim())

@@ -1,5 +1,4 @@
 import random
-from dataclasses import replace
 
 import pytest
 import torch
@@ -64,10 +63,11 @@ def test_learns(folder, tmp_path):
 def slow_greedy(method, batch):
     """One token after the other, without a cache."""
     spec = method.encoder.spec
-    pad, begin, end = spec.target_ids
+    written = spec.targets["target_input_ids"]
+    pad, begin, end = written.pad_id, written.begin_id, written.end_id
     states = method.hidden(batch)
     ids = torch.full((len(states), 1), begin)
-    for _ in range(spec.target_length - 1):
+    for _ in range(written.length - 1):
         logits = method.decoder(
             input_ids=ids, encoder_hidden_states=states, encoder_attention_mask=batch["attention_mask"]
         ).logits
@@ -81,7 +81,9 @@ def test_greedy_search_is_the_slow_loop_and_beams_are_no_less_probable(folder):
     batch = next(iter(data.eval_dataloader("val")))
     method = Translation(encoder(data.spec), optim()).eval()
     with torch.no_grad():
-        method.decoder.cls.predictions.decoder.bias[data.spec.target_ids[2]] += 0.3  # so that some end early
+        method.decoder.cls.predictions.decoder.bias[data.spec.targets["target_input_ids"].end_id] += (
+            0.3  # so that some end early
+        )
         assert torch.equal(method.translate(batch), slow_greedy(method, batch))
     method.num_beams = 4
     with torch.no_grad():
@@ -112,7 +114,7 @@ def test_the_loss_by_its_equation(folder):
     total, count = 0.0, 0
     for row in range(len(target)):
         for t in range(1, target.shape[1]):
-            if target[row, t] != data.spec.target_ids[0]:
+            if target[row, t] != data.spec.targets["target_input_ids"].pad_id:
                 total -= 0.8 * logits[row, t - 1, target[row, t]] + 0.2 * logits[row, t - 1].mean()
                 count += 1
     torch.testing.assert_close(method.training_step(batch, 0), total / count)
@@ -126,4 +128,4 @@ def test_senseless_settings_are_refused(folder, settings):
 
 def test_data_without_translations_is_refused():
     with pytest.raises(ValueError, match="Choose data=parallel_text"):
-        Translation(encoder(replace(ArrayText().spec, num_classes=None)), optim())
+        Translation(encoder(ArrayText().spec), optim())

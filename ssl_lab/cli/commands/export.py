@@ -12,8 +12,6 @@ from typing import Any
 from ssl_lab.cli import build as config
 from ssl_lab.cli.process import compose_settings
 from ssl_lab.data.text.tokenizer import load_tokenizer
-from ssl_lab.encoders.dual import DualEncoder
-from ssl_lab.encoders.vit import ViT
 from ssl_lab.export import hub
 from ssl_lab.export.card import Exported, model_card
 from ssl_lab.export.graph import export_program, features_of, require_onnx, write_graph
@@ -23,18 +21,18 @@ from ssl_lab.export.transformers import (
     check_finite_method,
     check_replaceable,
     is_whole,
-    sample_batch,
     transformers_model,
     write_folder,
     write_for_transformers,
-    write_image_processor,
+    write_processor,
     write_tokenizer,
 )
 from ssl_lab.methods.base import Method
+from ssl_lab.modalities.text import TextSpec
 from ssl_lab.outputs import check_output, clear, restore
 from ssl_lab.runs.find import command_of, read_facts
 from ssl_lab.runs.read import read_run
-from ssl_lab.types import DataSpec
+from ssl_lab.types import Spec
 
 FORMATS = ("hf", "timm", "onnx", "torch_export")
 _PACKAGES = {
@@ -62,7 +60,8 @@ def run(args: list[str]) -> int:
     clear(out, runs=[run_dir])
     if cfg.push_to_hub is not None:
         hub.check_hub(cfg.push_to_hub)
-    _, spec, method = config.load_run(run_dir)
+    _, _, method = config.load_run(run_dir)
+    spec = method.feature_encoder.tower.spec
     check_finite_method(method, spec)
     write, made = _writer(method, spec, run_dir, cfg.format)
     run = read_run(run_dir)
@@ -85,20 +84,16 @@ def run(args: list[str]) -> int:
     return 0
 
 
-def _writer(method: Method, spec: DataSpec, run_dir: Path, format: str) -> tuple[Callable[[Path], None], Exported]:
+def _writer(method: Method, spec: Spec, run_dir: Path, format: str) -> tuple[Callable[[Path], None], Exported]:
     """What fills the folder, and what the model card says of it."""
     encoder = method.feature_encoder
-    is_text = spec.modality == "text"
     tokenizer = None
-    if is_text:
+    if isinstance(spec, TextSpec):
         causal = "generate" in method.capabilities()
         tokenizer = load_tokenizer(str(run_dir / "tokenizer"), framing="causal" if causal else "encoder")
     facts: dict[str, Any] = {
         "format": format,
-        "shape": spec.shape,
-        "mean": spec.mean,
-        "std": spec.std,
-        "vocab_size": None if tokenizer is None else len(tokenizer),
+        "spec": spec,
         "whole": is_whole(method),
         "uses_labels": method.uses_labels,
         "packages": {name: version(name) for name in ("ssl_lab", *_PACKAGES[format])},
@@ -114,8 +109,7 @@ def _writer(method: Method, spec: DataSpec, run_dir: Path, format: str) -> tuple
         def write_hf(folder: Path) -> None:
             write_for_transformers(model, folder)
             write_texts(folder)
-            if isinstance(encoder, ViT):
-                write_image_processor(encoder, folder)
+            write_processor(encoder, folder)
 
         num_parameters = sum(p.numel() for p in model.parameters())
         loader = f"transformers.{auto_class(model)}"
@@ -124,7 +118,7 @@ def _writer(method: Method, spec: DataSpec, run_dir: Path, format: str) -> tuple
             architecture=type(model).__name__, loader=loader, num_parameters=num_parameters, pooling=pooling, **facts
         )
     if format == "timm":
-        part = encoder.image if isinstance(encoder, DualEncoder) else encoder
+        part = encoder.tower
         num_parameters = sum(p.numel() for p in part.parameters())
         return lambda folder: write_for_timm(part, folder), Exported(
             architecture=type(part).__name__, loader="timm.create_model", num_parameters=num_parameters, **facts
@@ -134,10 +128,12 @@ def _writer(method: Method, spec: DataSpec, run_dir: Path, format: str) -> tuple
     features = features_of(method)
     program = export_program(features, spec)
 
+    config_json = {"format": format, **spec.exported_inputs(), "outputs": ["features"]}
+
     def write_as_graph(folder: Path) -> None:
         write_graph(program, features, spec, folder, kind=format)
         write_texts(folder)
-        (folder / "config.json").write_text(json.dumps(_inputs(spec, format), indent=2) + "\n", encoding="utf-8")
+        (folder / "config.json").write_text(json.dumps(config_json, indent=2) + "\n", encoding="utf-8")
 
     loader = {"onnx": "onnxruntime.InferenceSession", "torch_export": "torch.export.load"}[format]
     num_parameters = sum(p.numel() for p in encoder.parameters())
@@ -145,18 +141,3 @@ def _writer(method: Method, spec: DataSpec, run_dir: Path, format: str) -> tuple
     return write_as_graph, Exported(
         architecture=type(encoder).__name__, loader=loader, num_parameters=num_parameters, **facts
     )
-
-
-def _inputs(spec: DataSpec, format: str) -> dict[str, Any]:
-    """What a program must know of a graph's inputs, for ``config.json``."""
-    shapes = {name: ["batch", *column.shape[1:]] for name, column in sample_batch(spec).items()}
-    if spec.modality == "text":
-        return {
-            "format": format,
-            "inputs": {name: {"type": "int64", "shape": ["batch", "length"]} for name in shapes},
-            "length": [2, spec.shape[0]],
-            "outputs": ["features"],
-        }
-    image = {"type": "float32", "shape": shapes["image"], "layout": "NCHW", "range": [0.0, 1.0]}
-    return {"format": format, "inputs": {"image": image}, "normalised_inside": {"mean": spec.mean, "std": spec.std},
-            "outputs": ["features"]}  # fmt: skip

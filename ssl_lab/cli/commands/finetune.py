@@ -38,7 +38,7 @@ from ssl_lab.report.page import write_report
 from ssl_lab.runs.directory import read_json, update_summary, write_json
 from ssl_lab.runs.lock import lock_run
 from ssl_lab.tasks.base import FineTuning
-from ssl_lab.types import DataSpec
+from ssl_lab.types import Spec
 
 _RUN_DIR = "SSL_LAB_FINETUNE_DIR"  # process that starts further ranks, and its run directory
 PRETRAINED, RANDOM = "pretrained", "random"  # weights that a training begins with
@@ -151,7 +151,7 @@ def _agreed_run_dir(cfg: DictConfig, args: Sequence[str]) -> Path:
     return Path(cfg.run_dir)
 
 
-def _take_over_run(cfg: DictConfig) -> DataSpec | None:
+def _take_over_run(cfg: DictConfig) -> Spec | None:
     """Put the run's encoder and tokenizer into the configuration; the facts that the encoder was built from."""
     if cfg.run is None:
         if cfg.baseline and not cfg.encoder.get("pretrained"):
@@ -162,12 +162,11 @@ def _take_over_run(cfg: DictConfig) -> DataSpec | None:
     find_checkpoint(run_dir)
     with open_dict(cfg):
         cfg.encoder = run_cfg.encoder
-        if "tokenizer" in cfg.data and (run_dir / "tokenizer").is_dir():
-            cfg.data.tokenizer = literal(str(run_dir / "tokenizer"))
+        cfg.data.update(config.settings_in_run(cfg.data, run_dir, run_spec, None))
     return run_spec
 
 
-def _spec(run_spec: DataSpec | None, found: DataSpec) -> DataSpec:
+def _spec(run_spec: Spec | None, found: Spec) -> Spec:
     """What the encoder is built from: the facts of its run, with what there is to learn in the data.
 
     Raises:
@@ -175,15 +174,8 @@ def _spec(run_spec: DataSpec | None, found: DataSpec) -> DataSpec:
     """
     if run_spec is None:
         return found
-    images = run_spec.modality != "text"
-    reads = found.modality in ("image", "image_text") if images else found.modality == "text"
-    if not reads or (images and found.shape[0] != run_spec.shape[0]):
-        raise ValueError(
-            f"The run was trained on {run_spec.modality} data of shape {run_spec.shape}, but data= is {found.modality} of "
-            f"shape {found.shape}. Choose data of the same modality and number of channels: see ssl-lab list data."
-        )
-    targets = ("num_classes", "class_names", "target_length", "target_vocab_size", "target_ids")
-    return replace(run_spec, **{name: getattr(found, name) for name in targets})
+    config.check_readable(run_spec, found)
+    return replace(run_spec, targets=found.targets)
 
 
 def _cells(cfg: DictConfig) -> list[Cell]:
@@ -271,7 +263,7 @@ def _kept(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def _train(
-    cell: Cell, args: Sequence[str], datamodule: DataModule, spec: DataSpec, *, resume: bool, alone: bool
+    cell: Cell, args: Sequence[str], datamodule: DataModule, spec: Spec, *, resume: bool, alone: bool
 ) -> dict[str, Any]:
     """Train one cell as any run is trained; what its summary says."""
     cfg, run_dir = cell.cfg, cell.run_dir

@@ -149,7 +149,7 @@ def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None, beginning: B
     launcher, sweeper = hydra_cfg.launcher._target_, hydra_cfg.sweeper._target_
     refuse_ranks_in_sweep(trainer, hydra_cfg.mode, launcher=launcher, sweeper=sweeper)
     if checkpoint is not None:
-        config.check_same_tokenizer(datamodule, run_dir)
+        datamodule.check_artifacts(run_dir)
     if trainer.is_global_zero:
         overrides, experiment = task_overrides(), hydra_cfg.runtime.choices.get("experiment")
 

@@ -8,8 +8,8 @@ import torch
 
 from ssl_lab.cli.drawing import COLUMNS, load, need, output_of, save_picture
 from ssl_lab.cli.process import compose_settings
-from ssl_lab.encoders.image import as_float
 from ssl_lab.evaluation.protocol import check_finite
+from ssl_lab.modalities.image import as_float
 from ssl_lab.types import ImageGrid
 
 

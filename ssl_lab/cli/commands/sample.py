@@ -25,8 +25,9 @@ from ssl_lab.generate.complete import complete
 from ssl_lab.generate.fill_masks import fill_masks
 from ssl_lab.generate.sample_files import SampleFiles
 from ssl_lab.methods.base import Method
+from ssl_lab.modalities.text import TextSpec
 from ssl_lab.outputs import clear
-from ssl_lab.types import DataSpec, ImageGrid
+from ssl_lab.types import ImageGrid, Spec
 
 _SETTINGS = {
     "images": {"num_samples", "seed", "out", "format", "label", "truncation"},
@@ -54,10 +55,10 @@ def run(args: list[str]) -> int:
     _, spec, method = config.load_run(run_dir)
     method.to(find_device())
     if kind == "masks":
-        return _fill_masks(method, spec, run_dir, literal["text"], top_k=5 if cfg.top_k is None else cfg.top_k)
+        return _fill_masks(method, run_dir, literal["text"], top_k=5 if cfg.top_k is None else cfg.top_k)
     if kind == "text":
         settings = {str(name): value for name, value in cfg.items() if name in given - set(literal)}
-        return _complete(method, spec, run_dir, literal["prompt"], settings)
+        return _complete(method, run_dir, literal["prompt"], settings)
     if "sample" not in method.capabilities():
         raise ValueError(f"{type(method).__name__} draws no images. {_remedy(method)}")
     return draw_samples(method, spec, run_dir, cfg)
@@ -72,16 +73,22 @@ def _remedy(method: Method) -> str:
     return "Give run= a VAE or GAN run."
 
 
-def _fill_masks(method: Method, spec: DataSpec, run_dir: Path, text: str, *, top_k: int) -> int:
+def _fill_masks(method: Method, run_dir: Path, text: str, *, top_k: int) -> int:
     capabilities = method.capabilities()
     if "predict_masked" not in capabilities:
         raise ValueError(
             f"text= asks for masks to be filled, but {type(method).__name__} does not predict masked tokens. Give run= a "
             "run of method=mlm."
         )
+    spec = TextSpec.of(method.encoder.spec, "Filling masks")
     tokenizer = load_tokenizer(str(run_dir / "tokenizer"))
     filled = fill_masks(
-        capabilities["predict_masked"], tokenizer, spec, text, top_k=top_k, device=torch.device(method.device)
+        capabilities["predict_masked"],
+        tokenizer,
+        spec,
+        text,
+        top_k=top_k,
+        device=torch.device(method.device),
     )
     for number, guesses in enumerate(filled.guesses, start=1):
         print(f"mask {number}:  " + "   ".join(f"{guess.token} {100 * guess.probability:.1f} %" for guess in guesses))
@@ -89,15 +96,23 @@ def _fill_masks(method: Method, spec: DataSpec, run_dir: Path, text: str, *, top
     return 0
 
 
-def _complete(method: Method, spec: DataSpec, run_dir: Path, prompt: str, settings: dict[str, Any]) -> int:
+def _complete(method: Method, run_dir: Path, prompt: str, settings: dict[str, Any]) -> int:
     capabilities = method.capabilities()
     if "generate" not in capabilities:
         raise ValueError(
             f"prompt= asks for texts, but {type(method).__name__} does not generate any. Give run= a run of "
             "method=causal_lm."
         )
+    spec = TextSpec.of(method.encoder.spec, "Completing a text")
     tokenizer = load_tokenizer(str(run_dir / "tokenizer"), framing="causal")
-    texts = complete(capabilities["generate"], tokenizer, spec, prompt, device=torch.device(method.device), **settings)
+    texts = complete(
+        capabilities["generate"],
+        tokenizer,
+        spec,
+        prompt,
+        device=torch.device(method.device),
+        **settings,
+    )
     print("\n\n".join(texts))
     return 0
 
@@ -114,7 +129,7 @@ def _split_off(args: list[str], names: Collection[str]) -> tuple[dict[str, str],
     return literal, others
 
 
-def draw_samples(method: Method, spec: DataSpec, run_dir: Path, cfg: DictConfig) -> int:
+def draw_samples(method: Method, spec: Spec, run_dir: Path, cfg: DictConfig) -> int:
     """A grid of samples in a PNG file, or a folder of many."""
     out = output_of(cfg, run_dir, "samples.png")
     seed = cfg.seed or 0
@@ -167,7 +182,7 @@ def _sample(method: Method, options: dict[str, Any], num_samples: int, generator
     return images
 
 
-def _options(method: Method, spec: DataSpec, chosen: dict[str, Any]) -> dict[str, Any]:
+def _options(method: Method, spec: Spec, chosen: dict[str, Any]) -> dict[str, Any]:
     """Refuse options that the method's samples do not take."""
     taken = inspect.signature(method.capabilities()["sample"]).parameters
     for name, value in chosen.items():

@@ -25,7 +25,8 @@ from ssl_lab.data.image.decode import Encoded, decode
 from ssl_lab.data.labelled import LabelledModule
 from ssl_lab.data.splits import UNLABELLED, CutModule, Part, find_split, plan_splits
 from ssl_lab.data.store import build_once, fingerprint
-from ssl_lab.types import DataSpec
+from ssl_lab.modalities.image import ImageSpec
+from ssl_lab.types import Classes, Spec
 
 STORE_VERSION = 2  # raise it when the same source would be decoded to other files
 MAX_STATISTICS_IMAGES = 10_000
@@ -103,8 +104,12 @@ class ImageModule(CutModule, LabelledModule):
         return facts
 
     @cached_property
-    def spec(self) -> DataSpec:
+    def spec(self) -> Spec:
         """Facts of the data; the first reading of all decodes the images."""
+        return self._image_spec
+
+    @cached_property
+    def _image_spec(self) -> ImageSpec:
         return image_spec(self._images("train"), class_names=tuple(self._facts["class_names"]))
 
     def columns(self, split: str) -> Columns:
@@ -200,7 +205,7 @@ class ImageModule(CutModule, LabelledModule):
         raise ValueError(f"None of the training images of {self._identity[0]} can be read. Check the files.")
 
 
-def image_spec(images: NDArray[np.uint8], *, class_names: tuple[str, ...]) -> DataSpec:
+def image_spec(images: NDArray[np.uint8], *, class_names: tuple[str, ...]) -> ImageSpec:
     """Facts of a training split; mean and deviation over at most 10,000 evenly spaced images.
 
     Args:
@@ -216,11 +221,9 @@ def image_spec(images: NDArray[np.uint8], *, class_names: tuple[str, ...]) -> Da
     count = len(rows) * images.shape[2] * images.shape[3]
     mean = total / count
     std = np.sqrt((total_squares / count - mean**2).clip(min=1 / 255**2))  # a constant channel must not divide by 0
-    return DataSpec(
-        modality="image",
+    return ImageSpec(
+        targets={"label": Classes(names=class_names)} if class_names else {},
         shape=tuple(images.shape[1:]),
-        num_classes=len(class_names) or None,
-        class_names=class_names,
         mean=tuple(mean.tolist()),
         std=tuple(std.tolist()),
     )

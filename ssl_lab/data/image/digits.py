@@ -14,7 +14,7 @@ from ssl_lab.data.columns import Columns
 from ssl_lab.data.image.base import image_spec
 from ssl_lab.data.labelled import LabelledModule
 from ssl_lab.data.splits import CutModule, Part, find_split, plan_splits
-from ssl_lab.types import DataSpec
+from ssl_lab.modalities.image import ImageSpec
 
 TEST_FRACTION = 0.25
 TEST_SEED = 0
@@ -47,7 +47,7 @@ class Digits(CutModule, LabelledModule):
         }
 
     @cached_property
-    def spec(self) -> DataSpec:
+    def spec(self) -> ImageSpec:
         """Facts of the data."""
         return image_spec(self._splits["train"]["image"].numpy(), class_names=tuple("0123456789"))
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from ssl_lab.data.base import DataModule
 from ssl_lab.data.image.base import image_spec
 from ssl_lab.data.splits import find_split
-from ssl_lab.types import Batch, DataSpec
+from ssl_lab.modalities.image import ImageSpec
+from ssl_lab.types import Batch
 
 SHAPES = ("square", "ellipse", "triangle")
 FACTORS = ("shape", "hue", "scale", "orientation", "x", "y")
@@ -64,7 +65,7 @@ class Shapes(DataModule):
         self._drawn: dict[str, dict[str, Tensor]] = {}
 
     @cached_property
-    def spec(self) -> DataSpec:
+    def spec(self) -> ImageSpec:
         """Facts of the data."""
         return image_spec(self.columns("train")["image"].numpy(), class_names=SHAPES)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -32,7 +32,9 @@ from ssl_lab.data.loader import BatchLoader
 from ssl_lab.data.splits import find_split, split_named
 from ssl_lab.data.text.base import CHUNK, Tokenized, token_ids
 from ssl_lab.data.text.tokenizer import load_tokenizer, train_wordpiece
-from ssl_lab.types import Batch, DataSpec
+from ssl_lab.modalities.pair import PairSpec
+from ssl_lab.modalities.text import TextSpec
+from ssl_lab.types import Batch
 
 
 @dataclass(frozen=True)
@@ -206,17 +208,17 @@ class ImageTextPairs(Tokenized, ImageModule):
         return train_wordpiece(lambda: captions, vocab_size=self.vocab_size)
 
     @cached_property
-    def spec(self) -> DataSpec:
+    def spec(self) -> PairSpec:
         """Facts of the data; the first reading of all decodes the images, and trains or loads the tokenizer."""
-        return replace(
-            super().spec,
-            modality="image_text",
-            text_length=self.max_length,
+        image = self._image_spec
+        text = TextSpec(
+            length=self.max_length,
             vocab_size=len(self.tokenizer),
             pad_id=self.tokenizer.pad_token_id,
             mask_id=self.tokenizer.mask_token_id,
             special_ids=tuple(sorted(self.tokenizer.all_special_ids)),
         )
+        return PairSpec(image=image, text=text, targets=image.targets)
 
     @cached_property
     def _tokenized(self) -> dict[str, NDArray[np.int16] | NDArray[np.int32]]:

@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,13 +16,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from ssl_lab.data.base import PRETRAIN, DataModule
+from ssl_lab.data.base import PRETRAIN, Artifact, DataModule
 from ssl_lab.data.columns import Columns
 from ssl_lab.data.splits import UNLABELLED, CutModule, Part, find_split, plan_splits
 from ssl_lab.data.text.token_rows import TokenRows, frame_of
-from ssl_lab.data.text.tokenizer import FRAMINGS, load_tokenizer, plain_backend, train_tokenizer, with_frame
+from ssl_lab.data.text.tokenizer import (
+    FRAMINGS,
+    load_tokenizer,
+    plain_backend,
+    tokenizer_digest,
+    train_tokenizer,
+    with_frame,
+)
 from ssl_lab.data.text.words import continuing_tokens
-from ssl_lab.types import Batch, DataSpec
+from ssl_lab.modalities.pair import PairSpec
+from ssl_lab.modalities.text import TextSpec
+from ssl_lab.types import Batch, Classes, Spec
 
 CHUNK = 1000
 NUM_LENGTHS = 8  # of the batches on a CPU, at most
@@ -86,10 +96,46 @@ class Tokenized(DataModule):
         # Where the instance has no value of this name, the cached property of the subclass is read.
         self.tokenizer_name: str | None = vars(self).pop("tokenizer")
 
+    def artifacts(self) -> Mapping[str, Artifact]:
+        """The tokenizer."""
+        return self.tokenizers()
+
+    def tokenizers(self) -> Mapping[str, PreTrainedTokenizerFast]:
+        """By the name of their setting."""
+        return {"tokenizer": self.tokenizer}  # type: ignore[attr-defined]
+
+    def check_artifacts(self, run_dir: Path) -> None:
+        """Refuse to resume a run whose ids now mean other tokens.
+
+        Raises:
+            ValueError: If a tokenizer is not the one in the run directory.
+        """
+        for name, tokenizer in self.tokenizers().items():
+            folder = run_dir / name
+            if folder.is_dir() and tokenizer_digest(tokenizer) != tokenizer_digest(load_tokenizer(str(folder))):
+                raise ValueError(
+                    f"Cannot resume {run_dir}: its data now gives another tokenizer than {folder}, because the text it "
+                    f"is trained on has changed. Restore the text, set data.{name}={folder}, or start a new run."
+                )
+
+    @classmethod
+    def settings_in_run(cls, run_dir: Path, spec: Spec, own: Mapping[str, Any] | None) -> dict[str, Any]:
+        """The run's tokenizer, and for other data the length of its texts."""
+        settings: dict[str, Any] = {}
+        if (run_dir / "tokenizer").is_dir():
+            settings["tokenizer"] = str(run_dir / "tokenizer")
+            if own is not None:  # a fine-tuned run has a length of its own
+                text = spec.text if isinstance(spec, PairSpec) else spec
+                settings["max_length"] = own.get("max_length", *text.shape)
+        return settings
+
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class TokenModule(Tokenized):
     """Rows of token ids, whatever they are made from.
+
+    Attributes:
+        class_column: The column that holds classes, where there are any.
 
     Args:
         framing: ``encoder``: class and separator tokens around each piece of text. ``causal``: an end-of-text token after
@@ -101,6 +147,8 @@ class TokenModule(Tokenized):
     packing: bool = False
     batch_size: int = 64
     eval_batch_size: int = 256
+
+    class_column = "label"
 
     def __post_init__(self) -> None:
         """Check the settings.
@@ -138,14 +186,19 @@ class TokenModule(Tokenized):
         """Names of the classes in label order; empty without labels."""
         return ()
 
+    @classmethod
+    def settings_in_run(cls, run_dir: Path, spec: Spec, own: Mapping[str, Any] | None) -> dict[str, Any]:
+        """The run's tokenizer, length and framing."""
+        framing = {"framing": own["framing"]} if own is not None and "framing" in own else {}
+        return {**super().settings_in_run(run_dir, spec, own), **framing}
+
     @cached_property
-    def spec(self) -> DataSpec:
+    def spec(self) -> TextSpec:
         """Facts of the data; the first reading trains or loads the tokenizer."""
-        return DataSpec(
-            modality="text",
-            shape=(self.max_length,),
-            num_classes=len(self.class_names) or None,
-            class_names=self.class_names,
+        classes = {self.class_column: Classes(names=self.class_names)} if self.class_names else {}
+        return TextSpec(
+            targets=classes,
+            length=self.max_length,
             vocab_size=len(self.tokenizer),
             pad_id=self.tokenizer.pad_token_id,
             mask_id=self.tokenizer.mask_token_id,

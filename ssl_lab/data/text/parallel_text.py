@@ -24,7 +24,8 @@ from ssl_lab.data.hub import load_splits
 from ssl_lab.data.splits import UNLABELLED, Part
 from ssl_lab.data.text.base import TextModule, TextSource, token_ids
 from ssl_lab.data.text.tokenizer import load_tokenizer, train_tokenizer
-from ssl_lab.types import DataSpec
+from ssl_lab.modalities.text import TextSpec, WrittenText
+from ssl_lab.types import Spec
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -104,20 +105,37 @@ class ParallelText(_Translated):
             )
         return tokenizer
 
+    def tokenizers(self) -> Mapping[str, PreTrainedTokenizerFast]:
+        """Those of both sides."""
+        return {**super().tokenizers(), "target_tokenizer": self.target_tokenizer}
+
+    @classmethod
+    def settings_in_run(cls, run_dir: Path, spec: Spec, own: Mapping[str, Any] | None) -> dict[str, Any]:
+        """The run's tokenizers, length and framing."""
+        folder = run_dir / "target_tokenizer"
+        target = {"target_tokenizer": str(folder)} if folder.is_dir() else {}
+        return {**super().settings_in_run(run_dir, spec, own), **target}
+
     def references(self, split: str) -> list[str]:
         """The translations of a split as they are in the files."""
         part = self._parts[split]
         return [self._pairs[part.source][row][1] for row in part.rows]
 
     @cached_property
-    def spec(self) -> DataSpec:
+    def spec(self) -> TextSpec:
         """Facts of the data; the first reading trains or loads both tokenizers."""
         begin, end = _ends(self.target_tokenizer)
         return replace(
             super().spec,
-            target_length=self.target_max_length,
-            target_vocab_size=len(self.target_tokenizer),
-            target_ids=(self.target_tokenizer.pad_token_id, begin, end),
+            targets={
+                "target_input_ids": WrittenText(
+                    length=self.target_max_length,
+                    vocab_size=len(self.target_tokenizer),
+                    pad_id=self.target_tokenizer.pad_token_id,
+                    begin_id=begin,
+                    end_id=end,
+                )
+            },
         )
 
     @cached_property

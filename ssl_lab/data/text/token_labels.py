@@ -69,6 +69,8 @@ class TokenLabels(TextModule):
     framing: str = field(default="encoder", init=False)
     packing: bool = field(default=False, init=False)
 
+    class_column = "token_labels"
+
     @property
     def title(self) -> str:
         """The last part of the path; where each split names files, the folder of the first."""

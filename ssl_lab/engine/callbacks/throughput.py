@@ -14,7 +14,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 
 from ssl_lab import distributed
 from ssl_lab.data.base import DataModule
-from ssl_lab.engine.flops import FlopCounter, num_elements, peak_flops
+from ssl_lab.engine.flops import FlopCounter, peak_flops
 from ssl_lab.engine.steps import log_interval, steps_done
 from ssl_lab.types import Batch
 
@@ -108,9 +108,10 @@ class Throughput(Callback):
     ) -> None:
         """Log at the end of each interval."""
         count = len(batch["index"]) * distributed.world_size()
+        num_elements = pl_module.encoder.spec.num_elements(batch)  # type: ignore[union-attr, operator]
         if counted := self._flops.stop():
-            self._flops_per_element = counted / num_elements(batch)
-        self._window_elements += num_elements(batch)
+            self._flops_per_element = counted / num_elements
+        self._window_elements += num_elements
         self.num_samples += count
         self._window_samples += count
         if "attention_mask" in batch:

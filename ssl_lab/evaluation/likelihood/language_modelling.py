@@ -12,6 +12,7 @@ from torch import Tensor
 from ssl_lab.data.base import PRETRAIN
 from ssl_lab.evaluation.likelihood.metrics import LANGUAGE_MODELLING_METRICS
 from ssl_lab.evaluation.protocol import Protocol
+from ssl_lab.modalities.text import TextSpec
 from ssl_lab.types import Batch
 
 MAX_LOG = 50.0  # perplexities are cut at exp(50)
@@ -53,8 +54,9 @@ class LanguageModelling(Protocol):
         split: str = "test",
     ) -> dict[str, float]:
         """Sum ``fn(batch) -> (nats, predicted)``, both (B, L - 1) for all tokens but the first of a row, over the split."""
-        log_frequency = _unigram(datamodule, device)
-        special = torch.tensor(datamodule.spec.special_ids, device=device)
+        spec = TextSpec.of(datamodule.spec, "Language modelling")
+        log_frequency = _unigram(datamodule, spec, device)
+        special = torch.tensor(spec.special_ids, device=device)
         totals = torch.zeros(2, dtype=torch.float64, device=device)
         counts = torch.zeros(2, dtype=torch.int64, device=device)
         for batch in datamodule.eval_dataloader(split):
@@ -86,9 +88,9 @@ def _exp(nats: float) -> float:
     return math.exp(min(nats, MAX_LOG))
 
 
-def _unigram(datamodule: Any, device: torch.device) -> Tensor:
+def _unigram(datamodule: Any, spec: TextSpec, device: torch.device) -> Tensor:
     """Log frequencies of tokens in the training split, fp64 (V,)."""
-    counts = torch.ones(datamodule.spec.vocab_size, dtype=torch.float64)
+    counts = torch.ones(spec.vocab_size, dtype=torch.float64)
     for batch in datamodule.eval_dataloader(PRETRAIN):
         real = batch["input_ids"][batch["attention_mask"] == 1]
         counts += torch.bincount(real.cpu(), minlength=len(counts))

@@ -13,6 +13,7 @@ from torch import Tensor
 from ssl_lab.data.base import PRETRAIN, DataModule
 from ssl_lab.evaluation.likelihood.metrics import MASKED_PREDICTION_METRICS
 from ssl_lab.evaluation.protocol import Protocol, check_none_broken
+from ssl_lab.modalities.text import TextSpec
 from ssl_lab.pretext.masking import fixed_masks
 
 
@@ -54,15 +55,14 @@ class MaskedPrediction(Protocol):
 
         Where rows hold several documents, ``fn`` is given their ``document_ids`` as well.
         """
-        log_frequency = _unigram(datamodule, device)
+        spec = TextSpec.of(datamodule.spec, "Masked prediction")
+        log_frequency = _unigram(datamodule, spec, device)
         totals = torch.zeros(4, dtype=torch.float64, device=device)
         broken = torch.zeros((), dtype=torch.int64, device=device)
         count = 0
         for batch in datamodule.eval_dataloader(split):
             ids, mask, index = (batch[name].to(device) for name in ("input_ids", "attention_mask", "index"))
-            corrupted, labels = fixed_masks(
-                ids, mask, datamodule.spec, index=index, seed=self.seed, mask_prob=self.mask_prob
-            )
+            corrupted, labels = fixed_masks(ids, mask, spec, index=index, seed=self.seed, mask_prob=self.mask_prob)
             chosen = labels != -100
             targets = labels[chosen]
             documents = [batch["document_ids"].to(device)] if "document_ids" in batch else []
@@ -93,10 +93,8 @@ class MaskedPrediction(Protocol):
         }
 
 
-def _unigram(datamodule: DataModule, device: torch.device) -> Tensor:
+def _unigram(datamodule: DataModule, spec: TextSpec, device: torch.device) -> Tensor:
     """Log frequencies of ordinary tokens in the training split, fp64 (V,); specials get none."""
-    spec = datamodule.spec
-    assert spec.vocab_size is not None
     counts = torch.ones(spec.vocab_size, dtype=torch.float64)
     for batch in datamodule.eval_dataloader(PRETRAIN):
         counts += torch.bincount(batch["input_ids"].flatten().cpu(), minlength=spec.vocab_size)

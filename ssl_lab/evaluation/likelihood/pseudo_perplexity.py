@@ -13,6 +13,7 @@ from torch import Tensor
 from ssl_lab.data.base import DataModule
 from ssl_lab.evaluation.likelihood.metrics import PSEUDO_PERPLEXITY_METRICS
 from ssl_lab.evaluation.protocol import Protocol
+from ssl_lab.modalities.text import TextSpec
 from ssl_lab.pretext.masking import eligible_tokens
 from ssl_lab.types import Batch
 
@@ -56,7 +57,7 @@ class PseudoPerplexity(Protocol):
 
         Where rows hold several documents, ``fn`` is given their ``document_ids`` as well.
         """
-        spec = datamodule.spec
+        spec = TextSpec.of(datamodule.spec, "Pseudo-perplexity")
         assert spec.mask_id is not None
         total, count = torch.zeros((), dtype=torch.float64, device=device), 0
         for batch in self._sentences(datamodule, split):

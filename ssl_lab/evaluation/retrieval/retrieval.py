@@ -13,6 +13,7 @@ from torch import Tensor
 from ssl_lab.data.base import DataModule
 from ssl_lab.evaluation.protocol import Protocol, check_finite
 from ssl_lab.evaluation.retrieval.metrics import RETRIEVAL_METRICS
+from ssl_lab.modalities.pair import PairSpec
 from ssl_lab.types import Batch
 
 CHUNK = 1024
@@ -54,7 +55,7 @@ class Retrieval(Protocol):
         split: str = "test",
     ) -> dict[str, float]:
         """Embed all images and captions with ``fn(batch)``, unit vectors by kind, and rank them."""
-        pad_id = datamodule.spec.pad_id
+        pad_id = PairSpec.of(datamodule.spec, "Retrieval").text.pad_id
         assert pad_id is not None
         images, texts, owners = [], [], []
         for batch in datamodule.eval_dataloader(split):

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from ssl_lab.data.base import DataModule
-from ssl_lab.evaluation.baselines import raw_features
 from ssl_lab.evaluation.probes.knn import KNN
 from ssl_lab.evaluation.protocol import FeatureSet, Protocol
 from ssl_lab.evaluation.samples.distances import (
@@ -121,7 +120,7 @@ class SampleQuality(Protocol):
 
     def _embed(self, datamodule: DataModule, device: torch.device) -> Callable[[Batch], Tensor]:
         if self.encoder is None:
-            return raw_features(datamodule.spec)
+            return datamodule.spec.raw
         read, found = self.encoder.spec.shape[0], datamodule.spec.shape[0]
         if read != found:
             raise ValueError(

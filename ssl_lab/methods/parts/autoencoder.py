@@ -9,13 +9,13 @@ from typing import Any, ClassVar, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
-from ssl_lab.encoders.image import as_float
 from ssl_lab.generators.base import NewGenerator
 from ssl_lab.losses.variational import bernoulli_nll, gaussian_level_nll, gaussian_nll, logistic_nll
 from ssl_lab.methods.base import Method
+from ssl_lab.modalities.image import ImageSpec, as_float
 from ssl_lab.optim import Optim
 from ssl_lab.pretext.binarize import Binarization, Binarize
-from ssl_lab.types import Batch, Encoder, ImageGrid, Modality, Picture
+from ssl_lab.types import Batch, Encoder, ImageGrid, Picture, Spec
 
 Likelihood: TypeAlias = Literal["bernoulli", "gaussian", "logistic"]
 
@@ -38,7 +38,7 @@ class Autoencoder(Method):
         ValueError: If there is no such likelihood or binarisation, or binarised pixels meet another likelihood.
     """
 
-    modality: ClassVar[Modality] = "image"
+    takes: ClassVar[type[Spec] | None] = ImageSpec
 
     def __init__(self, encoder: Encoder, optim: Optim, *, likelihood: Likelihood, binarize: Binarization) -> None:
         super().__init__(encoder, optim)

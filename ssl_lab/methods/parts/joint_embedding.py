@@ -42,12 +42,7 @@ class JointEmbedding(Method):
                 f"{name} compares {wanted[0]}, which {found} does not draw. Choose others, such as "
                 f"views@method.views={wanted[1]}."
             )
-        if encoder.spec.modality != views.modality:
-            raise ValueError(
-                f"{name} compares views of {views.modality} data ({found}), but {type(encoder).__name__} was built for "
-                f"{encoder.spec.modality} data of shape {encoder.spec.shape}. Choose data=, encoder= and views@method.views= "
-                "of one modality."
-            )
+        views.takes.of(encoder.spec, f"{name}, which compares views of {found},")
         self.views = views
 
     def capabilities(self) -> Mapping[str, Callable[..., Any]]:

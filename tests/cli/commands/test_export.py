@@ -15,7 +15,6 @@ from transformers import AutoTokenizer
 from ssl_lab.cli import build as config
 from ssl_lab.cli.completion import completions
 from ssl_lab.cli.main import main
-from ssl_lab.export.transformers import sample_batch
 
 QUICK = ["data.batch_size=64", "trainer=smoke"]
 
@@ -80,7 +79,7 @@ def test_a_graph_holds_the_head_that_was_measured_and_not_the_decoder(folder, tm
     small = ["encoder.widths=[4,8]", "method.decoder.width=64", "method.latent_dim=5", *QUICK, "evaluation=none"]
     assert main(["pretrain", "method=vae", *small, f"run_dir={folder / 'vae'}"]) == 0
     method = config.load_run(folder / "vae")[2]
-    batch = sample_batch(method.encoder.spec)
+    batch = method.encoder.spec.example(3)
     export(folder / "vae", tmp_path / "onnx", "format=onnx")
     (found,) = onnxruntime.InferenceSession(tmp_path / "onnx/model.onnx").run(None, {"image": batch["image"].numpy()})
     torch.testing.assert_close(torch.from_numpy(found), method.features(batch), rtol=1e-4, atol=1e-4)
@@ -99,7 +98,7 @@ def test_the_network_that_was_judged_is_exported(folder, tmp_path):
     with torch.no_grad():
         for parameter in method.encoder.parameters():
             parameter.add_(1.0)
-    batch = sample_batch(method.encoder.spec)
+    batch = method.encoder.spec.example(3)
     export(folder / "dino", tmp_path / "out", "format=torch_export")
     found = torch.export.load(tmp_path / "out/model.pt2").module()(batch["image"])
     torch.testing.assert_close(found, method.features(batch), rtol=1e-4, atol=1e-4)

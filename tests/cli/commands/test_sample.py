@@ -23,8 +23,8 @@ from ssl_lab.data.text.tokenizer import load_tokenizer, train_tokenizer
 from ssl_lab.data.text.words import continuing_tokens
 from ssl_lab.generate.complete import complete
 from ssl_lab.generate.fill_masks import fill_masks
+from ssl_lab.modalities.text import TextSpec
 from ssl_lab.pretext.span_corruption import Corrupted
-from ssl_lab.types import DataSpec
 
 pytestmark = pytest.mark.filterwarnings("ignore:Features have collapsed")  # forty sentences that are nearly one
 
@@ -327,8 +327,7 @@ def test_errors_of_prompts_are_one_message(causal, capsys, args, message):
 def test_a_mask_stands_for_a_word_with_the_space_before_it_where_tokens_carry_it(kind, spaces):
     tokenizer = train_tokenizer(kind, lambda: iter([SENTENCES]), vocab_size=400, framing="encoder")
     continues_word = continuing_tokens(tokenizer)
-    spec = DataSpec(
-        modality="text", shape=(32,), vocab_size=len(tokenizer), mask_id=4, special_ids=(0, 1, 2, 3, 4),
+    spec = TextSpec(length=32, vocab_size=len(tokenizer), mask_id=4, special_ids=(0, 1, 2, 3, 4),
         continues_word=continues_word,
     )  # fmt: skip
     seen = []

@@ -383,7 +383,7 @@ def test_a_trusted_run_is_used(folder, settings, capsys):
         config.open_run(folder / "run", trust=True)
     assert f"uses of this folder: {SENTINEL}.py" in capsys.readouterr().err
     sys.modules.pop(SENTINEL, None)
-    assert json.loads((folder / "run/spec.json").read_text())["modality"] == "image"
+    assert json.loads((folder / "run/spec.json").read_text())["_target_"].endswith("ImageSpec")
     shutil.rmtree(folder / "run")
 
 

@@ -26,7 +26,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / f"{HELPER}.py").write_text("def square(x):\n    return x.square()\n")
     (tmp_path / f"{OWN}.py").write_text(
         f"from {HELPER} import square\n\nfrom ssl_lab.methods.base import Method\n\n\n"
-        "class Mine(Method):\n    modality = 'image'\n\n"
+        "class Mine(Method):\n"
         "    def __init__(self, encoder, optim, *, scale: float = 2.0):\n        super().__init__(encoder, optim)\n"
         "        self.scale = scale\n\n    def training_step(self, batch, batch_idx):\n"
         "        return self.log_losses(square(self.scale - self.encoder.embed(batch).mean()))\n"

@@ -29,7 +29,7 @@ def test_splits_are_stratified_and_test_is_fixed():
 def test_spec_describes_the_training_images():
     data = Digits()
     pixels = data.columns("train")["image"].double() / 255
-    assert data.spec.modality == "image" and data.spec.shape == (1, 8, 8) and data.spec.num_classes == 10
+    assert data.spec.shape == (1, 8, 8) and data.spec.num_classes == 10
     assert data.spec.class_names == tuple("0123456789")
     assert data.spec.mean == pytest.approx([pixels.mean().item()])
     assert data.spec.std == pytest.approx([pixels.std(correction=0).item()])

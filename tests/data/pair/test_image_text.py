@@ -44,8 +44,8 @@ def test_images_meet_all_of_their_captions_once(table):
 def test_spec_holds_the_facts_of_both(table):
     data = make(table, max_length=12, label_column="colour")
     spec = data.spec
-    assert (spec.modality, spec.shape, spec.text_length) == ("image_text", (3, 8, 8), 12)
-    assert spec.vocab_size == len(data.tokenizer) and spec.pad_id == 0 and len(spec.mean) == 3
+    assert (spec.image.shape, spec.text.length) == ((3, 8, 8), 12)
+    assert spec.text.vocab_size == len(data.tokenizer) and spec.text.pad_id == 0 and len(spec.image.mean) == 3
     assert spec.class_names == ("blue", "red")
 
 

@@ -17,6 +17,7 @@ from ssl_lab.data.text.hub_text import HubText
 from ssl_lab.data.text.python_docs import PythonDocs, distinct_topics
 from ssl_lab.data.text.tokenizer import train_wordpiece
 from ssl_lab.encoders.text_transformer import TextTransformer
+from ssl_lab.modalities.text import TextSpec
 
 SPLITS = ("train", "val", "test")
 
@@ -87,7 +88,7 @@ def test_blocks_are_framed_and_padded(docs):
 
 def test_spec_describes_the_tokens(docs):
     spec, tokenizer = docs.spec, docs.tokenizer
-    assert (spec.modality, spec.shape, spec.vocab_size) == ("text", (64,), len(tokenizer))
+    assert (type(spec), spec.length, spec.vocab_size) == (TextSpec, 64, len(tokenizer))
     assert tokenizer.convert_ids_to_tokens(list(spec.special_ids)) == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     assert spec.pad_id == 0 and spec.mask_id == tokenizer.mask_token_id == 4
     assert spec.num_classes is None and not docs.labelled

@@ -26,7 +26,8 @@ def test_lines_stay_together_and_translations_are_decoded_to_what_they_were(fold
     columns = data.columns("val")
     assert data.target_tokenizer.batch_decode(columns["target_input_ids"], skip_special_tokens=True) == DE[:4]
     assert data.tokenizer.decode(columns["input_ids"][1], skip_special_tokens=True) == "a dog number 1."
-    pad, begin, end = data.spec.target_ids
+    written = data.spec.targets["target_input_ids"]
+    pad, begin, end = written.pad_id, written.begin_id, written.end_id
     assert (columns["target_input_ids"][:, 0] == begin).all()
     assert ((columns["target_input_ids"] == end).sum(1) == 1).all()
     batch = next(iter(data.eval_dataloader("val")))
@@ -49,7 +50,9 @@ def test_named_files_tables_and_a_shared_tokenizer(folder, tmp_path):
     shared = ParallelText(
         str(folder), "en", "de", tokenizer=str(tmp_path / "tok"), target_tokenizer=str(tmp_path / "tok")
     )
-    assert shared.spec.target_ids == (0, named.tokenizer.cls_token_id, named.tokenizer.sep_token_id)
+    written = shared.spec.targets["target_input_ids"]
+    ends = (named.tokenizer.cls_token_id, named.tokenizer.sep_token_id)
+    assert (written.pad_id, written.begin_id, written.end_id) == (0, *ends)
     rows = [{"translation": {"en": a, "de": b}} for a, b in zip(EN, DE, strict=True)]
     (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     table = ParallelText(str(tmp_path / "x.jsonl"), "en", "de", vocab_size=200)

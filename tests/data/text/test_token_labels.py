@@ -114,7 +114,7 @@ def test_every_word_is_labelled_at_its_first_token(folder):
     columns = data.columns("train")
     starts = columns["token_labels"] != NO_WORD
     assert int(starts.sum()) == sum(len(words) for words, _ in data.sentences("train"))
-    names = data.spec.class_names
+    names = data.class_names
     assert names == ("B-NP", "B-VP", "I-NP")
     for row, (words, tags) in enumerate(data.sentences("train")):
         ids, labels = columns["input_ids"][row], columns["token_labels"][row]
@@ -156,7 +156,7 @@ def test_tables_with_lists(tmp_path):
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = {"words_column": "words", "tags_column": "ner", "vocab_size": 60}
     data = TokenLabels(str(tmp_path), **settings)
-    assert data.spec.class_names == ("B-X", "O")
+    assert data.class_names == ("B-X", "O")
     assert sum(len(data.sentences(split)) for split in ("train", "val", "test")) == 10
     (tmp_path / "train.jsonl").write_text(json.dumps({"words": ["a", "b"], "ner": ["O"]}) + "\n")
     with pytest.raises(ValueError, match="Row 0 of train has 2 words but 1 tags"):

@@ -4,7 +4,6 @@ from arrays import ArrayImages
 from torch import nn
 
 from ssl_lab.encoders.convnet import ConvNet
-from ssl_lab.evaluation.baselines import raw_features
 from ssl_lab.evaluation.probes.knn import KNN
 from ssl_lab.evaluation.protocol import extract
 from ssl_lab.evaluation.samples import real_images
@@ -85,7 +84,7 @@ def test_the_classifier_is_a_vote_of_five_neighbors():
             return {**columns, "image": (0.5 * image).round().byte()}
 
     datamodule = Faint(num_samples=100)
-    features = extract(raw_features(datamodule.spec), datamodule, device=CPU)
+    features = extract(datamodule.spec.raw, datamodule, device=CPU)
     expected = float((KNN().predict(features, 5) == features.test_y).double().mean())
     found = score(datamodule.columns("train")["image"], datamodule=datamodule)
     assert found["samples/classifier_top1"] == pytest.approx(expected)
@@ -233,7 +232,7 @@ def test_other_pixels_are_other_images():
 def test_large_splits_are_looked_at_in_part(monkeypatch):
     monkeypatch.setattr(real_images, "MAX_REAL", 40)
     datamodule = ArrayImages(num_samples=100)
-    found = real_images.real_features(raw_features(datamodule.spec), datamodule, "train", CPU)
+    found = real_images.real_features(datamodule.spec.raw, datamodule, "train", CPU)
     stored = datamodule.columns("train")
     rows = (found["x"].unsqueeze(1) == stored["image"].flatten(1) / 255).all(2).int().argmax(1)
     assert len(found["x"]) == len(rows.unique()) == 40

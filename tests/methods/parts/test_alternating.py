@@ -8,13 +8,14 @@ from torch import nn
 
 from ssl_lab.encoders.convnet import ConvNet
 from ssl_lab.methods.parts.alternating import AlternatingMethod, Player
+from ssl_lab.modalities.image import ImageSpec
 from ssl_lab.optim import SGD
 
 
 class Chase(AlternatingMethod):
     """One number runs after another one, which runs away on every second batch."""
 
-    modality = "image"
+    takes = ImageSpec
 
     def __init__(self, encoder):
         plain = SGD(lr=0.1, momentum=0.0, weight_decay=0.0, warmup_fraction=0.0)

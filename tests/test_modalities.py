@@ -3,15 +3,13 @@ from collections import Counter
 import torch
 from arrays import ArrayImages, ArrayText
 
-from ssl_lab.evaluation.baselines import raw_features
-
 
 def test_images_are_their_pixels():
     datamodule = ArrayImages(shape=(3, 4, 5))
     image = datamodule.columns("test")["image"]
-    features = raw_features(datamodule.spec)({"image": image})
+    features = datamodule.spec.raw({"image": image})
     torch.testing.assert_close(features, torch.stack([x.flatten() / 255 for x in image]))
-    torch.testing.assert_close(raw_features(datamodule.spec)({"image": image / 255}), features)
+    torch.testing.assert_close(datamodule.spec.raw({"image": image / 255}), features)
 
 
 def test_text_is_the_words_that_occur():
@@ -19,7 +17,7 @@ def test_text_is_the_words_that_occur():
     batch = datamodule.as_batch(datamodule.columns("test"))
     batch["input_ids"][:, 0] = 2  # a special
     batch["input_ids"][:, 1] = batch["input_ids"][:, 2]  # a word twice
-    features = raw_features(datamodule.spec)(batch)
+    features = datamodule.spec.raw(batch)
     assert features.shape == (64, 40)
     for row, ids, mask in zip(features, batch["input_ids"].tolist(), batch["attention_mask"].tolist(), strict=True):
         counts = Counter(i for i, m in zip(ids, mask, strict=True) if m and i not in datamodule.spec.special_ids)
@@ -30,5 +28,5 @@ def test_text_is_the_words_that_occur():
 def test_a_text_without_words_is_zero():
     datamodule = ArrayText()
     ids = torch.zeros(2, 12, dtype=torch.int64)
-    features = raw_features(datamodule.spec)({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    features = datamodule.spec.raw({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
     assert features.abs().max() == 0
