@@ -53,7 +53,7 @@ class ImageSpec(Spec):
             raise ValueError(f"There are no images of shape {self.shape}. Give channels, height and width.")
 
     def raw(self, batch: Batch) -> Tensor:
-        """All pixels in [0, 1]; of an image with more than 4,096 values those of a thumbnail, means of equal areas."""
+        """All pixels in [0, 1]; of an image with more than 4,096 values those of a thumbnail."""
         x = as_float(batch["image"])
         shrink = math.sqrt(MOST_RAW / x[0].numel())
         if shrink < 1:

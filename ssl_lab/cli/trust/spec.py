@@ -38,7 +38,7 @@ def read_spec(run_dir: Path, settings: DictConfig) -> Spec:
         if not _OURS.fullmatch(str(target)) and str(target).rpartition(".")[0] not in modules:
             check_targets({"_target_": target}, str(path), data=True)
     try:
-        spec = _restored(facts)
+        spec = restored(facts)
     except (TypeError, ValueError, LookupError, AttributeError, ImportError) as error:
         raise ValueError(f"{path} does not hold the facts of a data set ({error}). Restore the file.") from error
     if not isinstance(spec, Spec):
@@ -53,13 +53,13 @@ def _targets(node: Any) -> list[Any]:
     return [target for each in node for target in _targets(each)] if isinstance(node, list) else []
 
 
-def _restored(node: Any) -> Any:
+def restored(node: Any) -> Any:
     """Plain values as objects; lists become tuples."""
     if isinstance(node, list):
-        return tuple(map(_restored, node))
+        return tuple(map(restored, node))
     if not isinstance(node, dict):
         return node
-    facts = {name: _restored(value) for name, value in node.items() if name != "_target_"}
+    facts = {name: restored(value) for name, value in node.items() if name != "_target_"}
     if "_target_" not in node:
         return facts
     module, _, name = str(node["_target_"]).rpartition(".")
