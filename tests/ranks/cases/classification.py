@@ -6,10 +6,11 @@ from ranks.fixed import NUM_SAMPLES, TEXT, sentences
 from ssl_lab.encoders.text_transformer import TextTransformer
 from ssl_lab.optim import SGD
 from ssl_lab.tasks.text_classification import TextClassification
+from ssl_lab.types import Classes
 
 
 def make():
-    encoder = TextTransformer(replace(TEXT, num_classes=3), size="tiny", dropout=0.0)
+    encoder = TextTransformer(replace(TEXT, targets={"label": Classes(number=3)}), size="tiny", dropout=0.0)
     return TextClassification(encoder, SGD(), dropout=0.0)
 
 

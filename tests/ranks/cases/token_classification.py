@@ -6,10 +6,11 @@ from ranks.fixed import TEXT, sentences
 from ssl_lab.encoders.text_transformer import TextTransformer
 from ssl_lab.optim import SGD
 from ssl_lab.tasks.token_classification import TokenClassification
+from ssl_lab.types import Classes
 
 
 def make():
-    encoder = TextTransformer(replace(TEXT, num_classes=3), size="tiny", dropout=0.0)
+    encoder = TextTransformer(replace(TEXT, targets={"token_labels": Classes(number=3)}), size="tiny", dropout=0.0)
     return TokenClassification(encoder, SGD(), dropout=0.0)
 
 
