@@ -273,8 +273,8 @@ def test_few_labels_of_images_are_learned_from_and_an_interrupted_training_ends_
         (["run=null", *DATA], "say which, such as encoder=bert_mini"),
         (["run=run", "encoder=bert_tiny", *DATA], "the encoder is the run's own"),
         (["run=null", "encoder=bert_tiny", "baseline=true", *DATA], "the same training twice"),
-        (["run=run", "data=digits"], "was trained on text data of shape (16,), but data= is image of shape (1, 8, 8)"),
-        (["run=null", "encoder=convnet", "data=digits"], "task on text data, but ConvNet was built for image data"),
+        (["run=run", "data=digits"], "was trained on texts of up to 16 tokens, but data= is images of shape (1, 8, 8)"),
+        (["run=null", "encoder=convnet", "data=digits"], "task on texts, but ConvNet was built for images"),
         (["run=null", "encoder=bert_tiny", *DATA, "task=image_classification"], "changes the column 'image', but Text"),
         (
             ["run=run", *DATA, "data.label_fraction=0.01"],
