@@ -15,7 +15,7 @@ from ssl_lab.pretext.mixing import Mixing
 from ssl_lab.pretext.views import OneView, View
 from ssl_lab.tasks.classification import Classification, ClassScores
 from ssl_lab.tasks.drop_path import DropPath
-from ssl_lab.types import Classes as ClassTarget
+from ssl_lab.types import Classes
 
 CPU = torch.device("cpu")
 
@@ -124,7 +124,7 @@ def test_blocks_are_left_out_more_often_the_later_they_are():
 
 def test_top_five_from_ten_classes_on():
     data = ArrayImages(num_samples=8)
-    data.spec_of_ten = replace(data.spec, targets={"label": ClassTarget(number=10)})
+    data.spec_of_ten = replace(data.spec, targets={"label": Classes(number=10)})
 
     class Ten(ArrayImages):
         spec = data.spec_of_ten
