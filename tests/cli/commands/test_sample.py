@@ -111,10 +111,7 @@ def test_a_run_of_images_fills_no_masks_and_is_not_exported(vae, folder, capsys)
     assert main(["sample", f"run={vae}", "prompt=a"]) == 1
     assert "VAE does not generate any. Give run= a run of method=causal_lm" in capsys.readouterr().err
     assert main(["export", f"run={vae}", f"out={folder / 'no'}"]) == 1
-    assert (
-        "no class for the encoder of this run, a ConvNet. Export it with format=onnx"
-        in capsys.readouterr().err
-    )
+    assert "no class for the encoder of this run, a ConvNet. Export it with format=onnx" in capsys.readouterr().err
     assert not (folder / "no").exists()
 
 
