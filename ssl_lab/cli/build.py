@@ -214,7 +214,7 @@ def save_config(
         artifact.save_pretrained(str(run_dir / name))
 
 
-def read_run(run_dir: Path) -> tuple[DictConfig, Spec]:
+def read_setup(run_dir: Path) -> tuple[DictConfig, Spec]:
     """Configuration of a run, and the data facts that its encoder was built from.
 
     Raises:
@@ -234,7 +234,7 @@ def load_run(run_dir: Path) -> tuple[DictConfig, Spec, Method]:
         FileNotFoundError: If the directory is no run or has no checkpoint.
         ValueError: If the checkpoint is damaged or holds code.
     """
-    cfg, spec = read_run(run_dir)
+    cfg, spec = read_setup(run_dir)
     best = cfg.get("select") == "best" and (run_dir / BEST_CHECKPOINT).is_file()
     checkpoint = run_dir / BEST_CHECKPOINT if best else find_checkpoint(run_dir)
     cfg.activation_checkpointing = False

@@ -158,7 +158,7 @@ def _take_over_run(cfg: DictConfig) -> Spec | None:
             raise ValueError("baseline=true and run=null are the same training twice. Give run=DIR, or baseline=false.")
         return None
     run_dir = Path(cfg.run)
-    run_cfg, run_spec = config.read_run(run_dir)
+    run_cfg, run_spec = config.read_setup(run_dir)
     find_checkpoint(run_dir)
     with open_dict(cfg):
         cfg.encoder = run_cfg.encoder

@@ -55,7 +55,7 @@ def test_a_run_of_images_in_all_formats_with_a_card_that_runs(mae, tmp_path, mon
     front = yaml.safe_load(card.split("---")[1])
     library = {"hf": "transformers", "torch_export": "pytorch"}.get(format, format)
     assert (front["library_name"], front["pipeline_tag"]) == (library, "image-feature-extraction")
-    spec = config.read_run(mae)[1]
+    spec = config.read_setup(mae)[1]
     for text in (
         "# MAE on Digits",
         "without labels",

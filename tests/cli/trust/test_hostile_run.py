@@ -344,7 +344,7 @@ def test_saved_overrides_say_what_a_run_is_and_nothing_else(saved, folder, setti
 def test_a_configuration_that_is_no_plain_data_is_refused_in_one_line(text, folder, settings, capsys):
     (folder / "run/config.yaml").write_text(text)
     with nothing_runs(), pytest.raises(ValueError, match=r"run.config\.yaml"):
-        config.read_run(folder / "run")
+        config.read_setup(folder / "run")
     assert not (folder / "ran").exists()
 
 
@@ -423,4 +423,4 @@ def test_settings_are_not_read_through_a_link_that_leads_out(tmp_path):
     (tmp_path / "secret").write_text("key: 1\n")
     (tmp_path / "run/config.yaml").symlink_to("../secret")
     with pytest.raises(ValueError, match="link that leads out of run"):
-        config.read_run(tmp_path / "run")
+        config.read_setup(tmp_path / "run")
