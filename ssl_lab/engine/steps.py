@@ -30,3 +30,23 @@ def is_last_epoch(trainer: L.Trainer) -> bool:
 def evaluation_due(trainer: L.Trainer, every_n_epochs: int) -> bool:
     """Whether the epoch that ends is one after which to look at the validation split: every n-th, and the last."""
     return (trainer.current_epoch + 1) % every_n_epochs == 0 or is_last_epoch(trainer)
+
+
+def check_count(setting: str, number: int | None, *, none: str = "") -> None:
+    """Refuse a number of epochs, batches or samples below 1.
+
+    Args:
+        setting: Its name.
+        number: The number.
+        none: What null stands for, where the setting may be null.
+
+    Raises:
+        ValueError: Naming the setting.
+    """
+    if number is None and none:
+        return
+    if number is None or number < 1:
+        found = "null" if number is None else number
+        raise ValueError(
+            f"Cannot use {setting}={found}. Set it to 1 or more{f', or to null for {none}' if none else ''}."
+        )

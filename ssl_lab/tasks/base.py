@@ -40,6 +40,7 @@ class FineTuning(Method):
     """
 
     uses_labels: ClassVar[bool] = True
+    may_collapse: ClassVar[bool] = False  # features of a class should be alike
     source_of_classes: ClassVar[str] = ""
 
     def __init__(

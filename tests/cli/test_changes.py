@@ -16,8 +16,7 @@ import torch
 from omegaconf import OmegaConf
 
 from ssl_lab.cli.main import main
-from ssl_lab.engine import beginning
-from ssl_lab.engine import pretrain as engine
+from ssl_lab.engine import beginning, feature_map
 from ssl_lab.evaluation.geometry.label_free import RankMe
 from ssl_lab.methods.simclr import SimCLR
 
@@ -32,7 +31,7 @@ SMALL = [
 def no_map():
     """t-SNE takes longer than all the rest."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "projection", lambda x, y, names: None)
+        patch.setattr(feature_map, "projection", lambda x, y, names: None)
         yield
 
 

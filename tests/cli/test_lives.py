@@ -11,9 +11,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from ssl_lab.cli.commands import pretrain as commands
 from ssl_lab.cli.main import main
+from ssl_lab.engine import feature_map
 from ssl_lab.engine import pretrain as engine
+from ssl_lab.engine.callbacks.evaluation import EvaluateDuringTraining
 from ssl_lab.engine.callbacks.throughput import Throughput
-from ssl_lab.engine.pretrain import EvaluateDuringTraining
 
 ARGS = [
     *(
@@ -31,7 +32,7 @@ MOMENTS = {
     "in an epoch": (Throughput, "on_train_epoch_start", 3),
     "before the last validation": (EvaluateDuringTraining, "evaluate", 1),
     "before the baselines": (engine, "baseline_rows", 1),
-    "after the results": (engine, "_draw_projection", 1),
+    "after the results": (engine, "draw_feature_map", 1),
     "before the report": (commands, "_conclude", 1),
 }
 TIMES = ("wall_time_sec", "training_time_sec", "evaluation_time_sec", "samples_per_sec", "started")
@@ -41,7 +42,7 @@ TIMES = ("wall_time_sec", "training_time_sec", "evaluation_time_sec", "samples_p
 def no_map():
     """t-SNE takes longer than all the rest."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "projection", lambda x, y, names: None)
+        patch.setattr(feature_map, "projection", lambda x, y, names: None)
         yield
 
 

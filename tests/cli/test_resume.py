@@ -312,7 +312,7 @@ def test_a_damaged_checkpoint_never_replaces_the_good_one(whole, tmp_path):
 
 def test_a_signal_during_the_last_evaluation_is_not_forgotten(tmp_path, monkeypatch):
     """It stops the run before the baselines; the same command judges it."""
-    from ssl_lab.engine.pretrain import EvaluateDuringTraining
+    from ssl_lab.engine.callbacks.evaluation import EvaluateDuringTraining
 
     evaluate = EvaluateDuringTraining.evaluate
 

@@ -9,7 +9,9 @@ from arrays import ArrayImages
 from engine.tiny import Tiny, TinyEncoder, trainer
 from lightning.pytorch.callbacks import Callback
 
+from ssl_lab.engine.callbacks.pictures import Pictures
 from ssl_lab.engine.checkpoints import saving
+from ssl_lab.engine.checkpoints.saving import Saving
 from ssl_lab.engine.pretrain import pretrain
 
 
@@ -44,7 +46,8 @@ def test_a_full_disk_is_told_once_and_not_tried_at_every_batch(patience, tmp_pat
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         warnings.filterwarnings("ignore", module="lightning")
-        pretrain(Tiny(TinyEncoder(data.spec)), data, train, None, save_every_n_steps=1, pictures_every_n_epochs=None)
+        cadences = {"saving": Saving(every_n_steps=1), "pictures": Pictures(every_n_epochs=None)}
+        pretrain(Tiny(TinyEncoder(data.spec)), data, train, **cadences)
     told = [str(warning.message) for warning in caught if "could not be saved" in str(warning.message)]
     assert len(told) == 1 and "The state of step 5 could not be saved" in told[0]
     assert "the checkpoint of step 4 stays" in told[0] and "saves when there is room" in told[0]

@@ -16,8 +16,10 @@ from forked import on_ranks, run_main, start
 
 from ssl_lab.cli.main import main
 from ssl_lab.data.image.digits import Digits
+from ssl_lab.engine.callbacks.evaluation import Evaluation
+from ssl_lab.engine.checks import check_batch
 from ssl_lab.engine.judge import check_is_measurable
-from ssl_lab.engine.pretrain import check_batch, pretrain
+from ssl_lab.engine.pretrain import pretrain
 from ssl_lab.evaluation.geometry.label_free import FeatureStd, RankMe, Uniformity
 from ssl_lab.evaluation.probes.knn import KNN
 from ssl_lab.methods.simclr import SimCLR
@@ -130,7 +132,9 @@ def test_data_without_labels_is_judged_during_and_after_training(tmp_path):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         warnings.filterwarnings("ignore", message="ArrayImages has no labels, which KNN need")
-        metrics = pretrain(Tiny(TinyEncoder(data.spec), repel=1.0), data, trainer(tmp_path), protocols)
+        metrics = pretrain(
+            Tiny(TinyEncoder(data.spec), repel=1.0), data, trainer(tmp_path), evaluation=Evaluation(protocols)
+        )
     names = {"rankme/rank", "uniformity/loss", "feature_std/mean"}
     assert {name.split("/", 1)[1] for name in metrics if name.startswith("eval/")} == names
     assert {name.split("/", 1)[1] for name in metrics if name.startswith("test/")} == names
@@ -242,7 +246,8 @@ def test_without_a_validation_split_the_end_is_judged_on_test_and_the_rest_is_to
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        metrics = pretrain(method, data, trainer(tmp_path), [KNN()], objective="eval/knn/top1")
+        evaluation = Evaluation([KNN()], objective="eval/knn/top1")
+        metrics = pretrain(method, data, trainer(tmp_path), evaluation=evaluation)
     assert sum(said in str(warning.message) for warning in caught) == 1
     assert "test/knn/top1" in metrics and not any(name.startswith("eval/") for name in metrics)
     summary = json.loads((tmp_path / "summary.json").read_text())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import statistics
-import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -22,16 +21,15 @@ from ssl_lab.cli.arguments import literal
 from ssl_lab.cli.commands.report import make_up_report
 from ssl_lab.cli.errors import explain
 from ssl_lab.cli.process import compose_settings, print_table
-from ssl_lab.cli.ranks import check_processes, named_run, refuse_ranks_in_sweep
+from ssl_lab.cli.ranks import named_run
 from ssl_lab.cli.resume import refuse_other_files
+from ssl_lab.cli.training import build_training
 from ssl_lab.cli.trust.targets import read_settings
 from ssl_lab.data.base import DataModule
 from ssl_lab.data.labelled import LabelledModule
-from ssl_lab.engine import judge
 from ssl_lab.engine.checkpoints.checkpoint import checkpoint_identity, find_checkpoint, has_checkpoint
 from ssl_lab.engine.checkpoints.signals import InterruptedRunError, is_first_rank
 from ssl_lab.engine.logging.text_log import text_log
-from ssl_lab.engine.pretrain import pretrain as pretrain_method
 from ssl_lab.metrics import joined
 from ssl_lab.outputs import clear
 from ssl_lab.report.page import write_report
@@ -271,16 +269,19 @@ def _train(
     method = config.build_method(cfg, spec, encoder_weights=None if cfg.run is None else find_checkpoint(Path(cfg.run)))
     assert isinstance(method, FineTuning)
     method.check(datamodule.spec)
-    protocols = config.build_protocols(cfg.evaluation)
-    judge.check_needs(method, protocols, datamodule)
-    trainer = config.build_trainer(cfg, run_dir, progress_bar=sys.stdout.isatty())
-    check_processes(trainer)
-    refuse_ranks_in_sweep(trainer, RunMode.RUN if alone else RunMode.MULTIRUN)
+    training = build_training(
+        cfg,
+        run_dir,
+        method,
+        datamodule,
+        mode=RunMode.RUN if alone else RunMode.MULTIRUN,
+        keep_best=cfg.objective if cfg.select == "best" else None,
+    )
+    trainer = training.trainer
     checkpoint = find_checkpoint(run_dir) if resume and has_checkpoint(run_dir) else None
     if trainer.is_global_zero:
         config.save_config(cfg, list(args), datamodule, run_dir, spec=spec)
-        for logger in trainer.loggers:
-            logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+        training.log_settings(cfg)
         update_summary(run_dir, seed=cell.seed, start=cell.start, checkpoint=cfg.select)
         print(
             f"{type(method).__name__} on {datamodule.title}, {_samples(datamodule)}, {cell.start} weights, seed {cell.seed}: "
@@ -289,17 +290,7 @@ def _train(
         )
     try:
         with text_log(run_dir) if trainer.is_global_zero else nullcontext():
-            pretrain_method(
-                method,
-                datamodule,
-                trainer,
-                protocols,
-                checkpoint,
-                evaluate_every_n_epochs=cfg.evaluate_every_n_epochs,
-                pictures_every_n_epochs=None,
-                save_every_n_minutes=cfg.save_every_n_minutes,
-                keep_best=cfg.objective if cfg.select == "best" else None,
-            )
+            training.run(checkpoint)
     except Exception as error:
         if trainer.is_global_zero:
             update_summary(run_dir, error=explain(error, command="finetune"))  # with the line of the user's file

@@ -21,7 +21,7 @@ from ssl_lab.cli.experiments import drop_replaced, keep_composable
 from ssl_lab.cli.instantiate import instantiate
 from ssl_lab.cli.paths import config_dir
 from ssl_lab.cli.process import prepare_process, print_table
-from ssl_lab.cli.ranks import check_processes, named_run, refuse_ranks_in_sweep
+from ssl_lab.cli.ranks import named_run
 from ssl_lab.cli.resume import (
     begin,
     chosen_run_dir,
@@ -33,6 +33,7 @@ from ssl_lab.cli.resume import (
 from ssl_lab.cli.sweeps.grid import Outcome, attempt
 from ssl_lab.cli.sweeps.register import register_sweepers
 from ssl_lab.cli.sweeps.study import reporter
+from ssl_lab.cli.training import build_training
 from ssl_lab.cli.trust.own_of_commands import check_own_settings
 from ssl_lab.cli.trust.targets import check_targets, tell_used
 from ssl_lab.engine import judge
@@ -41,7 +42,6 @@ from ssl_lab.engine.callbacks.trial import PrunedRunError, ReportObjective
 from ssl_lab.engine.checkpoints.signals import InterruptedRunError, is_first_rank, stop_on_signals
 from ssl_lab.engine.logging.loggers import last_metrics
 from ssl_lab.engine.logging.text_log import text_log
-from ssl_lab.engine.pretrain import pretrain as pretrain_method
 from ssl_lab.outputs import clear
 from ssl_lab.report.page import write_report
 from ssl_lab.runs.directory import read_json, update_summary
@@ -139,15 +139,21 @@ def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None, beginning: B
     L.seed_everything(cfg.seed, verbose=False)
     datamodule = config.build_data(cfg.data, seed=cfg.seed)
     method = config.build_method(cfg, datamodule.spec)
-    protocols = config.build_protocols(cfg.evaluation)
-    judge.check_needs(method, protocols, datamodule)
     if hydra_cfg.mode == RunMode.MULTIRUN and cfg.objective:
         judge.check_is_measurable(cfg.objective, datamodule)
     _label_for_wandb(cfg)
-    trainer = config.build_trainer(cfg, run_dir, progress_bar=sys.stdout.isatty())
-    check_processes(trainer)
     launcher, sweeper = hydra_cfg.launcher._target_, hydra_cfg.sweeper._target_
-    refuse_ranks_in_sweep(trainer, hydra_cfg.mode, launcher=launcher, sweeper=sweeper)
+    training = build_training(
+        cfg,
+        run_dir,
+        method,
+        datamodule,
+        mode=hydra_cfg.mode,
+        objective=cfg.objective,
+        launcher=launcher,
+        sweeper=sweeper,
+    )
+    trainer = training.trainer
     if checkpoint is not None:
         datamodule.check_artifacts(run_dir)
     if trainer.is_global_zero:
@@ -155,8 +161,7 @@ def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None, beginning: B
 
         def write_settings() -> None:
             config.save_config(cfg, without_resumption(overrides), datamodule, run_dir)
-            for logger in trainer.loggers:
-                logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+            training.log_settings(cfg)
             update_summary(run_dir, experiment=experiment, seed=cfg.seed)
 
         beginning.do(write_settings)
@@ -169,21 +174,7 @@ def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None, beginning: B
         )
         print("".join(f"{name} {value:.4f}\n" for name, value in datamodule.metrics().items()), end="")
     try:
-        metrics = pretrain_method(
-            method,
-            datamodule,
-            trainer,
-            protocols,
-            checkpoint,
-            evaluate_every_n_epochs=cfg.evaluate_every_n_epochs,
-            evaluate_max_train_samples=cfg.evaluate_max_train_samples,
-            pictures_every_n_epochs=cfg.pictures_every_n_epochs,
-            save_every_n_minutes=cfg.save_every_n_minutes,
-            save_every_n_steps=cfg.save_every_n_steps,
-            trial=_trial(cfg),
-            objective=cfg.objective,
-            beginning=beginning,
-        )
+        metrics = training.run(checkpoint, trial=_trial(cfg), beginning=beginning)
     except BaseException as error:
         if (
             trainer.is_global_zero and beginning.done and getattr(error, "status", None) != "preempted"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from PIL import Image
 from ssl_lab.data.base import DataModule
 from ssl_lab.engine.checkpoints.sharded import gathered
 from ssl_lab.engine.logging.dashboards import dashboards
-from ssl_lab.engine.steps import evaluation_due, optimizer_steps_done
+from ssl_lab.engine.steps import check_count, evaluation_due, optimizer_steps_done
 from ssl_lab.files import write_atomically
 from ssl_lab.methods.base import Method
 from ssl_lab.pictures.attention import image_attention, text_attention
@@ -25,6 +26,24 @@ from ssl_lab.pictures.generative import generative_pictures
 from ssl_lab.pictures.render import as_markdown, render, sentences, token_texts
 from ssl_lab.runs.directory import write_json
 from ssl_lab.types import Batch, ImageGrid, MaskedText
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """How often a run draws.
+
+    Attributes:
+        every_n_epochs: Epochs between two rounds of pictures; None for no pictures, not at the end either.
+
+    Raises:
+        ValueError: If it is below 1.
+    """
+
+    every_n_epochs: int | None = 10
+
+    def __post_init__(self) -> None:
+        """Check the number."""
+        check_count("pictures_every_n_epochs", self.every_n_epochs, none="no pictures")
 
 
 class PicturesDuringTraining(Callback):

@@ -6,6 +6,7 @@ import signal
 import time
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,7 +22,7 @@ from ssl_lab.engine.checkpoints.checkpoint import read_checkpoint
 from ssl_lab.engine.checkpoints.signals import STOP_SIGNALS, InterruptedRunError
 from ssl_lab.engine.logging.loggers import MetricsFile
 from ssl_lab.engine.logging.text_log import LOG
-from ssl_lab.engine.steps import is_last_epoch, log_interval, steps_done
+from ssl_lab.engine.steps import check_count, is_last_epoch, log_interval, steps_done
 from ssl_lab.files import flush_to_disk
 from ssl_lab.runs.directory import BEST_CHECKPOINT, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
 from ssl_lab.types import Batch
@@ -29,6 +30,32 @@ from ssl_lab.types import Batch
 _BEST = "best_value"
 _LOOK_EVERY_SEC = 2.0
 _RETRY_SEC = 30.0  # after a checkpoint that could not be written; twice as long after each further one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saving:
+    """How often a run saves a checkpoint, and which one it judges at the end.
+
+    Attributes:
+        every_n_minutes: Minutes between checkpoints; 0 to save whenever the time is looked at.
+        every_n_steps: Batches between checkpoints; None for time alone.
+        keep_best: Metric of the validation split, ``eval/...``, whose highest value chooses the checkpoint that is judged
+            on the test split; None for the last one.
+
+    Raises:
+        ValueError: If the minutes are negative or NaN, or the batches fewer than 1.
+    """
+
+    every_n_minutes: float = 10.0
+    every_n_steps: int | None = None
+    keep_best: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if self.every_n_minutes is None or not self.every_n_minutes >= 0:
+            found = "null" if self.every_n_minutes is None else self.every_n_minutes
+            raise ValueError(f"Cannot use save_every_n_minutes={found}. Set it to 0 or more.")
+        check_count("save_every_n_steps", self.every_n_steps, none="saving by time alone")
 
 
 class SaveCheckpoint(Callback):

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from ssl_lab.cli.main import main
+from ssl_lab.engine.callbacks.evaluation import EvaluateDuringTraining
 from ssl_lab.engine.checkpoints.checkpoint import read_checkpoint
-from ssl_lab.engine.pretrain import EvaluateDuringTraining
 from ssl_lab.runs.lock import lock_run
 from ssl_lab.tasks.classification import Classification
 from ssl_lab.tasks.text_classification import TextClassification

@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from ssl_lab.engine.callbacks.evaluation import EvaluateDuringTraining, Evaluation
 from ssl_lab.engine.callbacks.trial import ReportObjective
 from ssl_lab.engine.checkpoints.saving import KeepBest
-from ssl_lab.engine.pretrain import EvaluateDuringTraining, _made_up_evaluation
+from ssl_lab.engine.missed_evaluation import missed_evaluation
 
 METRIC = "eval/finetune/accuracy"
 
@@ -63,8 +64,8 @@ def test_the_best_checkpoint_holds_its_value(tmp_path, monkeypatch):
 
 def test_the_evaluation_that_a_kill_has_cost_is_reported_to_the_study(monkeypatch):
     told = []
-    evaluation = EvaluateDuringTraining(None, [], every_n_epochs=1)
+    evaluation = EvaluateDuringTraining(None, Evaluation())
     monkeypatch.setattr(evaluation, "evaluate", lambda method: {METRIC: 0.7})
     report = ReportObjective(METRIC, lambda epoch, value: told.append((epoch, value)), every_n_epochs=1)
-    assert _made_up_evaluation(trainer_of(evaluation, report), None) == {METRIC: 0.7}
+    assert missed_evaluation(trainer_of(evaluation, report), None) == {METRIC: 0.7}
     assert told == [(3, 0.7)]

@@ -23,6 +23,9 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ssl_lab.engine.beginning import Beginning
+from ssl_lab.engine.callbacks.evaluation import Evaluation
+from ssl_lab.engine.callbacks.pictures import Pictures
+from ssl_lab.engine.checkpoints.saving import Saving
 from ssl_lab.engine.logging.dashboards import Dashboard, WeightsAndBiases
 from ssl_lab.engine.pretrain import pretrain
 from ssl_lab.evaluation.geometry.label_free import RankMe
@@ -126,7 +129,7 @@ def fit(folder, logger):
     method = Tiny(TinyEncoder(data.spec))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        pretrain(method, data, trainer(folder, epochs=3, logger=logger), [])
+        pretrain(method, data, trainer(folder, epochs=3, logger=logger))
     told = [str(one.message) for one in caught if "gets nothing more" in str(one.message)]
     rows = rows_of(folder)
     assert json.loads((folder / "summary.json").read_text())["status"] == "finished"
@@ -164,7 +167,7 @@ def test_pictures_stand_at_the_step_of_the_scalars_when_gradients_are_accumulate
     board = TensorBoardLogger(tmp_path / "board", name="", version="")
     data = ArrayImages(num_samples=64)
     lightning = trainer(tmp_path / "run", epochs=2, logger=[board], accumulate_grad_batches=2)
-    pretrain(Tiny(TinyEncoder(data.spec)), data, lightning, [], pictures_every_n_epochs=1)
+    pretrain(Tiny(TinyEncoder(data.spec)), data, lightning, pictures=Pictures(every_n_epochs=1))
     events = EventAccumulator(str(tmp_path / "board"), size_guidance={"images": 0})
     events.Reload()
     losses, drawn = events.Scalars("train/loss"), events.Images("pictures/feature_map")
@@ -175,10 +178,10 @@ def test_pictures_stand_at_the_step_of_the_scalars_when_gradients_are_accumulate
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_map_that_cannot_be_drawn_costs_the_picture_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr("ssl_lab.engine.pretrain.projection", lambda *_: 1 / 0)
+    monkeypatch.setattr("ssl_lab.engine.feature_map.projection", lambda *_: 1 / 0)
     data = ArrayImages(num_samples=64)
     with pytest.warns(UserWarning, match="map of the features could not be drawn"):
-        pretrain(Tiny(TinyEncoder(data.spec)), data, trainer(tmp_path), [RankMe()])
+        pretrain(Tiny(TinyEncoder(data.spec)), data, trainer(tmp_path), evaluation=Evaluation([RankMe()]))
     assert json.loads((tmp_path / "summary.json").read_text())["status"] == "finished"
 
 
@@ -201,7 +204,7 @@ def test_how_a_run_has_ended_is_written_before_loggers_are_waited_for(tmp_path):
 
     logger, data = LooksAtTheEnd(tmp_path), ArrayImages(num_samples=64)
     with pytest.raises(KeyboardInterrupt):
-        pretrain(Tiny(TinyEncoder(data.spec)), data, trainer(tmp_path, Stops(), logger=[logger]), [])
+        pretrain(Tiny(TinyEncoder(data.spec)), data, trainer(tmp_path, Stops(), logger=[logger]))
     assert logger.seen == "interrupted"
 
 
@@ -282,7 +285,8 @@ def test_each_step_is_shown_once_after_a_crash_and_the_later_life_counts(changes
         ]
         method = Tiny(TinyEncoder(data.spec), repel=repel)
         lightning = trainer(tmp_path, *callbacks, epochs=4, logger=boards)
-        pretrain(method, data, lightning, [], save_every_n_steps=4, pictures_every_n_epochs=None, **settings)
+        cadences = {"saving": Saving(every_n_steps=4), "pictures": Pictures(every_n_epochs=None)}
+        pretrain(method, data, lightning, **cadences, **settings)
         return lightning.global_step
 
     with pytest.raises(ConnectionError):

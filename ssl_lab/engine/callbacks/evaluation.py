@@ -1,0 +1,88 @@
+"""Evaluation of a run: by what, how often, and the callback that looks at the validation split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+from ssl_lab.data.base import DataModule
+from ssl_lab.engine.checkpoints.sharded import gathered
+from ssl_lab.engine.judge import write_descriptions
+from ssl_lab.engine.logging.text_log import LOG
+from ssl_lab.engine.steps import check_count, evaluation_due, optimizer_steps_done, steps_done
+from ssl_lab.evaluation.evaluate import evaluate
+from ssl_lab.evaluation.protocol import Protocol
+from ssl_lab.methods.base import Method
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a run is judged: during training on the validation split, and at the end on the test split.
+
+    Attributes:
+        protocols: What measures; none for no evaluation.
+        every_n_epochs: Epochs between two evaluations on the validation split.
+        max_train_samples: Of a larger train split, how many samples probes are fitted to during training; a fixed random
+            part, None for all. The evaluation on the test split always takes all.
+        objective: Metric that the summary names as the run's objective.
+
+    Raises:
+        ValueError: If a number is below 1.
+    """
+
+    protocols: Sequence[Protocol] = ()
+    _: KW_ONLY
+    every_n_epochs: int = 10
+    max_train_samples: int | None = 10_000
+    objective: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        check_count("evaluate_every_n_epochs", self.every_n_epochs)
+        check_count("evaluate_max_train_samples", self.max_train_samples, none="all samples")
+
+
+class EvaluateDuringTraining(Callback):
+    """Runs protocols on the validation split every few epochs and logs ``eval/<protocol>/<metric>``."""
+
+    def __init__(self, datamodule: DataModule, evaluation: Evaluation) -> None:
+        self.datamodule = datamodule
+        self.evaluation = evaluation
+        self.step = -1  # steps done at the last evaluation
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Evaluate if it is time; the loss and the random streams of training stay untouched."""
+        assert isinstance(pl_module, Method)
+        if evaluation_due(trainer, self.evaluation.every_n_epochs):
+            metrics = self.evaluate(gathered(trainer, pl_module))
+            pl_module.log_dict(metrics)
+            self.step = steps_done(trainer)
+            if trainer.is_global_zero:
+                write_descriptions(Path(trainer.default_root_dir), self.evaluation.protocols, metrics)
+            found = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+            LOG.info("step %d: %s", optimizer_steps_done(trainer), found or "not evaluated")
+
+    def evaluate(self, method: Method) -> dict[str, float]:
+        """Metrics of the validation split by name, ``eval/<protocol>/<metric>``."""
+        metrics = evaluate(
+            method.capabilities(),
+            self.evaluation.protocols,
+            self.datamodule,
+            device=method.device,
+            split="val",
+            max_train_samples=self.evaluation.max_train_samples,
+        )
+        return {f"eval/{name}": value for name, value in metrics.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """When the last evaluation was."""
+        return {"step": self.step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from it."""
+        self.step = state_dict["step"]

@@ -1,0 +1,63 @@
+"""What a run refuses, or warns of, before its first step."""
+
+from __future__ import annotations
+
+import warnings
+
+import lightning as L
+from torch import nn
+
+from ssl_lab.data.base import DataModule, has_split
+from ssl_lab.engine.callbacks.evaluation import Evaluation
+from ssl_lab.engine.judge import check_is_measured, check_needs
+from ssl_lab.methods.base import Method
+
+
+def check_start(
+    method: Method, datamodule: DataModule, trainer: L.Trainer, evaluation: Evaluation, *, keep_best: str | None
+) -> None:
+    """Refuse what cannot be trained or judged, and warn of what the data leave unmeasured.
+
+    Raises:
+        ValueError: If a protocol needs what the method does not offer, a step has too few samples, or nothing measures
+            ``keep_best``.
+    """
+    check_needs(method, evaluation.protocols, datamodule)
+    check_batch(method, datamodule.batch_size * trainer.world_size)
+    if keep_best:
+        check_is_measured(keep_best, evaluation.protocols, datamodule)
+    if evaluation.protocols and trainer.is_global_zero:
+        _warn_of_missing_splits(datamodule, evaluation.objective or "")
+
+
+def _warn_of_missing_splits(datamodule: DataModule, objective: str) -> None:
+    if not has_split(datamodule, "test"):
+        warnings.warn(
+            f"{datamodule.title} has no test split: the run is not judged after training. Give data with "
+            "one, such as by data.test_fraction=0.1.",
+            stacklevel=1,
+        )
+    if not has_split(datamodule, "val"):
+        unmeasured = f", and the objective {objective} is not measured" if objective.startswith("eval/") else ""
+        warnings.warn(
+            f"{datamodule.title} has no val split: nothing is evaluated or drawn during training{unmeasured}. Set "
+            "data.val_fraction=0.1 if you want that.",
+            stacklevel=1,
+        )
+
+
+def check_batch(method: Method, num_samples: int) -> None:
+    """Refuse a step of so many samples on all ranks if the objective or its batch statistics say nothing on them.
+
+    Raises:
+        ValueError: Naming what ties the samples of a batch together.
+    """
+    reason = method.coupled_by if num_samples < method.min_samples else ""
+    if num_samples < 2 and any(isinstance(module, nn.BatchNorm1d) for module in method.modules()):
+        reason = reason or "batch normalisation takes its statistics from the other samples"
+    if reason:
+        samples = "1 sample" if num_samples == 1 else f"{num_samples} samples"
+        raise ValueError(
+            f"Cannot train {type(method).__name__} on {samples} a step: {reason}. Set data.batch_size x devices to "
+            f"{max(2, method.min_samples)} or more."
+        )
