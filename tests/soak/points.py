@@ -129,6 +129,8 @@ def soak(folder, *, kills, seed, commands=None, signals=(signal.SIGKILL,), say=p
     each, more = divmod(kills, len(chosen))
     for place, command in enumerate(chosen):
         number = each + (place < more)
+        if number == 0:  # fewer kills than commands
+            continue
         shop.in_peace(command)
         total = len(shop.events[command.name])
         edges = [1 + total * k / number for k in range(number + 1)]
