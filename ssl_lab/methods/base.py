@@ -36,7 +36,8 @@ class Method(L.LightningModule, ABC):
             contrasted with each other.
         whole_by: What needs whole parameters on each rank, so that sharding them (``trainer=fsdp2``) is refused.
         may_collapse: Whether features that are nearly alike are a sign of failure; not where single tokens are predicted from
-            their states, whose means over a text lie close together however good they are.
+            their states, whose means over a text lie close together however good they are, nor in tasks, which want the
+            features of a class to be alike.
 
     Args:
         encoder: The network whose features are wanted.
