@@ -2,6 +2,7 @@ import copy
 import os
 import signal
 import warnings
+from dataclasses import replace
 from functools import partial
 
 import lightning as L
@@ -395,8 +396,7 @@ def test_refuses_what_does_not_fit(tmp_path):
 
     with pytest.raises(ValueError, match="takes no num_classes"):
         gan(generator=NoClasses, conditional=True)
-    unlabelled = copy.copy(DATA.spec)
-    object.__setattr__(unlabelled, "num_classes", None)
+    unlabelled = replace(DATA.spec, targets={})
     with pytest.raises(ValueError, match="the data has no labels"):
         gan(SNGANEncoder(unlabelled, widths=(6, 6)), conditional=True)
     with pytest.raises(ValueError, match="batches of this data hold only"):
