@@ -216,8 +216,11 @@ def _accepts(hint: Any, value: Any) -> bool:
     if not inspect.isclass(kind) or kind in (object, Any):
         return True
     if isinstance(value, dict):
-        is_object = "_target_" in value
-        return is_object or not _is_sequence(kind)
+        if "_target_" in value:
+            return True
+        if issubclass(kind, collections.abc.Mapping) and inner:
+            return all(_accepts(inner[1], item) for item in value.values())
+        return not _is_sequence(kind)
     if _is_sequence(kind):
         if not isinstance(value, list):
             return False

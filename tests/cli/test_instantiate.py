@@ -121,6 +121,13 @@ def test_empty_layers_and_numbers_that_are_not_finite_are_refused(target, settin
         instantiate(node)
 
 
+@pytest.mark.parametrize("path", [3, ["a.csv"], {"train": 3}, {"train": ["a.csv", 3]}])
+def test_a_path_is_text_or_a_mapping_from_splits(path):
+    settings = {"_target_": "ssl_lab.data.text.hub_text.HubText", "_partial_": True, "path": path}
+    with pytest.raises(ValueError, match="^data.path should be text or a mapping, found"):
+        instantiate(OmegaConf.create({"data": settings}).data)
+
+
 def test_a_missing_class_is_hydras_to_report():
     with pytest.raises(InstantiationException, match="nowhere"):
         instantiate(OmegaConf.create({"_target_": "nowhere.Nothing", "x": 1}))

@@ -18,7 +18,7 @@ from ssl_lab.data.files.layout import Layout, Parts, first_of, shown
 from ssl_lab.data.splits import split_named, splits_in
 from ssl_lab.data.store import fingerprint
 
-Source: TypeAlias = "str | Mapping[str, str | Sequence[str]]"
+Source: TypeAlias = str | Mapping[str, str | Sequence[str]]
 """A file, a folder, or one or several of them for each split."""
 
 _SYSTEM_FOLDERS = ("__MACOSX", "__pycache__", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information")
