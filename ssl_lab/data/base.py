@@ -13,7 +13,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from ssl_lab.data.columns import Column, Columns, Decoded, LazyColumn, Ragged
+from ssl_lab.data.columns import Column, Columns, Decoded, LazyColumn, Ragged, as_tensor
 from ssl_lab.data.fingerprint import content_digest
 from ssl_lab.data.loader import BatchLoader
 from ssl_lab.data.store import fingerprint
@@ -174,7 +174,7 @@ def _resident(column: Column, device: torch.device) -> Column:
         return column
     if isinstance(column, Ragged):
         return column.to(device)
-    return torch.as_tensor(column.whole() if isinstance(column, LazyColumn) else column).to(device)
+    return as_tensor(column.whole() if isinstance(column, LazyColumn) else column).to(device)
 
 
 def has_split(datamodule: DataModule, split: str) -> bool:

@@ -124,7 +124,8 @@ class Ragged:
 
     def read(self, index: NDArray[Any]) -> tuple[Tensor, Tensor]:
         """The rows of the given numbers, at least one, padded with zeros, and their lengths (B, 1)."""
-        starts, lengths = self.offsets[index], self.offsets[index + 1] - self.offsets[index]
+        starts = self.offsets[:-1][index]
+        lengths = self.offsets[1:][index] - starts
         parts = [slice(start, start + length) for start, length in zip(starts.tolist(), lengths.tolist(), strict=True)]
         values = self.values
         if isinstance(values, Tensor):
@@ -135,14 +136,15 @@ class Ragged:
 
     def take(self, index: NDArray[Any]) -> Ragged:
         """A column of the rows of the given numbers, as a split needs them; their values are copied."""
-        starts, lengths = self.offsets[index], self.offsets[index + 1] - self.offsets[index]
+        starts = self.offsets[:-1][index]
+        lengths = self.offsets[1:][index] - starts
         offsets = np.cumsum([0, *lengths.tolist()])
         places = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - starts, lengths)
         return Ragged(self.values[places], offsets)
 
     def to(self, device: torch.device) -> Ragged:
         """The same rows with their values on a device."""
-        return Ragged(torch.as_tensor(self.whole_values).to(device), self.offsets - self.offsets[0])
+        return Ragged(as_tensor(self.whole_values).to(device), self.offsets - self.offsets[0])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,6 +237,13 @@ def take(column: Column, rows: NDArray[Any]) -> Column:
     if isinstance(column, LazyColumn | np.memmap):
         return LazyColumn(lambda index: column[rows[index]], (len(rows), *column.shape[1:]), column.dtype)
     return column[rows]
+
+
+def as_tensor(values: Tensor | NDArray[Any]) -> Tensor:
+    """The values as a tensor, copied if they are read-only, as those of a memory map are, which torch does not support."""
+    if isinstance(values, Tensor) or values.flags.writeable:
+        return torch.as_tensor(values)
+    return torch.from_numpy(np.array(values))
 
 
 def _padded(rows: Sequence[NDArray[Any]]) -> NDArray[Any]:

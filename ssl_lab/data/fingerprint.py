@@ -50,7 +50,7 @@ def content_digest(column: Column) -> str:
 
 def _digest_of_files(column: Decoded) -> str:
     files = [Path(column.files[row]) for row in _spaced(len(column), _MOST_FILES)]
-    _, shapes = column.read(_spaced(len(column), _NUM_DECODED))
+    _, shapes = column.read(_spaced(len(column), _NUM_DECODED)) if files else (None, None)
     digest = hashlib.sha256(f"{column.dtype} {column.shape} {None if shapes is None else shapes.tolist()}".encode())
     try:
         sizes = [file.stat().st_size for file in files]

@@ -57,6 +57,9 @@ class BatchLoader:
             and the same on every rank.
         rows: Numbers of the rows that are read, if not all; not with ``shuffle``.
         device: Where batches are put. Columns that are tensors are expected to be there already.
+
+    Raises:
+        ValueError: If columns differ in length, one has the name of another's sizes, or there is no whole training step.
     """
 
     def __init__(
@@ -78,6 +81,11 @@ class BatchLoader:
         self.sampler = EpochPermutation(self.num_samples, seed=seed, shuffle=shuffle, rows=rows)
         self._batches_done = 0
         self._resume_at = {"epoch": 0, "batches_done": 0}
+        if len(set(map(len, columns.values()))) > 1:
+            numbers = ", ".join(f"{name} {len(column)}" for name, column in columns.items())
+            raise ValueError(
+                f"Cannot cut batches of columns of different length: {numbers} rows. Give each as many rows."
+            )
         for name, column in columns.items():
             if isinstance(column, Ragged | Decoded) and f"{name}{SIZE}" in columns:
                 raise ValueError(
@@ -178,7 +186,7 @@ def _device_of(column: Column) -> torch.device | None:
 def _files_of(column: Column) -> list[str]:
     """The file of a memory map, or the first of those that are decoded."""
     if isinstance(column, Decoded):
-        return [str(column.files[0])]
+        return [str(file) for file in column.files[:1]]
     values = column.values if isinstance(column, Ragged) else column
     return [str(values.filename)] if isinstance(values, np.memmap) else []
 

@@ -120,6 +120,31 @@ def test_a_part_of_the_values_is_moved_and_measured_alone():
     assert content_digest(Ragged(column.values[10:15], [0, 2, 2, 5])) == content_digest(column)
 
 
+def test_rows_are_counted_from_the_end_too():
+    column = Ragged(np.arange(9.0), [1, 3, 4, 8])
+    values, sizes = column.read(np.array([-1, 0]))
+    assert values.tolist() == [[4, 5, 6, 7], [1, 2, 0, 0]] and sizes.tolist() == [[4], [2]]
+    assert column.take(np.array([-3]))[np.array([0])].tolist() == [[1, 2]]
+
+
+def test_a_read_only_memory_map_is_copied_to_the_device(tmp_path):
+    np.save(tmp_path / "values.npy", np.arange(9.0))
+    values = np.load(tmp_path / "values.npy", mmap_mode="r")
+    for column in (values, Ragged(values, [2, 4, 9])):
+        data = ArrayImages(batch_size=1)
+        data.columns = lambda split, column=column: {"x": column}
+        (found,) = data.train_dataloader().columns.values()
+        tensor = found.values if isinstance(found, Ragged) else found
+        tensor += 1  # which the file neither allows nor sees
+    assert tensor.tolist() == [3, 4, 5, 6, 7, 8, 9] and values[2] == 2
+
+
+def test_a_split_without_files_has_a_digest_and_no_batches():
+    empty = decoded([])
+    assert content_digest(empty) == content_digest(decoded([])) != content_digest(decoded([], (2,)))
+    assert list(BatchLoader({"x": empty}, dict, batch_size=2)) == []
+
+
 @pytest.mark.parametrize("offsets", [[], [[0, 1]], [0.0, 1.0], [0, 3, 2], [-1, 2], [0, 6]])
 def test_offsets_that_do_not_cut_are_refused(offsets):
     with pytest.raises(ValueError, match=r"Cannot cut .* Give"):

@@ -109,6 +109,12 @@ def test_fewer_samples_than_a_step_needs_is_an_error():
         loader(3)
 
 
+def test_columns_of_different_length_are_refused():
+    columns = {"x": torch.arange(4), "label": torch.arange(3)}
+    with pytest.raises(ValueError, match=r"different length: x 4, label 3 rows\. Give each"):
+        BatchLoader(columns, dict, batch_size=1)
+
+
 def test_a_read_that_hangs_is_reported_with_its_file(tmp_path, monkeypatch):
     monkeypatch.setattr(loading, "_PATIENCE_SEC", 0.05)
     pixels = np.memmap(tmp_path / "pixels.bin", dtype=np.uint8, mode="w+", shape=(4, 1))
