@@ -20,7 +20,7 @@ class Layers:
         embeddings: All that stands before the first block.
         blocks: Of each of the L blocks, together with what stands between it and the block before, such as a downsampling.
         rest: What follows, such as a last normalisation; everything if there are no blocks.
-        modules: The L blocks themselves.
+        modules: The L blocks themselves, and those of other networks in the rest: what is sharded or computed again.
     """
 
     name: str

@@ -180,7 +180,8 @@ class FeatureMap:
 
     Attributes:
         tensor: Features (B, D, h, w).
-        stride: Pixels of the input from one place to the next, so that h is the input's height divided by it, rounded up.
+        stride: Pixels of the input from one place to the next. Where it does not divide the input's height, h is rounded
+            as the network's padding has it: up in ResNet and ConvNet, down in others.
     """
 
     tensor: Tensor

@@ -54,7 +54,8 @@ class DualEncoder(Encoder):
     def layer_groups(self) -> Layers:
         """Those of the image encoder, whose features they make; the text encoder belongs to the rest."""
         layers = self.image.layer_groups()
-        return replace(layers, rest=[*layers.rest, *self.text.parameters()])
+        modules = [*layers.modules, *self.text.layer_groups().modules]
+        return replace(layers, rest=[*layers.rest, *self.text.parameters()], modules=modules)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile both parts, which are called one by one."""

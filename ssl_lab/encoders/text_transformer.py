@@ -260,11 +260,13 @@ class TextTransformer(Encoder):
         return (output * weights).sum(1) / weights.sum(1).clamp(min=1)
 
     def layer_groups(self) -> Layers:
-        """Its layers; the blocks are in the first list of as many modules as the configuration has hidden layers."""
+        """Its layers; the blocks are in the first list of as many modules as the configuration has hidden layers.
+
+        Without such a list, as in ALBERT, whose layers share their parameters, there are no blocks.
+        """
         num_blocks = self.transformer.config.num_hidden_layers
         lists = [m for m in self.transformer.modules() if isinstance(m, nn.ModuleList) and len(m) == num_blocks]
-        assert lists, f"{type(self.transformer).__name__} keeps its {num_blocks} blocks in no list"
-        return Layers.around(self, lists[0])
+        return Layers.around(self, lists[0] if lists else [])
 
 
 def padding_mask(attention_mask: Tensor, *, num_queries: int) -> Tensor | None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from arrays import ArrayImages, tiny_vq_vae
 from omegaconf import OmegaConf
+from transformers import AlbertConfig, AlbertForMaskedLM
 
 from ssl_lab.cli.build import build_encoder
 from ssl_lab.cli.paths import config_dir
@@ -55,8 +56,9 @@ def test_layers_hold_each_parameter_once_and_blocks_in_their_order(name):
     groups = [layers.embeddings, *layers.blocks, layers.rest]
     found = [id(p) for group in groups for p in group]
     assert len(found) == len(set(found)) and set(found) == {id(p) for p in encoder.parameters()}
-    assert len(layers.modules) == len(layers.blocks)
-    for block, module in zip(layers.blocks, layers.modules, strict=True):
+    others = list(encoder.text.transformer.encoder.layer) if name == "dual" else []
+    assert layers.modules[len(layers.blocks) :] == others
+    for block, module in zip(layers.blocks, layers.modules, strict=False):
         assert {id(p) for p in module.parameters()} <= {id(p) for p in block}
     assert len(layers.blocks) > 1 or name in ("mlp", "dcgan")
     assert layers.embeddings or name in ("mlp", "dcgan", "convnet", "sngan", "dual")
@@ -76,6 +78,18 @@ def test_a_vit_of_one_block_has_that_block():
     layers = encoder.layer_groups()
     assert layers.modules == [encoder.blocks[0]] and layers.rest == list(encoder.blocks[1].parameters())
     assert layers.embeddings == [encoder.class_token, *encoder.patch_embed.parameters()]
+
+
+def test_layers_that_share_their_parameters_are_no_blocks(tmp_path):
+    config = AlbertConfig(
+        vocab_size=50, embedding_size=4, hidden_size=8, num_hidden_layers=3, num_attention_heads=2, intermediate_size=8
+    )
+    AlbertForMaskedLM(config).save_pretrained(tmp_path)
+    encoder = TextTransformer(TEXT, pretrained=str(tmp_path))
+    layers = encoder.layer_groups()
+    assert layers.rest == list(encoder.parameters()) and not layers.blocks and not layers.modules
+    with pytest.raises(ValueError, match="layer_decay=0.5: TextTransformer has no repeated blocks"):
+        layers.lr_scales(0.5)
 
 
 def test_what_needs_blocks_is_refused_by_name_without_them():
