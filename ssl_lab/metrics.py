@@ -13,7 +13,7 @@ Better: TypeAlias = Literal["higher", "lower", ""]
 LATER = 100
 """Order of tables and metrics that say none: behind those of the package."""
 _MAX_TEXT, _MAX_NAME = 1000, 300  # characters of an explanation, of anything else
-_MAX_METRICS = 500  # of one file
+_MAX_METRICS = 10_000  # of one file; a VAE has one for each latent dimension
 _MAX_ORDER = 8
 _FORMAT = re.compile(r",?(\.\d)?[efg]")
 
@@ -110,6 +110,29 @@ def declared(declarations: Mapping[str, Metric], name: str) -> Metric | None:
     return None
 
 
+def check_declarations(declarations: Mapping[str, Metric], owner: str) -> None:
+    """Refuse templates that name more than their wildcards match, which no metric could be shown by.
+
+    Args:
+        declarations: As for :func:`declared`.
+        owner: Class that declares them, for the message.
+
+    Raises:
+        ValueError: Naming the first such template.
+    """
+    for pattern, metric in declarations.items():
+        matches = ["1"] * (pattern.count("*") + pattern.count("#"))
+        for text in (metric.column, metric.line) if matches else ():
+            try:
+                text.format(*matches)
+            except (IndexError, KeyError, ValueError) as error:
+                raise ValueError(
+                    f"Cannot show {pattern} of {owner}: {text!r} asks for other texts than the wildcards of "
+                    f"the name match, found {len(matches)} of these. Write {{0}} for what the first one matches, {{1}} for "
+                    "the second, and a brace itself twice."
+                ) from error
+
+
 def descriptions(declarations: Mapping[str, Metric], names: Iterable[str]) -> dict[str, Any]:
     """What declarations say of the names of measured metrics, as plain data; names that they leave out are left out."""
     found = {name: metric for name in names if (metric := declared(declarations, name)) is not None}
@@ -150,7 +173,7 @@ def described(plain: object, problems: list[str] | None = None) -> dict[str, Met
         own = {key: value for key, value in found.items() if key != "table"}
         metric = _checked(Metric, own, f"metric {name}", told)
         if metric is not None:
-            at = found.get("table")
+            at = found.get("table", OTHER.key)
             table = None if at is None else tables.get(at, OTHER) if isinstance(at, str) else OTHER
             metrics[name] = replace(metric, table=table, panel=metric.panel or metric.column)
     return metrics

@@ -15,7 +15,7 @@ from ssl_lab.evaluation.evaluate import measure
 from ssl_lab.evaluation.protocol import Protocol, check_data
 from ssl_lab.measured import Record, base_name, merged, records_of
 from ssl_lab.methods.base import Method
-from ssl_lab.metrics import descriptions, joined
+from ssl_lab.metrics import check_declarations, descriptions, joined
 from ssl_lab.runs.directory import METRICS, read_json, write_json
 from ssl_lab.types import Encoder
 
@@ -37,10 +37,11 @@ def check_needs(method: Method, protocols: Sequence[Protocol], datamodule: DataM
     """Refuse a protocol or data that cannot serve, before hours of training.
 
     Raises:
-        ValueError: Naming who needs what, and what is offered.
+        ValueError: Naming who needs what, and what is offered; or a metric that could not be shown.
     """
     offered = method.capabilities()
     for protocol in protocols:
+        check_declarations(protocol.metrics, type(protocol).__name__)
         if protocol.needs not in offered:
             raise ValueError(
                 f"{type(protocol).__name__} needs {protocol.needs!r}, but {type(method).__name__} offers "

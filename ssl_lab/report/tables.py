@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import rich.box
@@ -102,9 +103,20 @@ def tables(evaluation: Mapping[str, Any]) -> list[ResultsTable]:
                 found.setdefault(metric.table.key, metric.table)
                 by_table.setdefault(metric.table.key, {})[name] = metric
     return [
-        _table(table, by_table[table.key], evaluation["rows"])
+        _table(table, _told_apart(by_table[table.key]), evaluation["rows"])
         for table in sorted(found.values(), key=lambda table: table.order)
     ]
+
+
+def _told_apart(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
+    """Metrics of one table; where several would share a column, its head says the name of each."""
+    counts = Counter((metric.column, metric.reference) for metric in metrics.values())
+    return {
+        name: replace(metric, column=f"{metric.column} ({name})")
+        if counts[metric.column, metric.reference] > 1
+        else metric
+        for name, metric in metrics.items()
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +173,7 @@ def results_table(evaluation: Mapping[str, Any]) -> rich.table.Table:
         )
         drawn.add_column("", no_wrap=True)
         for column in table.columns:
-            longest_word = max(map(len, column.split()))
+            longest_word = max(map(len, column.split()), default=0)
             drawn.add_column(Text(printable(column, keep="")), justify="right", min_width=longest_word)
         for row in table.rows:
             cells = [Text(str(cell), style="bold" if cell.best else "") for cell in row.cells]

@@ -11,15 +11,15 @@ from arrays import ArrayImages
 from report.fake_runs import write_run
 
 from ssl_lab.cli.main import main
-from ssl_lab.engine.judge import evaluate_with_baselines, join_records, write_descriptions
+from ssl_lab.engine.judge import check_needs, evaluate_with_baselines, join_records, write_descriptions
 from ssl_lab.evaluation.protocol import LabelFreeProtocol
-from ssl_lab.metrics import Metric, Table, described, descriptions
+from ssl_lab.metrics import OTHER, Metric, Table, described, descriptions
 from ssl_lab.report.dashboard.details import read_details
 from ssl_lab.report.dashboard.index import RunIndex
 from ssl_lab.report.leaderboard import leaderboard
 from ssl_lab.report.leaderboard_files import as_csv, as_html, as_markdown
 from ssl_lab.report.page import write_report
-from ssl_lab.report.tables import markdown_table, tables
+from ssl_lab.report.tables import markdown_table, results_table, tables
 
 TRUST = Table(key="trust", title="Trust <of> features", explanation="How often a feature is as sure as it is right.")
 
@@ -161,6 +161,39 @@ def test_what_a_stranger_s_file_should_not_say_is_left_out_and_named(wrong):
     )
     assert found["a/c"].column == "fine"
     assert ("a/b" in found) == ("script" in wrong) and len(problems) == 2
+
+
+def test_metrics_that_would_share_a_column_are_told_apart_by_their_names():
+    metrics = {
+        "a/#": Metric(column="score"),
+        "a/b": Metric(column=" "),
+        "a/c": Metric(column="score", reference="chance"),
+    }
+    values = {"a/1": 1.0, "a/2": 2.0, "a/b": 3.0, "a/c": 4.0}
+    evaluation = {"described": descriptions(metrics, values), "rows": [{"name": "encoder", "metrics": values}]}
+    (table,) = tables(evaluation)
+    assert table.columns == ("score (a/1)", "score (a/2)", "", "score")
+    assert [[str(cell) for cell in row.cells] for row in table.rows] == [
+        ["1.0", "2.0", "3.0", "–"],
+        ["–", "–", "–", "4.0"],
+    ]
+    assert results_table(evaluation).row_count == 1
+
+
+def test_a_description_without_a_table_and_a_thousand_of_them_are_read():
+    plain = {"metrics": {f"a/dim_{k}": {"column": "x"} for k in range(1000)}}
+    problems = []
+    found = described(plain, problems)
+    assert found["a/dim_999"].table == OTHER and len(found) == 1000 and not problems
+
+
+@pytest.mark.parametrize("text", ["{1} of a", "{name}", "{"])
+def test_a_template_that_does_not_fit_its_wildcards_is_refused_before_training(text):
+    protocol = Trust()
+    for metric in (Metric(column=text), Metric(column="a", line=text)):
+        protocol.metrics = {"a/b": Metric(column="{"), "a/#": metric}
+        with pytest.raises(ValueError, match=r"a/# of Trust: .* found 1 of these. Write \{0\} .* \{1\}"):
+            check_needs(Judged(), [protocol], ArrayImages())
 
 
 @pytest.mark.parametrize("plain", [None, [], "x", {"metrics": 3}, {"metrics": [1], "tables": None}], ids=str)
