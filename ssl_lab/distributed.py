@@ -200,6 +200,23 @@ def on_first_rank(action: Callable[[], T]) -> T:
     return value  # type: ignore[return-value]
 
 
+def from_every_rank(action: Callable[[], T]) -> list[T]:
+    """What each rank finds, in rank order; every rank gets all of it, or raises the error of the first that failed."""
+    if world_size() == 1:
+        return [action()]
+    value: T | None = None
+    error: Exception | None = None
+    try:
+        value = action()
+    except Exception as raised:
+        error = raised
+    found = gather_objects((value, None if error is None else _as_sent(error)))
+    for k, (_, told) in enumerate(found):
+        if told is not None:
+            raise error if error is not None and k == rank() else told  # its own with its trace
+    return [value for value, _ in found]  # type: ignore[misc]
+
+
 def _as_sent(error: Exception) -> Exception:
     """The error, or one with its message if it cannot travel between processes."""
     try:

@@ -11,7 +11,7 @@ from torch import nn
 from ssl_lab.distributed import SyncBatchNorm, on_first_rank, synchronise_batch_norm
 from ssl_lab.engine.beginning import Beginning
 from ssl_lab.evaluation.evaluate import measure
-from ssl_lab.evaluation.protocol import LabelFreeProtocol
+from ssl_lab.evaluation.protocol import LabelFreeProtocol, StreamingProtocol
 from ssl_lab.limited import UnreadableFileError
 
 
@@ -64,7 +64,21 @@ class Broken(LabelFreeProtocol):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_what_fails_on_the_first_rank_alone_ends_all_ranks_with_its_message(tmp_path):
+class BrokenBatch(StreamingProtocol):
+    """Fails on the last rank alone."""
+
+    needs = "features"
+
+    def update(self, fn, batch, prepared):
+        if dist.get_rank() == 1:
+            raise ValueError("rank 1")
+        return {"sum": fn(batch).sum()}
+
+    def compute(self, sums, datamodule, split):
+        return {"sum": float(sums["sum"])}
+
+
+def test_what_fails_on_one_rank_alone_ends_all_ranks_with_its_message(tmp_path):
     def told(action):
         try:
             return action()
@@ -81,15 +95,18 @@ def test_what_fails_on_the_first_rank_alone_ends_all_ranks_with_its_message(tmp_
         beginning, done = Beginning(tmp_path, waits=True), []
         beginning.do(lambda: done.append(rank) if rank else full())
         features = {"features": lambda batch: batch["image"].flatten(1).float()}
+        data = ArrayImages(num_samples=8, eval_batch_size=2)
         return [
             told(lambda: on_first_rank(lambda: f"rank {rank}")),
             told(lambda: on_first_rank(damaged)),
             told(beginning.begin),
             done,
             told(lambda: measure(features, [Broken()], ArrayImages(num_samples=8), device=torch.device("cpu"))),
+            told(lambda: measure(features, [BrokenBatch()], data, device=torch.device("cpu"))),
         ]
 
     first, second = on_two_ranks(tmp_path, work)
     assert first == second
     assert first[0] == "rank 0" and "summary.json" in first[1] and first[3] == []
     assert first[2] == first[4] == "[Errno 28] No space left on device"
+    assert first[5] == "rank 1"

@@ -6,6 +6,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -140,6 +141,66 @@ class FeatureProtocol(Protocol):
     ) -> dict[str, float]:
         """Extract features of both splits and score them."""
         return self.score(extract(fn, datamodule, device=device, split=split))
+
+
+class StreamingProtocol(Protocol):
+    """A protocol that adds up sums over batches, so that no split has to fit into memory.
+
+    Ranks share the batches. Sums of whole numbers are exact, others are kept in fp64, so that neither batch sizes nor ranks
+    matter beyond its last digits.
+    """
+
+    shared: ClassVar[bool] = True
+
+    def prepare(self, fn: Callable[..., Any], datamodule: DataModule, *, device: torch.device) -> Any:
+        """What :meth:`update` needs for every batch, such as frequencies of the train split; nothing by default."""
+        return None
+
+    @abstractmethod
+    def update(self, fn: Callable[..., Any], batch: Batch, prepared: Any) -> Mapping[str, Tensor]:
+        """Sums over a batch, by name; those of all batches have the same names and shapes, and are added.
+
+        Args:
+            fn: The capability named by ``needs``.
+            batch: A batch of the scored split, on the device.
+            prepared: What :meth:`prepare` returned.
+        """
+
+    @abstractmethod
+    def compute(self, sums: Mapping[str, Tensor], datamodule: DataModule, split: str) -> dict[str, float]:
+        """Metrics of the sums over the whole split, fp64 or int64, on the CPU."""
+
+    @torch.no_grad()
+    def run(
+        self, fn: Callable[..., Any], datamodule: DataModule, *, device: torch.device, split: str = "test"
+    ) -> dict[str, float]:
+        """Add up the batches of the split, each on one rank; an error on one rank is raised on all.
+
+        Raises:
+            ValueError: If the split has no samples.
+        """
+
+        def own_sums() -> dict[str, Tensor]:
+            prepared = self.prepare(fn, datamodule, device=device)
+            sums: dict[str, Tensor] = {}
+            for k, batch in enumerate(datamodule.eval_dataloader(split)):
+                if k % distributed.world_size() == distributed.rank():
+                    on_device = {name: column.to(device) for name, column in batch.items()}
+                    sums = _added(sums, self.update(fn, on_device, prepared))
+            return {name: part.cpu() for name, part in sums.items()}
+
+        sums = reduce(_added, distributed.from_every_rank(own_sums))
+        if not sums:
+            raise ValueError(
+                f"Cannot run {type(self).__name__} on the {split} split: it has no samples. Score another split."
+            )
+        return self.compute(sums, datamodule, split)
+
+
+def _added(sums: Mapping[str, Tensor], parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Sums with further ones, of which there may be none: of a rank without a batch."""
+    wide = {name: part.double() if part.is_floating_point() else part.long() for name, part in parts.items()}
+    return {**sums, **{name: sums[name] + part if name in sums else part for name, part in wide.items()}}
 
 
 def extract(

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_lab.data.base import DataModule
-from ssl_lab.evaluation.probes.scores import classification_scores
-from ssl_lab.evaluation.protocol import Protocol, check_none_broken, outputs_of
+from ssl_lab.evaluation.probes.scores import class_counts, scores_of_counts
+from ssl_lab.evaluation.protocol import StreamingProtocol, check_none_broken
 from ssl_lab.optim import Optim
 from ssl_lab.pretext.base import Augmentation
 from ssl_lab.pretext.mixing import Mixing
@@ -152,42 +152,51 @@ class Classification(FineTuning):
         return {**super().capabilities(), "class_logits": self.in_eval_mode(torch.no_grad()(self.class_logits))}
 
 
-class ClassScores(Protocol):
+class ClassScores(StreamingProtocol):
     """Accuracy, macro recall, macro F1, and from ten classes on top-5 accuracy of predictions for all labelled samples.
 
-    Metrics: ``finetune/accuracy``, ``finetune/recall``, ``finetune/macro_f1``, ``finetune/top5``, all in [0, 1]. Of each
-    batch the five highest classes are kept, so that memory does not grow with the number of classes.
+    Metrics: ``finetune/accuracy``, ``finetune/recall``, ``finetune/macro_f1``, ``finetune/top5``, all in [0, 1].
     """
 
     metrics = CLASSES_METRICS
     needs: ClassVar[str] = "class_logits"
     needs_labels: ClassVar[bool] = True
-    shared: ClassVar[bool] = True
 
-    def run(
-        self, fn: Callable[[Batch], Tensor], datamodule: DataModule, *, device: torch.device, split: str = "test"
-    ) -> dict[str, float]:
-        """Score the largest of the scores ``fn(batch) -> (B, C)``."""
-
-        def highest(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-            logits = fn(batch)
-            best = torch.cat([logits.argmax(1, keepdim=True), logits.topk(min(5, logits.shape[1])).indices], 1)
-            return best, logits.isfinite().all(1), batch["label"]
-
-        best, finite, y = outputs_of(highest, datamodule, split, device=device)
-        check_none_broken(int((~finite).sum()), len(finite), split, what="Scores")
-        known = y >= 0
-        if not known.any():
-            raise ValueError(
-                f"Cannot score classes on the {split} split: none of its {len(y)} rows has a label. Score another "
-                "split, or set data.label_column."
-            )
+    def prepare(self, fn: Callable[[Batch], Tensor], datamodule: DataModule, *, device: torch.device) -> int:
+        """Number of classes."""
         num_classes = datamodule.spec.num_classes
         assert num_classes is not None
-        found = classification_scores("finetune", best[known, 0], y[known], num_classes)
+        return num_classes
+
+    def update(self, fn: Callable[[Batch], Tensor], batch: Batch, prepared: int) -> dict[str, Tensor]:
+        """Count by the largest of the scores ``fn(batch) -> (B, C)``."""
+        logits, y = fn(batch), batch["label"]
+        known = y >= 0
+        best = logits.topk(min(5, logits.shape[1])).indices[known]
+        return {
+            "rows": torch.tensor(len(y)),
+            "broken": (~logits.isfinite().all(1)).sum(),
+            "classes": class_counts(logits.argmax(1)[known], y[known], prepared),
+            "among_five": (best == y[known].unsqueeze(1)).any(1).sum(),
+        }
+
+    def compute(self, sums: Mapping[str, Tensor], datamodule: DataModule, split: str) -> dict[str, float]:
+        """Scores of the counts.
+
+        Raises:
+            ValueError: If a score is not finite, or no row has a label.
+        """
+        num_rows, counts = int(sums["rows"]), sums["classes"]
+        check_none_broken(int(sums["broken"]), num_rows, split, what="Scores")
+        num_known = int(counts[2].sum())
+        if num_known == 0:
+            raise ValueError(
+                f"Cannot score classes on the {split} split: none of its {num_rows} rows has a label. Score another "
+                "split, or set data.label_column."
+            )
+        found = scores_of_counts("finetune", counts)
         scores = {name.replace("top1", "accuracy"): value for name, value in found.items()}
-        if num_classes >= _FROM_CLASSES:
-            hits = (best[known, 1:] == y[known].unsqueeze(1)).any(1)
+        if counts.shape[1] >= _FROM_CLASSES:
             given = not math.isnan(scores["finetune/accuracy"])
-            scores["finetune/top5"] = float(hits.double().mean()) if given else math.nan
+            scores["finetune/top5"] = int(sums["among_five"]) / num_known if given else math.nan
         return scores

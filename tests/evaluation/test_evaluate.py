@@ -14,7 +14,7 @@ from ssl_lab.evaluation.likelihood.images import LikelihoodBound
 from ssl_lab.evaluation.likelihood.masked import MaskedPrediction
 from ssl_lab.evaluation.probes.knn import KNN
 from ssl_lab.evaluation.probes.linear import FewLabelProbe, LinearProbe
-from ssl_lab.evaluation.protocol import Protocol, extract
+from ssl_lab.evaluation.protocol import Protocol, StreamingProtocol, extract
 from ssl_lab.evaluation.samples.quality import SampleQuality
 
 CPU = torch.device("cpu")
@@ -164,6 +164,32 @@ def test_text_is_judged_by_the_same_protocols():
     datamodule = ArrayText()
     metrics = evaluate({"features": datamodule.spec.raw}, [KNN(), FewLabelProbe()], datamodule, device=CPU)
     assert set(metrics) >= {"knn/top1", "few_label/top1_n1", "few_label/top1_n1_std"}
+
+
+class Brightness(StreamingProtocol):
+    """Mean and number of pixels, by sums over batches."""
+
+    needs = "features"
+
+    def update(self, fn, batch, prepared):
+        pixels = fn(batch)
+        return {"sum": pixels.sum(), "count": torch.tensor(pixels.numel(), dtype=torch.int32)}
+
+    def compute(self, sums, datamodule, split):
+        return {"brightness/mean": float(sums["sum"] / sums["count"]), "brightness/count": int(sums["count"])}
+
+
+def test_a_streaming_protocol_sees_every_sample_once_in_whatever_batches():
+    expected = {
+        "brightness/mean": float(ArrayImages().columns("test")["image"].double().mean()),
+        "brightness/count": 4096,
+    }
+    for eval_batch_size in (7, 64):
+        data = ArrayImages(eval_batch_size=eval_batch_size)
+        found = evaluate({"features": lambda batch: batch["image"].float()}, [Brightness()], data, device=CPU)
+        assert found == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(ValueError, match="Cannot run Brightness on the test split: it has no samples"):
+        evaluate({"features": len}, [Brightness()], ArrayImages(num_samples=0), device=CPU)
 
 
 def test_the_number_of_ranks_does_not_matter(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import torch
@@ -11,11 +11,11 @@ from torch import Tensor
 
 from ssl_lab.data.base import DataModule
 from ssl_lab.evaluation.likelihood.metrics import CODES_METRICS
-from ssl_lab.evaluation.protocol import Protocol, outputs_of
+from ssl_lab.evaluation.protocol import StreamingProtocol
 from ssl_lab.types import Batch
 
 
-class CodePrediction(Protocol):
+class CodePrediction(StreamingProtocol):
     r"""Nats per code, its exponential, and bits per pixel value that sending an image's codes takes.
 
     ``codes/nats`` is the mean cross entropy over all codes of the split, ``codes/perplexity`` its exponential (cut at
@@ -26,15 +26,16 @@ class CodePrediction(Protocol):
 
     metrics = CODES_METRICS
     needs: ClassVar[str] = "code_losses"
-    shared: ClassVar[bool] = True
 
-    def run(
-        self, fn: Callable[[Batch], Tensor], datamodule: DataModule, *, device: torch.device, split: str = "test"
-    ) -> dict[str, float]:
-        """Average ``fn(batch)``, nats (B, L), over the split."""
-        (nats,) = outputs_of(lambda batch: (fn(batch),), datamodule, split, device=device)
-        mean = float(nats.double().mean())
-        bits = mean * nats.shape[1] / math.log(2)
+    def update(self, fn: Callable[[Batch], Tensor], batch: Batch, prepared: None) -> dict[str, Tensor]:
+        """Sum ``fn(batch)``, nats (B, L)."""
+        nats = fn(batch)
+        return {"nats": nats.double().sum(), "codes": torch.tensor(nats.numel()), "images": torch.tensor(len(nats))}
+
+    def compute(self, sums: Mapping[str, Tensor], datamodule: DataModule, split: str) -> dict[str, float]:
+        """Means over codes and images."""
+        mean = float(sums["nats"] / sums["codes"])
+        bits = float(sums["nats"] / sums["images"]) / math.log(2)
         return {
             "codes/nats": mean,
             "codes/perplexity": math.exp(min(mean, 50.0)),

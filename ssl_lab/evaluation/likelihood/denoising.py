@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from ssl_lab.data.base import DataModule
 from ssl_lab.evaluation.likelihood.metrics import DENOISING_METRICS
-from ssl_lab.evaluation.protocol import Protocol
+from ssl_lab.evaluation.protocol import StreamingProtocol
 from ssl_lab.types import Batch
 
 
-class Denoising(Protocol):
+class Denoising(StreamingProtocol):
     r"""Loss and perplexity of a denoising model on fixed spans.
 
     ``denoising/loss`` is the mean cross entropy in nats over all tokens that are to be written, sentinels included, each
@@ -36,25 +35,24 @@ class Denoising(Protocol):
     def __init__(self, *, seed: int = 0) -> None:
         self.seed = seed
 
-    @torch.no_grad()
-    def run(
-        self,
-        fn: Callable[[Batch, int], tuple[Tensor, Tensor]],
-        datamodule: DataModule,
-        *,
-        device: torch.device,
-        split: str = "test",
-    ) -> dict[str, float]:
-        """Sum ``fn(batch, seed) -> (nats, written)``, both (B, L_out), over the split."""
-        total, count = torch.zeros((), dtype=torch.float64, device=device), torch.zeros((), device=device).long()
-        for batch in datamodule.eval_dataloader(split):
-            losses, written = fn({name: column.to(device) for name, column in batch.items()}, self.seed)
-            total += losses[written].double().sum()
-            count += written.sum()
+    def update(
+        self, fn: Callable[[Batch, int], tuple[Tensor, Tensor]], batch: Batch, prepared: None
+    ) -> dict[str, Tensor]:
+        """Sum ``fn(batch, seed) -> (nats, written)``, both (B, L_out)."""
+        losses, written = fn(batch, self.seed)
+        return {"nats": losses[written].double().sum(), "written": written.sum()}
+
+    def compute(self, sums: Mapping[str, Tensor], datamodule: DataModule, split: str) -> dict[str, float]:
+        """The mean over written tokens.
+
+        Raises:
+            ValueError: If there are none.
+        """
+        count = int(sums["written"])
         if count == 0:
             raise ValueError(
                 f"Cannot score denoising on the {split} split: none of its texts has two tokens. Check the text column "
                 "and the tokenizer."
             )
-        loss = float(total / count)
+        loss = float(sums["nats"] / count)
         return {"denoising/loss": loss, "denoising/perplexity": math.exp(min(loss, 50.0))}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -11,14 +11,14 @@ from torch import Tensor
 
 from ssl_lab.data.base import PRETRAIN
 from ssl_lab.evaluation.likelihood.metrics import LANGUAGE_MODELLING_METRICS
-from ssl_lab.evaluation.protocol import Protocol
+from ssl_lab.evaluation.protocol import StreamingProtocol
 from ssl_lab.modalities.text import TextSpec
 from ssl_lab.types import Batch
 
 MAX_LOG = 50.0  # perplexities are cut at exp(50)
 
 
-class LanguageModelling(Protocol):
+class LanguageModelling(StreamingProtocol):
     r"""Perplexity per token, per word and per byte, and bits per byte.
 
     With :math:`\ell` the mean cross entropy in nats over the predicted tokens of the split,
@@ -44,36 +44,41 @@ class LanguageModelling(Protocol):
     metrics = LANGUAGE_MODELLING_METRICS
     needs: ClassVar[str] = "token_losses"
 
-    @torch.no_grad()
-    def run(
-        self,
-        fn: Callable[[Batch], tuple[Tensor, Tensor]],
-        datamodule: Any,
-        *,
-        device: torch.device,
-        split: str = "test",
-    ) -> dict[str, float]:
-        """Sum ``fn(batch) -> (nats, predicted)``, both (B, L - 1) for all tokens but the first of a row, over the split."""
+    def prepare(
+        self, fn: Callable[[Batch], tuple[Tensor, Tensor]], datamodule: Any, *, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """Log frequencies of tokens, and the special ones."""
         spec = TextSpec.of(datamodule.spec, "Language modelling")
-        log_frequency = _unigram(datamodule, spec, device)
-        special = torch.tensor(spec.special_ids, device=device)
-        totals = torch.zeros(2, dtype=torch.float64, device=device)
-        counts = torch.zeros(2, dtype=torch.int64, device=device)
-        for batch in datamodule.eval_dataloader(split):
-            batch = {name: column.to(device) for name, column in batch.items()}
-            losses, predicted = fn(batch)
-            ids, real = batch["input_ids"], batch["attention_mask"] == 1
-            unpredicted = real & ~torch.cat([torch.zeros_like(real[:, :1]), predicted], dim=1)
-            targets = ids[:, 1:][predicted]
-            totals += torch.stack([losses[predicted].double().sum(), -log_frequency[targets].sum()])
-            counts += torch.stack([predicted.sum(), (unpredicted & ~torch.isin(ids, special)).sum()])
-        num_predicted, num_first = counts.tolist()
+        return _unigram(datamodule, spec, device), torch.tensor(spec.special_ids, device=device)
+
+    def update(
+        self, fn: Callable[[Batch], tuple[Tensor, Tensor]], batch: Batch, prepared: tuple[Tensor, Tensor]
+    ) -> dict[str, Tensor]:
+        """Sum ``fn(batch) -> (nats, predicted)``, both (B, L - 1) for all tokens but the first of a row."""
+        log_frequency, special = prepared
+        losses, predicted = fn(batch)
+        ids, real = batch["input_ids"], batch["attention_mask"] == 1
+        unpredicted = real & ~torch.cat([torch.zeros_like(real[:, :1]), predicted], dim=1)
+        return {
+            "nats": losses[predicted].double().sum(),
+            "unigram_nats": -log_frequency[ids[:, 1:][predicted]].sum(),
+            "predicted": predicted.sum(),
+            "first": (unpredicted & ~torch.isin(ids, special)).sum(),
+        }
+
+    def compute(self, sums: Mapping[str, Tensor], datamodule: Any, split: str) -> dict[str, float]:
+        """Perplexities of the sums, and of unlabelled text bits for its words and bytes.
+
+        Raises:
+            ValueError: If no token is predicted.
+        """
+        num_predicted, num_first = int(sums["predicted"]), int(sums["first"])
         if num_predicted == 0:
             raise ValueError(
                 f"Cannot score language modelling on the {split} split: none of its rows has two tokens. Check the text "
                 "column and data.max_length."
             )
-        loss, unigram_loss = (totals / num_predicted).tolist()
+        loss, unigram_loss = (float(sums[name] / num_predicted) for name in ("nats", "unigram_nats"))
         metrics = {"loss": loss, "perplexity": _exp(loss), "unigram_perplexity": _exp(unigram_loss)}
         if "label" not in datamodule.columns(split):
             text = datamodule.text_counts(split)

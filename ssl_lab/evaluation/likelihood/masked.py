@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import torch
@@ -12,12 +12,13 @@ from torch import Tensor
 
 from ssl_lab.data.base import PRETRAIN, DataModule
 from ssl_lab.evaluation.likelihood.metrics import MASKED_PREDICTION_METRICS
-from ssl_lab.evaluation.protocol import Protocol, check_none_broken
+from ssl_lab.evaluation.protocol import StreamingProtocol, check_none_broken
 from ssl_lab.modalities.text import TextSpec
 from ssl_lab.pretext.masking import fixed_masks
+from ssl_lab.types import Batch
 
 
-class MaskedPrediction(Protocol):
+class MaskedPrediction(StreamingProtocol):
     r"""Accuracy and masked perplexity on fixed masks, beside the unigram baseline.
 
     Masked perplexity is :math:`\exp` of the mean cross entropy in nats over all masked tokens of the split. It is not the
@@ -42,48 +43,49 @@ class MaskedPrediction(Protocol):
         self.mask_prob = mask_prob
         self.seed = seed
 
-    @torch.no_grad()
-    def run(
-        self,
-        fn: Callable[..., Tensor],
-        datamodule: DataModule,
-        *,
-        device: torch.device,
-        split: str = "test",
-    ) -> dict[str, float]:
-        """Score every masked token of the split by ``fn(input_ids, attention_mask, positions) -> logits (M, V)``.
+    def prepare(
+        self, fn: Callable[..., Tensor], datamodule: DataModule, *, device: torch.device
+    ) -> tuple[TextSpec, Tensor]:
+        """Facts of the text, and log frequencies of its tokens."""
+        spec = TextSpec.of(datamodule.spec, "Masked prediction")
+        return spec, _unigram(datamodule, spec, device)
+
+    def update(self, fn: Callable[..., Tensor], batch: Batch, prepared: tuple[TextSpec, Tensor]) -> dict[str, Tensor]:
+        """Score every masked token of the batch by ``fn(input_ids, attention_mask, positions) -> logits (M, V)``.
 
         Where rows hold several documents, ``fn`` is given their ``document_ids`` as well.
         """
-        spec = TextSpec.of(datamodule.spec, "Masked prediction")
-        log_frequency = _unigram(datamodule, spec, device)
-        totals = torch.zeros(4, dtype=torch.float64, device=device)
-        broken = torch.zeros((), dtype=torch.int64, device=device)
-        count = 0
-        for batch in datamodule.eval_dataloader(split):
-            ids, mask, index = (batch[name].to(device) for name in ("input_ids", "attention_mask", "index"))
-            corrupted, labels = fixed_masks(ids, mask, spec, index=index, seed=self.seed, mask_prob=self.mask_prob)
-            chosen = labels != -100
-            targets = labels[chosen]
-            documents = [batch["document_ids"].to(device)] if "document_ids" in batch else []
-            scores = fn(corrupted, mask, chosen, *documents).float()
-            totals += torch.stack(
-                [
-                    F.cross_entropy(scores, targets, reduction="none").double().sum(),
-                    (scores.argmax(1) == targets).double().sum(),
-                    -log_frequency[targets].sum(),
-                    (log_frequency.argmax() == targets).double().sum(),
-                ]
-            )
-            broken += (~scores.isfinite().all(1)).sum()
-            count += len(targets)
+        spec, log_frequency = prepared
+        ids, mask, index = (batch[name] for name in ("input_ids", "attention_mask", "index"))
+        corrupted, labels = fixed_masks(ids, mask, spec, index=index, seed=self.seed, mask_prob=self.mask_prob)
+        chosen = labels != -100
+        targets = labels[chosen]
+        documents = [batch["document_ids"]] if "document_ids" in batch else []
+        scores = fn(corrupted, mask, chosen, *documents).float()
+        return {
+            "tokens": chosen.sum(),
+            "broken": (~scores.isfinite().all(1)).sum(),
+            "nats": F.cross_entropy(scores, targets, reduction="none").double().sum(),
+            "right": (scores.argmax(1) == targets).sum(),
+            "unigram_nats": -log_frequency[targets].sum(),
+            "unigram_right": (log_frequency.argmax() == targets).sum(),
+        }
+
+    def compute(self, sums: Mapping[str, Tensor], datamodule: DataModule, split: str) -> dict[str, float]:
+        """Means over the masked tokens.
+
+        Raises:
+            ValueError: If there are none, or a score is not finite.
+        """
+        count = int(sums["tokens"])
         if count == 0:
             raise ValueError(
                 f"Cannot score masked prediction on the {split} split: it holds special tokens only. Check the "
                 "text column and the tokenizer."
             )
-        check_none_broken(int(broken), count, split, what="Scores", unit="masked tokens")
-        loss, accuracy, unigram_loss, unigram_accuracy = (totals / count).tolist()
+        check_none_broken(int(sums["broken"]), count, split, what="Scores", unit="masked tokens")
+        loss, unigram_loss = (float(sums[name] / count) for name in ("nats", "unigram_nats"))
+        accuracy, unigram_accuracy = (int(sums[name]) / count for name in ("right", "unigram_right"))
         return {
             "masked/loss": loss,
             "masked/perplexity": math.exp(min(loss, 50.0)),

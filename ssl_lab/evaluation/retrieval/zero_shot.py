@@ -14,12 +14,12 @@ from ssl_lab.data.base import DataModule
 from ssl_lab.data.pair.image_text import ImageTextPairs
 from ssl_lab.data.text.tokenizer import load_tokenizer
 from ssl_lab.evaluation.probes.metrics import ZERO_SHOT_METRICS
-from ssl_lab.evaluation.probes.scores import classification_scores
-from ssl_lab.evaluation.protocol import Protocol, check_finite
+from ssl_lab.evaluation.probes.scores import class_counts, scores_of_counts
+from ssl_lab.evaluation.protocol import StreamingProtocol, check_finite, check_none_broken
 from ssl_lab.types import Batch
 
 
-class ZeroShot(Protocol):
+class ZeroShot(StreamingProtocol):
     """The class whose name, put into sentences, is most similar to the image; no labelled image is fitted.
 
     A class is the mean of its sentences' unit vectors, scaled to length 1 again, as in the paper.
@@ -48,16 +48,10 @@ class ZeroShot(Protocol):
         self.templates = tuple(templates)
         self.tokenizer = tokenizer
 
-    @torch.no_grad()
-    def run(
-        self,
-        fn: Callable[[Batch], Mapping[str, Tensor]],
-        datamodule: DataModule,
-        *,
-        device: torch.device,
-        split: str = "test",
-    ) -> dict[str, float]:
-        """Compare every image of the split with every class in the space of ``fn(batch)``, unit vectors by kind.
+    def prepare(
+        self, fn: Callable[[Batch], Mapping[str, Tensor]], datamodule: DataModule, *, device: torch.device
+    ) -> Tensor:
+        """Unit vectors of the classes, (K, P).
 
         Raises:
             ValueError: If there is no tokenizer for the sentences, or the classes have no names.
@@ -70,15 +64,27 @@ class ZeroShot(Protocol):
             )
         classes = self._embed_classes(fn, names, self._tokenizer_for(datamodule), device)
         check_finite(classes, "class-name")
-        predictions, labels = [], []
-        for batch in datamodule.eval_dataloader(split):
-            images = fn({"image": batch["image"].to(device)})["image"]
-            check_finite(images, split)
-            predictions.append((images @ classes.T).argmax(1))
-            labels.append(batch["label"].to(device))
-        predicted, truth = torch.cat(predictions), torch.cat(labels)
-        known = truth >= 0
-        return classification_scores("zero_shot", predicted[known], truth[known], len(names))
+        return classes
+
+    def update(self, fn: Callable[[Batch], Mapping[str, Tensor]], batch: Batch, prepared: Tensor) -> dict[str, Tensor]:
+        """Compare every image with every class in the space of ``fn(batch)``, unit vectors by kind."""
+        images, labels = fn({"image": batch["image"]})["image"], batch["label"]
+        known = labels >= 0
+        predicted = (images @ prepared.T).argmax(1)
+        return {
+            "rows": torch.tensor(len(images)),
+            "broken": (~images.isfinite().all(1)).sum(),
+            "classes": class_counts(predicted[known], labels[known], len(prepared)),
+        }
+
+    def compute(self, sums: Mapping[str, Tensor], datamodule: DataModule, split: str) -> dict[str, float]:
+        """Scores of the counts.
+
+        Raises:
+            ValueError: If the vector of an image is not finite.
+        """
+        check_none_broken(int(sums["broken"]), int(sums["rows"]), split)
+        return scores_of_counts("zero_shot", sums["classes"])
 
     def _embed_classes(
         self,
