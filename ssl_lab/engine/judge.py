@@ -19,19 +19,6 @@ from ssl_lab.metrics import check_declarations, descriptions, joined
 from ssl_lab.runs.directory import METRICS, read_json, write_json
 from ssl_lab.types import Encoder
 
-_SOURCES = {
-    "captions": "data=image_text_pairs for captions",
-    "factors": "data=shapes, whose images are drawn from known factors",
-    "label": "data with labels (data.label_column)",
-    "negative_input_ids": "data=text_pairs with data.negative_column",
-    "score": "data=text_pairs with data.score_column",
-    "second_input_ids": "data=text_pairs for pairs of texts",
-    "start_position": "data=squad for questions with answers in a text",
-    "target_input_ids": "data=parallel_text for texts and their translations",
-    "token_labels": "data=token_labels for texts with a label per token",
-}
-"""Where columns that not all data have come from."""
-
 
 def check_needs(method: Method, protocols: Sequence[Protocol], datamodule: DataModule) -> None:
     """Refuse a protocol or data that cannot serve, before hours of training.
@@ -55,7 +42,7 @@ def check_needs(method: Method, protocols: Sequence[Protocol], datamodule: DataM
         if missing:
             raise ValueError(
                 f"{type(part).__name__} needs {', '.join(missing)}, but {type(datamodule).__name__} has "
-                f"{sorted(columns)}. Choose {_SOURCES.get(missing[-1], 'data that has it')}."
+                f"{sorted(columns)}. Choose {part.columns_from.get(missing[-1], 'data that has it')}."
             )
     for protocol in protocols:
         check_data(protocol, datamodule)

@@ -28,6 +28,7 @@ class Protocol(ABC):
         needs: What it calls, a name in ``Method.capabilities()``: ``"features"``, ``"sample"`` and others.
         needs_labels: Whether the data must be labelled.
         needs_columns: Columns of the data that not all data have, and that it cannot do without.
+        columns_from: What a message says to choose for data with such a column, by its name.
         needs_data: Methods of a data module that not all have, declared by a ``typing.Protocol``; for what no column holds,
             such as the answers that people gave.
         shared: Whether ranks share its work, so that all of them must run it; else it runs on the first.
@@ -41,6 +42,7 @@ class Protocol(ABC):
     needs: ClassVar[str]
     needs_labels: ClassVar[bool] = False
     needs_columns: ClassVar[tuple[str, ...]] = ()
+    columns_from: ClassVar[Mapping[str, str]] = {}
     needs_data: ClassVar[type | None] = None
     shared: ClassVar[bool] = False
     metrics: ClassVar[Mapping[str, Metric]] = {}
@@ -51,7 +53,7 @@ class Protocol(ABC):
     def settings(self) -> dict[str, Any]:
         """What tells its measurements from others of the same names, as plain data: arguments kept under their names."""
         names = [name for name in inspect.signature(type(self)).parameters if name not in self.told_by_names]
-        return {name: _plain(vars(self)[name]) for name in names if name in vars(self)}
+        return {name: plain(vars(self)[name]) for name in names if name in vars(self)}
 
     @abstractmethod
     def run(
@@ -71,13 +73,14 @@ class Protocol(ABC):
         """
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A setting as plain data; networks by a digest of their weights, other objects by the name of their class."""
     if isinstance(value, nn.Module):
         return f"{type(value).__name__} {module_digest(value)[:12]}"
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, float) and value.is_integer():
         return int(value)
     known = value is None or isinstance(value, str | int | float | bool)

@@ -30,6 +30,7 @@ class Method(L.LightningModule, ABC):
         takes: Kind of data it pretrains on; None where it knows none and takes what its encoder does.
         uses_labels: Whether the objective reads labels.
         needs_columns: Columns of a batch that not all data of this kind have, and that it cannot do without.
+        columns_from: What a message says to choose for data with such a column, by its name.
         coupled_by: What ties the samples of a batch together, if the loss of a batch is not the mean of the losses of its
             parts; accumulating gradients over parts would then train another objective and is refused.
         min_samples: Samples of one step on all ranks below which the objective says nothing, such as 2 where samples are
@@ -50,6 +51,7 @@ class Method(L.LightningModule, ABC):
     takes: ClassVar[type[Spec] | None] = None
     uses_labels: ClassVar[bool] = False
     needs_columns: ClassVar[tuple[str, ...]] = ()
+    columns_from: ClassVar[Mapping[str, str]] = {}
     coupled_by: ClassVar[str] = ""
     min_samples: ClassVar[int] = 1
     whole_by: ClassVar[str] = ""

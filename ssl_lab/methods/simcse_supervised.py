@@ -39,6 +39,7 @@ class SimCSESupervised(Method):
 
     takes: ClassVar[type[Spec] | None] = TextSpec
     needs_columns: ClassVar[tuple[str, ...]] = ("second_input_ids",)
+    columns_from: ClassVar[Mapping[str, str]] = {"second_input_ids": "data=text_pairs for pairs of texts"}
     coupled_by: ClassVar[str] = "the partners of all other texts of the batch are its negatives"
 
     def __init__(self, encoder: Encoder, optim: Optim, *, temperature: float = 0.05) -> None:

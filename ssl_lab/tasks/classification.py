@@ -58,6 +58,7 @@ class Classification(FineTuning):
     """
 
     needs_columns: ClassVar[tuple[str, ...]] = ("label",)
+    columns_from: ClassVar[Mapping[str, str]] = {"label": "data with labels (data.label_column)"}
     source_of_classes: ClassVar[str] = "Set data.label_column, choose data with labels"
 
     def __init__(

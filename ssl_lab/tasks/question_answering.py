@@ -47,6 +47,7 @@ class QuestionAnswering(TextTask):
     """
 
     needs_columns: ClassVar[tuple[str, ...]] = ("start_position",)
+    columns_from: ClassVar[Mapping[str, str]] = {"start_position": "data=squad for questions with answers in a text"}
 
     def __init__(
         self,
@@ -149,6 +150,7 @@ class Answers(Protocol):
     metrics = ANSWERS_METRICS
     needs: ClassVar[str] = "answer_spans"
     needs_columns: ClassVar[tuple[str, ...]] = ("start_position",)
+    columns_from = QuestionAnswering.columns_from
     needs_data: ClassVar[type | None] = AnsweredQuestions
     shared: ClassVar[bool] = True
     signature = "SQuAD v1.1, official normalisation"

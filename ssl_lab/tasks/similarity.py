@@ -49,6 +49,10 @@ class Similarity(TextTask):
     """
 
     needs_columns: ClassVar[tuple[str, ...]] = ("second_input_ids", "score")
+    columns_from: ClassVar[Mapping[str, str]] = {
+        "second_input_ids": "data=text_pairs for pairs of texts",
+        "score": "data=text_pairs with data.score_column",
+    }
 
     def __init__(
         self,
@@ -123,6 +127,7 @@ class PairScores(Protocol):
     metrics = SCORES_METRICS
     needs: ClassVar[str] = "similarities"
     needs_columns: ClassVar[tuple[str, ...]] = ("second_input_ids", "score")
+    columns_from = Similarity.columns_from
     shared: ClassVar[bool] = True
 
     def run(

@@ -45,6 +45,7 @@ class TokenClassification(TextTask):
     """
 
     needs_columns: ClassVar[tuple[str, ...]] = ("token_labels",)
+    columns_from: ClassVar[Mapping[str, str]] = {"token_labels": "data=token_labels for texts with a label per token"}
     source_of_classes: ClassVar[str] = "Choose data=token_labels"
 
     def __init__(
@@ -106,6 +107,7 @@ class TaggedSpans(Protocol):
     metrics = SPANS_METRICS
     needs: ClassVar[str] = "tags"
     needs_columns: ClassVar[tuple[str, ...]] = ("token_labels",)
+    columns_from = TokenClassification.columns_from
     needs_data: ClassVar[type | None] = TaggedSentences
     shared: ClassVar[bool] = True
     signature = "seqeval, mode strict, scheme IOB2, micro-average"

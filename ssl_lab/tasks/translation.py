@@ -57,6 +57,9 @@ class Translation(TextTask):
     """
 
     needs_columns: ClassVar[tuple[str, ...]] = ("target_input_ids",)
+    columns_from: ClassVar[Mapping[str, str]] = {
+        "target_input_ids": "data=parallel_text for texts and their translations"
+    }
 
     def __init__(
         self,
@@ -184,6 +187,7 @@ class Translations(Protocol):
     metrics = TRANSLATIONS_METRICS
     needs: ClassVar[str] = "translations"
     needs_columns: ClassVar[tuple[str, ...]] = ("target_input_ids",)
+    columns_from = Translation.columns_from
     needs_data: ClassVar[type | None] = TranslatedTexts
     shared: ClassVar[bool] = True
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -52,6 +52,7 @@ class DisentanglementProtocol(Protocol):
 
     needs: ClassVar[str] = "encode"
     needs_columns: ClassVar[tuple[str, ...]] = ("factors",)
+    columns_from: ClassVar[Mapping[str, str]] = {"factors": "data=shapes, whose images are drawn from known factors"}
     shared: ClassVar[bool] = True
 
     def __init__(self, *, num_samples: int) -> None:

@@ -39,6 +39,7 @@ class Retrieval(Protocol):
     metrics = RETRIEVAL_METRICS
     needs: ClassVar[str] = "joint_embedding"
     needs_columns: ClassVar[tuple[str, ...]] = ("captions",)
+    columns_from: ClassVar[Mapping[str, str]] = {"captions": "data=image_text_pairs for captions"}
 
     def __init__(self, *, recall_at: tuple[int, ...] = (1, 5, 10)) -> None:
         if not recall_at or min(recall_at) < 1:

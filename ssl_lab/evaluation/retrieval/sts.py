@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import torch
@@ -30,6 +30,10 @@ class STS(Protocol):
     metrics = STS_METRICS
     needs: ClassVar[str] = "features"
     needs_columns: ClassVar[tuple[str, ...]] = ("second_input_ids", "score")
+    columns_from: ClassVar[Mapping[str, str]] = {
+        "second_input_ids": "data=text_pairs for pairs of texts",
+        "score": "data=text_pairs with data.score_column",
+    }
 
     @torch.no_grad()
     def run(
