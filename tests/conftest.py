@@ -12,6 +12,14 @@ def own_environment():
     os.environ.update(before)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory):
+    """What was kept before the tests, such as numbers of former code, is not read."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_LAB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 def pytest_collection_modifyitems(items):
     """Those that wait for Slurm come first, then files with slow tests, so that at the end no process waits for another."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}

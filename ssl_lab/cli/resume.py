@@ -30,6 +30,7 @@ NOT_THE_RUN = (
     *(
         "logger",
         "pictures_every_n_epochs",
+        "baselines",
         "data.verify_gib",
         "data.device_cache_gib",
         "save_every_n_minutes",

@@ -15,6 +15,7 @@ from ssl_lab.cli import build as config
 from ssl_lab.cli.ranks import check_processes, refuse_ranks_in_sweep
 from ssl_lab.data.base import DataModule
 from ssl_lab.engine import judge
+from ssl_lab.engine.baselines import check_baselines
 from ssl_lab.engine.callbacks.evaluation import Evaluation
 from ssl_lab.engine.callbacks.pictures import Pictures
 from ssl_lab.engine.checkpoints.saving import Saving
@@ -93,12 +94,15 @@ def build_training(
         every_n_epochs=cfg.evaluate_every_n_epochs,
         max_train_samples=cfg.get("evaluate_max_train_samples", Evaluation.max_train_samples),
         objective=objective,
+        baselines=cfg.get("baselines", Evaluation.baselines),
     )
     pictures = Pictures(every_n_epochs=cfg.get("pictures_every_n_epochs"))
     saving = Saving(
         every_n_minutes=cfg.save_every_n_minutes, every_n_steps=cfg.get("save_every_n_steps"), keep_best=keep_best
     )
     judge.check_needs(method, evaluation.protocols, datamodule)
+    if not evaluation.baselines:
+        check_baselines(evaluation.protocols, datamodule)
     trainer = config.build_trainer(cfg, run_dir, progress_bar=sys.stdout.isatty())
     check_processes(trainer)
     refuse_ranks_in_sweep(trainer, mode, **sweep)

@@ -17,7 +17,6 @@ from ssl_lab.measured import Record, base_name, merged, records_of
 from ssl_lab.methods.base import Method
 from ssl_lab.metrics import check_declarations, descriptions, joined
 from ssl_lab.runs.directory import METRICS, read_json, write_json
-from ssl_lab.types import Encoder
 
 
 def check_needs(method: Method, protocols: Sequence[Protocol], datamodule: DataModule) -> None:
@@ -79,27 +78,6 @@ def check_is_measured(metric: str, protocols: Sequence[Protocol], datamodule: Da
             f"{asked} should be an eval/ metric of the val split, measured by {names}. Set objective and evaluation=, or "
             "select=last."
         )
-
-
-def baseline_rows(
-    protocols: Sequence[Protocol],
-    datamodule: DataModule,
-    random_encoder: Encoder,
-    *,
-    device: torch.device,
-    split: str = "test",
-) -> dict[str, list[dict[str, float]]]:
-    """Metrics of raw input and a random encoder by each of the protocols, which are empty but for those of features."""
-    of_features = [p for p in protocols if p.needs == "features" and (datamodule.labelled or not p.needs_labels)]
-    if not of_features:
-        return {}
-    random_encoder.to(device).eval()
-    start_name = "initial encoder" if random_encoder.pretrained else "random encoder"
-    rows = {}
-    for name, fn in ((datamodule.spec.raw_name, datamodule.spec.raw), (start_name, random_encoder.embed)):
-        found = iter(measure({"features": fn}, of_features, datamodule, device=device, split=split))
-        rows[name] = [next(found) if protocol in of_features else {} for protocol in protocols]
-    return rows
 
 
 def evaluate_with_baselines(

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 
 from ssl_lab import distributed
 from ssl_lab.data.base import DataModule, has_split
+from ssl_lab.engine.baselines import baseline_rows
 from ssl_lab.engine.beginning import BeginAfterFirstStep, Beginning
 from ssl_lab.engine.callbacks.agreement import Agreement
 from ssl_lab.engine.callbacks.collapse import CollapseAlarm
@@ -28,7 +29,7 @@ from ssl_lab.engine.checkpoints.sharded import gathered
 from ssl_lab.engine.checks import check_start
 from ssl_lab.engine.endings import tell_start, told_ending
 from ssl_lab.engine.feature_map import draw_feature_map
-from ssl_lab.engine.judge import baseline_rows, evaluate_with_baselines, join_records, write_descriptions
+from ssl_lab.engine.judge import evaluate_with_baselines, join_records, write_descriptions
 from ssl_lab.engine.logging.dashboards import ForgetLaterSteps, dashboards, guarded
 from ssl_lab.engine.logging.loggers import MetricsFile, last_metrics
 from ssl_lab.engine.missed_evaluation import log_missed_evaluation, missed_evaluation
@@ -178,7 +179,8 @@ def _judge(
     missed = missed_evaluation(trainer, method)
     if keep_best:
         load_weights(method, run_dir / BEST_CHECKPOINT)
-    baselines = baseline_rows(protocols, datamodule, initial_encoder, device=device)
+    baselined = protocols if evaluation.baselines else []
+    baselines = baseline_rows(baselined, datamodule, initial_encoder, device=device)
     records = evaluate_with_baselines(method, protocols, datamodule, baselines, device=device)
     table = merged([], records) if records else {"rows": [{"metrics": {}}]}
     scores = {f"test/{name}": value for name, value in table["rows"][-1]["metrics"].items()}

@@ -46,6 +46,8 @@ CASES = [
     ("evaluate run=run metric.encoder=run:run", "none takes an encoder"),
     ("evaluate run=run evaluation=konn", "There is no evaluation 'konn'"),
     ("evaluate run=run evaluation=none", "measures nothing"),
+    ("evaluate run=run baselines=maybe", "baselines should be true or false"),
+    ("evaluate run=run evaluation=samples baselines=false", "no protocol of evaluation= judges"),
     ("evaluate run=run out=file evaluation=label_free", "is no folder"),
     ("finetune", "needs run"),
     ("finetune run=run", "needs data with labels"),

@@ -15,6 +15,7 @@ from ssl_lab.cli.process import compose_settings, find_device, print_table
 from ssl_lab.data.base import DataModule
 from ssl_lab.data.store import fingerprint
 from ssl_lab.engine import judge
+from ssl_lab.engine.baselines import baseline_rows, check_baselines
 from ssl_lab.evaluation.protocol import Protocol
 from ssl_lab.limited import printable
 from ssl_lab.measured import merged
@@ -46,6 +47,8 @@ def run(args: list[str]) -> int:
         datamodule = config.data_for_run(run_cfg, run_dir, spec, cfg.get("data"))
         protocols = _protocols(cfg, run_cfg, run_dir, datamodule)
         judge.check_needs(method, protocols, datamodule)
+        if not cfg.baselines:
+            check_baselines(protocols, datamodule, cfg.split)
         config.check_same_classes(method, protocols, spec, datamodule)
         name = EVALUATION if own else _file_name(datamodule, cfg, run_cfg)
         path = _path(cfg.get("out"), run_dir, name, several=len(runs) > 1)
@@ -62,7 +65,8 @@ def run(args: list[str]) -> int:
         if key not in baselines:
             L.seed_everything(runs[0][0].seed, verbose=False)
             random_encoder = config.build_encoder(run_cfg.encoder, spec)
-            baselines[key] = judge.baseline_rows(protocols, datamodule, random_encoder, device=device, split=cfg.split)
+            beside = protocols if cfg.baselines else []
+            baselines[key] = baseline_rows(beside, datamodule, random_encoder, device=device, split=cfg.split)
         records = judge.evaluate_with_baselines(
             method.to(device), protocols, datamodule, baselines[key], device=device, split=cfg.split
         )

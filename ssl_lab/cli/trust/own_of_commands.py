@@ -16,7 +16,9 @@ _TYPES: dict[str, Any] = {
     **dict.fromkeys(("seed", "num_samples", "num_images", "first", "second", "steps", "label", "num_workers"), int),
     **dict.fromkeys(("num_steps", "warmup_steps", "top_k", "max_new_tokens"), int),
     **dict.fromkeys(("top_p", "temperature", "truncation", "shard_mib"), float),
-    **dict.fromkeys(("baseline", "overwrite", "private", "force", "compile", "activation_checkpointing"), bool),
+    **dict.fromkeys(
+        ("baseline", "baselines", "overwrite", "private", "force", "compile", "activation_checkpointing"), bool
+    ),
     **dict.fromkeys(("split", "format", "push_to_hub", "select", "resume", "objective"), str),
     **dict.fromkeys(("evaluate_every_n_epochs", "evaluate_max_train_samples", "pictures_every_n_epochs"), int | None),
     **{"save_every_n_minutes": float | None, "save_every_n_steps": int | None},

@@ -30,6 +30,7 @@ class Evaluation:
         max_train_samples: Of a larger train split, how many samples probes are fitted to during training; a fixed random
             part, None for all. The evaluation on the test split always takes all.
         objective: Metric that the summary names as the run's objective.
+        baselines: Whether raw input and the encoder before training are judged at the end, too.
 
     Raises:
         ValueError: If a number is below 1.
@@ -40,6 +41,7 @@ class Evaluation:
     every_n_epochs: int = 10
     max_train_samples: int | None = 10_000
     objective: str | None = None
+    baselines: bool = True
 
     def __post_init__(self) -> None:
         """Check the numbers."""

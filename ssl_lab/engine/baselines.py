@@ -1,0 +1,142 @@
+"""What a trained encoder is judged beside, raw input and the encoder before training, measured once for the same data."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssl_lab import distributed
+from ssl_lab.data.base import DataModule, has_split
+from ssl_lab.data.store import cache_folder, fingerprint
+from ssl_lab.evaluation.evaluate import measure
+from ssl_lab.evaluation.protocol import Protocol, plain
+from ssl_lab.evaluation.samples.real_images import module_digest
+from ssl_lab.limited import load_json
+from ssl_lab.runs.directory import write_json
+from ssl_lab.types import Batch, Encoder
+
+_VERSION = 1
+"""Changes whenever a protocol of ssl_lab would give other numbers of the same features."""
+
+
+def baseline_rows(
+    protocols: Sequence[Protocol],
+    datamodule: DataModule,
+    random_encoder: Encoder,
+    *,
+    device: torch.device,
+    split: str = "test",
+) -> dict[str, list[dict[str, float]]]:
+    """Metrics of raw input and a random encoder by each of the protocols, which are empty but for those of features.
+
+    Results of ssl_lab's own protocols are kept in the cache folder and not computed again for the same content of the data,
+    features, weights and settings.
+    """
+    of_features = [p for p in protocols if p.needs == "features" and (datamodule.labelled or not p.needs_labels)]
+    if not of_features:
+        return {}
+    random_encoder.to(device).eval()
+    start_name = "initial encoder" if random_encoder.pretrained else "random encoder"
+    digest = module_digest(random_encoder)
+    rows = {}
+    for name, fn, weights in (
+        (datamodule.spec.raw_name, datamodule.spec.raw, ""),
+        (start_name, random_encoder.embed, digest),
+    ):
+        found = iter(_kept_or_measured(fn, weights, of_features, datamodule, device, split))
+        rows[name] = [next(found) if protocol in of_features else {} for protocol in protocols]
+    return rows
+
+
+def check_baselines(protocols: Sequence[Protocol], datamodule: DataModule, split: str = "test") -> None:
+    """Refuse ``baselines=false`` where there would be none.
+
+    Raises:
+        ValueError: Saying why.
+    """
+    if not has_split(datamodule, split):
+        reason = f"{datamodule.title} has no {split} split to judge them on"
+    elif not any(protocol.needs == "features" for protocol in protocols):
+        reason = "no protocol of evaluation= judges features"
+    else:
+        return
+    raise ValueError(f"baselines=false has no effect: {reason}, so there are no baselines. Leave it out.")
+
+
+def _kept_or_measured(
+    fn: Callable[[Batch], Tensor],
+    weights: str,
+    protocols: Sequence[Protocol],
+    datamodule: DataModule,
+    device: torch.device,
+    split: str,
+) -> list[dict[str, float]]:
+    """Metrics by each protocol, those that are not kept measured together."""
+
+    def look() -> list[tuple[Path | None, dict[str, float] | None]]:
+        facts = [weights, *_facts(fn, datamodule, device, split)]
+        paths = [_path(protocol, facts) for protocol in protocols]
+        return [(path, None if path is None else _read(path)) for path in paths]
+
+    kept = distributed.on_first_rank(look)
+    missing = [protocol for protocol, (_, metrics) in zip(protocols, kept, strict=True) if metrics is None]
+    found = iter(measure({"features": fn}, missing, datamodule, device=device, split=split) if missing else [])
+    rows = [next(found) if metrics is None else metrics for _, metrics in kept]
+    if distributed.rank() == 0:
+        _keep([(path, row) for (path, metrics), row in zip(kept, rows, strict=True) if path and metrics is None])
+    return rows
+
+
+def _facts(fn: Callable[[Batch], Tensor], datamodule: DataModule, device: torch.device, split: str) -> list[Any]:
+    """What tells features of whole splits from others, their values on a few samples among it."""
+    with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        (batch,) = datamodule.eval_dataloader(split, max_samples=min(32, datamodule.eval_batch_size))
+        some = fn({name: column.to(device) for name, column in batch.items()}).float().cpu().contiguous()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    data = [datamodule.fingerprint.get(part) for part in ("train", split)]
+    return [
+        hashlib.sha256(some.numpy().tobytes()).hexdigest(),
+        [data, datamodule.eval_batch_size, datamodule.spec.to_json()],
+        [torch.__version__, name, torch.get_float32_matmul_precision()],
+    ]
+
+
+def _path(protocol: Protocol, facts: list[Any]) -> Path | None:
+    """Where its results are kept; None for a protocol of the user's, whose code may change."""
+    kind = type(protocol)
+    if not kind.__module__.startswith("ssl_lab."):
+        return None
+    own = [_VERSION, kind.__module__, kind.__qualname__, plain(vars(protocol)), protocol.signature]
+    return cache_folder() / "baselines" / f"{fingerprint([own, facts])}.json"
+
+
+def _read(path: Path) -> dict[str, float] | None:
+    """Kept metrics, to the last bit; None if there are none, with a warning if the file is damaged."""
+    if not path.is_file():
+        return None
+    try:
+        held = load_json(path)
+        if held["digest"] != fingerprint(held["metrics"]):
+            raise ValueError(f"{path} is not what was written")
+        return {name: float.fromhex(value) for name, value in held["metrics"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        warnings.warn(f"Kept baselines cannot be read and are computed anew: {reason}", stacklevel=1)
+        return None
+
+
+def _keep(results: Sequence[tuple[Path, dict[str, float]]]) -> None:
+    """Write each result at once, so that trials that do the same beside this one see all of it or nothing."""
+    try:
+        for path, row in results:
+            metrics = {name: float(value).hex() for name, value in row.items()}
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, {"metrics": metrics, "digest": fingerprint(metrics)})
+    except OSError as error:
+        warnings.warn(f"Baselines cannot be kept for the next run: {error}", stacklevel=1)
