@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 import yaml
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
@@ -70,14 +71,29 @@ def build_method(cfg: DictConfig, spec: Spec, *, encoder_weights: Path | None = 
             )
         encoder.layer_groups().recompute_activations()
     if cfg.get("compile"):
-        if type(encoder).forward is nn.Module.forward and type(encoder).compile is nn.Module.compile:
-            raise ValueError(
-                f"Cannot compile {type(encoder).__name__}: it has no forward for embed to pass through. Set compile=false, "
-                "or give it a forward that its embed calls as self(...)."
-            )
+        _check_compiles(method, encoder)
         for module in (encoder, *method.pretexts()):
             module.compile(dynamic=False)  # in place: names in the state dict stay
     return method
+
+
+def _check_compiles(method: Method, encoder: Encoder) -> None:
+    """Refuse an encoder of which the compiler would see nothing.
+
+    Raises:
+        ValueError: If its embed does not call its forward, and it does not say by a compile of its own what to compile.
+    """
+    if type(encoder).compile is not nn.Module.compile:
+        return
+    calls: list[nn.Module] = []
+    handle = encoder.register_forward_pre_hook(lambda module, _: calls.append(module))
+    method.in_eval_mode(torch.no_grad()(encoder.embed))(encoder.spec.example(2))
+    handle.remove()
+    if not calls:
+        raise ValueError(
+            f"Cannot compile {type(encoder).__name__}: its embed does not pass through a forward, which is what would be "
+            "compiled. Set compile=false, or give it a forward that its embed calls as self(...)."
+        )
 
 
 def build_protocols(node: DictConfig | None) -> list[Protocol]:

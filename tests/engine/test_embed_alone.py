@@ -66,9 +66,15 @@ def test_its_time_alone_is_that_of_embed(tmp_path):
     assert 0 < speed.bare_ms < speed.step_ms and speed.ratio > 1
 
 
-def test_compiling_nothing_is_refused_by_name(monkeypatch):
-    monkeypatch.setattr(build, "build_encoder", lambda node, spec: EmbedAlone(spec))
+class ForwardAside(EmbedAlone):
+    def forward(self, images):
+        return self.layers(images)
+
+
+@pytest.mark.parametrize("kind", [EmbedAlone, ForwardAside])
+def test_compiling_nothing_is_refused_by_name(kind, monkeypatch):
+    monkeypatch.setattr(build, "build_encoder", lambda node, spec: kind(spec))
     monkeypatch.setattr(build, "instantiate", lambda node, **_: lambda encoder, optim: simclr(encoder))
     cfg = OmegaConf.create({"encoder": {}, "optim": {}, "method": {}, "compile": True})
-    with pytest.raises(ValueError, match="Cannot compile EmbedAlone: it has no forward"):
+    with pytest.raises(ValueError, match=f"Cannot compile {kind.__name__}: its embed does not pass through a forward"):
         build.build_method(cfg, ArrayImages().spec)
