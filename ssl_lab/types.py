@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 from torch import Tensor, nn
@@ -46,6 +47,25 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _plain(each) for name, each in value.items()}
     return [_plain(each) for each in value] if isinstance(value, tuple) else value
+
+
+def restored(node: Any) -> Any:
+    """What :meth:`Facts.to_json` wrote, as objects; lists become tuples.
+
+    It imports the modules that the values name: look at values from elsewhere first.
+    """
+    if isinstance(node, list):
+        return tuple(map(restored, node))
+    if not isinstance(node, dict):
+        return node
+    facts = {name: restored(value) for name, value in node.items() if name != "_target_"}
+    if "_target_" not in node:
+        return facts
+    module, _, name = str(node["_target_"]).rpartition(".")
+    kind = getattr(import_module(module), name)
+    if not (isinstance(kind, type) and issubclass(kind, Facts)):
+        raise TypeError(f"{node['_target_']} holds no facts of data")
+    return kind.from_json(facts)
 
 
 class Target(Facts):

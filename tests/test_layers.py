@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "report": {"runs", "tasks", "evaluation", *LOWEST},
     "export": {"report", "runs", "evaluation", "methods", *PARTS},
     "engine": {"tasks", "pictures", "methods", "evaluation", "data", "runs", *PARTS},
-    "testing": {"engine", "methods", "data"},
+    "testing": {"engine", "tasks", "methods", "evaluation", "data", "pretext", *LOWEST},
     "cli": {
         "engine",
         "report",

@@ -21,6 +21,7 @@ PACKAGES = {
     "export": "Export",
     "runs": "Run directories",
     "report": "Reports",
+    "testing": "Checks for tests",
 }
 SHARED = "Shared vocabulary"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from ssl_lab.cli.trust.targets import check_targets
 from ssl_lab.limited import load_json
 from ssl_lab.runs.directory import SPEC
 from ssl_lab.runs.moved import spec_of_today
-from ssl_lab.types import Facts, Spec
+from ssl_lab.types import Spec, restored
 
 _OURS = re.compile(r"ssl_lab\.(types|modalities\.[a-z_]+)\.[A-Z]\w*")
 
@@ -51,19 +50,3 @@ def _targets(node: Any) -> list[Any]:
     if isinstance(node, dict):
         return [*([node["_target_"]] if "_target_" in node else []), *_targets(list(node.values()))]
     return [target for each in node for target in _targets(each)] if isinstance(node, list) else []
-
-
-def restored(node: Any) -> Any:
-    """Plain values as objects; lists become tuples."""
-    if isinstance(node, list):
-        return tuple(map(restored, node))
-    if not isinstance(node, dict):
-        return node
-    facts = {name: restored(value) for name, value in node.items() if name != "_target_"}
-    if "_target_" not in node:
-        return facts
-    module, _, name = str(node["_target_"]).rpartition(".")
-    kind = getattr(import_module(module), name)
-    if not (isinstance(kind, type) and issubclass(kind, Facts)):
-        raise TypeError(f"{node['_target_']} holds no facts of data")
-    return kind.from_json(facts)

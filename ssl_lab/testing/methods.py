@@ -1,4 +1,4 @@
-"""What every method must satisfy, whatever its objective: for a test of a method of one's own."""
+"""What every method must satisfy, whatever its objective."""
 
 from __future__ import annotations
 
