@@ -3,7 +3,6 @@
 import re
 import shlex
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ from arrays import ArrayImages
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep
+from pages import PAGES, ROOT, own_files
 
 from ssl_lab.cli.build import build_data, build_method, build_protocols
 from ssl_lab.cli.commands import COMMANDS
@@ -20,10 +20,7 @@ from ssl_lab.cli.sweeps.register import register_sweepers
 from ssl_lab.cli.trust.targets import split_off_trust, trusting
 from ssl_lab.testing import train
 
-ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 NOT_COMPOSED = ("list", "runs", "report", "leaderboard", "dashboard")
-BLOCK = r"((?:[^\n]+\n)+)\n```(python|yaml)\n(.*?)```"  # below a paragraph
 TEXTS = ("text=", "prompt=")  # which the command quotes by itself
 FLAGS = ("-m", "--multirun", "--cfg", "job", "--package")
 
@@ -64,17 +61,6 @@ def first_of_sweep(word):
     swept = override.value()
     value = swept.start if isinstance(swept, IntervalSweep) else next(override.sweep_string_iterator())
     return f"{override.get_key_element()}={value}"
-
-
-def own_files():
-    """Files that the how-to pages show: each code block below a paragraph that names it."""
-    files = {}
-    for path in PAGES:
-        for above, language, code in re.findall(BLOCK, path.read_text(), re.DOTALL):
-            ending = {"python": "py", "yaml": "yaml"}[language]
-            if name := re.search(rf"`([\w/]+\.{ending})`", above):
-                files[name[1]] = code
-    return files
 
 
 @pytest.fixture

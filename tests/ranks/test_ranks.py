@@ -19,7 +19,6 @@ OWN_COUNTS = {
     "span_denoising",
     "classification",
     "image_classification",
-    "semantic_segmentation",
     "similarity",
     "token_classification",
     "translation",
