@@ -9,7 +9,7 @@ from transformers import ElectraConfig, ElectraForMaskedLM
 from ssl_lab.encoders.text_configs import ARCHITECTURES
 from ssl_lab.encoders.text_transformer import TextTransformer
 
-LONG = replace(TEXT, shape=(200,))  # longer than ModernBERT's window
+LONG = replace(TEXT, length=200)  # longer than ModernBERT's window
 DOCUMENTS = ((100, 70, 20), (1, 150, 49))  # lengths in two packed rows
 
 
@@ -162,7 +162,7 @@ def test_goes_on_from_a_folder(architecture, tmp_path):
         TextTransformer(replace(LONG, vocab_size=1000), pretrained=str(tmp_path))
     if architecture != "t5":
         with pytest.raises(ValueError, match="positions"):
-            TextTransformer(replace(LONG, shape=(9000,)), pretrained=str(tmp_path))
+            TextTransformer(replace(LONG, length=9000), pretrained=str(tmp_path))
 
 
 def test_an_architecture_without_packing_says_so(tmp_path):
