@@ -83,15 +83,16 @@ def _check_compiles(method: Method, encoder: Encoder) -> None:
     Raises:
         ValueError: If its embed does not call its forward, and it does not say by a compile of its own what to compile.
     """
-    if type(encoder).compile is not nn.Module.compile:
+    tower = encoder.tower
+    if type(tower).compile is not nn.Module.compile:
         return
     calls: list[nn.Module] = []
-    handle = encoder.register_forward_pre_hook(lambda module, _: calls.append(module))
-    method.in_eval_mode(torch.no_grad()(encoder.embed))(encoder.spec.example(2))
+    handle = tower.register_forward_pre_hook(lambda module, _: calls.append(module))
+    method.in_eval_mode(torch.no_grad()(encoder.embed))(tower.spec.example(2))
     handle.remove()
     if not calls:
         raise ValueError(
-            f"Cannot compile {type(encoder).__name__}: its embed does not pass through a forward, which is what would be "
+            f"Cannot compile {type(tower).__name__}: its embed does not pass through a forward, which is what would be "
             "compiled. Set compile=false, or give it a forward that its embed calls as self(...)."
         )
 
