@@ -19,8 +19,8 @@ from ssl_lab.metrics import declared
 def check_protocol(protocol: Protocol, fn: Callable[..., Any], datamodule: DataModule) -> None:
     """Judge a function on the validation split and check what holds for every protocol of the lab.
 
-    Metrics are finite, declared, repeatable, and within [0, 1] where they are shown in percent; random streams stay as they
-    were, and settings are plain data.
+    Metrics are finite, declared, repeatable, and shares or correlations where they are shown in percent. Random streams stay
+    as they were, and settings are plain data.
 
     Args:
         protocol: The protocol.
@@ -36,12 +36,15 @@ def check_protocol(protocol: Protocol, fn: Callable[..., Any], datamodule: DataM
     assert _streams() == before, f"{name} draws from the global random streams: give it a generator of its own."
     assert metrics, f"{name} returns no metrics."
     for metric, value in metrics.items():
-        shown = declared(protocol.metrics, metric)
+        of = metric.removesuffix("_std")
+        shown = declared(protocol.metrics, of if of in metrics else metric)  # a deviation stands beside its mean
         assert shown is not None, f"{name} does not declare {metric} in metrics, so that no table can say what it is."
         assert isinstance(value, float) and math.isfinite(value), (
             f"{metric} of {name} should be finite, found {value!r}."
         )
-        assert not shown.percent or 0 <= value <= 1, f"{metric} of {name} is shown in percent, but {value} is no share."
+        assert not shown.percent or -1 <= value <= 1, (
+            f"{metric} of {name} is shown in percent, but {value} is none of [-1, 1]."
+        )
     again = protocol.run(fn, datamodule, device=torch.device("cpu"), split="val")
     assert again == metrics, f"{name} gives other numbers the second time: {metrics} and {again}."
     json.dumps(protocol.settings)
