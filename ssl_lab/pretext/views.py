@@ -237,14 +237,19 @@ def affine_maps(box: Tensor, *, flip: Tensor, angle: Tensor, shear: Tensor, aspe
 
 def warp(x: Tensor, theta: Tensor, size: tuple[int, int]) -> Tensor:
     """Bilinear resampling of images (B, C, H, W) by affine maps (B, 2, 3); beyond the image its edge repeats."""
-    height, width = size
-    ys = ((2 * torch.arange(height, device=x.device) + 1) / height - 1).view(1, height, 1, 1)
-    xs = ((2 * torch.arange(width, device=x.device) + 1) / width - 1).view(1, 1, width, 1)
-    along_x, along_y, shift = theta.mT.reshape(len(theta), 3, 1, 1, 2).unbind(1)
-    grid = along_x * xs + (along_y * ys + shift)  # F.affine_grid multiplies matrices for this, several times slower
+    grid = sampling_grid(theta, size)
     if torch.compiler.is_compiling() and x.device.type == "cpu":
         return _opaque_sample(x, grid)  # type: ignore[no-any-return]
     return _sample(x, grid)
+
+
+def sampling_grid(theta: Tensor, size: tuple[int, int]) -> Tensor:
+    """Where each pixel of a view of ``size`` lies in its image, (B, height, width, 2) in [-1, 1], x before y."""
+    height, width = size
+    ys = ((2 * torch.arange(height, device=theta.device) + 1) / height - 1).view(1, height, 1, 1)
+    xs = ((2 * torch.arange(width, device=theta.device) + 1) / width - 1).view(1, 1, width, 1)
+    along_x, along_y, shift = theta.mT.reshape(len(theta), 3, 1, 1, 2).unbind(1)
+    return along_x * xs + (along_y * ys + shift)  # F.affine_grid multiplies matrices for this, several times slower
 
 
 def _sample(x: Tensor, grid: Tensor) -> Tensor:

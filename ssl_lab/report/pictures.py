@@ -31,6 +31,10 @@ _CONTRACTED = ("s", "t", "re", "ve", "ll", "d", "m")  # after an apostrophe
 _TITLES = {
     "views": ("Views", "What the method sees of each sample: random views that should mean the same."),
     "reconstructions": ("Reconstructions", "Unseen images and what the model makes of them from its features."),
+    "masks": (
+        "Masks",
+        "Unseen images, the class of each pixel in colours, and what was predicted; black does not count.",
+    ),
     "samples": ("Samples", "New images drawn from the model."),
     "interpolations": ("Interpolations", "Each row is a walk between two points of the latent space."),
     "traversals": ("Latent dimensions", "Each row turns one latent dimension through the range that images take."),

@@ -98,9 +98,9 @@ PIXELS, WAVES = ConvNet(ArrayImages().spec, widths=(8,)), WaveNet(Tones().spec)
             SimCLR,
             PIXELS,
             Louder(),
-            r"SimCLR .* waveform .*\(Louder\), but ConvNet .* image",
+            r"SimCLR, which compares views of Louder, takes waveforms, but the data is images",
         ),
-        (BYOL, WAVES, FixedViews(), r"image data \(FixedViews\), but WaveNet was built for waveform"),
+        (BYOL, WAVES, FixedViews(), r"views of FixedViews, takes images, but the data is waveforms"),
         (SimCLR, PIXELS, View(), "two views of one size, which View does not draw"),
         (SimCLR, PIXELS, FixedMultiCrop(), "which FixedMultiCrop does not draw"),
         (

@@ -37,3 +37,26 @@ def write_captioned(root, *, num=20):
         rows += [f"{name}\t{part}\t{colour}\tA {colour} square {i}.", f"{name}\t{part}\t{colour}\t{colour} {i}"]
     (root / "captions.tsv").write_text("\n".join(rows) + "\n")
     return root / "captions.tsv"
+
+
+def write_masked(root, *, size=(8, 6), splits=("train", "val", "test"), num=4, kind="P"):
+    """Grey images whose pixels are ten times the number of their class; one class a column, the last not counted."""
+    for split in splits:
+        for folder in ("images", "masks"):
+            (root / folder / split).mkdir(parents=True)
+        for k in range(num):
+            values = (np.arange(size[0]) + k) % 3 * np.ones((size[1], 1))
+            Image.fromarray((10 * values).astype(np.uint8)).save(root / "images" / split / f"{k}.png")
+            values[:, -1] = 255
+            mask = Image.fromarray(values.astype(np.uint8)).convert(kind) if kind == "RGB" else _to_mode(values, kind)
+            mask.save(root / "masks" / split / f"{k}.png")
+    return root
+
+
+def _to_mode(values, kind):
+    if kind == "I;16":
+        return Image.fromarray(values.astype(np.uint16))
+    mask = Image.fromarray(values.astype(np.uint8))
+    if kind == "P":
+        mask.putpalette([k * 7 % 256 for k in range(768)])
+    return mask

@@ -21,7 +21,7 @@ def test_each_part_is_built_for_its_part_of_the_data():
 
 
 def test_other_data_or_encoders_are_refused():
-    with pytest.raises(ValueError, match="Choose data=image_text_pairs"):
+    with pytest.raises(ValueError, match="DualEncoder takes images with captions, but the data is images"):
         DualEncoder(IMAGES, image=IMAGE, text=TEXT)
-    with pytest.raises(ValueError, match="ConvNet encodes images, but the data is text"):
+    with pytest.raises(ValueError, match="ConvNet takes images, but the data is texts"):
         DualEncoder(CAPTIONED, image=IMAGE, text=IMAGE)

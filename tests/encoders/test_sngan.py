@@ -69,5 +69,5 @@ def test_features_sum_over_positions():
 def test_refuses_images_that_are_too_small():
     with pytest.raises(ValueError, match="3 times in 4 blocks, found images of 6x6"):
         SNGANEncoder(spec(1, 6, 6), num_halvings=3)
-    with pytest.raises(ValueError, match="encodes images"):
+    with pytest.raises(ValueError, match="takes images"):
         SNGANEncoder(TextSpec(length=64, vocab_size=8))

@@ -58,7 +58,7 @@ def test_unknown_names_are_answered_with_close_ones():
 
 def test_text_is_refused_in_words():
     text = TextSpec(length=12, vocab_size=64)
-    with pytest.raises(ValueError, match="encodes images, but the data is text"):
+    with pytest.raises(ValueError, match="takes images, but the data is texts"):
         TimmModel(text, name="test_vit")
 
 

@@ -9,6 +9,7 @@ import inspect
 import math
 import pkgutil
 import warnings
+from dataclasses import replace
 from itertools import chain
 from types import SimpleNamespace
 
@@ -41,6 +42,7 @@ from ssl_lab.modalities.image import ImageSpec
 from ssl_lab.modalities.text import TextSpec
 from ssl_lab.tasks.classification import ClassScores
 from ssl_lab.tasks.question_answering import Answers
+from ssl_lab.tasks.semantic_segmentation import MaskScores
 from ssl_lab.tasks.similarity import PairScores
 from ssl_lab.tasks.token_classification import TaggedSpans
 from ssl_lab.tasks.translation import Translations
@@ -223,6 +225,14 @@ def translations(x):
     return Translations().run(lambda batch: ids, Translated(len(x)), device=CPU)
 
 
+def masks(x):
+    """Every second pixel is of class 1; that of each is the number that its feature comes next to."""
+    truth = (torch.arange(x.shape[1]) % 2).byte().expand(len(x), 1, -1)
+    predicted = x.nan_to_num(0, 0, 0).round().clamp(0, 1).byte().masked_fill(~x.isfinite(), 255)
+    spec = replace(SPEC, targets={"mask": Classes(number=2)})
+    return run(MaskScores(), lambda batch: predicted.unsqueeze(1), spec, mask=truth)
+
+
 # class: (metrics of features or outputs (N, D), {metric: (which direction is better, its best value)})
 CASES = {
     KNN: (labelled(KNN()), {"knn/top1": ("higher", 1.0)}),
@@ -280,6 +290,7 @@ CASES = {
     ),
     TaggedSpans: (tags, dict.fromkeys(("finetune/token_accuracy", "finetune/f1"), ("higher", 1.0))),
     Answers: (answers, dict.fromkeys(("finetune/exact_match", "finetune/f1"), ("higher", 1.0))),
+    MaskScores: (masks, dict.fromkeys(("finetune/miou", "finetune/pixel_accuracy"), ("higher", 1.0))),
     Translations: (translations, dict.fromkeys(("finetune/bleu", "finetune/chrf"), ("higher", 100.0))),
 }
 
@@ -354,6 +365,7 @@ def test_the_cases_of_discrete_output_reach_the_best():
     """Else nothing that they say of degenerate output would mean anything."""
     assert tags(torch.tensor([[0.0, 0, 1, 2, 0]]).repeat(3, 1))["finetune/f1"] == 1
     assert answers(torch.full((3, 3), 2.0))["finetune/exact_match"] == 1
+    assert masks(torch.tensor([[0.0, 1, 0]]).repeat(3, 1))["finetune/miou"] == 1
     assert translations(torch.arange(1.0, 6).repeat(3, 1))["finetune/bleu"] == pytest.approx(100)
 
 
@@ -377,6 +389,7 @@ def test_one_tag_is_no_score():
         (answers, "Answer spans of 1 of 4 test samples"),
         (tags, "Scores of [12] of 20 test words"),
         (translations, "Scores of 1 of 4 test translations"),
+        (masks, "Scores of 1 of 12 test pixels"),
         (of_texts(MaskedPrediction(mask_prob=0.9)), "Scores of [0-9]+ of [0-9]+ test masked tokens"),
     ],
 )

@@ -19,6 +19,7 @@ OWN_COUNTS = {
     "span_denoising",
     "classification",
     "image_classification",
+    "semantic_segmentation",
     "similarity",
     "token_classification",
     "translation",

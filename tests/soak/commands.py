@@ -53,7 +53,7 @@ class Command:
 
 
 def write_text(folder):
-    """A corpus, tasks with labels, images with captions, and a page of one's own."""
+    """A corpus, tasks with labels, images with captions or masks, and a page of one's own."""
     os.makedirs(f"{folder}/corpus")
     words = "the cat sat on a mat and saw one dog run far away from it".split()
     for split, number in (("train", 60), ("val", 12), ("test", 12)):
@@ -75,6 +75,13 @@ def write_text(folder):
         Image.new("RGB", (8, 8), ((200, k, 30), (30, k, 200))[k % 2]).save(f"{folder}/pictures/{k}.png")
     captions = [(f"pictures/{k}.png", f"a {('red', 'blue')[k % 2]} square {k}") for k in range(40)]
     _write_table(f"{folder}/captions.csv", [("image", "caption"), *captions])
+    for kind, ending in (("images", "jpg"), ("masks", "png")):
+        os.makedirs(f"{folder}/masked/{kind}")
+        for k in range(40):
+            part = Image.new("L", (8, 4), (60 + k if kind == "images" else 1))
+            whole = Image.new("L", (8, 8), (200 if kind == "images" else 0))
+            whole.paste(part, (0, 4 * (k % 2)))
+            whole.save(f"{folder}/masked/{kind}/{k}.{ending}")
     _write(f"{folder}/README.md", README)
 
 

@@ -56,6 +56,8 @@ TASKS = {
     "classification": [*TASK[:3], "seeds=[0,1]", "select=best"],
     "image_classification": ["encoder=convnet", "encoder.widths=[4,8]", "data=digits", "data.label_fraction=0.5"]
     + ["method.mixup_alpha=0.8", "method.ema_decay=0.9", "~data.max_length", "~data.vocab_size"],
+    "semantic_segmentation": ["encoder=convnet", "encoder.widths=[4,8]", "data=mask_folder"]
+    + ["data.root=../template_text/masked", "method.head=fcn", "method.head_dim=4", "~data.max_length", "~data.vocab_size"],
     "similarity": ["data=text_pairs", "data.path=pairs.csv", "data.score_column=score"],
     "token_classification": ["data=token_labels", "data.path=tags.txt"],
     "question_answering": ["data=squad", "data.path=questions.json", "data.max_question_length=8"]

@@ -16,11 +16,11 @@ from PIL import Image, ImageOps
 Encoded: TypeAlias = "bytes | Path | NDArray[np.uint8] | None"
 """An image file, its content, or pixels (H, W) or (H, W, 3); None if it is missing."""
 
-# What Pillow's many readers raise on damaged files.
-_DAMAGED = (
+DAMAGED = (
     OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, OverflowError, struct.error, zlib.error,
     Image.DecompressionBombError,
 )  # fmt: skip
+"""What Pillow's many readers raise on damaged files."""
 
 _COMMON = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _NO_READERS = (
@@ -69,7 +69,7 @@ def decode(encoded: Encoded, *, channels: int | None, image_size: int | None) ->
             if image_size is not None and image.size != (image_size, image_size):
                 image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BICUBIC)
             pixels = np.array(image)
-    except _DAMAGED:
+    except DAMAGED:
         return None
     return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
 

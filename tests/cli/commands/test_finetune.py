@@ -11,6 +11,7 @@ import sys
 
 import pytest
 import torch
+from data.picture_files import write_masked
 
 from ssl_lab.cli.main import main
 from ssl_lab.engine.callbacks.evaluation import EvaluateDuringTraining
@@ -262,6 +263,20 @@ def test_few_labels_of_images_are_learned_from_and_an_interrupted_training_ends_
     )
     assert any(name.startswith("average.encoder.") for name in whole)
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_pixels_are_classified_and_drawn(tmp_path, capsys):
+    root = write_masked(tmp_path / "masked", size=(8, 8))
+    data = ["data=mask_folder", f"data.root={root}", "data.batch_size=2"]
+    settings = ["encoder=convnet", "encoder.widths=[4,8]", "task=semantic_segmentation", "pictures_every_n_epochs=1"]
+    command = ["finetune", "run=null", *settings, *data, "trainer=cpu", "trainer.max_epochs=1"]
+    assert main([*command, f"run_dir={tmp_path}/masks"]) == 0
+    assert "mIoU" in capsys.readouterr().out
+    (row,) = json.loads((tmp_path / "masks/finetune.json").read_text())["rows"]
+    assert set(row["metrics"]) == {"finetune/miou", "finetune/pixel_accuracy", *(f"class_iou/{k}" for k in range(3))}
+    run_dir = tmp_path / "masks/random/seed_0"
+    assert (run_dir / "pictures/masks/step_00000002.png").is_file()
+    assert "Intersection over union of each class" in (run_dir / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
