@@ -144,11 +144,12 @@ class Spec(Facts, ABC):
 
     def exported_inputs(self) -> dict[str, Any]:
         """What a program must know of the inputs of an exported graph."""
-        shapes = {name: list(column.shape[1:]) for name, column in self.example(1).items()}
         return {
-            "inputs": {name: {"type": str(self.example(1)[name].dtype)[6:], "shape": ["batch", *shape]}
-                       for name, shape in shapes.items()}
-        }  # fmt: skip
+            "inputs": {
+                name: {"type": str(column.dtype).removeprefix("torch."), "shape": ["batch", *column.shape[1:]]}
+                for name, column in self.example(1).items()
+            }
+        }
 
     def exported_sizes(self) -> dict[int, tuple[str, int, int]]:
         """Axes of the columns, beside the batch, that may vary in an exported graph: name, smallest and largest size."""

@@ -87,9 +87,8 @@ def _check_compiles(method: Method, encoder: Encoder) -> None:
     if type(tower).compile is not nn.Module.compile:
         return
     calls: list[nn.Module] = []
-    handle = tower.register_forward_pre_hook(lambda module, _: calls.append(module))
-    method.in_eval_mode(torch.no_grad()(encoder.embed))(tower.spec.example(2))
-    handle.remove()
+    with tower.register_forward_pre_hook(lambda module, _: calls.append(module)):
+        method.in_eval_mode(torch.no_grad()(encoder.embed))(tower.spec.example(2))
     if not calls:
         raise ValueError(
             f"Cannot compile {type(tower).__name__}: its embed does not pass through a forward, which is what would be "
@@ -352,7 +351,7 @@ def check_same_classes(method: Method, protocols: Sequence[Protocol], spec: Spec
     """
     if not isinstance(method, FineTuning) or all(protocol.needs == "features" for protocol in protocols):
         return
-    for column in spec.targets:
+    for column in method.needs_columns:
         learned, found = spec.classes(column), datamodule.spec.classes(column)
         if learned is not None and learned != found:
             names = "of no label" if found is None else ", ".join(found.names)

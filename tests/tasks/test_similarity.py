@@ -1,12 +1,17 @@
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
 from arrays import ArrayTextPairs
 from tasks.tiny import encoder, fit, optim
 
+from ssl_lab.cli.build import check_same_classes
 from ssl_lab.data.text.tokenizer import train_wordpiece
 from ssl_lab.evaluation.evaluate import evaluate
 from ssl_lab.modalities.text import TextSpec
 from ssl_lab.tasks.similarity import PairScores, Similarity, join_texts
+from ssl_lab.types import Classes
 
 
 class Pairs(ArrayTextPairs):
@@ -57,3 +62,10 @@ def test_pairs_without_a_score_do_not_matter():
 def test_refuses_a_scale_of_nothing():
     with pytest.raises(ValueError, match="method.max_score above method.min_score"):
         Similarity(encoder(Pairs().spec), optim(), min_score=5)
+
+
+def test_scores_of_pairs_need_no_classes_of_the_training():
+    """Labels that the task does not learn tell no data apart."""
+    spec = replace(Pairs().spec, targets={"label": Classes(names=("a", "b"))})
+    method = Similarity(encoder(spec), optim())
+    check_same_classes(method, [PairScores()], spec, SimpleNamespace(spec=Pairs().spec))
