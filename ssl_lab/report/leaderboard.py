@@ -128,10 +128,11 @@ def leaderboard(
     descriptions, told_apart = _descriptions(wanted)
     left_out += told_apart
     _check_known(asked, protocols, {name for group in groups for result in group for name in result.metrics})
+    heads = [(str(group[0].facts.data), group[0].split, _distinction(group, results)) for group in groups]
     boards = [
         board
-        for group in sorted(groups, key=lambda group: (str(group[0].facts.data), group[0].split))
-        for board in _boards(group, results, descriptions, asked, protocols)
+        for (*_, distinction), group in sorted(zip(heads, groups, strict=True), key=lambda pair: pair[0])
+        for board in _boards(group, distinction, descriptions, asked, protocols)
     ]
     return Leaderboard(boards=boards, left_out=left_out)
 
@@ -173,7 +174,7 @@ def _check_known(metrics: Sequence[str], protocols: Sequence[str], known: set[st
 
 def _boards(
     group: Sequence[Result],
-    everything: Sequence[Result],
+    distinction: str,
     descriptions: Mapping[str, Any],
     metrics: Sequence[str],
     protocols: Sequence[str],
@@ -200,7 +201,7 @@ def _boards(
         having = [result for result in group if result.metrics.keys() & set(names)]
         if having:
             columns = {name: columns[name] for name in names}
-            boards.append(_board(having, table.key, columns, descriptions, _distinction(group, everything)))
+            boards.append(_board(having, table.key, columns, descriptions, distinction))
     return boards
 
 

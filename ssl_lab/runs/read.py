@@ -36,6 +36,7 @@ _NUMBERS = (
 )  # fmt: skip
 _TEXTS = (
     "status", "error", "experiment", "method", "data", "encoder", "hardware", "commit", "started", "checkpoint", "start",
+    "pretraining",
 )  # fmt: skip
 
 

@@ -31,7 +31,8 @@ class Result:
         metrics: The same by name; see :func:`side_by_side`.
         baselines: The same of raw input and the like, by name.
         checkpoint: ``last``, or ``best`` on the validation split.
-        start: Of a fine-tuning, the weights it began with; else empty.
+        start: Of a fine-tuning, the weights it began with: the method that trained them, ``pretrained`` or ``random``; else
+            empty.
         hardware: What it ran on.
         command: What does it again.
     """
@@ -89,7 +90,7 @@ def _read(run: RunFacts, problems: list[str]) -> Result | None:
         metrics=metrics,
         baselines=baselines,
         checkpoint=summary.get("checkpoint") or "last",
-        start=summary.get("start") or "",
+        start=summary.get("pretraining") or summary.get("start") or "",
         hardware=summary.get("hardware") or "",
         command=command_of(run),
     )

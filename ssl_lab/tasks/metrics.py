@@ -12,8 +12,8 @@ from ssl_lab.metrics import LATER, Metric, Table
 FINETUNED = Table(
     key="finetuned",
     title="After fine-tuning",
-    explanation="Encoder and head were trained together on the labels of the train split; the scores are those of the test "
-    "split (mean ± standard deviation over seeds where there are several).",
+    explanation="A head was trained on the labels of the train split, and with it what of the encoder was not frozen; the "
+    "scores are those of the test split (mean ± standard deviation over seeds where there are several).",
     order=10,
 )
 

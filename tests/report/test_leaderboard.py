@@ -25,7 +25,18 @@ def quick_disk(monkeypatch):
 
 
 def judged(
-    path, knn, *, seed, temperature=0.5, data="Digits", split_seed=0, neighbours=20, batch_size=8, metrics=None, **facts
+    path,
+    knn,
+    *,
+    seed,
+    temperature=0.5,
+    data="Digits",
+    split_seed=0,
+    label_fraction=1.0,
+    neighbours=20,
+    batch_size=8,
+    metrics=None,
+    **facts,
 ):
     """A finished run with an evaluation; its random encoder depends on the seed, raw pixels on nothing."""
     overrides = ["experiment=simclr_digits", f"method.temperature={temperature}", f"seed={seed}"]
@@ -34,7 +45,7 @@ def judged(
         "seed": seed,
         "run_dir": str(path),
         "method": {"temperature": temperature},
-        "data": {"split_seed": split_seed, "batch_size": batch_size},
+        "data": {"split_seed": split_seed, "batch_size": batch_size, "label_fraction": label_fraction},
         "encoder": {"widths": [8]},
         "evaluation": {"knn": {"num_neighbors": neighbours}},
     }
@@ -160,6 +171,29 @@ def test_finetuned_rows_say_their_weights_and_checkpoint(tmp_path):
         "ssl-lab finetune run=runs/x data=digits 'seeds=[0,1]' baseline=true"
     }
     assert board.notes[0] == "Scores of the checkpoint that was best on the validation split."
+
+
+def test_finetuned_rows_name_the_method_that_trained_the_weights_and_each_share_of_labels_has_a_table(tmp_path):
+    values = {("SimCLR", 0.1): 0.8, ("MAE", 0.1): 0.7, (None, 0.1): 0.6, ("SimCLR", 1.0): 0.9, ("SimCLR", 0.01): 0.5}
+    for k, ((method, share), value) in enumerate(values.items()):
+        for seed in (0, 1):
+            judged(
+                tmp_path / f"{k}/seed_{seed}",
+                0,
+                seed=seed,
+                label_fraction=share,
+                start="pretrained" if method else "random",
+                pretraining=method,
+                metrics={"finetune/accuracy": value},
+                method="Classification",
+            )
+    found = {
+        board.data: [(entry.row.name, entry.num_runs) for entry in board.entries if not entry.is_baseline]
+        for board in leaderboard([tmp_path], metrics=["finetune/accuracy"]).boards
+    }
+    assert list(found) == [f"Digits (label_fraction={share})" for share in (0.01, 0.1, 1.0)]
+    rows = [f"Classification, {start} weights" for start in ("SimCLR", "MAE", "random")]
+    assert list(found.values()) == [[(rows[0], 2)], [(row, 2) for row in rows], [(rows[0], 2)]]
 
 
 def test_a_score_that_is_not_finite_never_comes_first(tmp_path):

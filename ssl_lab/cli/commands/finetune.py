@@ -35,6 +35,7 @@ from ssl_lab.outputs import clear
 from ssl_lab.report.page import write_report
 from ssl_lab.runs.directory import read_json, update_summary, write_json
 from ssl_lab.runs.lock import lock_run
+from ssl_lab.runs.read import read_summary
 from ssl_lab.tasks.base import FineTuning
 from ssl_lab.types import Spec
 
@@ -282,7 +283,8 @@ def _train(
     if trainer.is_global_zero:
         config.save_config(cfg, list(args), datamodule, run_dir, spec=spec)
         training.log_settings(cfg)
-        update_summary(run_dir, seed=cell.seed, start=cell.start, checkpoint=cfg.select)
+        pretraining = None if cfg.run is None else read_summary(Path(cfg.run), []).get("method")
+        update_summary(run_dir, seed=cell.seed, start=cell.start, pretraining=pretraining, checkpoint=cfg.select)
         print(
             f"{type(method).__name__} on {datamodule.title}, {_samples(datamodule)}, {cell.start} weights, seed {cell.seed}: "
             f"{run_dir}",

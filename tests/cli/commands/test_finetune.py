@@ -47,6 +47,10 @@ def test_seeds_and_baseline_in_one_table_and_finished_trainings_are_kept(folder,
     assert main([*TWO, "run_dir=two"]) == 0
     printed = capsys.readouterr().out
     assert "test split, last checkpoint, mean ± standard deviation over seeds 0, 1" in printed
+    starts = [
+        json.loads((folder / f"two/{start}/seed_0/summary.json").read_text()) for start in ("pretrained", "random")
+    ]
+    assert [summary["pretraining"] for summary in starts] == ["MLM", None]
     for name in ("pretrained weights", "random weights", "accuracy", "macro F1"):
         assert name in printed
     table = json.loads((folder / "two/finetune.json").read_text())
