@@ -5,7 +5,7 @@ import pytest
 import yaml
 from hydra.utils import get_class
 
-NAMED = {"sts_b"}  # data sets whose files say how they are read
+NAMED = {"camvid", "sts_b"}  # data sets whose files say how they are read
 CONF = sorted((Path(__file__).parents[2] / "conf" / "data").glob("*.yaml"))
 
 

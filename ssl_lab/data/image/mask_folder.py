@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 from ssl_lab.data.base import PRETRAIN
 from ssl_lab.data.columns import Columns
-from ssl_lab.data.files.inventory import DataFile, Inventory, Source, take_inventory, title_of, told
+from ssl_lab.data.files.inventory import DataFile, Inventory, Source, places, take_inventory, title_of, told
 from ssl_lab.data.files.layout import first_of, shown
 from ssl_lab.data.files.text_files import read_lines
 from ssl_lab.data.image.base import ImageModule, ImageSource
@@ -50,7 +50,8 @@ class MaskFolder(ImageModule):
         images: Folder of the images below ``root``, or one for each split: ``{train: ..., test: ...}``.
         masks: The same of the masks.
         lists: Folder below ``root`` of the files train.txt, val.txt and test.txt, which name an image a line, with or
-            without folders and ending; images that no list names are left out. None for splits as folders.
+            without folders and ending, of whatever folder; images that no list names are left out. None for splits as
+            folders.
         classes: Names of the classes in the order of their numbers; None for the lines of ``root/classes.txt``, or where
             there is none for numbers up to the largest in the masks of ``train``.
         ignore_index: Value of pixels that do not count, from 0 to 255; None where all count.
@@ -113,8 +114,8 @@ class MaskFolder(ImageModule):
     def _inventories(self) -> tuple[Inventory, Inventory]:
         def look(setting: str, source: Source, kinds: Sequence[str]) -> Inventory:
             named: Source = _below(self.root, source)
-            if self.lists is not None and isinstance(named, str):
-                named = {"train": named}  # lists say the splits, whatever folders are called
+            if self.lists is not None:
+                named = {"train": places(named)}  # lists say the splits, whatever folders are called
             return take_inventory(
                 named,
                 kinds,
@@ -275,7 +276,8 @@ def _by_key(inventory: Inventory, title: str) -> dict[str, dict[Key, DataFile]]:
             if key in keys:
                 raise ValueError(
                     f"Cannot pair images and masks of {title}: {shown(keys[key].name)} and {shown(file.name)} of {split} "
-                    "differ in their endings alone. Move one away."
+                    f"{'differ in their endings alone' if keys[key].parts[:-1] == file.parts[:-1] else 'have one name'}. "
+                    "Move one away."
                 )
             keys[key] = file
     return found

@@ -65,6 +65,21 @@ def test_lists_say_the_splits(tmp_path, capsys):
         MaskFolder(str(root), lists="sets").columns("train")
 
 
+def test_lists_choose_among_several_folders(tmp_path):
+    root = write(tmp_path / "d", splits=("train", "test"), num=3)
+    for folder in ("images", "masks"):
+        for k in range(3):
+            (root / folder / "test" / f"{k}.png").rename(root / folder / "test" / f"t{k}.png")
+    (root / "train.txt").write_text("0\n1\n2\n")
+    (root / "test.txt").write_text("t1.png\n")
+    places = {folder: {name: f"{folder}/{name}" for name in ("train", "test")} for folder in ("images", "masks")}
+    data = MaskFolder(str(root), **places, lists=".", val_fraction=0)
+    assert [len(data.columns(split)["mask"]) for split in ("train", "test")] == [3, 1]
+    (root / "images/test/t1.png").rename(root / "images/test/1.png")
+    with pytest.raises(ValueError, match=r"train/1.png and .*test/1.png of train have one name"):
+        MaskFolder(str(root), **places, lists=".").columns("train")
+
+
 def test_masks_are_cut_like_their_images_and_by_the_nearest_pixel(tmp_path):
     root = write(tmp_path / "d", size=(80, 40))
     for file in root.glob("images/*/*.png"):  # brightness says the place, the mask too
