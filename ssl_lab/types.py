@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
@@ -274,10 +274,12 @@ class ImageGrid:
     Attributes:
         images: The pixels.
         row_names: One name per row, or empty.
+        legend: What colours stand for: red, green and blue in [0, 1] by name.
     """
 
     images: Tensor
     row_names: tuple[str, ...] = ()
+    legend: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,13 @@ from ssl_lab.data.base import DataModule
 from ssl_lab.types import ImageGrid, MaskedText
 
 MIN_TILE = 48  # pixels a tile is enlarged to, so that 8x8 images can be seen
+_FONT_SIZE = 13
 
 
 def render(grid: ImageGrid) -> np.ndarray[Any, Any]:
     """The grid as one uint8 image (H, W, 3); small tiles are enlarged without smoothing, with a white gap between.
 
-    Names of rows stand before them.
+    Names of rows stand before them, what colours mean below.
     """
     images = grid.images.detach().float().cpu().clamp(0, 1)
     rows, columns, channels, height, width = images.shape
@@ -32,13 +34,12 @@ def render(grid: ImageGrid) -> np.ndarray[Any, Any]:
         for c in range(columns):
             canvas[:, r * step_y : (r + 1) * step_y - gap, c * step_x : (c + 1) * step_x - gap] = tiles[r, c]
     pixels = (canvas * 255).round().byte().permute(1, 2, 0).numpy()
-    return _with_names(pixels, grid.row_names, row_height=step_y) if grid.row_names else pixels
+    pixels = _with_names(pixels, grid.row_names, row_height=step_y) if grid.row_names else pixels
+    return _with_legend(pixels, grid.legend) if grid.legend else pixels
 
 
-def _with_names(
-    pixels: np.ndarray[Any, Any], names: tuple[str, ...], *, row_height: int, font_size: int = 13
-) -> np.ndarray[Any, Any]:
-    font = ImageFont.load_default(font_size)
+def _with_names(pixels: np.ndarray[Any, Any], names: tuple[str, ...], *, row_height: int) -> np.ndarray[Any, Any]:
+    font = ImageFont.load_default(_FONT_SIZE)
     margin = round(max(font.getlength(name) for name in names)) + 10
     height, width, _ = pixels.shape
     canvas = Image.new("RGB", (margin + width, height), "white")
@@ -46,6 +47,26 @@ def _with_names(
     draw = ImageDraw.Draw(canvas)
     for row, name in enumerate(names):
         draw.text((margin - 6, (row + 0.5) * row_height), name, fill="black", font=font, anchor="rm")
+    return np.asarray(canvas)
+
+
+def _with_legend(pixels: np.ndarray[Any, Any], legend: Mapping[str, Sequence[float]]) -> np.ndarray[Any, Any]:
+    font, line = ImageFont.load_default(_FONT_SIZE), _FONT_SIZE + 8
+    height, width, _ = pixels.shape
+    places, x, y = [], 0, height + 6
+    for name in legend:
+        needed = round(font.getlength(name)) + _FONT_SIZE + 20
+        if x > 0 and x + needed > width:
+            x, y = 0, y + line
+        places.append((x, y))
+        x += needed
+    canvas = Image.new("RGB", (width, y + line), "white")
+    canvas.paste(Image.fromarray(pixels), (0, 0))
+    draw = ImageDraw.Draw(canvas)
+    for (name, colour), (x, y) in zip(legend.items(), places, strict=True):
+        red, green, blue = (round(255 * share) for share in colour)
+        draw.rectangle((x, y, x + _FONT_SIZE, y + _FONT_SIZE), fill=(red, green, blue))
+        draw.text((x + _FONT_SIZE + 6, y + _FONT_SIZE / 2), name, fill="black", font=font, anchor="lm")
     return np.asarray(canvas)
 
 

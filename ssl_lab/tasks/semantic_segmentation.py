@@ -118,15 +118,20 @@ class SemanticSegmentation(FineTuning):
         return {**super().capabilities(), "masks": self.in_eval_mode(torch.no_grad()(self.masks))}
 
     def pictures(self, batch: Batch) -> Mapping[str, ImageGrid]:
-        """Images, their masks and the predicted ones; pixels that do not count are black."""
-        few = {name: batch[name][:_NUM_PICTURES] for name in ("image", "mask")}
-        palette = colours(len(pixel_classes(self.encoder.spec))).to(few["image"].device)
+        """A few images of the batch, their masks and the predicted ones; pixels that do not count are black."""
+        num = len(batch["image"])
+        spread = torch.linspace(0, num - 1, min(num, _NUM_PICTURES)).long()  # neighbours may be frames of one film
+        few = {name: batch[name][spread.to(batch[name].device)] for name in ("image", "mask")}
+        names = pixel_classes(self.encoder.spec)
+        palette = colours(len(names)).to(few["image"].device)
         masks = (few["mask"], self.capabilities()["masks"](few))
         rows = [
             as_float(few["image"]).expand(-1, 3, -1, -1),
             *(palette[mask.long()].permute(0, 3, 1, 2) for mask in masks),
         ]
-        return {"masks": ImageGrid(images=torch.stack(rows), row_names=("image", "mask", "prediction"))}
+        shown = [int(k) for k in torch.stack(masks).unique()]
+        legend = {names[k] if k < len(names) else "not counted": palette[k].tolist() for k in shown}
+        return {"masks": ImageGrid(images=torch.stack(rows), row_names=("image", "mask", "prediction"), legend=legend)}
 
 
 def _conv(d_in: int, d_out: int) -> nn.Sequential:

@@ -53,6 +53,9 @@ def test_learns(tmp_path, head):
     assert evaluate(method.capabilities(), [MaskScores()], data, device=CPU) == found
     picture = method.pictures(next(iter(data.eval_dataloader("val"))))["masks"]
     assert picture.images.shape == (3, 6, 3, 8, 8) and picture.images[1, :, :, :, 0].max() == 0
+    assert list(picture.legend) == ["up", "down", "not counted"] and picture.legend["not counted"] == [0, 0, 0]
+    images = next(iter(data.eval_dataloader("val")))["image"]
+    assert torch.equal(picture.images[0, -1, 0], images[-1, 0] / 255)
 
 
 def test_the_loss_is_that_of_a_slow_loop_over_pixels_that_count():
