@@ -5,11 +5,13 @@ An evaluation, as in ``evaluation.json``, holds one record for each protocol tha
     {"protocol": "KNN", "settings": {"num_neighbors": 20, "temperature": 0.07}, "split": "test",
      "data": {"title": "Digits", "modality": "image", "shape": [1, 8, 8], "train": "1294 1f...", "scored": "360 9a..."},
      "weights": "0f2c...",
+     "baselines": {"raw pixels": "input"},
      "described": {"metrics": {"knn/top1": {"column": "kNN", ...}}, "tables": {"features": {"title": ..., ...}}},
      "metrics": {"raw pixels": {"knn/top1": 0.98}, "SimCLR encoder": {"knn/top1": 0.97}}}
 
-and ``rows``, the records of the newest weights as tables show them. Where one metric was measured in several ways, its
-name says how they differ: ``knn/top1[num_neighbors=1]``.
+``baselines`` says of which kind its other rows are: of the raw ``input``, or of the ``encoder`` before training. Beside the
+records stand ``rows``, the records of the newest weights as tables show them. Where one metric was measured in several
+ways, its name says how they differ: ``knn/top1[num_neighbors=1]``.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ Record = Mapping[str, Any]
 
 _MAX_TEXT = 100  # characters of a setting
 
+_RAW = ("raw", "word counts")
+"""How names of rows of raw input begin, for records that do not say what their rows are."""
 _ENDS = ("_std", "_real")  # what may follow the name of the metric that a number belongs to
 _CLASSES = {
     "knn": "KNN",
@@ -131,6 +135,16 @@ def rows_of(records: Sequence[Record], names: Sequence[Mapping[str, str]] | None
     return [{"name": row, "metrics": rows[row]} for row in order]
 
 
+def of_input(records: Sequence[Record]) -> set[str]:
+    """Names of the rows that are of the raw input, and so the same whatever the encoder."""
+    kinds = {
+        row: (record.get("baselines") or {}).get(row, "input" if row.startswith(_RAW) else "")
+        for record in records
+        for row in record["metrics"]
+    }
+    return {row for row, kind in kinds.items() if kind == "input"}
+
+
 def current(evaluation: Mapping[str, Any]) -> list[Record]:
     """The records of the newest weights."""
     records = evaluation.get("measured") or []
@@ -150,7 +164,8 @@ def merged(earlier: Iterable[Record], new: Sequence[Record]) -> dict[str, Any]:
         rows = {**(known or {"metrics": {}})["metrics"]}
         for row, metrics in record["metrics"].items():
             rows[row] = {**rows.pop(row, {}), **metrics}
-        found[key] = {**record, "metrics": rows}
+        kinds = {**(known or {}).get("baselines", {}), **record.get("baselines", {})}
+        found[key] = {**record, **({"baselines": kinds} if kinds else {}), "metrics": rows}
     records = list(found.values())
     last = records[-1]
     evaluation: dict[str, Any] = {"split": last.get("split"), "data": (last.get("data") or {}).get("title")}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ssl_lab.measured import current, merged, records_of, rows_of, shown_names
+from ssl_lab.measured import current, merged, of_input, records_of, rows_of, shown_names
 from ssl_lab.report.vocabulary import describe
 
 DATA = {"title": "Digits", "modality": "image", "shape": [1, 8, 8], "train": "10 aa", "scored": "5 bb"}
@@ -29,6 +29,15 @@ def test_a_new_result_replaces_the_very_same_measurement_alone():
         "knn/top1[num_neighbors=1]": 0.6,
     }
     assert [row["name"] for row in evaluation["rows"]] == ["raw pixels", "own"]
+
+
+def test_what_each_row_is_stays_known_when_some_are_measured_again():
+    first, second = ({**record(0.7), "baselines": kinds} for kinds in ({"spectra": "input"}, {}))
+    first["metrics"] = {"spectra": {"knn/top1": 0.5}, **first["metrics"]}
+    evaluation = merged([first], [second])
+    assert evaluation["measured"][0]["baselines"] == {"spectra": "input"}
+    assert of_input(evaluation["measured"]) == {"spectra", "raw pixels"}, "the second one's name is an old one"
+    assert of_input([{**record(0.7), "baselines": {"raw pixels": "encoder"}}]) == set()
 
 
 @pytest.mark.parametrize(

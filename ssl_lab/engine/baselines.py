@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -25,6 +26,21 @@ _VERSION = 1
 """Changes whenever a protocol of ssl_lab would give other numbers of the same features."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """What was measured of a yardstick.
+
+    Attributes:
+        name: Name of its row.
+        kind: Whether it is of the raw ``input``, or of the ``encoder`` before training.
+        metrics: By each protocol; empty where it does not judge features.
+    """
+
+    name: str
+    kind: Literal["input", "encoder"]
+    metrics: Sequence[Mapping[str, float]]
+
+
 def baseline_rows(
     protocols: Sequence[Protocol],
     datamodule: DataModule,
@@ -32,26 +48,28 @@ def baseline_rows(
     *,
     device: torch.device,
     split: str = "test",
-) -> dict[str, list[dict[str, float]]]:
-    """Metrics of raw input and a random encoder by each of the protocols, which are empty but for those of features.
+) -> list[Baseline]:
+    """Raw input and a random encoder by each of the protocols; none if no protocol judges features.
 
     Results of ssl_lab's own protocols are kept in the cache folder and not computed again for the same content of the data,
     features, weights and settings.
     """
     of_features = [p for p in protocols if p.needs == "features" and (datamodule.labelled or not p.needs_labels)]
     if not of_features:
-        return {}
+        return []
     random_encoder.to(device).eval()
     start_name = "initial encoder" if random_encoder.pretrained else "random encoder"
     digest = module_digest(random_encoder)
-    rows = {}
-    for name, fn, weights in (
-        (datamodule.spec.raw_name, datamodule.spec.raw, ""),
-        (start_name, random_encoder.embed, digest),
-    ):
+
+    def measured(fn: Callable[[Batch], Tensor], weights: str) -> list[dict[str, float]]:
         found = iter(_kept_or_measured(fn, weights, of_features, datamodule, device, split))
-        rows[name] = [next(found) if protocol in of_features else {} for protocol in protocols]
-    return rows
+        return [next(found) if protocol in of_features else {} for protocol in protocols]
+
+    spec = datamodule.spec
+    return [
+        Baseline(name=spec.raw_name, kind="input", metrics=measured(spec.raw, "")),
+        Baseline(name=start_name, kind="encoder", metrics=measured(random_encoder.embed, digest)),
+    ]
 
 
 def check_baselines(protocols: Sequence[Protocol], datamodule: DataModule, split: str = "test") -> None:

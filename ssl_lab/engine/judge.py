@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ssl_lab.data.base import DataModule, has_split
+from ssl_lab.engine.baselines import Baseline
 from ssl_lab.evaluation.evaluate import measure
 from ssl_lab.evaluation.protocol import Protocol, check_data
 from ssl_lab.measured import Record, base_name, merged, records_of
@@ -84,7 +85,7 @@ def evaluate_with_baselines(
     method: Method,
     protocols: Sequence[Protocol],
     datamodule: DataModule,
-    baselines: Mapping[str, Sequence[Mapping[str, float]]],
+    baselines: Sequence[Baseline],
     *,
     device: torch.device,
     split: str = "test",
@@ -104,8 +105,9 @@ def evaluate_with_baselines(
             "weights": weights,
             **({"signature": protocol.signature} if protocol.signature else {}),
             "described": descriptions(protocol.metrics, metrics),
+            "baselines": {baseline.name: baseline.kind for baseline in baselines if baseline.metrics[k]},
             "metrics": {
-                **{name: dict(measured[k]) for name, measured in baselines.items() if measured[k]},
+                **{baseline.name: dict(baseline.metrics[k]) for baseline in baselines if baseline.metrics[k]},
                 method.result_name: metrics,
             },
         }

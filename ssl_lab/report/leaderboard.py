@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ssl_lab.measured import base_name
+from ssl_lab.measured import base_name, of_input
 from ssl_lab.metrics import OTHER, Metric, Table, described, joined
 from ssl_lab.report.row_labels import row_labels
 from ssl_lab.report.tables import ResultsTable, Row, tables
@@ -300,10 +300,10 @@ def _baselines(
     measured: dict[tuple[str, Any], list[dict[str, float]]] = {}
     encoders: dict[Any, str] = {}
     for result in results:
+        same_for_all = of_input(result.measured)
         for name, metrics in result.baselines.items():
             shown = {metric: metrics[metric] for metric in names if metric in metrics}
-            of_input = name.startswith(("raw", "word counts"))
-            encoder = () if of_input else settings_of(result, "encoder")
+            encoder = () if name in same_for_all else settings_of(result, "encoder")
             encoders[encoder] = str(result.facts.encoder)
             known = measured.setdefault((name, encoder), [])
             same = [other for other in known if all(other[name] == shown[name] for name in other.keys() & shown.keys())]

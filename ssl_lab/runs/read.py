@@ -223,8 +223,8 @@ def read_descriptions(run_dir: Path, problems: list[str]) -> dict[str, Any]:
 def _record(found: dict[str, Any]) -> dict[str, Any] | None:
     """A record of :mod:`ssl_lab.measured` with what it should have, or None."""
     metrics, data = found.get("metrics"), found.get("data") or {}
-    settings = found.get("settings") or {}
-    if not (isinstance(metrics, dict) and metrics and isinstance(data, dict) and isinstance(settings, dict)):
+    settings, baselines = found.get("settings") or {}, found.get("baselines") or {}
+    if not all(isinstance(part, dict) for part in (metrics, data, settings, baselines)) or not metrics:
         return None
     if not all(isinstance(row, dict) for row in metrics.values()) or not isinstance(data.get("shape") or [], list):
         return None
@@ -233,7 +233,9 @@ def _record(found: dict[str, Any]) -> dict[str, Any] | None:
     }
     data = {key: shortened(value) if isinstance(value, str) else value for key, value in data.items()}
     rows = {shortened(str(name)): _scores(row) for name, row in metrics.items()}
-    return {**plain, "described": found.get("described"), "settings": settings, "data": data, "metrics": rows}
+    kinds = {shortened(str(row)): kind for row, kind in baselines.items() if isinstance(kind, str)}
+    plain |= {"described": found.get("described"), "settings": settings, "data": data}
+    return {**plain, "baselines": kinds, "metrics": rows}
 
 
 def read_overrides(run_dir: Path, problems: list[str]) -> list[str]:

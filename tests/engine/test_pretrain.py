@@ -141,6 +141,7 @@ def test_data_without_labels_is_judged_during_and_after_training(tmp_path):
     table = json.loads((tmp_path / "evaluation.json").read_text())
     assert [row["name"] for row in table["rows"]] == ["raw pixels", "random encoder", "Tiny encoder"]
     assert all(row["metrics"].keys() == names for row in table["rows"])
+    assert table["measured"][0]["baselines"] == {"raw pixels": "input", "random encoder": "encoder"}
 
 
 def test_two_ranks_share_one_run_directory_and_the_report_of_the_first(tmp_path):

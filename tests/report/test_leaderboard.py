@@ -13,6 +13,7 @@ from cli.made_runs import make_run
 
 from ssl_lab.cli.completion import completions
 from ssl_lab.cli.main import main
+from ssl_lab.measured import merged
 from ssl_lab.report.leaderboard import leaderboard
 from ssl_lab.report.leaderboard_files import _no_formula
 
@@ -93,6 +94,24 @@ def test_runs_that_differ_in_their_seed_alone_are_one_row(tmp_path):
     assert "Scores of the last checkpoint." in notes and "different numbers of seeds (1 and 3)" in notes
     assert "mean over draws of the labels" in notes and "2 CPU threads" in notes
     assert "draws" not in board.table.explanation
+
+
+@pytest.mark.parametrize(
+    ("raw", "kinds"),
+    [("spectra", {"spectra": "input", "random encoder": "encoder"}), ("raw pixels", None), ("word counts", {})],
+)
+def test_raw_input_is_one_row_for_all_encoders(tmp_path, raw, kinds):
+    """As the records say; those of before are read by the names that it had then."""
+    for seed, width in enumerate((8, 16)):
+        path = judged(tmp_path / str(seed), 0.9, seed=seed)
+        settings = yaml.safe_load((path / "config.yaml").read_text())
+        (path / "config.yaml").write_text(yaml.safe_dump({**settings, "encoder": {"widths": [width]}}))
+        metrics = {raw: {"knn/top1": 0.5}, "random encoder": {"knn/top1": 0.6}, "SimCLR encoder": {"knn/top1": 0.9}}
+        record = {"protocol": "KNN", "metrics": metrics, **({} if kinds is None else {"baselines": kinds})}
+        (path / "evaluation.json").write_text(json.dumps({"split": "test", **merged([], [record])}))
+    (board,) = leaderboard([tmp_path]).boards
+    rows = {name for name, entry in entries(board).items() if entry.is_baseline}
+    assert rows == {raw, *(f"random encoder (ConvNet widths=[{width}])" for width in (8, 16))}
 
 
 def test_how_often_a_run_is_saved_and_drawn_makes_no_other_row(tmp_path):

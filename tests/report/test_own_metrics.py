@@ -11,6 +11,7 @@ from arrays import ArrayImages
 from report.fake_runs import write_run
 
 from ssl_lab.cli.main import main
+from ssl_lab.engine.baselines import Baseline
 from ssl_lab.engine.judge import check_needs, evaluate_with_baselines, join_records, write_descriptions
 from ssl_lab.evaluation.protocol import LabelFreeProtocol
 from ssl_lab.metrics import OTHER, Metric, Table, described, descriptions
@@ -57,7 +58,7 @@ def judged_run(path, seed=0):
     text = (path / "metrics.csv").read_text().splitlines()
     names, values = ",".join(evaluated), ",".join(map(str, evaluated.values()))
     (path / "metrics.csv").write_text("\n".join([f"{text[0]},{names}", *(f"{line},{values}" for line in text[1:])]))
-    baselines = {"raw pixels": [{"trust/error_k5": 0.25}]}
+    baselines = [Baseline(name="raw pixels", kind="input", metrics=[{"trust/error_k5": 0.25}])]
     records = evaluate_with_baselines(Judged(), [Trust()], ArrayImages(), baselines, device=torch.device("cpu"))
     join_records(path / "evaluation.json", records)
     summary = json.loads((path / "summary.json").read_text())

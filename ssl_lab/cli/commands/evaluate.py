@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ssl_lab.cli.process import compose_settings, find_device, print_table
 from ssl_lab.data.base import DataModule
 from ssl_lab.data.store import fingerprint
 from ssl_lab.engine import judge
-from ssl_lab.engine.baselines import baseline_rows, check_baselines
+from ssl_lab.engine.baselines import Baseline, baseline_rows, check_baselines
 from ssl_lab.evaluation.protocol import Protocol
 from ssl_lab.limited import printable
 from ssl_lab.measured import merged
@@ -56,7 +56,7 @@ def run(args: list[str]) -> int:
         _refuse_other_file(path, run_dir, named=cfg.get("out") is not None)
         prepared.append((run_dir, path, datamodule, protocols, run_settings))
     clear(*(path for _, path, *_ in prepared), runs=run_dirs)
-    baselines: dict[str, Mapping[str, Sequence[Mapping[str, float]]]] = {}
+    baselines: dict[str, list[Baseline]] = {}
     measured, written = [], []
     for (run_dir, path, datamodule, protocols, run_settings), (run_cfg, spec, method) in zip(
         prepared, runs, strict=True
