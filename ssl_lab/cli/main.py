@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from importlib import import_module
 
 from ssl_lab.cli.commands import COMMANDS, SETTINGS
@@ -68,7 +69,9 @@ def _run(args: list[str]) -> int:
 
         return complete(args[1] if len(args) > 1 else "")
     if args[0] not in COMMANDS:
-        print(f"ssl-lab: there is no command {args[0]!r}. Choose from: {', '.join(COMMANDS)}.", file=sys.stderr)
+        close = get_close_matches(args[0], COMMANDS, n=1)
+        advice = f"Did you mean {close[0]}?" if close else f"Choose from: {', '.join(COMMANDS)}."
+        print(f"ssl-lab: there is no command {args[0]!r}. {advice}", file=sys.stderr)
         return 1
     if args[0] in SETTINGS and {"-h", "--help"} & set(args[1:]):
         print(_help(args[0]))
@@ -77,8 +80,9 @@ def _run(args: list[str]) -> int:
         known = HYDRA_FLAGS if args[0] == "pretrain" else ()
         names = [arg[2:].partition("=")[0] for arg in args if arg.startswith("--")]
         if unknown := [name for name in names if name not in known]:
+            where = f"ssl-lab {args[0]} {'--cfg job' if args[0] == 'pretrain' else '--help'}"
             print(
-                f"ssl-lab: --{unknown[0]} is no option. Settings are given as key=value: {unknown[0]}=VALUE.",
+                f"ssl-lab: --{unknown[0]} is no option. Settings are given as key=value, without dashes; see all: {where}.",
                 file=sys.stderr,
             )
             return 1

@@ -23,6 +23,8 @@ from ssl_lab.engine.memory import keep_freed_memory
 from ssl_lab.engine.settled import hide_settled_warnings
 from ssl_lab.report.tables import results_table
 
+_PLACEHOLDERS = {"run": "DIR", "out": "FOLDER"}
+
 
 def compose_settings(name: str, overrides: list[str]) -> DictConfig:
     """The settings of a command with overrides, in a process made ready for it.
@@ -44,7 +46,8 @@ def compose_settings(name: str, overrides: list[str]) -> DictConfig:
     # An evaluation may refer to the configuration of a run, which is not known yet.
     missing = OmegaConf.missing_keys(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "evaluation"]))
     if missing:
-        raise ValueError(f"ssl-lab {name} needs {', '.join(sorted(missing))}. Give it as key=value.")
+        needed = ", ".join(f"{key}={_PLACEHOLDERS.get(key, 'VALUE')}" for key in sorted(missing))
+        raise ValueError(f"ssl-lab {name} needs {needed}. See all settings with ssl-lab {name} --help.")
     if "run" in cfg and not isinstance(cfg.run, str | ListConfig if name == "evaluate" else str | None):
         raise ValueError(f"ssl-lab {name} reads one run directory, found run={cfg.run}. Give run=DIR.")
     if "run" in cfg and isinstance(cfg.run, ListConfig) and not cfg.run:

@@ -96,6 +96,12 @@ class CutModule(DataModule):
                 f"{self.test_fraction}. Choose numbers from 0 (no such split) to below 1."
             )
 
+    def cut_notes(self, splits: Collection[str]) -> list[str]:
+        """What is cut from the training samples of a source with these splits, to be told beside what was found."""
+        shares = {"val": self.val_fraction, "test": self.test_fraction}
+        cut = [f"{name} ({share:.0%})" for name, share in shares.items() if name not in splits and share > 0]
+        return [f"{' and '.join(cut)} cut from train"] if cut else []
+
 
 def plan_splits(
     labels: Mapping[str, NDArray[np.int64]], *, val_fraction: float, test_fraction: float, split_seed: int

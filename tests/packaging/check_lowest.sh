@@ -7,8 +7,11 @@ python=$(realpath -s "$1")
 root=$(realpath "$(dirname "$0")/../..")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-"$python" -m pip install --quiet --disable-pip-version-check --target "$work/uv" uv
-uv=$work/uv/bin/uv
+uv=${UV:-}
+if [ -z "$uv" ]; then
+  "$python" -m pip install --quiet --disable-pip-version-check --target "$work/uv" uv
+  uv=$work/uv/bin/uv
+fi
 "$uv" pip compile --quiet --python "$python" --resolution lowest-direct "$root/pyproject.toml" -o "$work/all.txt"
 grep -vE '^(torch|torchvision|triton|nvidia-[a-z0-9-]*|cuda-[a-z0-9-]*)==' "$work/all.txt" >"$work/lowest.txt"
 "$uv" venv --quiet --python "$("$python" -c 'import sys; print(sys.base_prefix)')/bin/python3" "$work/venv"

@@ -8,8 +8,11 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 "$python" -m build --wheel --outdir "$work" "$root" >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
-"$python" -m pip install --quiet --disable-pip-version-check --target "$work/uv" uv  # unpacks torch much faster than pip
-uv=$work/uv/bin/uv
+uv=${UV:-}
+if [ -z "$uv" ]; then
+  "$python" -m pip install --quiet --disable-pip-version-check --target "$work/uv" uv  # unpacks torch much faster than pip
+  uv=$work/uv/bin/uv
+fi
 "$uv" venv --quiet --python "$("$python" -c 'import sys; print(sys.base_prefix)')/bin/python3" "$work/venv"
 "$uv" pip install --quiet --python "$work/venv/bin/python" "$work"/ssl_lab-*.whl
 

@@ -130,7 +130,7 @@ def _found(cfg: DictConfig, run_dir: Path) -> float | None:
     value: float | None = metrics.get(cfg.objective)
     found = f" with {cfg.objective} {value:.4f}" if value is not None else ""
     if is_first_rank():
-        print(f"{run_dir} has finished before{found} and is not run again.")
+        print(f"{run_dir} has finished before{found} and is not run again. For a new run, give another run_dir.")
     return value
 
 

@@ -69,7 +69,7 @@ class ImageFolder(ImageModule):
             lacking = sorted(known - set(classes.get(split, known)))
             if lacking and set(classes[split]) != {""}:
                 notes.append(f"{split} has no images of {first_of(lacking)}")
-        self._inventory.tell(self.title, *notes)
+        self._inventory.tell(self.title, *notes, *self.cut_notes(classes))
         return classes
 
     @cached_property

@@ -156,7 +156,7 @@ class MaskFolder(ImageModule):
             )
         bare_split = "" if all(mask for each in pairs.values() for _, mask in each) else f" but for {PRETRAIN}"
         notes.append(f"masks for all{bare_split}{told(self._inventories[1].left_out)}")
-        self._inventories[0].tell(self.title, *notes)
+        self._inventories[0].tell(self.title, *notes, *self.cut_notes(pairs))
         return pairs
 
     @cached_property

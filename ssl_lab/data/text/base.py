@@ -18,6 +18,8 @@ from transformers import PreTrainedTokenizerFast
 
 from ssl_lab.data.base import PRETRAIN
 from ssl_lab.data.columns import Columns
+from ssl_lab.data.files.inventory import tell_once
+from ssl_lab.data.files.layout import shown
 from ssl_lab.data.splits import UNLABELLED, CutModule, Part, find_split, plan_splits
 from ssl_lab.data.text.token_rows import TokenRows, frame_of
 from ssl_lab.data.text.tokenized import Tokenized
@@ -221,6 +223,8 @@ class TextModule(TokenModule, CutModule):
 
     @cached_property
     def _parts(self) -> dict[str, Part]:
+        for note in self.cut_notes(self._texts.labels):
+            tell_once(f"{shown(self.title)}: {note}.")
         return plan_splits(
             self._texts.labels,
             val_fraction=self.val_fraction,
