@@ -21,18 +21,20 @@ NOT_CHOICES = (
 def run_labels(runs: Sequence[Run]) -> list[str]:
     """A short, unique name for each run: its method and whatever else it takes to tell the runs apart."""
     parts = [[run.method] for run in runs]
-    for key in ("data", "encoder", "seed"):
-        values = [run.summary.get(key) for run in runs]
+    for key, words in (("data", "{}"), ("encoder", "{}"), ("start", "{} weights"), ("seed", "seed {}")):
+        values = [run.summary.get("pretraining" if key == "start" else key) or run.summary.get(key) for run in runs]
         if len(set(map(str, values))) > 1:
             for part, value in zip(parts, values, strict=True):
-                part.append(f"seed {value}" if key == "seed" else str(value or "?"))
+                part += [words.format(value)] if value not in (None, "") else []
     labels = [" · ".join(part) for part in parts]
     differences = {key: texts for key, texts in config_differences(runs).items() if key != "seed"}
     if len(set(labels)) < len(labels) and 0 < len(differences) <= 2:
         for key, texts in differences.items():
             labels = [f"{label} · {key.rsplit('.', 1)[-1]} {text}" for label, text in zip(labels, texts, strict=True)]
     if len(set(labels)) < len(labels):
-        labels = [f"{label} · {run.path.name}" for label, run in zip(labels, runs, strict=True)]
+        depth = next((k for k in range(1, 5) if len({run.path.parts[-k:] for run in runs}) == len(runs)), 1)
+        places = ["/".join(run.path.parts[-depth:]) for run in runs]
+        labels = [f"{label} · {place}" for label, place in zip(labels, places, strict=True)]
     seen: Counter[str] = Counter()
     unique = []
     for label in labels:

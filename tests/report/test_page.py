@@ -9,6 +9,7 @@ from ssl_lab.measured import records_of
 from ssl_lab.report.curves import run_panels
 from ssl_lab.report.page import write_comparison, write_report
 from ssl_lab.runs.compare import config_differences, run_labels, side_by_side
+from ssl_lab.runs.directory import update_summary
 from ssl_lab.runs.read import read_run
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -248,6 +249,20 @@ def test_labels_name_what_differs_and_are_unique(tmp_path):
     assert len(set(labels({}, {}, {}))) == 3
     same = read_run(tmp_path / "0")
     assert len(set(run_labels([same, same]))) == 2
+
+
+def test_labels_of_fine_tunings_say_the_weights_that_they_began_with_and_where_they_lie(tmp_path):
+    runs = []
+    for task, settings in (("linear", {}), ("fcn", {"a": 1, "b": 2, "c": 3})):
+        for start in ("pretrained", "random"):
+            path = write_run(tmp_path / task / start / "seed_0", settings=settings)
+            update_summary(path, start=start, pretraining="MAE" if start == "pretrained" else None)
+            runs.append(read_run(path))
+    assert run_labels(runs[:2]) == ["SimCLR · MAE weights", "SimCLR · random weights"]
+    assert run_labels(runs)[::3] == [
+        "SimCLR · MAE weights · linear/pretrained/seed_0",
+        "SimCLR · random weights · fcn/random/seed_0",
+    ]
 
 
 def test_config_differences_are_dotted_and_leave_out_what_always_differs(tmp_path):
