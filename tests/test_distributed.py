@@ -11,7 +11,7 @@ from torch import nn
 from ssl_lab.distributed import SyncBatchNorm, on_first_rank, synchronise_batch_norm
 from ssl_lab.engine.beginning import Beginning
 from ssl_lab.evaluation.evaluate import measure
-from ssl_lab.evaluation.protocol import LabelFreeProtocol, StreamingProtocol
+from ssl_lab.evaluation.protocol import LabelFreeProtocol, StreamingProtocol, features_of
 from ssl_lab.limited import UnreadableFileError
 
 
@@ -78,6 +78,13 @@ class BrokenBatch(StreamingProtocol):
         return {"sum": float(sums["sum"])}
 
 
+def broken_features(batch):
+    """Fails on the last rank alone."""
+    if dist.get_rank() == 1:
+        raise ValueError("rank 1")
+    return batch["image"].flatten(1).float()
+
+
 def test_what_fails_on_one_rank_alone_ends_all_ranks_with_its_message(tmp_path):
     def told(action):
         try:
@@ -103,10 +110,11 @@ def test_what_fails_on_one_rank_alone_ends_all_ranks_with_its_message(tmp_path):
             done,
             told(lambda: measure(features, [Broken()], ArrayImages(num_samples=8), device=torch.device("cpu"))),
             told(lambda: measure(features, [BrokenBatch()], data, device=torch.device("cpu"))),
+            told(lambda: features_of(broken_features, data, "test", device=torch.device("cpu"))),
         ]
 
     first, second = on_two_ranks(tmp_path, work)
     assert first == second
     assert first[0] == "rank 0" and "summary.json" in first[1] and first[3] == []
     assert first[2] == first[4] == "[Errno 28] No space left on device"
-    assert first[5] == "rank 1"
+    assert first[5] == first[6] == "rank 1"

@@ -351,13 +351,18 @@ def outputs_of(
     """What ``fn`` returns for the batches of a split, joined along the rows in their order, on the CPU.
 
     A split is taken as a whole, or of a larger one than ``max_samples`` a fixed random part. Ranks share the work and all
-    get the result.
+    get the result; an error on one rank is raised on all.
     """
+
+    def own_outputs() -> dict[int, tuple[Tensor, ...]]:
+        found: dict[int, tuple[Tensor, ...]] = {}
+        for k, batch in enumerate(datamodule.eval_dataloader(split, max_samples=max_samples)):
+            if k % distributed.world_size() == distributed.rank():
+                parts = fn({name: column.to(device) for name, column in batch.items()})
+                found[k] = tuple(part.cpu() for part in parts)
+        return found
+
     outputs: dict[int, tuple[Tensor, ...]] = {}
-    for k, batch in enumerate(datamodule.eval_dataloader(split, max_samples=max_samples)):
-        if k % distributed.world_size() == distributed.rank():
-            found = fn({name: column.to(device) for name, column in batch.items()})
-            outputs[k] = tuple(part.cpu() for part in found)
-    for other in distributed.gather_objects(outputs):
-        outputs |= other
+    for found in distributed.from_every_rank(own_outputs):
+        outputs |= found
     return tuple(torch.cat(parts) for parts in zip(*(outputs[k] for k in sorted(outputs)), strict=True))
