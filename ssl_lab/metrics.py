@@ -166,12 +166,12 @@ def described(plain: object, problems: list[str] | None = None) -> dict[str, Met
     parts = plain if isinstance(plain, Mapping) else {}
     tables: dict[str, Table] = {}
     for key, found in _items(parts.get("tables"), told):
-        table = _checked(Table, {**found, "key": key}, f"table {key}", told)
+        table = checked(Table, {**found, "key": key}, f"table {key}", told)
         tables |= {key: table} if table is not None else {}
     metrics: dict[str, Metric] = {}
     for name, found in _items(parts.get("metrics"), told):
         own = {key: value for key, value in found.items() if key != "table"}
-        metric = _checked(Metric, own, f"metric {name}", told)
+        metric = checked(Metric, own, f"metric {name}", told)
         if metric is not None:
             at = found.get("table", OTHER.key)
             table = None if at is None else tables.get(at, OTHER) if isinstance(at, str) else OTHER
@@ -202,8 +202,15 @@ def _items(found: object, problems: list[str]) -> Iterable[tuple[str, Mapping[An
             problems.append(f"{str(name)[:_MAX_NAME]} should be a name of a metric or table with a mapping.")
 
 
-def _checked(kind: Any, found: Mapping[Any, Any], what: str, problems: list[str]) -> Any:
-    """A :class:`Table` or :class:`Metric` of plain fields, or None where one of them is not what it should be."""
+def checked(kind: Any, found: Mapping[Any, Any], what: str, problems: list[str]) -> Any:
+    """A description from a file that anybody may have written, or None where a field is not what it should be.
+
+    Args:
+        kind: :class:`Table`, :class:`Metric` or :class:`~ssl_lab.captions.Caption`.
+        found: Its plain fields.
+        what: What messages call it.
+        problems: Receives what was left out, as sentences.
+    """
     known = {field.name for field in fields(kind)}
     unknown = [str(name) for name in found if name not in known]
     if unknown:
@@ -218,7 +225,7 @@ def _checked(kind: Any, found: Mapping[Any, Any], what: str, problems: list[str]
 
 
 def _fits(kind: Any, name: str, value: object) -> bool:
-    if name in ("percent", "competes", "secondary"):
+    if name in ("percent", "competes", "secondary", "same_tiles"):
         return isinstance(value, bool)
     if name == "order":
         numbers = value if kind is Metric else [value]

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 from torch import Tensor, nn
 
+from ssl_lab.captions import Caption
 from ssl_lab.layers import Layers, repeated_blocks
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Batch: TypeAlias = Mapping[str, Tensor]
 """Columns of equal length B. What a modality's columns hold is said by its :class:`Spec`; these are common to all:
@@ -275,11 +280,13 @@ class ImageGrid:
         images: The pixels.
         row_names: One name per row, or empty.
         legend: What colours stand for: red, green and blue in [0, 1] by name.
+        caption: Its title and explanation in report and dashboard; of None, the picture's name stands for them.
     """
 
     images: Tensor
     row_names: tuple[str, ...] = ()
     legend: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    caption: Caption | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,11 +297,26 @@ class MaskedText:
         input_ids: What the model saw.
         labels: The original id at positions that were chosen for prediction, -100 elsewhere.
         guesses: The model's most probable id at every position.
+        caption: As of an :class:`ImageGrid`.
     """
 
     input_ids: Tensor
     labels: Tensor
     guesses: Tensor
+    caption: Caption | None = None
 
 
-Picture: TypeAlias = ImageGrid | MaskedText
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """Any figure to look at.
+
+    Attributes:
+        pixels: The figure, uint8 (H, W, 3).
+        caption: As of an :class:`ImageGrid`.
+    """
+
+    pixels: NDArray[np.uint8]
+    caption: Caption | None = None
+
+
+Picture: TypeAlias = ImageGrid | MaskedText | Drawing

@@ -12,7 +12,7 @@ import torch
 
 from ssl_lab import distributed
 from ssl_lab.data.base import DataModule
-from ssl_lab.engine.callbacks.pictures import show_image
+from ssl_lab.engine.callbacks.pictures import show
 from ssl_lab.engine.logging.dashboards import dashboards
 from ssl_lab.engine.steps import optimizer_steps_done
 from ssl_lab.evaluation.protocol import Protocol, features_of
@@ -44,9 +44,9 @@ def _draw(trainer: L.Trainer, run_dir: Path, method: Method, datamodule: DataMod
     names = datamodule.spec.class_names
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scikit-learn announces changed defaults of t-SNE
-        pixels = projection(x, y, names)
-    if pixels is not None:
-        show_image(trainer, run_dir, "projection", pixels)
+        picture = projection(x, y, names)
+    if picture is not None:
+        show(trainer, run_dir, "projection", picture, datamodule)
         x, y = x[:_MAX_EMBEDDED], y[:_MAX_EMBEDDED]
         image = datamodule.columns("test").get("image")
         small = thumbnails(torch.as_tensor(image[np.arange(len(x))])) if image is not None else None

@@ -11,6 +11,7 @@ from torch import Tensor
 from ssl_lab.encoders.text_transformer import TextTransformer
 from ssl_lab.losses.tokens import IGNORED, token_cross_entropies, token_cross_entropy_sum
 from ssl_lab.methods.base import Method
+from ssl_lab.methods.parts.captions import CAPTIONS
 from ssl_lab.methods.parts.token_mean import TokenMean
 from ssl_lab.modalities.text import TextSpec
 from ssl_lab.optim import Optim
@@ -154,7 +155,8 @@ class CausalLM(Method):
         first = rows["input_ids"][:, :1]
         guesses = torch.cat([first, logits[..., : self.encoder.spec.vocab_size].argmax(-1)], dim=1)
         labels = torch.cat([torch.full_like(first, IGNORED), next_tokens(rows)], dim=1)
-        return {"next_words": MaskedText(input_ids=rows["input_ids"], labels=labels, guesses=guesses)}
+        caption = CAPTIONS["next_words"]
+        return {"next_words": MaskedText(input_ids=rows["input_ids"], labels=labels, guesses=guesses, caption=caption)}
 
 
 def next_tokens(batch: Batch) -> Tensor:

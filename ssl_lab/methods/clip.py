@@ -14,8 +14,10 @@ from ssl_lab import distributed
 from ssl_lab.encoders.dual import DualEncoder
 from ssl_lab.losses.contrastive import clip_loss
 from ssl_lab.methods.base import Method
+from ssl_lab.methods.parts.captions import CAPTIONS
 from ssl_lab.modalities.pair import PairSpec
 from ssl_lab.optim import Optim
+from ssl_lab.pretext import captions as of_views
 from ssl_lab.types import Batch, ImageGrid, Picture, Spec
 
 
@@ -110,7 +112,8 @@ class CLIP(Method):
         z = self.in_eval_mode(self.joint_embedding)(rows)
         images = rows["image"][:12]
         crops = torch.stack([images.float() / 255, self.crop(images)])
+        similarities = (z["image"] @ z["text"].T).clamp(0, 1)[None, None, None]
         return {
-            "views": ImageGrid(images=crops, row_names=("image", "crop")),
-            "similarities": ImageGrid(images=(z["image"] @ z["text"].T).clamp(0, 1)[None, None, None]),
+            "views": ImageGrid(images=crops, row_names=("image", "crop"), caption=of_views.CAPTIONS["views"]),
+            "similarities": ImageGrid(images=similarities, caption=CAPTIONS["similarities"]),
         }

@@ -19,6 +19,7 @@ from ssl_lab.heads import has_batch_statistics
 from ssl_lab.losses import adversarial
 from ssl_lab.losses.adversarial import AdversarialLoss, non_saturating
 from ssl_lab.methods.parts.alternating import AlternatingMethod, Player
+from ssl_lab.methods.parts.captions import CAPTIONS
 from ssl_lab.modalities.image import ImageSpec, as_float
 from ssl_lab.optim import Optim
 from ssl_lab.types import Batch, Encoder, ImageGrid, Picture, Spec
@@ -287,7 +288,7 @@ class GAN(AlternatingMethod):
         columns = torch.arange(16, device=self.device)
         label = (columns % self.num_classes).repeat(5) if self.num_classes is not None else None
         samples = self.in_eval_mode(self.sample)(80, fixed, label=label)
-        return {"samples": ImageGrid(images=samples.unflatten(0, (5, 16)))}
+        return {"samples": ImageGrid(images=samples.unflatten(0, (5, 16)), caption=CAPTIONS["samples"])}
 
     def on_fit_start(self) -> None:
         """Refuse what has no derivatives of second order, besides what every method by turns refuses."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ssl_lab.encoders.code_gpt import CodeGPT
 from ssl_lab.methods.base import Method
+from ssl_lab.methods.parts.captions import CAPTIONS
 from ssl_lab.modalities.image import ImageSpec
 from ssl_lab.optim import Optim
 from ssl_lab.types import Batch, ImageGrid, Picture, Spec
@@ -78,4 +79,4 @@ class ImageGPT(Method):
         """Samples of the same seed at every step."""
         fixed = torch.Generator(self.device).manual_seed(0)
         samples = self.in_eval_mode(self.sample)(80, fixed)
-        return {"samples": ImageGrid(images=samples.unflatten(0, (5, 16)))}
+        return {"samples": ImageGrid(images=samples.unflatten(0, (5, 16)), caption=CAPTIONS["samples"])}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ssl_lab.encoders.vit import ViT, initialise, patchify, sincos_positions, take, transformer, unpatchify
 from ssl_lab.methods.base import Method
+from ssl_lab.methods.parts.captions import CAPTIONS
 from ssl_lab.modalities.image import ImageSpec, as_float
 from ssl_lab.optim import Optim
 from ssl_lab.pretext.patch_masking import PatchMasking
@@ -132,7 +133,8 @@ class MAE(Method):
         fixed = torch.Generator(self.device).manual_seed(0)
         masked, filled = self.in_eval_mode(self.mask_and_fill)(images, fixed)
         rows = torch.stack([as_float(images), masked, filled])
-        return {"reconstructions": ImageGrid(images=rows, row_names=("image", "masked", "reconstruction"))}
+        names, caption = ("image", "masked", "reconstruction"), CAPTIONS["reconstructions"]
+        return {"reconstructions": ImageGrid(images=rows, row_names=names, caption=caption)}
 
 
 class MAEDecoder(nn.Module):

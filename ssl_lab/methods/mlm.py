@@ -11,6 +11,7 @@ from torch import Tensor
 from ssl_lab.encoders.text_transformer import TextTransformer
 from ssl_lab.losses.tokens import IGNORED, token_cross_entropy_sum
 from ssl_lab.methods.base import Method
+from ssl_lab.methods.parts.captions import CAPTIONS
 from ssl_lab.methods.parts.token_mean import TokenMean
 from ssl_lab.modalities.text import TextSpec
 from ssl_lab.optim import Optim
@@ -115,4 +116,6 @@ class MLM(Method):
         everywhere = torch.ones_like(masked, dtype=torch.bool)
         predict = self.in_eval_mode(self.predict_masked)
         guesses = predict(masked, rows["attention_mask"], everywhere, rows.get("document_ids")).argmax(-1)
-        return {"masked_sentences": MaskedText(input_ids=masked, labels=labels, guesses=guesses.view_as(masked))}
+        caption = CAPTIONS["masked_sentences"]
+        picture = MaskedText(input_ids=masked, labels=labels, guesses=guesses.view_as(masked), caption=caption)
+        return {"masked_sentences": picture}

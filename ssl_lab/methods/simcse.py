@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ssl_lab import distributed
 from ssl_lab.losses.contrastive import in_batch_info_nce
 from ssl_lab.methods.base import Method
+from ssl_lab.methods.parts.captions import CAPTIONS
 from ssl_lab.modalities.text import TextSpec
 from ssl_lab.optim import Optim
 from ssl_lab.types import Batch, Encoder, ImageGrid, Picture, Spec
@@ -66,7 +67,8 @@ class SimCSE(Method):
         """Cosine similarities of the two views of 32 sentences, black at 0 or below and white at 1."""
         rows = {name: column[:32] for name, column in batch.items()}
         z_a, z_b = F.normalize(self.head(self.encoder.embed(_twice(rows))).float(), dim=1).chunk(2)
-        return {"similarities": ImageGrid(images=(z_a @ z_b.T).clamp(0, 1)[None, None, None])}
+        images = (z_a @ z_b.T).clamp(0, 1)[None, None, None]
+        return {"similarities": ImageGrid(images=images, caption=CAPTIONS["similarities"])}
 
 
 def _twice(batch: Batch) -> Batch:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ssl_lab import distributed
 from ssl_lab.losses.contrastive import in_batch_info_nce
 from ssl_lab.methods.base import Method
+from ssl_lab.methods.parts.captions import CAPTIONS
 from ssl_lab.modalities.text import TextSpec
 from ssl_lab.optim import Optim
 from ssl_lab.types import Batch, Encoder, ImageGrid, Picture, Spec
@@ -69,4 +70,5 @@ class SimCSESupervised(Method):
         """Cosine similarities of the first and second texts of 32 pairs, black at 0 or below and white at 1."""
         first, second, *_ = self.in_eval_mode(self.project)({name: column[:32] for name, column in batch.items()})
         similarities = F.normalize(first.float(), dim=1) @ F.normalize(second.float(), dim=1).T
-        return {"similarities": ImageGrid(images=similarities.clamp(0, 1)[None, None, None])}
+        images = similarities.clamp(0, 1)[None, None, None]
+        return {"similarities": ImageGrid(images=images, caption=CAPTIONS["similarities"])}

@@ -11,6 +11,7 @@ from torch import Tensor
 from ssl_lab.encoders.text_transformer import TextTransformer, padding_mask
 from ssl_lab.losses.tokens import IGNORED, token_cross_entropies, token_cross_entropy_sum
 from ssl_lab.methods.base import Method
+from ssl_lab.methods.parts.captions import CAPTIONS
 from ssl_lab.methods.parts.token_mean import TokenMean
 from ssl_lab.modalities.text import TextSpec
 from ssl_lab.optim import Optim
@@ -131,7 +132,8 @@ class SpanDenoising(Method):
         scores = self.in_eval_mode(self.predict)(corrupted)[..., : self.encoder.spec.vocab_size]
         ids, labels = rows["input_ids"], torch.where(corrupted.cut, rows["input_ids"], IGNORED)
         guesses = scores.argmax(-1).gather(1, corrupted.places.clamp(max=scores.shape[1] - 1))
-        return {"denoised_sentences": MaskedText(input_ids=ids, labels=labels, guesses=guesses)}
+        caption = CAPTIONS["denoised_sentences"]
+        return {"denoised_sentences": MaskedText(input_ids=ids, labels=labels, guesses=guesses, caption=caption)}
 
 
 def _refuse_packed(batch: Batch) -> None:

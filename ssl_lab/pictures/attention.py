@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib import colormaps
@@ -14,8 +12,9 @@ from torch import Tensor
 
 from ssl_lab.encoders.attention import patch_attention, token_attention
 from ssl_lab.modalities.image import as_float
-from ssl_lab.pictures.figures import figure_image
-from ssl_lab.types import Batch, Encoder, ImageGrid
+from ssl_lab.pictures.captions import CAPTIONS
+from ssl_lab.pictures.figures import drawing
+from ssl_lab.types import Batch, Drawing, Encoder, ImageGrid
 
 NUM_IMAGES, NUM_HEADS, NUM_TOKENS = 10, 6, 20
 _MIN_SIDE = 48  # pixels over which attention is spread smoothly
@@ -33,7 +32,7 @@ def image_attention(encoder: Encoder, batch: Batch) -> ImageGrid | None:
     x, original = (part.repeat_interleave(zoom, 2).repeat_interleave(zoom, 3).float().cpu() for part in (x, original))
     rows = [original, *(_overlay(x, weights[:, head].cpu()) for head in range(min(NUM_HEADS, weights.shape[1])))]
     names = ("image", *(f"head {head + 1}" for head in range(len(rows) - 1)))
-    return ImageGrid(images=torch.stack(rows), row_names=names)
+    return ImageGrid(images=torch.stack(rows), row_names=names, caption=CAPTIONS["attention"])
 
 
 def _overlay(x: Tensor, weights: Tensor) -> Tensor:
@@ -44,9 +43,7 @@ def _overlay(x: Tensor, weights: Tensor) -> Tensor:
     return 0.25 * x + 0.75 * torch.from_numpy(colours).permute(0, 3, 1, 2).float()
 
 
-def text_attention(
-    encoder: Encoder, batch: Batch, pieces: Callable[[list[int]], list[str | None]]
-) -> np.ndarray[Any, Any] | None:
+def text_attention(encoder: Encoder, batch: Batch, pieces: Callable[[list[int]], list[str | None]]) -> Drawing | None:
     """Who looks at whom at the beginning of a text, a map for each of a few heads; None without a text transformer.
 
     Args:
@@ -70,4 +67,4 @@ def text_attention(
         axes.set_yticks(range(size), [str(token) for token in tokens], fontsize=9)
         axes.set(xlabel="looked at", ylabel="token")
         figure.colorbar(shown, ax=axes, shrink=0.8)
-    return figure_image(figure)
+    return drawing(figure, CAPTIONS["attention"])

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from ssl_lab.data.base import DataModule
 from ssl_lab.modalities.image import as_float
-from ssl_lab.pictures.figures import figure_image
-from ssl_lab.types import Batch, ImageGrid
+from ssl_lab.pictures.captions import CAPTIONS
+from ssl_lab.pictures.figures import drawing
+from ssl_lab.types import Batch, Drawing, ImageGrid, Picture
 
 NUM_SAMPLES = 500
 """Validation samples whose features are drawn during training."""
@@ -24,7 +25,7 @@ NUM_SAMPLES = 500
 
 def feature_pictures(
     features: Callable[[Batch], Tensor], datamodule: DataModule, *, device: torch.device
-) -> dict[str, Any]:
+) -> dict[str, Picture]:
     """``feature_map`` and, of images, ``neighbours``, from the first few hundred samples of the validation split."""
     x, columns = [], []
     for batch in datamodule.eval_dataloader("val"):
@@ -36,7 +37,7 @@ def feature_pictures(
     joined = {name: torch.cat([part[name] for part in columns])[:NUM_SAMPLES] for name in columns[0]}
     h = torch.cat(x)[:NUM_SAMPLES]
     labels = joined.get("label", torch.full((len(h),), -1))
-    pictures: dict[str, Any] = {}
+    pictures: dict[str, Picture] = {}
     if len(h) >= 10 and h.shape[1] >= 2:
         pictures["feature_map"] = feature_map(h, labels, datamodule.spec.class_names)
         if "image" in joined:
@@ -52,10 +53,11 @@ def neighbours(x: Tensor, images: Tensor, *, num_queries: int = 10, num_neighbou
     rows = similar.topk(min(num_neighbours, len(x) - 1), dim=1).indices.T
     shown = torch.cat([images[:num_queries].unsqueeze(0), images[rows]])
     names = ("query", "nearest", *(f"{place}th" if place > 3 else ("2nd", "3rd")[place - 2] for place in range(2, 10)))
-    return ImageGrid(images=as_float(shown.flatten(0, 1)).unflatten(0, shown.shape[:2]), row_names=names[: len(shown)])
+    grid = as_float(shown.flatten(0, 1)).unflatten(0, shown.shape[:2])
+    return ImageGrid(images=grid, row_names=names[: len(shown)], caption=CAPTIONS["neighbours"])
 
 
-def feature_map(x: Tensor, labels: Tensor, class_names: Sequence[str]) -> np.ndarray[Any, Any]:
+def feature_map(x: Tensor, labels: Tensor, class_names: Sequence[str]) -> Drawing:
     """Features (N, D) along their two principal components, coloured by label: cheap, and comparable from step to step."""
     components = PCA(2, random_state=0)
     xy = components.fit_transform(x.numpy())
@@ -66,12 +68,10 @@ def feature_map(x: Tensor, labels: Tensor, class_names: Sequence[str]) -> np.nda
         ylabel=f"second ({second:.0f} %)",
         title=f"{len(x)} unseen samples",
     )
-    return figure_image(figure)
+    return drawing(figure, CAPTIONS["feature_map"])
 
 
-def projection(
-    x: Tensor, labels: Tensor, class_names: Sequence[str], *, max_points: int = 1500
-) -> np.ndarray[Any, Any] | None:
+def projection(x: Tensor, labels: Tensor, class_names: Sequence[str], *, max_points: int = 1500) -> Drawing | None:
     """Features (N, D) in two dimensions (t-SNE after PCA), coloured by label.
 
     None if there are too few for a map, or all are the same.
@@ -86,7 +86,7 @@ def projection(
     figure = _scatter(xy, y, class_names)
     for spine in figure.axes[0].spines.values():
         spine.set_visible(False)
-    return figure_image(figure)
+    return drawing(figure, CAPTIONS["projection"])
 
 
 def _scatter(xy: np.ndarray[Any, Any], y: np.ndarray[Any, Any], class_names: Sequence[str]) -> Figure:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ssl_lab.captions import Caption
+from ssl_lab.types import Drawing
 
-def figure_image(figure: Figure, *, dpi: int = 100) -> np.ndarray[Any, Any]:
-    """A figure as a uint8 image (H, W, 3)."""
+
+def drawing(figure: Figure, caption: Caption, *, dpi: int = 100) -> Drawing:
+    """A figure as a picture."""
     figure.set_dpi(dpi)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return Drawing(pixels=np.asarray(canvas.buffer_rgba())[..., :3].copy(), caption=caption)

@@ -13,6 +13,7 @@ from ssl_lab.data.base import DataModule
 from ssl_lab.generators.base import Generator
 from ssl_lab.methods.base import Method
 from ssl_lab.modalities.image import as_float
+from ssl_lab.pictures.captions import CAPTIONS
 from ssl_lab.types import Batch, ImageGrid
 
 MAX_TRAIN = 50_000
@@ -51,7 +52,8 @@ def generative_pictures(method: Method, batch: Batch, datamodule: DataModule) ->
         neighbours = nearest_images(samples, datamodule, num_neighbours=3)
         names = ("sample", "nearest train image", "second", "third")
         rows = torch.cat([samples.unsqueeze(0), neighbours])
-        pictures["nearest_neighbours"] = ImageGrid(images=rows, row_names=names[: len(rows)])
+        caption = CAPTIONS["nearest_neighbours"]
+        pictures["nearest_neighbours"] = ImageGrid(images=rows, row_names=names[: len(rows)], caption=caption)
     return pictures
 
 
@@ -65,7 +67,8 @@ def interpolation(
 ) -> ImageGrid:
     """Images on the way from latents a to latents b, each (R, K): R rows of ``num_steps``, ends included."""
     shares = torch.linspace(0, 1, num_steps).tolist()
-    return ImageGrid(images=torch.stack([decode(mix(a, b, share)) for share in shares], dim=1))
+    images = torch.stack([decode(mix(a, b, share)) for share in shares], dim=1)
+    return ImageGrid(images=images, caption=CAPTIONS["interpolations"])
 
 
 def lerp(a: Tensor, b: Tensor, share: float) -> Tensor:
@@ -109,9 +112,8 @@ def traversal(
     shares = torch.linspace(0, 1, num_values, device=codes.device)
     for row, dim in enumerate(dims):
         z[row, :, dim] = (low[dim] + shares * (high[dim] - low[dim])).to(z.dtype)
-    return ImageGrid(
-        images=decode(z.flatten(0, 1)).unflatten(0, z.shape[:2]), row_names=tuple(f"z[{dim}]" for dim in dims.tolist())
-    )
+    images, names = decode(z.flatten(0, 1)).unflatten(0, z.shape[:2]), tuple(f"z[{dim}]" for dim in dims.tolist())
+    return ImageGrid(images=images, row_names=names, caption=CAPTIONS["traversals"])
 
 
 def nearest_images(

@@ -8,6 +8,7 @@ import torch
 
 from ssl_lab.modalities.image import ImageSpec
 from ssl_lab.pretext.base import Views
+from ssl_lab.pretext.captions import CAPTIONS
 from ssl_lab.pretext.views import TwoViews, View, images_above_views
 from ssl_lab.types import Batch, ImageGrid, Spec
 
@@ -52,5 +53,6 @@ class MultiCrop(Views):
         large, *small = self({"image": images})
         pictures = {"views": images_above_views(images, large)}
         if small:
-            pictures["local_views"] = ImageGrid(images=small[0]["image"].unflatten(0, (-1, len(images))))
+            rows = small[0]["image"].unflatten(0, (-1, len(images)))
+            pictures["local_views"] = ImageGrid(images=rows, caption=CAPTIONS["local_views"])
         return pictures

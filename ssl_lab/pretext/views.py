@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ssl_lab.modalities.image import ImageSpec
 from ssl_lab.pretext import colour
 from ssl_lab.pretext.base import Augmentation, Views
+from ssl_lab.pretext.captions import CAPTIONS
 from ssl_lab.types import Batch, ImageGrid, Spec
 
 Range = tuple[float, float]
@@ -211,7 +212,7 @@ def images_above_views(images: Tensor, views: Batch) -> ImageGrid:
     both = views["image"]
     above = F.interpolate(images.float() / 255, both.shape[-2:], mode="bilinear", antialias=True)
     rows = torch.cat([above, both]).unflatten(0, (3, -1))
-    return ImageGrid(images=rows, row_names=("image", "view 1", "view 2"))
+    return ImageGrid(images=rows, row_names=("image", "view 1", "view 2"), caption=CAPTIONS["views"])
 
 
 def affine_maps(box: Tensor, *, flip: Tensor, angle: Tensor, shear: Tensor, aspect: float) -> Tensor:

@@ -12,9 +12,6 @@ from PIL import Image
 
 from ssl_lab.files import replace_file
 
-NAMES = ("samples", "reconstructions", "interpolations", "traversals")
-"""Pictures whose tiles stay the same from step to step."""
-
 MAX_FRAMES = 60
 _FRAME_MS, _LAST_FRAME_MS = 250, 2000
 

@@ -14,7 +14,7 @@ import jinja2
 from ssl_lab.files import replace_file
 from ssl_lab.outputs import marked
 from ssl_lab.report import pictures, tables
-from ssl_lab.report.animation import NAMES, write_animation
+from ssl_lab.report.animation import write_animation
 from ssl_lab.report.curves import NUM_COLORS, comparison_panels, run_panels
 from ssl_lab.report.vocabulary import describe, duration
 from ssl_lab.runs.compare import config_differences, evaluations_by_data, run_labels
@@ -45,10 +45,10 @@ def write_report(run_dir: Path, out: Path | None = None) -> Path:
         ValueError: If the directory is no run.
     """
     run = read_run(run_dir)
-    for name in NAMES:
+    for name, caption in pictures.captions_of(run.pictures, run.captions).items():
         folder = run_dir / "pictures" / name
-        if out is None and (frames := run.pictures.get(name)) and folder.resolve().is_relative_to(run_dir.resolve()):
-            write_animation(frames, folder / "animation.gif")
+        if out is None and caption.same_tiles and folder.resolve().is_relative_to(run_dir.resolve()):
+            write_animation(run.pictures[name], folder / "animation.gif")
     if out is not None:
         return replace_file(out, report_page(run), through_link=True)
     return replace_file(run_dir / "report.html", report_page(run))
@@ -67,8 +67,8 @@ def report_page(run: Run) -> bytes:
             shares=tables.class_shares(run.evaluation) if run.evaluation else [],
             split=(run.evaluation or {}).get("split"),
             panels=run_panels(run),
-            galleries=pictures.galleries(run.pictures),
-            readings=pictures.readings(run.sentences),
+            galleries=pictures.galleries(run.pictures, run.captions),
+            readings=pictures.readings(run.sentences, run.captions),
             command=shlex.join(["ssl-lab", "pretrain", *map(str, run.overrides)]) if run.overrides else "",
             facts=facts(run.summary),
         )

@@ -5,14 +5,18 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from ssl_lab.report.animation import NAMES, opened, small_gif
+from ssl_lab.captions import Caption
+from ssl_lab.methods.parts import captions as of_methods
+from ssl_lab.pictures import captions as of_encoders
+from ssl_lab.pretext import captions as of_views
+from ssl_lab.report.animation import opened, small_gif
 
 NUM_EARLIER = 5
 """How many earlier steps are shown beside the last one, evenly spread."""
@@ -28,41 +32,8 @@ _CLOSING = (".", ",", ";", ":", "!", "?", ")", "]", "}", "%")  # follow the word
 _OPENING = ("(", "[", "{")
 _CONTRACTED = ("s", "t", "re", "ve", "ll", "d", "m")  # after an apostrophe
 
-_TITLES = {
-    "views": ("Views", "What the method sees of each sample: random views that should mean the same."),
-    "reconstructions": ("Reconstructions", "Unseen images and what the model makes of them from its features."),
-    "masks": (
-        "Masks",
-        "Unseen images, the class of each pixel in colours, and what was predicted; black does not count.",
-    ),
-    "samples": ("Samples", "New images drawn from the model."),
-    "interpolations": ("Interpolations", "Each row is a walk between two points of the latent space."),
-    "traversals": ("Latent dimensions", "Each row turns one latent dimension through the range that images take."),
-    "nearest_neighbours": (
-        "Nearest train images",
-        "Samples, and below each the train images most similar to it. A sample that equals one was learned by heart.",
-    ),
-    "neighbours": (
-        "Nearest by features",
-        "Unseen images, and below each the unseen images whose features are most similar.",
-    ),
-    "feature_map": (
-        "Principal components of the features",
-        "Unseen samples along the two directions in which their features differ most, coloured by class.",
-    ),
-    "attention": ("Attention", "What the heads of the last block look at: the brighter, the more."),
-    "projection": ("Map of the features", "Unseen samples placed by their features, coloured by class."),
-    "similarities": (
-        "Similarities",
-        "Each row asks which column belongs to it: the brighter, the more similar. Partners lie on the diagonal.",
-    ),
-    "masked_sentences": ("Hidden words", "Some words of unseen sentences were hidden; the model guessed them."),
-    "next_words": ("Next words", "The model guessed each word of unseen sentences from those before it."),
-    "denoised_sentences": (
-        "Cut-out words",
-        "Spans of unseen sentences were cut out; the model wrote them word by word.",
-    ),
-}
+_DRAWN_HERE = {**of_views.CAPTIONS, **of_methods.CAPTIONS, **of_encoders.CAPTIONS}
+"""Captions of this package, for runs from before pictures had theirs beside them; others need no line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,23 +99,24 @@ class Reading:
     earlier: tuple[Prose, ...]
 
 
-def galleries(pictures: Mapping[str, Mapping[int, Path]]) -> list[Gallery]:
-    """The pictures of each name; known names first, sizes such that the page stays under 2 MB."""
+def galleries(pictures: Mapping[str, Mapping[int, Path]], captions: Mapping[str, Caption]) -> list[Gallery]:
+    """The pictures of each name in the order of their captions, sizes such that the page stays under 2 MB."""
     found = []
     budget = _TOTAL_BYTES // max(1, len(pictures))
-    for name in in_order(pictures):
+    for name, caption in captions_of(pictures, captions).items():
         spread = {step: opened(pictures[name][step]) for step in _spread(list(pictures[name]))}
         images = {step: image for step, image in spread.items() if image is not None}
         if not images:
             continue
         *earlier, last = images
-        title, caption = title_of(name)
         small = budget // 3 // max(1, len(earlier))
-        moving = small_gif(pictures[name], side=_ANIMATION_SIDE, max_bytes=_ANIMATION_BYTES) if name in NAMES else None
+        moving = None
+        if caption.same_tiles:
+            moving = small_gif(pictures[name], side=_ANIMATION_SIDE, max_bytes=_ANIMATION_BYTES)
         found.append(
             Gallery(
-                title=title,
-                caption=caption,
+                title=caption.title,
+                caption=caption.explanation,
                 last=_shown(last, pictures[name][last], images[last], side=_LARGEST_SIDE, max_bytes=2 * budget // 3),
                 earlier=tuple(
                     _shown(step, pictures[name][step], images[step], side=_THUMBNAIL_SIDE, max_bytes=small)
@@ -156,25 +128,22 @@ def galleries(pictures: Mapping[str, Mapping[int, Path]]) -> list[Gallery]:
     return found
 
 
-def readings(sentences: Mapping[str, Mapping[int, Sequence[Sequence[Mapping[str, Any]]]]]) -> list[Reading]:
-    """The masked sentences of each name as prose."""
+def readings(
+    sentences: Mapping[str, Mapping[int, Sequence[Sequence[Mapping[str, Any]]]]], captions: Mapping[str, Caption]
+) -> list[Reading]:
+    """The masked sentences of each name as prose, in the order of their captions."""
     found = []
-    for name in in_order(sentences):
+    for name, caption in captions_of(sentences, captions).items():
         *earlier, last = [_prose(step, sentences[name][step]) for step in _spread(list(sentences[name]))]
-        title, caption = title_of(name)
-        found.append(Reading(title=title, caption=caption, last=last, earlier=tuple(earlier)))
+        found.append(Reading(title=caption.title, caption=caption.explanation, last=last, earlier=tuple(earlier)))
     return found
 
 
-def title_of(name: str) -> tuple[str, str]:
-    """Title and caption of the pictures of a name."""
-    return _TITLES.get(name, (name.replace("_", " ").capitalize(), ""))
-
-
-def in_order(names: Mapping[str, object]) -> list[str]:
-    """Names of pictures, those that matter most first."""
-    known = list(_TITLES)
-    return sorted(names, key=lambda name: (known.index(name) if name in known else len(known), name))
+def captions_of(names: Iterable[str], captions: Mapping[str, Caption]) -> dict[str, Caption]:
+    """Names of pictures with their captions, those that matter most first; without a caption the name is the title."""
+    known = {**_DRAWN_HERE, **captions}
+    found = {name: known.get(name) or Caption(title=name.replace("_", " ").capitalize()) for name in names}
+    return dict(sorted(found.items(), key=lambda item: (item[1].order, item[0])))
 
 
 def _spread(steps: Sequence[int]) -> list[int]:

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from ssl_lab.captions import CAPTION_FILE, Caption
 from ssl_lab.limited import (
     UnreadableFileError,
     load_json,
@@ -22,7 +23,7 @@ from ssl_lab.limited import (
     read_text,
 )
 from ssl_lab.measured import Record, current, described_in, records_of
-from ssl_lab.metrics import Metric, described, joined
+from ssl_lab.metrics import Metric, checked, described, joined
 
 RUN_FILES = ("config.yaml", "summary.json", "metrics.csv")
 """What makes a directory a run: one of these."""
@@ -63,6 +64,7 @@ class Run:
         pictures: PNG files of each name by step, in increasing order.
         sentences: Masked sentences of each name by step, in increasing order; each a list of tokens
             ``{"text", "guess", "correct"}``.
+        captions: Of each name of pictures or sentences what their caption says, as far as it has one.
         described: What its metrics mean, by name, as far as it says so.
         problems: Files that could not be read, as sentences for the reader.
     """
@@ -76,6 +78,7 @@ class Run:
     curves: Mapping[str, Curve]
     pictures: Mapping[str, Mapping[int, Path]]
     sentences: Mapping[str, Mapping[int, list[list[dict[str, Any]]]]]
+    captions: Mapping[str, Caption]
     described: Mapping[str, Metric]
     problems: Sequence[str]
 
@@ -133,6 +136,7 @@ def read_run(run_dir: Path | str) -> Run:
         curves=_read_curves(run_dir, problems),
         pictures=_read_pictures(run_dir, problems),
         sentences=_read_sentences(run_dir, problems),
+        captions=_read_captions(run_dir, problems),
         described=described(descriptions, problems),
         problems=problems,
     )
@@ -373,6 +377,19 @@ def _read_sentences(run_dir: Path, problems: list[str]) -> dict[str, dict[int, l
         if complete:
             found[folder.name] = complete
     return found
+
+
+def _read_captions(run_dir: Path, problems: list[str]) -> dict[str, Caption]:
+    plain = {
+        folder.name: noted(partial(load_json, folder / CAPTION_FILE, within=run_dir), problems, None)
+        for folder in _folders(run_dir)
+    }
+    found = {
+        name: checked(Caption, caption, f"pictures/{name}/{CAPTION_FILE}", problems)
+        for name, caption in plain.items()
+        if caption is not None
+    }
+    return {name: caption for name, caption in found.items() if caption is not None}
 
 
 def _is_token(token: object) -> bool:

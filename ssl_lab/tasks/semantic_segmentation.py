@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssl_lab.captions import Caption
 from ssl_lab.data.base import DataModule
 from ssl_lab.evaluation.protocol import StreamingProtocol, check_none_broken
 from ssl_lab.metrics import Metric, Table
@@ -26,6 +27,11 @@ Head: TypeAlias = Literal["linear", "fcn"]
 
 IGNORED = 255  # pixels of a mask that do not count
 _NUM_PICTURES = 6
+_MASKS = Caption(
+    title="Masks",
+    explanation="Unseen images, the class of each pixel in colours, and what was predicted; black does not count.",
+    order=3,
+)
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -131,7 +137,10 @@ class SemanticSegmentation(FineTuning):
         ]
         shown = [int(k) for k in torch.stack(masks).unique()]
         legend = {names[k] if k < len(names) else "not counted": palette[k].tolist() for k in shown}
-        return {"masks": ImageGrid(images=torch.stack(rows), row_names=("image", "mask", "prediction"), legend=legend)}
+        grid = ImageGrid(
+            images=torch.stack(rows), row_names=("image", "mask", "prediction"), legend=legend, caption=_MASKS
+        )
+        return {"masks": grid}
 
 
 def _conv(d_in: int, d_out: int) -> nn.Sequential:

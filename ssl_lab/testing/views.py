@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ssl_lab.pretext.base import Views
-from ssl_lab.types import Batch, ImageGrid, MaskedText, Spec
+from ssl_lab.types import Batch, ImageGrid, Picture, Spec
 
 
 def check_views(views: Views, spec: Spec) -> None:
@@ -47,9 +47,7 @@ def check_views(views: Views, spec: Spec) -> None:
     assert not torch.equal(column[:6], column[6:]), f"The two views of {name} are the same."
     assert all(torch.equal(samples[each], before[each]) for each in before), f"{name} changes the batch it is given."
     for title, picture in views.show(batch).items():
-        assert isinstance(picture, ImageGrid | MaskedText), (
-            f"The picture {title} of {name} is a {type(picture).__name__}."
-        )
+        assert isinstance(picture, Picture), f"The picture {title} of {name} is a {type(picture).__name__}."
         if isinstance(picture, ImageGrid):
             found = tuple(picture.images.shape)
             assert len(found) == 5, f"The picture {title} of {name} should be (R, N, C, H, W), found {found}."

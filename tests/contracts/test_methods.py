@@ -71,6 +71,13 @@ def test_a_method_with_views_offers_their_features(name):
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_each_picture_has_a_caption(name):
+    method, data = build(name)
+    pictures = method.pictures(next(iter(data.eval_dataloader("val"))))
+    assert all(picture.caption is not None for picture in pictures.values()), pictures.keys()
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_accumulation_works_or_is_refused_with_the_reason(name):
     method, data = build(name)
     if method.coupled_by or not method.automatic_optimization:

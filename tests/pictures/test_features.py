@@ -16,7 +16,7 @@ def test_features_without_a_plane_have_no_map(x):
 @pytest.mark.filterwarnings("ignore")
 def test_features_with_a_plane_have_one():
     x = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
-    assert projection(x, torch.zeros(40, dtype=torch.long), ()).shape[2] == 3
+    assert projection(x, torch.zeros(40, dtype=torch.long), ()).pixels.shape[2] == 3
 
 
 def test_features_of_one_dimension_are_not_drawn():

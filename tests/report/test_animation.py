@@ -64,5 +64,5 @@ def test_on_a_page_an_animation_stays_small_or_is_left_out(tmp_path):
 
 def test_samples_move_on_the_page_and_views_do_not(tmp_path):
     frames = pictures(tmp_path, (10, 20))
-    moving = {gallery.title: gallery.animation for gallery in galleries({"samples": frames, "views": frames})}
+    moving = {gallery.title: gallery.animation for gallery in galleries({"samples": frames, "views": frames}, {})}
     assert moving["Samples"].startswith("data:image/gif;base64,") and moving["Views"] == ""

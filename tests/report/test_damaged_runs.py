@@ -57,6 +57,7 @@ TEXTS = {
     "a table with an open quote": ("metrics.csv", 'step,a\n1,"' + "x\n" * 100_000),
     "sentences of numbers": ("pictures/words/step_00000001.json", "[[1, 2]]"),
     "deep sentences": ("pictures/words/step_00000001.json", DEEP),
+    "a caption of numbers": ("pictures/views/caption.json", '{"title": 5}'),
     "a picture of text": ("pictures/views/step_00000001.png", "text"),
 }  # fmt: skip
 SILENT = {"a picture of text", "a first year", "digits of the summary", "a table of large numbers",

@@ -16,7 +16,7 @@ def decoded(shown):
 
 def test_the_last_picture_is_large_and_earlier_ones_are_spread_evenly(tmp_path):
     paths = {step: write_picture(tmp_path / f"step_{step:08d}.png", seed=step) for step in range(10, 210, 10)}
-    (gallery,) = galleries({"views": paths})
+    (gallery,) = galleries({"views": paths}, {})
     assert gallery.title == "Views"
     assert gallery.last.step == 200
     assert decoded(gallery.last) == paths[200].read_bytes(), "a small picture is embedded as it is"
@@ -32,7 +32,7 @@ def test_noisy_large_pictures_are_shrunk_until_the_page_stays_small(tmp_path):
             path = tmp_path / f"{name}_{step}.png"
             Image.frombytes("RGB", (700, 500), os.urandom(700 * 500 * 3)).save(path)
             pictures[name][step] = path
-    found = galleries(pictures)
+    found = galleries(pictures, {})
     assert [gallery.title for gallery in found] == ["Views", "Reconstructions", "Samples"]
     shown = [shown for gallery in found for shown in (gallery.last, *gallery.earlier)]
     assert sum(len(one.address) for one in shown) < 1_500_000
@@ -43,12 +43,12 @@ def test_noisy_large_pictures_are_shrunk_until_the_page_stays_small(tmp_path):
 
 def test_unknown_names_come_last_under_their_own_name(tmp_path):
     path = write_picture(tmp_path / "step_00000001.png")
-    titles = [gallery.title for gallery in galleries({"attention_maps": {1: path}, "views": {1: path}})]
+    titles = [gallery.title for gallery in galleries({"attention_maps": {1: path}, "views": {1: path}}, {})]
     assert titles == ["Views", "Attention maps"]
 
 
 def test_sentences_read_as_prose():
-    (reading,) = readings({"masked_sentences": {5: [SENTENCE[:4]], 10: [SENTENCE]}})
+    (reading,) = readings({"masked_sentences": {5: [SENTENCE[:4]], 10: [SENTENCE]}}, {})
     (words,) = reading.last.sentences
     assert (
         "".join(word.space + word.truth for word in words)
@@ -62,7 +62,7 @@ def test_sentences_read_as_prose():
 
 def test_a_run_of_equal_signs_is_joined():
     tokens = [{"text": text, "guess": None, "correct": None} for text in ("very", "very", "_", "_", "*", "x")]
-    (words,) = readings({"x": {1: [tokens]}})[0].last.sentences
+    (words,) = readings({"x": {1: [tokens]}}, {})[0].last.sentences
     assert "".join(word.space + word.truth for word in words) == "very very __ * x"
 
 
@@ -71,5 +71,5 @@ def test_a_hidden_special_token_and_a_guessed_piece_stay_visible():
         {"text": "[SEP]", "guess": "dog", "correct": False},
         {"text": "cat", "guess": "##s", "correct": False},
     ]
-    (words,) = readings({"x": {1: [sentence]}})[0].last.sentences
+    (words,) = readings({"x": {1: [sentence]}}, {})[0].last.sentences
     assert [(word.truth, word.guess) for word in words] == [("[SEP]", "dog"), ("cat", "-s")]

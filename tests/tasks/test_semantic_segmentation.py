@@ -56,6 +56,7 @@ def test_learns(tmp_path, head):
     assert list(picture.legend) == ["up", "down", "not counted"] and picture.legend["not counted"] == [0, 0, 0]
     images = next(iter(data.eval_dataloader("val")))["image"]
     assert torch.equal(picture.images[0, -1, 0], images[-1, 0] / 255)
+    assert picture.caption.title == "Masks" and "class of each pixel" in picture.caption.explanation
 
 
 def test_the_loss_is_that_of_a_slow_loop_over_pixels_that_count():

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
+from ssl_lab.captions import CAPTION_FILE
 from ssl_lab.data.base import DataModule
 from ssl_lab.engine.checkpoints.sharded import gathered
 from ssl_lab.engine.logging.dashboards import dashboards
@@ -25,7 +25,7 @@ from ssl_lab.pictures.features import feature_pictures
 from ssl_lab.pictures.generative import generative_pictures
 from ssl_lab.pictures.render import as_markdown, render, sentences, token_texts
 from ssl_lab.runs.directory import write_json
-from ssl_lab.types import Batch, ImageGrid, MaskedText
+from ssl_lab.types import Batch, ImageGrid, MaskedText, Picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,42 +85,39 @@ class PicturesDuringTraining(Callback):
             batch = next(iter(self.datamodule.eval_dataloader("val")))
             batch = {name: column.to(method.device) for name, column in batch.items()}
             for name, picture in self._pictures(method, batch).items():
-                self._show(trainer, name, picture)
+                show(trainer, self.run_dir, name, picture, self.datamodule)
 
-    def _pictures(self, method: Method, batch: Batch) -> dict[str, Any]:
-        found = {**generative_pictures(method, batch, self.datamodule), **method.pictures(batch)}
+    def _pictures(self, method: Method, batch: Batch) -> dict[str, Picture]:
+        found: dict[str, Picture | None] = {
+            **generative_pictures(method, batch, self.datamodule),
+            **method.pictures(batch),
+        }
         if "document_ids" not in batch:  # features and attention belong to single texts
             features = method.capabilities()["features"]
             found |= feature_pictures(features, self.datamodule, device=method.device)
             found["attention"] = self._attention(method, batch)
         return {name: picture for name, picture in found.items() if picture is not None}
 
-    def _attention(self, method: Method, batch: Batch) -> Any:
+    def _attention(self, method: Method, batch: Batch) -> Picture | None:
         if "image" in batch:
-            return method.in_eval_mode(image_attention)(method.encoder, batch)
+            found: Picture | None = method.in_eval_mode(image_attention)(method.encoder, batch)
+            return found
         pieces = partial(token_texts, datamodule=self.datamodule)
         return method.in_eval_mode(text_attention)(method.encoder, batch, pieces) if "input_ids" in batch else None
 
-    def _show(self, trainer: L.Trainer, name: str, picture: Any) -> None:
-        if isinstance(picture, MaskedText):
-            step = optimizer_steps_done(trainer)
-            markdown = as_markdown(picture, self.datamodule)
-            save_sentences(self.run_dir, name, step, picture, self.datamodule)
-            for board in dashboards(trainer):
-                board.sentences(name, markdown, step - 1)
-        else:
-            show_image(trainer, self.run_dir, name, render(picture) if isinstance(picture, ImageGrid) else picture)
 
-
-def show_image(trainer: L.Trainer, run_dir: Path, name: str, pixels: np.ndarray[Any, Any]) -> None:
-    """Write an image, uint8 (H, W, 3), to ``pictures/<name>/step_<step>.png``, and send it to the dashboards."""
-    step = optimizer_steps_done(trainer)
-    path = run_dir / "pictures" / name / f"step_{step:08d}.png"
-    write_atomically(path, lambda temporary: Image.fromarray(pixels).save(temporary, "PNG"))
-    for board in dashboards(trainer):
-        board.image(name, pixels, step - 1)
-
-
-def save_sentences(run_dir: Path, name: str, step: int, picture: MaskedText, datamodule: DataModule) -> None:
-    """Write sentences to ``pictures/<name>/step_<step>.json``."""
-    write_json(run_dir / "pictures" / name / f"step_{step:08d}.json", sentences(picture, datamodule))
+def show(trainer: L.Trainer, run_dir: Path, name: str, picture: Picture, datamodule: DataModule) -> None:
+    """Write a picture to ``pictures/<name>/step_<step>``, beside its caption, and send it to the dashboards."""
+    step, folder = optimizer_steps_done(trainer), run_dir / "pictures" / name
+    if picture.caption is not None:
+        write_json(folder / CAPTION_FILE, asdict(picture.caption))
+    if isinstance(picture, MaskedText):
+        markdown = as_markdown(picture, datamodule)
+        write_json(folder / f"step_{step:08d}.json", sentences(picture, datamodule))
+        for board in dashboards(trainer):
+            board.sentences(name, markdown, step - 1)
+    else:
+        pixels = render(picture) if isinstance(picture, ImageGrid) else picture.pixels
+        write_atomically(folder / f"step_{step:08d}.png", lambda path: Image.fromarray(pixels).save(path, "PNG"))
+        for board in dashboards(trainer):
+            board.image(name, pixels, step - 1)

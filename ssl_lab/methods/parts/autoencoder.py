@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ssl_lab.generators.base import NewGenerator
 from ssl_lab.losses.variational import bernoulli_nll, gaussian_level_nll, gaussian_nll, logistic_nll
 from ssl_lab.methods.base import Method
+from ssl_lab.methods.parts.captions import CAPTIONS
 from ssl_lab.modalities.image import ImageSpec, as_float
 from ssl_lab.optim import Optim
 from ssl_lab.pretext.binarize import Binarization, Binarize
@@ -88,7 +89,8 @@ class Autoencoder(Method):
         """Images above their reconstructions."""
         rows = {name: column[:12] for name, column in batch.items()}
         images = torch.stack([self.in_eval_mode(fn)(rows) for fn in (self.pixels, self.reconstruct)])
-        return {"reconstructions": ImageGrid(images=images, row_names=("image", "reconstruction"))}
+        names, caption = ("image", "reconstruction"), CAPTIONS["reconstructions"]
+        return {"reconstructions": ImageGrid(images=images, row_names=names, caption=caption)}
 
 
 class LatentAutoencoder(Autoencoder):
@@ -156,4 +158,5 @@ class LatentAutoencoder(Autoencoder):
         """Images above their reconstructions, and samples from the same latents at every step."""
         fixed = torch.Generator(self.device).manual_seed(0)
         samples = self.in_eval_mode(self.sample)(80, fixed)
-        return {**super().pictures(batch), "samples": ImageGrid(images=samples.unflatten(0, (5, 16)))}
+        drawn = ImageGrid(images=samples.unflatten(0, (5, 16)), caption=CAPTIONS["samples"])
+        return {**super().pictures(batch), "samples": drawn}

@@ -90,16 +90,19 @@ def _points(curve: Curve) -> dict[str, list[Any]]:
 
 
 def _pictures(run: Run) -> list[dict[str, Any]]:
-    shown = []
-    for name in pictures.in_order(run.pictures):
-        title, caption = pictures.title_of(name)
-        files = {step: path.name for step, path in run.pictures[name].items()}
-        shown.append({"name": name, "title": title, "caption": caption, "files": files})
-    return shown
+    return [
+        {
+            "name": name,
+            "title": caption.title,
+            "caption": caption.explanation,
+            "files": {step: path.name for step, path in run.pictures[name].items()},
+        }
+        for name, caption in pictures.captions_of(run.pictures, run.captions).items()
+    ]
 
 
 def _readings(run: Run) -> list[dict[str, Any]]:
-    return [asdict(reading) for reading in pictures.readings(run.sentences)]
+    return [asdict(reading) for reading in pictures.readings(run.sentences, run.captions)]
 
 
 def _results(run: Run) -> list[dict[str, Any]]:
