@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from ssl_lab.data.base import PRETRAIN
 from ssl_lab.data.columns import Columns
@@ -170,12 +170,21 @@ class MaskFolder(ImageModule):
 
     @cached_property
     def _class_names(self) -> list[str] | None:
-        if self.classes is not None:
-            return list(map(str, self.classes))
         file = Path(self.root).expanduser() / CLASSES
-        names = [line.strip() for line in read_lines(file) if line.strip()] if file.is_file() else None
-        if names is not None and not 0 < len(names) <= IGNORED:
-            raise ValueError(f"{file} should name 1 to {IGNORED} classes, one a line, found {len(names)}.")
+        if self.classes is None and not file.is_file():
+            return None
+        where = "data.classes" if self.classes is not None else str(file)
+        names = [str(name).strip() for name in (read_lines(file) if self.classes is None else self.classes)]
+        while names and self.classes is None and not names[-1]:
+            names.pop()
+        if not 0 < len(names) <= IGNORED:
+            raise ValueError(f"Cannot use {where}: it names {len(names)} classes. Name 1 to {IGNORED}, one a line.")
+        strange = next((k for k, name in enumerate(names) if not name or name in names[:k]), None)
+        if strange is not None:
+            found = f"{names[strange]!r} again" if names[strange] else "blank"
+            raise ValueError(
+                f"Cannot use {where}: the name of class {strange} is {found}. Give every class a name of its own."
+            )
         return names
 
     def _source(self) -> ImageSource:
@@ -195,13 +204,13 @@ class MaskFolder(ImageModule):
         names = self._class_names
         held: list[tuple[str, str, list[int]]] = []  # split, mask, and the classes that it shows
         for split, source in facts["source_splits"].items():
-            masks = [self._pairs[source][row][1] for row in np.load(folder / f"{split}_rows.npy")]
-            if None in masks:
+            pairs = [self._pairs[source][row] for row in np.load(folder / f"{split}_rows.npy")]
+            if any(mask is None for _, mask in pairs):
                 continue
             with open(folder / f"{split}_masks.bin", "wb") as file:
-                for mask in masks:
+                for image, mask in pairs:
                     assert mask is not None
-                    values = self._read(mask, tuple(facts["shape"][1:]))
+                    values = self._read(image, mask, tuple(facts["shape"][1:]))
                     held.append((split, shown(mask.name), np.unique(values[values != IGNORED]).tolist()))
                     file.write(values.tobytes())
                 file.flush()
@@ -219,7 +228,7 @@ class MaskFolder(ImageModule):
         facts["mask_classes"] = names or [str(k) for k in range(number)]
         (folder / "facts.json").write_text(json.dumps(facts))
 
-    def _read(self, mask: DataFile, size: tuple[int, int]) -> NDArray[np.uint8]:
+    def _read(self, image: DataFile, mask: DataFile, size: tuple[int, int]) -> NDArray[np.uint8]:
         """Classes of the pixels, uint8 (H, W), 255 where they do not count."""
         try:
             with Image.open(mask.path, formats=image_formats()) as picture:
@@ -231,13 +240,15 @@ class MaskFolder(ImageModule):
                 f"Cannot read the classes of {shown(mask.path)}: it is a picture of mode {mode}. Masks are indexed or grey "
                 "pictures whose values are the numbers of the classes."
             )
-        if values.max() > 255:
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high > 255:
             raise ValueError(
-                f"Cannot read the classes of {shown(mask.path)}: it holds the value {values.max()}, and classes are at most "
-                "254. Correct the mask."
+                f"Cannot read the classes of {shown(mask.path)}: it holds the value {low if low < 0 else high}, and classes "
+                "are 0 to 254. Correct the mask."
             )
         values = values.astype(np.uint8)
         if self.image_size is not None:
+            _check_shape(image, mask, values.shape)
             fitted = ImageOps.fit(Image.fromarray(values), (size[1], size[0]), Image.Resampling.NEAREST)
             values = np.array(fitted)
         if values.shape != size:
@@ -254,6 +265,19 @@ class MaskFolder(ImageModule):
                 f"Cannot read {shown(mask.path)}: it holds both 255 and ignore_index={self.ignore_index}. Leave one."
             )
         return np.where(values == self.ignore_index, np.uint8(IGNORED), values)
+
+
+def _check_shape(image: DataFile, mask: DataFile, found: tuple[int, ...]) -> None:
+    """Refuse a mask (H, W) that is not of its image's shape: both would be cut to a square, each to another part."""
+    with Image.open(image.path, formats=image_formats()) as picture:
+        width, height = picture.size
+        if picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5:  # lies on its side
+            width, height = height, width
+    if abs(found[0] * width - found[1] * height) > max(width, height):  # a pixel of rounding aside
+        raise ValueError(
+            f"Cannot pair {shown(mask.path)} with its image: the mask has {found[0]}x{found[1]} pixels, the image "
+            f"{height}x{width}, which is another shape. Replace one of them."
+        )
 
 
 def _below(root: str, source: Source) -> Source:

@@ -113,6 +113,7 @@ def test_what_cannot_be_paired_is_counted_and_refused(tmp_path):
         (Image.new("RGB", (8, 6)), "it is a picture of mode RGB"),
         (Image.new("L", (7, 6)), "the mask has 6x7 pixels, the image 6x8"),
         (Image.fromarray(np.full((6, 8), 300, np.uint16)), "it holds the value 300"),
+        (Image.fromarray(np.full((6, 8), -1, np.int32)), "it holds the value -1"),
         (None, "Cannot read the mask"),
     ],
 )
@@ -122,7 +123,7 @@ def test_masks_that_say_no_classes_are_refused(tmp_path, mask, said):
     if mask is None:
         path.write_bytes(path.read_bytes()[:60])
     else:
-        mask.save(path)
+        mask.save(path, format="TIFF")  # takes any values, whatever its name
     with pytest.raises(ValueError, match=said):
         MaskFolder(str(root)).columns("train")
 
@@ -143,3 +144,27 @@ def test_images_for_pretraining_need_no_masks(tmp_path):
 def test_senseless_settings_are_refused(settings):
     with pytest.raises(ValueError, match=r"data\.classes|ignore_index is a value"):
         MaskFolder("anywhere", **settings)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"), [("sky\n\nroad\n", "1 is blank"), ("sky\nroad\nsky\n\n", "2 is 'sky' again")]
+)
+def test_names_that_would_move_or_join_classes_are_refused(tmp_path, names, said):
+    root = write(tmp_path / "d")
+    (root / "classes.txt").write_text(names)
+    with pytest.raises(ValueError, match=rf"Cannot use .*classes\.txt: the name of class {said}"):
+        MaskFolder(str(root)).columns("train")
+
+
+def test_a_mask_of_another_shape_is_refused_before_both_are_cut(tmp_path):
+    root = write(tmp_path / "d", size=(12, 6))
+    half = np.zeros((3, 6), np.uint8)
+    Image.fromarray(half).save(root / "masks/train/0.png")
+    assert MaskFolder(str(root), image_size=4).columns("train")["mask"].shape == (4, 4, 4)
+    Image.fromarray(half.T).save(root / "masks/train/1.png")
+    with pytest.raises(ValueError, match="the mask has 6x3 pixels, the image 6x12, which is another shape"):
+        MaskFolder(str(root), image_size=4).columns("train")
+    lying = Image.new("L", (12, 6)).getexif()
+    lying[274] = 6
+    Image.new("L", (12, 6)).save(root / "images/train/1.png", exif=lying)
+    assert MaskFolder(str(root), image_size=4).columns("train")["mask"].shape == (4, 4, 4)
