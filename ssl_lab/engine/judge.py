@@ -169,20 +169,28 @@ def join_records(path: Path, records: Sequence[Record]) -> None:
 
 
 def earlier_records(
-    path: Path, settings: Mapping[str, Any] | None = None, *, weights: str | None = None
+    path: Path, settings: Mapping[str, Any] | None = None, *, weights: str | None = None, replaced: bool = True
 ) -> list[Record]:
-    """What an evaluation file holds, to be joined with new results; a file that cannot be read is moved aside.
+    """What an evaluation file holds, to be joined with new results; nothing, with a warning, if it cannot be read.
 
     Args:
         path: The file; none need be there.
         settings: What the run was evaluated by, for files that do not say it.
         weights: Digest of the weights that such files were written for.
+        replaced: Whether the file will be written anew: one that cannot be read is moved aside before.
     """
     try:
-        return records_of(read_json(path), settings, weights=weights)
+        records = records_of(read_json(path), settings, weights=weights)
+        if records:
+            merged(records, [])  # refuses what is no record
+        return records
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        aside = path.with_name(f"{path.name}.damaged")
-        path.replace(aside)
         reason = str(error).splitlines()[0]
-        warnings.warn(f"{path} cannot be read ({reason}) and was moved to {aside.name}.", stacklevel=1)
+        fate = "is left out"
+        if replaced:
+            names = (path.with_name(f"{path.name}.damaged{end}") for end in ("", *map(str, range(2, 1000))))
+            aside = next(name for name in names if not name.exists())
+            path.replace(aside)
+            fate = f"was moved to {aside.name}"
+        warnings.warn(f"{path} cannot be read ({reason}) and {fate}.", stacklevel=1)
         return []

@@ -150,7 +150,8 @@ def _earlier(run_dir: Path, path: Path, method: Method, settings: Any, *, own: b
     """What was measured before: in the file itself and, where the run's own file is not written to, in that too."""
     weights = judge.weights_digest(method)
     paths = list(dict.fromkeys([*([run_dir / EVALUATION] if own else []), path]))
-    return [record for file in paths for record in judge.earlier_records(file, settings, weights=weights)]
+    found = (judge.earlier_records(file, settings, weights=weights, replaced=file == path) for file in paths)
+    return [record for records in found for record in records]
 
 
 def _holds_features(path: Path) -> bool:
