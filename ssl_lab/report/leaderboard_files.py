@@ -55,9 +55,13 @@ def as_markdown(found: Leaderboard, *, headings: bool = True) -> str:
             "",
             _plain(f"{_upper(board.split)} split. {' '.join(board.notes)}" if not headings else " ".join(board.notes)),
         ]
-        commands = {entry.command: entry.row.name for entry in board.entries if entry.command not in ("", *told)}
+        commands: dict[str, list[str]] = {}
+        for entry in board.entries:
+            if entry.command not in ("", *told):
+                commands.setdefault(entry.command, []).append(entry.row.name)
         if commands:
-            lines += ["", *[f"- {_escaped(name)}: {_code(command)}" for command, name in commands.items()]]
+            made = [f"- {_escaped(' and '.join(names))}: {_code(command)}" for command, names in commands.items()]
+            lines += ["", *made]
         told |= commands.keys()
         parts.append("\n".join(lines))
     if headings and found.left_out:

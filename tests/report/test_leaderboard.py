@@ -164,7 +164,7 @@ def test_what_is_not_comparable_is_left_out_or_stands_apart(tmp_path, capsys):
     assert f"{tmp_path / 'broken'}: evaluation.json cannot be read" in out[-1]
 
 
-def test_finetuned_rows_say_their_weights_and_checkpoint(tmp_path):
+def test_finetuned_rows_say_their_weights_and_checkpoint(tmp_path, capsys):
     command = ["run=runs/x", "data=digits", "seeds=[0,1]", "baseline=true"]
     for start in ("pretrained", "random"):
         for seed in (0, 1):
@@ -190,6 +190,10 @@ def test_finetuned_rows_say_their_weights_and_checkpoint(tmp_path):
         "ssl-lab finetune run=runs/x data=digits 'seeds=[0,1]' baseline=true"
     }
     assert board.notes[0] == "Scores of the checkpoint that was best on the validation split."
+    (line,) = [line for line in lines(capsys, tmp_path) if line.startswith("- ")]
+    assert line.startswith(
+        "- Classification, pretrained weights and Classification, random weights: `ssl-lab finetune "
+    )
 
 
 def test_finetuned_rows_name_the_method_that_trained_the_weights_and_each_share_of_labels_has_a_table(tmp_path):
