@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig, OmegaConf, open_dict
-from torch import nn
+from torch import Tensor, nn
 
 from ssl_lab.cli.arguments import literal
 from ssl_lab.cli.instantiate import class_of, instantiate
@@ -26,7 +26,7 @@ from ssl_lab.cli.trust.spec import read_spec
 from ssl_lab.cli.trust.targets import read_settings, trusting
 from ssl_lab.data.base import DataModule
 from ssl_lab.engine.callbacks.progress import CompactBar
-from ssl_lab.engine.checkpoints.checkpoint import find_checkpoint, load_encoder_weights, load_weights
+from ssl_lab.engine.checkpoints.checkpoint import find_checkpoint, load_weights
 from ssl_lab.engine.checkpoints.signals import slurm_job
 from ssl_lab.engine.logging.dashboards import guarded
 from ssl_lab.engine.sync_batch_norm import SyncBatchNormLayers
@@ -56,11 +56,11 @@ def build_encoder(node: DictConfig, spec: Spec) -> Encoder:
     return instantiate(fixed, _partial_=True, _convert_="all")(spec, **methods)  # type: ignore[no-any-return]
 
 
-def build_method(cfg: DictConfig, spec: Spec, *, encoder_weights: Path | None = None) -> Method:
-    """Encoder, on request with the weights of a run's checkpoint, optimizer settings and the method around them."""
+def build_method(cfg: DictConfig, spec: Spec, *, encoder_weights: Mapping[str, Tensor] | None = None) -> Method:
+    """Encoder, on request with weights of another of its kind, optimizer settings and the method around them."""
     encoder = build_encoder(cfg.encoder, spec)
     if encoder_weights is not None:
-        load_encoder_weights(encoder, encoder_weights)
+        encoder.load_state_dict(encoder_weights)
     optim = instantiate(cfg.optim, _convert_="all")
     method: Method = instantiate(cfg.method, _partial_=True, _convert_="all")(encoder, optim)
     if cfg.get("activation_checkpointing"):
@@ -110,7 +110,7 @@ def build_protocols(node: DictConfig | None) -> list[Protocol]:
                 raise ValueError(f"A protocol's encoder is given as run:DIR, found {source!r}.")
             fixed.encoder = None
             run_dir = Path(source.removeprefix("run:"))
-            encoder = load_run(run_dir)[2].encoder
+            encoder = load_run(run_dir)[2].feature_encoder
             if fixed.get("encoder_name") in (None, "pixels"):
                 fixed.encoder_name = _name_of_encoder(run_dir, encoder)
             protocols.append(instantiate(fixed, _partial_=True, _convert_="all")(encoder=encoder))
@@ -251,14 +251,20 @@ def load_run(run_dir: Path) -> tuple[DictConfig, Spec, Method]:
         ValueError: If the checkpoint is damaged or holds code.
     """
     cfg, spec = read_setup(run_dir)
-    best = cfg.get("select") == "best" and (run_dir / BEST_CHECKPOINT).is_file()
-    checkpoint = run_dir / BEST_CHECKPOINT if best else find_checkpoint(run_dir)
+    checkpoint = judged_checkpoint(run_dir)
     cfg.activation_checkpointing = False
     cfg.compile = False  # each new shape, such as each length of a text, would wait for the compiler
     with _once(run_dir):
         method = build_method(cfg, spec)
     load_weights(method, checkpoint)
     return cfg, spec, method.eval()
+
+
+def judged_checkpoint(run_dir: Path) -> Path:
+    """The checkpoint that a run was judged by: its last one, or the best where the run chose that."""
+    chosen = read_settings(run_dir / "config.yaml", to_build=False).get("select")
+    best = run_dir / BEST_CHECKPOINT
+    return best if chosen == "best" and best.is_file() else find_checkpoint(run_dir)
 
 
 @contextmanager

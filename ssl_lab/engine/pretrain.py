@@ -199,5 +199,5 @@ def _judge(
         if pictures.every_n_epochs is not None:
             draw_feature_map(trainer, run_dir, method, datamodule, protocols)
         for board in dashboards(trainer):
-            board.upload(run_dir, method.encoder)
+            board.upload(run_dir, method.feature_encoder)
     return metrics

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ import lightning as L
 import numpy as np
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
+from torch import Tensor
 
 from ssl_lab import distributed
 from ssl_lab.cli import build as config
@@ -62,7 +63,7 @@ def run(args: list[str]) -> int:
     cfg = compose_settings("finetune", args)
     _check(cfg)
     root = _agreed_run_dir(cfg, args)
-    run_spec = _take_over_run(cfg)
+    run_spec, weights = (None, None) if cfg.run is None else _take_over_run(cfg)
     datamodule = config.build_data(cfg.data, seed=cfg.seeds[0])
     spec = _spec(run_spec, datamodule.spec)
     datamodule.columns("test")  # scored at the end: refuse now if it is missing
@@ -86,7 +87,10 @@ def run(args: list[str]) -> int:
                     make_up_report(cell.run_dir)
             else:
                 datamodule.seed = cell.seed
-                kept = _train(cell, args, datamodule, spec, resume=cfg.ckpt == "last", alone=len(cells) == 1)
+                begins_with = weights if cell.start == PRETRAINED else None
+                kept = _train(
+                    cell, args, datamodule, spec, begins_with, resume=cfg.ckpt == "last", alone=len(cells) == 1
+                )
                 results.append(_result(cell, kept))
             if distributed.rank() == 0:  # each time, so that a kill takes no training that has finished
                 table = _table(cfg, datamodule, results)
@@ -130,6 +134,8 @@ def _check(cfg: DictConfig) -> None:
         raise ValueError(
             "run=null trains an encoder from random weights: say which, such as encoder=bert_mini or encoder=convnet."
         )
+    if cfg.run is None and cfg.baseline and not cfg.encoder.get("pretrained"):
+        raise ValueError("baseline=true and run=null are the same training twice. Give run=DIR, or baseline=false.")
 
 
 def _agreed_run_dir(cfg: DictConfig, args: Sequence[str]) -> Path:
@@ -150,19 +156,17 @@ def _agreed_run_dir(cfg: DictConfig, args: Sequence[str]) -> Path:
     return Path(cfg.run_dir)
 
 
-def _take_over_run(cfg: DictConfig) -> Spec | None:
-    """Put the run's encoder and tokenizer into the configuration; the facts that the encoder was built from."""
-    if cfg.run is None:
-        if cfg.baseline and not cfg.encoder.get("pretrained"):
-            raise ValueError("baseline=true and run=null are the same training twice. Give run=DIR, or baseline=false.")
-        return None
+def _take_over_run(cfg: DictConfig) -> tuple[Spec, dict[str, Tensor]]:
+    """Put the run's encoder and tokenizer into the configuration; the facts that it was built from, and its weights.
+
+    They are those of the encoder that the run's evaluation judged: a teacher's or averaged ones where the method says so.
+    """
     run_dir = Path(cfg.run)
-    run_cfg, run_spec = config.read_setup(run_dir)
-    find_checkpoint(run_dir)
+    run_cfg, run_spec, method = config.load_run(run_dir)
     with open_dict(cfg):
         cfg.encoder = run_cfg.encoder
         cfg.data.update(config.settings_in_run(cfg.data, run_dir, run_spec, None))
-    return run_spec
+    return run_spec, method.feature_encoder.state_dict()
 
 
 def _spec(run_spec: Spec | None, found: Spec) -> Spec:
@@ -185,7 +189,7 @@ def _cells(cfg: DictConfig) -> list[Cell]:
             f"baseline=true trains the same network from random weights, but this one is {published}, whose size no setting "
             "says. Train the baseline by a second command with run=null encoder=bert_base, or another of its size."
         )
-    source = None if cfg.run is None else checkpoint_identity(find_checkpoint(Path(cfg.run)))
+    source = None if cfg.run is None else checkpoint_identity(config.judged_checkpoint(Path(cfg.run)))
     starts = [PRETRAINED if cfg.run is not None or published else RANDOM, *([RANDOM] if cfg.baseline else [])]
     return [_cell(cfg, start, seed, source) for start in starts for seed in cfg.seeds]
 
@@ -262,12 +266,19 @@ def _kept(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def _train(
-    cell: Cell, args: Sequence[str], datamodule: DataModule, spec: Spec, *, resume: bool, alone: bool
+    cell: Cell,
+    args: Sequence[str],
+    datamodule: DataModule,
+    spec: Spec,
+    weights: Mapping[str, Tensor] | None,
+    *,
+    resume: bool,
+    alone: bool,
 ) -> dict[str, Any]:
     """Train one cell as any run is trained; what its summary says."""
     cfg, run_dir = cell.cfg, cell.run_dir
     L.seed_everything(cell.seed, verbose=False)
-    method = config.build_method(cfg, spec, encoder_weights=None if cfg.run is None else find_checkpoint(Path(cfg.run)))
+    method = config.build_method(cfg, spec, encoder_weights=weights)
     assert isinstance(method, FineTuning)
     method.check(datamodule.spec)
     training = build_training(

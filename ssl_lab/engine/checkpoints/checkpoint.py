@@ -16,7 +16,6 @@ import torch
 
 from ssl_lab.methods.base import Method
 from ssl_lab.runs.directory import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
-from ssl_lab.types import Encoder
 
 # What zipfile, torch and its unpickler raise on damaged files.
 _DAMAGED = (
@@ -160,26 +159,5 @@ def load_weights(method: Method, path: Path) -> None:
     except RuntimeError as error:
         raise ValueError(
             f"The weights in {path} do not fit the configured network: {str(error).splitlines()[-1].strip()} Use the "
-            "configuration of the run that wrote them."
-        ) from error
-
-
-def load_encoder_weights(encoder: Encoder, path: Path) -> None:
-    """Load the weights of a run's encoder alone, for another method.
-
-    Raises:
-        ValueError: If they are those of another network.
-    """
-    prefix = "encoder."
-    weights = {
-        name.removeprefix(prefix): value
-        for name, value in read_checkpoint(path)["state_dict"].items()
-        if name.startswith(prefix)
-    }
-    try:
-        encoder.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(
-            f"The encoder's weights in {path} do not fit the network: {str(error).splitlines()[-1].strip()} Use the "
             "configuration of the run that wrote them."
         ) from error

@@ -268,6 +268,12 @@ def test_few_labels_of_images_are_learned_from_and_an_interrupted_training_ends_
     assert any(name.startswith("average.encoder.") for name in whole)
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
+    frozen = ["method.freeze=encoder", "trainer.max_epochs=1", "run_dir=further"]
+    assert main(["finetune", f"run={cell}", *IMAGES, *frozen]) == 0
+    further = read_checkpoint(folder / "further/pretrained/seed_0/checkpoints/last.ckpt")["state_dict"]
+    names = [name for name in further if name.startswith("encoder.")]
+    assert names and all(torch.equal(further[name], whole[f"average.{name}"]) for name in names), "what was judged"
+
 
 def test_pixels_are_classified_and_drawn(tmp_path, capsys):
     root = write_masked(tmp_path / "masked", size=(8, 8))
