@@ -69,7 +69,7 @@ def report_page(run: Run) -> bytes:
             panels=run_panels(run),
             galleries=pictures.galleries(run.pictures, run.captions),
             readings=pictures.readings(run.sentences, run.captions),
-            command=shlex.join(["ssl-lab", "pretrain", *map(str, run.overrides)]) if run.overrides else "",
+            command=shlex.join(run.command),
             facts=facts(run.summary),
         )
     )

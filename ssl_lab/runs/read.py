@@ -1,44 +1,36 @@
-"""Reading a run directory, finished or not: whatever is missing or half written is left out and named."""
+"""All that one run directory holds, for a page about it: whatever is missing or half written is left out and named.
+
+Thousands of runs are listed by :mod:`ssl_lab.runs.facts`, which opens far less.
+"""
 
 from __future__ import annotations
 
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from ssl_lab.captions import CAPTION_FILE, Caption
-from ssl_lab.limited import (
-    UnreadableFileError,
-    load_json,
-    load_yaml,
-    parse_yaml,
-    read_bytes,
-    read_table,
-    read_text,
-)
+from ssl_lab.limited import UnreadableFileError, load_json, parse_yaml, read_bytes, read_table, read_text
 from ssl_lab.measured import Record, current, described_in, records_of
 from ssl_lab.metrics import Metric, checked, described, joined
+from ssl_lab.runs.files import (
+    RUN_FILES,
+    command_of,
+    noted,
+    number_in,
+    read_descriptions,
+    read_evaluation,
+    read_summary,
+    shortened,
+)
 
-RUN_FILES = ("config.yaml", "summary.json", "metrics.csv")
-"""What makes a directory a run: one of these."""
-_LARGEST = 1e100  # of a number: means and deviations of such are still numbers
-_MAX_NAME, _MAX_TEXT = 300, 20_000  # characters of a name and of an error
 _MAX_CELLS = 5_000_000  # of learning curves
 _MAX_PICTURE_BYTES, _MAX_PIXELS = 64 << 20, 100_000_000
-_NUMBERS = (
-    "seed", "step", "epoch", "num_parameters", "num_train_samples", "wall_time_sec", "training_time_sec",
-    "samples_per_sec",
-)  # fmt: skip
-_TEXTS = (
-    "status", "error", "experiment", "method", "data", "encoder", "hardware", "commit", "started", "checkpoint", "start",
-    "pretraining",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +49,7 @@ class Run:
         path: The directory.
         config_text: ``config.yaml`` as written, empty if missing.
         config: The same, parsed.
-        overrides: What was asked on the command line.
+        command: What does it again; empty if its overrides cannot be read.
         summary: ``summary.json``, empty if missing.
         evaluation: ``evaluation.json``, or None if missing.
         curves: Columns of ``metrics.csv`` that hold numbers, by name.
@@ -72,7 +64,7 @@ class Run:
     path: Path
     config_text: str
     config: Mapping[str, Any]
-    overrides: Sequence[str]
+    command: Sequence[str]
     summary: Mapping[str, Any]
     evaluation: Mapping[str, Any] | None
     curves: Mapping[str, Curve]
@@ -123,14 +115,14 @@ def read_run(run_dir: Path | str) -> Run:
     problems: list[str] = []
     config_text = noted(lambda: read_text(run_dir / "config.yaml", within=run_dir), problems, "")
     config = noted(lambda: parse_yaml(config_text, run_dir / "config.yaml"), problems, {}) if config_text else {}
-    overrides, summary = read_overrides(run_dir, problems), read_summary(run_dir, problems)
+    command, summary = command_of(run_dir, problems), read_summary(run_dir, problems)
     evaluation = read_evaluation(run_dir, problems)
     descriptions = joined([read_descriptions(run_dir, problems), *described_in(evaluation or {})])
     return Run(
         path=run_dir.resolve(),
         config_text=config_text,
         config=config,
-        overrides=overrides,
+        command=command,
         summary=summary,
         evaluation=evaluation,
         curves=_read_curves(run_dir, problems),
@@ -140,148 +132,6 @@ def read_run(run_dir: Path | str) -> Run:
         described=described(descriptions, problems),
         problems=problems,
     )
-
-
-def noted(read: Callable[[], Any], problems: list[str], otherwise: Any) -> Any:
-    """What ``read`` returns; ``otherwise`` if there is no file, or none that can be read, which ``problems`` then names."""
-    try:
-        return read()
-    except FileNotFoundError:
-        return otherwise
-    except UnreadableFileError as error:
-        problems.append(error.sentence)
-        return otherwise
-
-
-def read_summary(run_dir: Path, problems: list[str]) -> dict[str, Any]:
-    """``summary.json``, without what is not of the type that it should have; empty if there is none."""
-    found: dict[str, Any] = noted(lambda: load_json(run_dir / "summary.json", within=run_dir), problems, {})
-    summary = dict(found)
-
-    def drop(key: str, wanted: str) -> None:
-        if summary[key] is not None:
-            problems.append(f"summary.json: {key} should be {wanted}, found {shortened(repr(summary[key]), 40)}.")
-        del summary[key]
-
-    for key in [key for key in _NUMBERS if key in summary and number(summary[key]) is None]:
-        drop(key, "a number")
-    for key in [key for key in _TEXTS if key in summary]:
-        if not isinstance(summary[key], str):
-            drop(key, "a text")
-        else:
-            summary[key] = shortened(summary[key], _MAX_TEXT if key == "error" else _MAX_NAME)
-    if "started" in summary and not _is_time(summary["started"]):
-        drop("started", "a time")
-    for key in [key for key in ("metrics", "objective", "versions") if key in summary]:
-        if not isinstance(summary[key], dict):
-            drop(key, "a mapping")
-    if "changes" in summary:
-        if isinstance(summary["changes"], list) and all(isinstance(change, str) for change in summary["changes"]):
-            summary["changes"] = [shortened(change, _MAX_TEXT) for change in summary["changes"]]
-        else:
-            drop("changes", "a list of texts")
-    if "metrics" in summary:
-        summary["metrics"] = numbers(summary["metrics"])
-    if "objective" in summary:
-        name, value = summary["objective"].get("name"), number(summary["objective"].get("value"))
-        if isinstance(name, str) and name:
-            summary["objective"] = {"name": shortened(name), "value": value}
-        else:
-            del summary["objective"]
-    return summary
-
-
-def read_evaluation(run_dir: Path, problems: list[str]) -> dict[str, Any] | None:
-    """``evaluation.json``, each row with a name and metrics, None for those not finite; None if there is no such file."""
-    found = noted(lambda: load_json(run_dir / "evaluation.json", within=run_dir), problems, None)
-    if found is None:
-        return None
-    rows = found.get("rows")
-    if not isinstance(rows, list):
-        problems.append("evaluation.json has no rows.")
-        return None
-    if not all(isinstance(row, dict) and isinstance(row.get("metrics"), dict) and row.get("name") for row in rows):
-        problems.append("evaluation.json has a row that is no mapping with a name and metrics.")
-        return None
-    wrong = [
-        name for row in rows for name, value in row["metrics"].items() if value is not None and not _is_number(value)
-    ]
-    if wrong:
-        problems.append(f"evaluation.json: {shortened(str(wrong[0]))} should be a number.")
-    rows = [{**row, "name": shortened(str(row["name"])), "metrics": _scores(row["metrics"])} for row in rows]
-    texts = {key: shortened(str(found[key])) for key in ("data", "split") if found.get(key) is not None}
-    measured = [_record(record) for record in found.get("measured") or () if isinstance(record, dict)]
-    if any(record is None for record in measured) or not isinstance(found.get("measured", []), list):
-        problems.append("evaluation.json: measured should be a list of records; its rows are shown.")
-        measured = []
-    rest = {key: value for key, value in found.items() if key not in ("data", "split", "measured")}
-    return {**rest, **texts, "rows": rows, "measured": measured}
-
-
-def read_descriptions(run_dir: Path, problems: list[str]) -> dict[str, Any]:
-    """``metrics.json``: what the names of metrics mean, to be read by :func:`ssl_lab.metrics.described`."""
-    found: dict[str, Any] = noted(lambda: load_json(run_dir / "metrics.json", within=run_dir), problems, {})
-    return found
-
-
-def _record(found: dict[str, Any]) -> dict[str, Any] | None:
-    """A record of :mod:`ssl_lab.measured` with what it should have, or None."""
-    metrics, data = found.get("metrics"), found.get("data") or {}
-    settings, baselines = found.get("settings") or {}, found.get("baselines") or {}
-    if not all(isinstance(part, dict) for part in (metrics, data, settings, baselines)) or not metrics:
-        return None
-    if not all(isinstance(row, dict) for row in metrics.values()) or not isinstance(data.get("shape") or [], list):
-        return None
-    plain = {
-        key: found[key] for key in ("protocol", "split", "weights", "signature") if isinstance(found.get(key), str)
-    }
-    data = {key: shortened(value) if isinstance(value, str) else value for key, value in data.items()}
-    rows = {shortened(str(name)): _scores(row) for name, row in metrics.items()}
-    kinds = {shortened(str(row)): kind for row, kind in baselines.items() if isinstance(kind, str)}
-    plain |= {"described": found.get("described"), "settings": settings, "data": data}
-    return {**plain, "baselines": kinds, "metrics": rows}
-
-
-def read_overrides(run_dir: Path, problems: list[str]) -> list[str]:
-    """``overrides.yaml``, empty if there is none."""
-    found = noted(lambda: load_yaml(run_dir / "overrides.yaml", list, within=run_dir), problems, [])
-    if not all(isinstance(override, str) for override in found):
-        problems.append("overrides.yaml should hold texts alone.")
-        return []
-    return list(found)
-
-
-def number(value: object) -> float | None:
-    """A number that one can reckon with, or None."""
-    return float(value) if _is_number(value) and abs(value) <= _LARGEST else None  # not NaN either
-
-
-def _is_time(text: str) -> bool:
-    try:
-        datetime.fromisoformat(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_number(value: object) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _scores(metrics: Mapping[Any, object]) -> dict[str, float | None]:
-    return {
-        shortened(str(name)): number(value) for name, value in metrics.items() if value is None or _is_number(value)
-    }
-
-
-def numbers(metrics: Mapping[Any, object]) -> dict[str, float]:
-    """The metrics that are numbers."""
-    return {shortened(str(name)): value for name, cell in metrics.items() if (value := number(cell)) is not None}
-
-
-def shortened(text: str, length: int = _MAX_NAME) -> str:
-    """A text that a page can show."""
-    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _read_curves(run_dir: Path, problems: list[str]) -> dict[str, Curve]:
@@ -312,15 +162,6 @@ def _read_curves(run_dir: Path, problems: list[str]) -> dict[str, Curve]:
         name: Curve(steps=tuple(sorted(by_step)), values=tuple(by_step[step] for step in sorted(by_step)))
         for name, by_step in points.items()
     }
-
-
-def number_in(cell: str) -> float | None:
-    """The number that a cell of a table holds, NaN and infinity among them, or None."""
-    try:
-        value = float(cell) if cell else None
-    except ValueError:
-        return None
-    return math.copysign(math.inf, value) if value is not None and abs(value) > _LARGEST else value
 
 
 def _by_step(folder: Path, suffix: str) -> dict[int, Path]:

@@ -12,8 +12,8 @@ from typing import Any
 from ssl_lab.limited import load_yaml
 from ssl_lab.measured import Record, current, records_of, rows_of, shown_names
 from ssl_lab.runs.compare import NOT_CHOICES, flatten
-from ssl_lab.runs.find import RunFacts, command_of
-from ssl_lab.runs.read import noted, read_evaluation, read_summary
+from ssl_lab.runs.facts import RunFacts
+from ssl_lab.runs.files import command_of, noted, read_evaluation, read_summary
 
 _NOT_OF_A_ROW = (*NOT_CHOICES, "seed", "source")
 """Settings that differ between runs of one row, or change nothing."""
@@ -92,7 +92,7 @@ def _read(run: RunFacts, problems: list[str]) -> Result | None:
         checkpoint=summary.get("checkpoint") or "last",
         start=summary.get("pretraining") or summary.get("start") or "",
         hardware=summary.get("hardware") or "",
-        command=command_of(run),
+        command=command_of(run.path, []),
     )
 
 

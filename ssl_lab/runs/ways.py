@@ -11,7 +11,7 @@ from typing import Any
 from ssl_lab.limited import UnreadableFileError, parse_yaml, read_text
 from ssl_lab.measured import base_name, settings_of_metric, shown_names, way_of
 from ssl_lab.runs.compare import flatten
-from ssl_lab.runs.find import RunFacts
+from ssl_lab.runs.facts import RunFacts
 
 LOADING = ("batch_size", "eval_batch_size", "device_cache_gib", "num_workers")
 """Settings of ``data`` that leave the samples as they are."""

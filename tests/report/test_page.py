@@ -3,6 +3,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+import yaml
 from report.fake_runs import mlm_evaluation, probe_scores, simclr_evaluation, vae_evaluation, write_run
 
 from ssl_lab.measured import records_of
@@ -78,6 +79,15 @@ def test_report_has_all_parts(tmp_path):
     assert page.tags.count("svg") == len(run_panels(read_run(run_dir)))
     assert page.tags.count("img") == 12
     assert sorted(file.name for file in run_dir.iterdir() if file.name.startswith(".")) == []
+
+
+def test_the_command_is_the_one_that_made_the_run_without_its_place(tmp_path):
+    run_dir = write_run(tmp_path / "run", pictures=())
+    (run_dir / "overrides.yaml").write_text(
+        yaml.safe_dump(["run=runs/x", "data=digits", "run_dir=runs/y", "force=true"])
+    )
+    update_summary(run_dir, start="pretrained")
+    assert ">ssl-lab finetune run=runs/x data=digits<" in write_report(run_dir).read_text()
 
 
 def test_report_is_one_small_file_that_loads_nothing(tmp_path):

@@ -9,7 +9,7 @@ def test_a_finished_run_is_read_without_problems(tmp_path):
     assert run.problems == []
     assert (run.method, run.data) == ("SimCLR", "Digits")
     assert run.config["method"]["temperature"] == 0.2
-    assert run.overrides == ["method=simclr", "trainer.max_epochs=100"]
+    assert run.command == ["ssl-lab", "pretrain", "method=simclr", "trainer.max_epochs=100"]
     assert list(run.pictures) == ["projection", "views"]
     assert list(run.pictures["views"]) == [100, 200, 300, 400, 500, 600]
     assert list(run.sentences) == ["masked_sentences"]
@@ -35,7 +35,7 @@ def test_half_written_files_are_named_and_left_out(tmp_path):
     picture = run_dir / "pictures" / "views" / "step_00000600.png"
     picture.write_bytes(picture.read_bytes()[:-20])
     run = read_run(run_dir)
-    assert (run.summary, run.evaluation, run.overrides, run.config) == ({}, None, [], {})
+    assert (run.summary, run.evaluation, run.command, run.config) == ({}, None, [], {})
     assert [problem.split()[0] for problem in run.problems] == [
         "config.yaml",
         "overrides.yaml",

@@ -30,7 +30,6 @@ from ssl_lab.export.transformers import (
 from ssl_lab.methods.base import Method
 from ssl_lab.modalities.text import TextSpec
 from ssl_lab.outputs import check_output, clear, restore
-from ssl_lab.runs.find import command_of, read_facts
 from ssl_lab.runs.read import read_run
 from ssl_lab.types import Spec
 
@@ -67,7 +66,7 @@ def run(args: list[str]) -> int:
     run = read_run(run_dir)
     made.commands = [
         shlex.join(command)
-        for command in (command_of(read_facts(run_dir)), ["ssl-lab", "export", *args])
+        for command in (run.command, ["ssl-lab", "export", *args])
         if command  # what was asked of the run may be unreadable
     ]
     card = model_card(run, made)

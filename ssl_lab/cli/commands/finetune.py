@@ -35,8 +35,8 @@ from ssl_lab.metrics import joined
 from ssl_lab.outputs import clear
 from ssl_lab.report.page import write_report
 from ssl_lab.runs.directory import read_json, update_summary, write_json
+from ssl_lab.runs.files import read_summary
 from ssl_lab.runs.lock import lock_run
-from ssl_lab.runs.read import read_summary
 from ssl_lab.tasks.base import FineTuning
 from ssl_lab.types import Spec
 

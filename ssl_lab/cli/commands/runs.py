@@ -24,8 +24,9 @@ from ssl_lab.cli.arguments import Parser, count_argument, path_argument
 from ssl_lab.limited import printable
 from ssl_lab.metrics import described
 from ssl_lab.report.vocabulary import describe, duration
-from ssl_lab.runs.find import STATUSES, RunFacts, command_of, rank, read_runs, what_varies
-from ssl_lab.runs.read import read_descriptions
+from ssl_lab.runs.facts import STATUSES, RunFacts
+from ssl_lab.runs.files import command_of, read_descriptions
+from ssl_lab.runs.find import rank, read_runs, what_varies
 from ssl_lab.runs.ways import measurings_of, ways_of
 
 _STYLES = {
@@ -131,7 +132,7 @@ def _best(args: list[str]) -> int:
         print(f"They were measured in {len(groups)} ways, which cannot be compared: each has a ranking of its own.")
     for way, members in groups.items():
         best = members[0][0]
-        command = command_of(best)
+        command = command_of(best.path, [])
         which = f"The best one with {way}" if way else "The best one"
         if command:
             print(printable(f"{which} again: {shlex.join(command)}"))

@@ -15,7 +15,7 @@ from ssl_lab.report import pictures, tables
 from ssl_lab.report.curves import thinned
 from ssl_lab.report.dashboard.index import Entry
 from ssl_lab.report.page import facts, report_page, tiles
-from ssl_lab.runs.find import command_of
+from ssl_lab.runs.files import command_of
 from ssl_lab.runs.read import Curve, Run, read_run
 
 _MAX_POINTS = 1000  # of a curve
@@ -32,7 +32,7 @@ def read_details(entry: Entry) -> dict[str, Any]:
         "version": entry.version,
         "path": str(path),
         "error": entry.facts.error,
-        "command": shlex.join(command_of(entry.facts)),
+        "command": shlex.join(command_of(path, [])),
         "settings": dict(entry.settings),
         "curves": {},
         "pictures": [],

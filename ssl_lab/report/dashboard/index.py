@@ -16,8 +16,9 @@ from ssl_lab.measured import way_of, with_way
 from ssl_lab.metrics import Metric, described, joined
 from ssl_lab.report.vocabulary import describe
 from ssl_lab.runs.compare import NOT_CHOICES, flatten
-from ssl_lab.runs.find import RunFacts, find_runs, is_stale, read_facts
-from ssl_lab.runs.read import noted, number, number_in, read_descriptions, shortened
+from ssl_lab.runs.facts import RunFacts, is_stale, read_facts
+from ssl_lab.runs.files import noted, number, number_in, read_descriptions, shortened
+from ssl_lab.runs.find import find_runs
 from ssl_lab.runs.ways import Measuring, measuring_in, ways_of
 
 _WATCHED = (

@@ -13,7 +13,8 @@ from cli.made_runs import OBJECTIVE, make_many, make_run
 from ssl_lab.cli.completion import completions
 from ssl_lab.cli.main import main
 from ssl_lab.runs.directory import update_summary
-from ssl_lab.runs.find import read_facts, read_runs
+from ssl_lab.runs.facts import read_facts
+from ssl_lab.runs.find import read_runs
 
 
 @pytest.fixture(autouse=True)

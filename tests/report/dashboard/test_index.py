@@ -55,7 +55,7 @@ def test_only_what_has_changed_is_read_again(tmp_path, monkeypatch):
     shutil.rmtree(tmp_path / "run_0")
     assert index.refresh() == 1 and len(index.entries) == 4
     assert index.refresh() == 0
-    monkeypatch.setattr("ssl_lab.runs.find.STALE_AFTER_SEC", 0.0)
+    monkeypatch.setattr("ssl_lab.runs.facts.STALE_AFTER_SEC", 0.0)
     assert index.refresh() == 1  # one that runs has fallen silent without any change of its files
     assert row_of(index, "run_4")["status"] == "stale" and index.refresh() == 0
 
