@@ -61,7 +61,7 @@ def run(args: list[str]) -> int:
     for (run_dir, path, datamodule, protocols, run_settings), (run_cfg, spec, method) in zip(
         prepared, runs, strict=True
     ):
-        key = f"{spec} {run_cfg.encoder} {run_cfg.evaluation}"  # runs that share these share a random encoder
+        key = f"{spec!r} {datamodule.fingerprint} {run_cfg.encoder} {run_cfg.evaluation}"  # share a random encoder
         if key not in baselines:
             L.seed_everything(runs[0][0].seed, verbose=False)
             random_encoder = config.build_encoder(run_cfg.encoder, spec)
