@@ -167,7 +167,8 @@ def merged(earlier: Iterable[Record], new: Sequence[Record]) -> dict[str, Any]:
         kinds = {**(known or {}).get("baselines", {}), **record.get("baselines", {})}
         found[key] = {**record, **({"baselines": kinds} if kinds else {}), "metrics": rows}
     records = list(found.values())
-    last = records[-1]
+    own = [record for record in records if "on_data" not in record.get("settings", {})]
+    last = (own or records)[-1]  # not what one protocol has of its own
     evaluation: dict[str, Any] = {"split": last.get("split"), "data": (last.get("data") or {}).get("title")}
     shown = current({"measured": records})
     signatures = {record["protocol"]: record["signature"] for record in shown if record.get("signature")}
@@ -214,9 +215,25 @@ def records_of(
     ]
 
 
-def settings_of_metric(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the protocol that measured a metric, as the run's ``evaluation`` says them."""
-    return _settings(_protocol(name), settings)
+def settings_of_metric(name: str, settings: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any] | None]:
+    """The settings of the protocol that measured a metric, and of the data that it has of its own; None for the run's.
+
+    Args:
+        name: The metric.
+        settings: The run's ``evaluation``.
+    """
+    begin, _, rest = name.partition("/")
+    around = {key: node for key, node in settings.items() if str(_get(node, "_target_")).endswith(".OnData")}
+    named = {key: node for key, node in around.items() if node.get("name") == begin}
+    if named:
+        found = _settings(_protocol(rest), {key: _get(node, "protocol") for key, node in named.items()})
+        return found, next((node["data"] for node in named.values() if isinstance(_get(node, "data"), Mapping)), {})
+    unnamed = {key: _get(node, "protocol") for key, node in around.items() if node.get("name") is None}
+    return _settings(_protocol(name), {**settings, **dict.fromkeys(around), **unnamed}), None
+
+
+def _get(node: Any, key: str) -> Any:
+    return node.get(key) if isinstance(node, Mapping) else None
 
 
 def _protocol(name: str) -> str:

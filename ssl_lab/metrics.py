@@ -45,8 +45,8 @@ OTHER = Table(key="other", title="Other metrics", order=10 * LATER)
 class Metric:
     """How one metric is shown.
 
-    In a protocol's declarations ``{0}`` and ``{1}`` in ``column`` and ``line`` stand for what the wildcards of the name
-    match; see :func:`declared`.
+    In a protocol's declarations ``{0}`` and ``{1}`` in ``column``, ``line`` and ``panel`` stand for what the wildcards of the
+    name match; see :func:`declared`.
 
     Attributes:
         column: Head of its column.
@@ -98,12 +98,13 @@ def declared(declarations: Mapping[str, Metric], name: str) -> Metric | None:
         found = re.fullmatch(re.escape(pattern).replace(r"\*", "(.+)").replace(r"\#", r"(\d+)"), name)
         if found:
             groups = found.groups()
-            column, line = (text.format(*groups) if groups else text for text in (metric.column, metric.line))
+            texts = (metric.column, metric.line, metric.panel)
+            column, line, panel = (text.format(*groups) if groups else text for text in texts)
             numbers = (int(group) for group in groups if group.isdecimal())
             return replace(
                 metric,
                 column=column,
-                panel=metric.panel or column,
+                panel=panel or column,
                 line=line,
                 order=(*metric.order, place, *numbers),
             )
@@ -122,7 +123,7 @@ def check_declarations(declarations: Mapping[str, Metric], owner: str) -> None:
     """
     for pattern, metric in declarations.items():
         matches = ["1"] * (pattern.count("*") + pattern.count("#"))
-        for text in (metric.column, metric.line) if matches else ():
+        for text in (metric.column, metric.line, metric.panel) if matches else ():
             try:
                 text.format(*matches)
             except (IndexError, KeyError, ValueError) as error:

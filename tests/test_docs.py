@@ -128,6 +128,6 @@ def test_the_code_of_the_how_to_pages_trains(kind, own_folder):
 
 def test_the_protocol_of_the_evaluation_page_describes_what_it_measures(own_folder):
     with trusting(["evaluation=centroid"]), initialize_config_dir(str(config_dir()), version_base="1.3"):
-        (protocol,) = build_protocols(compose("pretrain", ["evaluation=centroid"]).evaluation)
+        (protocol,) = build_protocols(compose("pretrain", ["evaluation=centroid"]).evaluation, build_data)
     metrics = protocol.run(lambda batch: batch["image"].float().flatten(1), ArrayImages(), device=torch.device("cpu"))
     assert metrics["centroid/top1"] > 0.9 and list(metrics) == list(protocol.metrics)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import lightning as L
@@ -20,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor, nn
 
 from ssl_lab.cli.arguments import literal
-from ssl_lab.cli.instantiate import class_of, instantiate
+from ssl_lab.cli.instantiate import check_types, class_of, instantiate
 from ssl_lab.cli.paths import no_run
 from ssl_lab.cli.trust.spec import read_spec
 from ssl_lab.cli.trust.targets import read_settings, trusting
@@ -30,6 +31,7 @@ from ssl_lab.engine.checkpoints.checkpoint import find_checkpoint, load_weights
 from ssl_lab.engine.checkpoints.signals import slurm_job
 from ssl_lab.engine.logging.dashboards import guarded
 from ssl_lab.engine.sync_batch_norm import SyncBatchNormLayers
+from ssl_lab.evaluation.on_data import OnData, by_data
 from ssl_lab.evaluation.protocol import Protocol
 from ssl_lab.evaluation.samples.real_images import module_digest
 from ssl_lab.files import write_atomically
@@ -96,27 +98,51 @@ def _check_compiles(method: Method, encoder: Encoder) -> None:
         )
 
 
-def build_protocols(node: DictConfig | None) -> list[Protocol]:
+def build_protocols(node: DictConfig | None, build: Callable[[DictConfig], DataModule]) -> list[Protocol]:
     """The protocols of an evaluation group; ``encoder: run:DIR`` inside one becomes that run's encoder.
 
     Where ``encoder_name`` is not given, it is made of the run's method, its data and a digest of the encoder's weights.
+
+    Args:
+        node: The group.
+        build: Builds the data that protocols have of their own; those of equal settings are built once.
     """
-    protocols = []
-    for settings in _parts(node):
-        fixed = settings.copy()
-        source = fixed.get("encoder")
-        if isinstance(source, str):
-            if not source.startswith("run:"):
-                raise ValueError(f"A protocol's encoder is given as run:DIR, found {source!r}.")
-            fixed.encoder = None
-            run_dir = Path(source.removeprefix("run:"))
-            encoder = load_run(run_dir)[2].feature_encoder
-            if fixed.get("encoder_name") in (None, "pixels"):
-                fixed.encoder_name = _name_of_encoder(run_dir, encoder)
-            protocols.append(instantiate(fixed, _partial_=True, _convert_="all")(encoder=encoder))
-        else:
-            protocols.append(instantiate(fixed, _convert_="all"))
-    return protocols
+    known: dict[str, DataModule] = {}
+    return [_build_protocol(settings, build, known) for settings in _parts(node)]
+
+
+def _build_protocol(
+    settings: DictConfig, build: Callable[[DictConfig], DataModule], known: dict[str, DataModule]
+) -> Protocol:
+    fixed = settings.copy()
+    live: dict[str, Any] = {}
+    if class_of(settings) is OnData:
+        check_types(settings)
+        if not isinstance(settings.get("protocol"), DictConfig):
+            key = settings._get_full_key("protocol")
+            raise ValueError(
+                f"OnData needs a protocol, but {key} is {settings.get('protocol')}. Set it to a mapping with _target_."
+            )
+        live["protocol"] = _build_protocol(settings.protocol, build, known)
+        data = settings.get("data")
+        if data is not None:
+            key = OmegaConf.to_yaml(data, resolve=True)
+            if key not in known:
+                known[key] = build(data)
+            live["data"] = known[key]
+        fixed.update(dict.fromkeys(live))
+    source = fixed.get("encoder")
+    if isinstance(source, str):
+        if not source.startswith("run:"):
+            raise ValueError(f"A protocol's encoder is given as run:DIR, found {source!r}.")
+        fixed.encoder = None
+        run_dir = Path(source.removeprefix("run:"))
+        encoder = live["encoder"] = load_run(run_dir)[2].feature_encoder
+        if fixed.get("encoder_name") in (None, "pixels"):
+            fixed.encoder_name = _name_of_encoder(run_dir, encoder)
+    if not live:
+        return instantiate(fixed, _convert_="all")  # type: ignore[no-any-return]
+    return instantiate(fixed, _partial_=True, _convert_="all")(**live)  # type: ignore[no-any-return]
 
 
 def judge_samples_by(source: str, evaluation: DictConfig) -> None:
@@ -125,7 +151,8 @@ def judge_samples_by(source: str, evaluation: DictConfig) -> None:
     Raises:
         ValueError: If none does.
     """
-    settings = [node for node in evaluation.values() if "encoder" in node]
+    measuring = [node.get("protocol", node) if class_of(node) is OnData else node for node in evaluation.values()]
+    settings = [node for node in measuring if "encoder" in node]
     if not settings:
         names = ", ".join(map(str, evaluation)) or "no protocol"
         raise ValueError(
@@ -329,6 +356,20 @@ def data_for_run(cfg: DictConfig, run_dir: Path, spec: Spec, data: DictConfig | 
     return datamodule
 
 
+def data_beside(cfg: DictConfig, datamodule: DataModule, data: DictConfig) -> DataModule:
+    """Other data for a run that begins, read by the tokenizer of the run's own data, which no run directory holds yet.
+
+    Raises:
+        ValueError: If what reads the run's data cannot read it.
+    """
+    with TemporaryDirectory() as folder:
+        for name, artifact in datamodule.artifacts().items():
+            artifact.save_pretrained(str(Path(folder, name)))
+        found = data_for_run(cfg, Path(folder), datamodule.spec, data)
+        found.artifacts()  # loaded while the folder is there
+    return found
+
+
 def check_readable(spec: Spec, found: Spec) -> None:
     """Refuse data that the encoder of a run cannot read.
 
@@ -355,16 +396,18 @@ def check_same_classes(method: Method, protocols: Sequence[Protocol], spec: Spec
     Raises:
         ValueError: Naming both.
     """
-    if not isinstance(method, FineTuning) or all(protocol.needs == "features" for protocol in protocols):
+    if not isinstance(method, FineTuning):
         return
-    for column in method.needs_columns:
-        learned, found = spec.classes(column), datamodule.spec.classes(column)
-        if learned is not None and learned != found:
-            names = "of no label" if found is None else ", ".join(found.names)
-            raise ValueError(
-                f"The run's {type(method).__name__} tells {', '.join(learned.names)} apart, but data= has the classes "
-                f"{names}. Choose data with the same classes, or an evaluation= of features."
-            )
+    of_predictions = [protocol for protocol in protocols if protocol.needs != "features"]
+    for data, _ in by_data(of_predictions, datamodule):
+        for column in method.needs_columns:
+            learned, found = spec.classes(column), data.spec.classes(column)
+            if learned is not None and learned != found:
+                names = "of no label" if found is None else ", ".join(found.names)
+                raise ValueError(
+                    f"The run's {type(method).__name__} tells {', '.join(learned.names)} apart, but {data.title} has the "
+                    f"classes {names}. Choose data with the same classes, or an evaluation= of features."
+                )
 
 
 def _write(path: Path, text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def build_training(
             do not offer, or the trainer needs processes that there cannot be.
     """
     evaluation = Evaluation(
-        config.build_protocols(cfg.evaluation),
+        config.build_protocols(cfg.evaluation, partial(config.data_beside, cfg, datamodule)),
         every_n_epochs=cfg.evaluate_every_n_epochs,
         max_train_samples=cfg.get("evaluate_max_train_samples", Evaluation.max_train_samples),
         objective=objective,
@@ -101,6 +102,7 @@ def build_training(
         every_n_minutes=cfg.save_every_n_minutes, every_n_steps=cfg.get("save_every_n_steps"), keep_best=keep_best
     )
     judge.check_needs(method, evaluation.protocols, datamodule)
+    config.check_same_classes(method, evaluation.protocols, datamodule.spec, datamodule)
     if not evaluation.baselines:
         check_baselines(evaluation.protocols, datamodule)
     trainer = config.build_trainer(cfg, run_dir, progress_bar=sys.stdout.isatty())

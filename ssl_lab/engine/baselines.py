@@ -16,6 +16,7 @@ from ssl_lab import distributed
 from ssl_lab.data.base import DataModule, has_split
 from ssl_lab.data.store import cache_folder, fingerprint
 from ssl_lab.evaluation.evaluate import measure
+from ssl_lab.evaluation.on_data import by_data, inner, named, on_split
 from ssl_lab.evaluation.protocol import Protocol, plain
 from ssl_lab.evaluation.samples.real_images import module_digest
 from ssl_lab.limited import load_json
@@ -54,22 +55,26 @@ def baseline_rows(
     Results of ssl_lab's own protocols are kept in the cache folder and not computed again for the same content of the data,
     features, weights and settings.
     """
-    of_features = [p for p in protocols if p.needs == "features" and (datamodule.labelled or not p.needs_labels)]
-    if not of_features:
-        return []
-    random_encoder.to(device).eval()
+    found: dict[str, Baseline] = {}
     start_name = "initial encoder" if random_encoder.pretrained else "random encoder"
-    digest = module_digest(random_encoder)
-
-    def measured(fn: Callable[[Batch], Tensor], weights: str) -> list[dict[str, float]]:
-        found = iter(_kept_or_measured(fn, weights, of_features, datamodule, device, split))
-        return [next(found) if protocol in of_features else {} for protocol in protocols]
-
-    spec = datamodule.spec
-    return [
-        Baseline(name=spec.raw_name, kind="input", metrics=measured(spec.raw, "")),
-        Baseline(name=start_name, kind="encoder", metrics=measured(random_encoder.embed, digest)),
-    ]
+    for data, places in by_data(protocols, datamodule):
+        of_features = [
+            k for k in places if protocols[k].needs == "features" and (data.labelled or not protocols[k].needs_labels)
+        ]
+        if not of_features:
+            continue
+        random_encoder.to(device).eval()
+        for name, kind, fn, weights in (
+            (data.spec.raw_name, "input", data.spec.raw, ""),
+            (start_name, "encoder", random_encoder.embed, module_digest(random_encoder)),
+        ):
+            judged = [inner(protocols[k]) for k in of_features]
+            measured = _kept_or_measured(fn, weights, judged, data, device, split)
+            metrics = list(found[name].metrics) if name in found else [{} for _ in protocols]
+            for k, row in zip(of_features, measured, strict=True):
+                metrics[k] = named(protocols[k], row)
+            found[name] = Baseline(name=name, kind=kind, metrics=metrics)
+    return list(found.values())
 
 
 def check_baselines(protocols: Sequence[Protocol], datamodule: DataModule, split: str = "test") -> None:
@@ -78,9 +83,10 @@ def check_baselines(protocols: Sequence[Protocol], datamodule: DataModule, split
     Raises:
         ValueError: Saying why.
     """
-    if not has_split(datamodule, split):
+    of_features = [protocol for protocol in protocols if protocol.needs == "features"]
+    if not has_split(datamodule, split) and not on_split(of_features, datamodule, split):
         reason = f"{datamodule.title} has no {split} split to judge them on"
-    elif not any(protocol.needs == "features" for protocol in protocols):
+    elif not of_features:
         reason = "no protocol of evaluation= judges features"
     else:
         return

@@ -10,6 +10,7 @@ from torch import nn
 from ssl_lab.data.base import DataModule, has_split
 from ssl_lab.engine.callbacks.evaluation import Evaluation
 from ssl_lab.engine.judge import check_is_measured, check_needs
+from ssl_lab.evaluation.on_data import by_data
 from ssl_lab.methods.base import Method
 
 
@@ -26,8 +27,21 @@ def check_start(
     check_batch(method, datamodule.batch_size * trainer.world_size)
     if keep_best:
         check_is_measured(keep_best, evaluation.protocols, datamodule)
-    if evaluation.protocols and trainer.is_global_zero:
-        _warn_of_missing_splits(datamodule, evaluation.objective or "")
+    if trainer.is_global_zero:
+        for data, _ in by_data(evaluation.protocols, datamodule):
+            if data is datamodule:
+                _warn_of_missing_splits(data, evaluation.objective or "")
+            elif not has_split(data, "val"):
+                warnings.warn(
+                    f"{data.title} has no val split: nothing is evaluated on it during training, but on its test split at "
+                    "the end.",
+                    stacklevel=1,
+                )
+            elif not has_split(data, "test"):
+                warnings.warn(
+                    f"{data.title} has no test split: it is evaluated during training, and not at the end.",
+                    stacklevel=1,
+                )
 
 
 def _warn_of_missing_splits(datamodule: DataModule, objective: str) -> None:

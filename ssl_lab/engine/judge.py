@@ -13,6 +13,7 @@ import torch
 from ssl_lab.data.base import DataModule, has_split
 from ssl_lab.engine.baselines import Baseline
 from ssl_lab.evaluation.evaluate import measure
+from ssl_lab.evaluation.on_data import OnData, check_told_apart, data_of, inner, measures
 from ssl_lab.evaluation.protocol import Protocol, check_data
 from ssl_lab.measured import Record, base_name, merged, records_of
 from ssl_lab.methods.base import Method
@@ -28,35 +29,65 @@ def check_needs(method: Method, protocols: Sequence[Protocol], datamodule: DataM
     """
     offered = method.capabilities()
     for protocol in protocols:
-        check_declarations(protocol.metrics, type(protocol).__name__)
+        check_declarations(protocol.metrics, type(inner(protocol)).__name__)
         if protocol.needs not in offered:
             raise ValueError(
-                f"{type(protocol).__name__} needs {protocol.needs!r}, but {type(method).__name__} offers "
+                f"{type(inner(protocol)).__name__} needs {protocol.needs!r}, but {type(method).__name__} offers "
                 f"{sorted(offered)}. Choose another evaluation=."
             )
-    parts: list[tuple[Method | Protocol, str]] = [(method, datamodule.train_split)]
-    parts += [(protocol, "train") for protocol in protocols]
-    for part, split in parts:
-        columns = datamodule.columns(split) if part.needs_columns else {}
+    check_told_apart(protocols)
+    for protocol in protocols:
+        if isinstance(protocol, OnData) and protocol.data is not None:
+            _check_own_data(method, protocol, protocol.data)
+    parts: list[tuple[Method | Protocol, DataModule, str]] = [(method, datamodule, datamodule.train_split)]
+    parts += [(inner(protocol), data_of(protocol, datamodule), "train") for protocol in protocols]
+    for part, data, split in parts:
+        columns = data.columns(split) if part.needs_columns else {}
         missing = [name for name in part.needs_columns if name not in columns]
         if missing:
             raise ValueError(
-                f"{type(part).__name__} needs {', '.join(missing)}, but {type(datamodule).__name__} has "
+                f"{type(part).__name__} needs {', '.join(missing)}, but {type(data).__name__} has "
                 f"{sorted(columns)}. Choose {part.columns_from.get(missing[-1], 'data that has it')}."
             )
-    for protocol in protocols:
-        check_data(protocol, datamodule)
+        if isinstance(part, Protocol):
+            check_data(part, data)
 
 
-def check_is_measurable(objective: str, datamodule: DataModule) -> None:
+def _check_own_data(method: Method, protocol: OnData, data: DataModule) -> None:
+    """Refuse own data of a protocol that cannot be judged on.
+
+    Raises:
+        ValueError: If the encoder does not read them, they lack labels that are needed, or both splits that are scored.
+    """
+    asked = f"Cannot run {type(protocol.protocol).__name__} on {protocol.name} ({data.title})"
+    spec = method.encoder.spec
+    if not spec.accepts(data.spec):
+        raise ValueError(
+            f"{asked}: the encoder reads {spec}, found {data.spec}. Choose data of the same modality and number of channels, "
+            "and texts by the same tokenizer."
+        )
+    if protocol.needs_labels and not data.labelled:
+        raise ValueError(f"{asked}: it needs labels, and the data has none. Choose labelled data or another protocol.")
+    if not (has_split(data, "val") or has_split(data, "test")):
+        raise ValueError(f"{asked}: the data has neither a val nor a test split. Give it one of them.")
+
+
+def _measured_on(metric: str, protocols: Sequence[Protocol], datamodule: DataModule) -> DataModule:
+    """The data that a metric such as ``eval/knn/top1`` is measured on."""
+    name = base_name(metric.partition("/")[2])
+    return next((data_of(protocol, datamodule) for protocol in protocols if measures(protocol, name)), datamodule)
+
+
+def check_is_measurable(objective: str, protocols: Sequence[Protocol], datamodule: DataModule) -> None:
     """Refuse to compare runs by a metric of a val split that there is not.
 
     Raises:
         ValueError: Saying how there can be one.
     """
-    if objective.startswith("eval/") and not has_split(datamodule, "val"):
+    data = _measured_on(objective, protocols, datamodule)
+    if objective.startswith("eval/") and not has_split(data, "val"):
         raise ValueError(
-            f"Cannot compare runs by objective={objective}: it is measured on the val split, but {datamodule.title} has "
+            f"Cannot compare runs by objective={objective}: it is measured on the val split, but {data.title} has "
             "none. Set data.val_fraction=0.1, or objective=null."
         )
 
@@ -68,13 +99,14 @@ def check_is_measured(metric: str, protocols: Sequence[Protocol], datamodule: Da
         ValueError: Naming what is measured.
     """
     asked = f"Cannot choose the checkpoint with the best {metric}: it"
-    if not has_split(datamodule, "val"):
+    data = _measured_on(metric, protocols, datamodule)
+    if not has_split(data, "val"):
         raise ValueError(
-            f"{asked} needs a val split, but {type(datamodule).__name__} has none. Give data with one, such as by "
+            f"{asked} needs a val split, but {type(data).__name__} has none. Give data with one, such as by "
             "data.val_fraction=0.1, or select=last."
         )
     if not protocols or not metric.startswith("eval/"):
-        names = ", ".join(type(protocol).__name__ for protocol in protocols) or "nothing"
+        names = ", ".join(type(inner(protocol)).__name__ for protocol in protocols) or "nothing"
         raise ValueError(
             f"{asked} should be an eval/ metric of the val split, measured by {names}. Set objective and evaluation=, or "
             "select=last."
@@ -95,13 +127,12 @@ def evaluate_with_baselines(
     if not any(found):
         return []
     weights = weights_digest(method)
-    data = data_facts(datamodule, split)
     return [
         {
-            "protocol": type(protocol).__name__,
+            "protocol": type(inner(protocol)).__name__,
             "settings": protocol.settings,
             "split": split,
-            "data": data,
+            "data": data_facts(data_of(protocol, datamodule), split),
             "weights": weights,
             **({"signature": protocol.signature} if protocol.signature else {}),
             "described": descriptions(protocol.metrics, metrics),
@@ -127,6 +158,13 @@ def data_facts(datamodule: DataModule, split: str) -> dict[str, Any]:
         "train": known.get("train"),
         "scored": known.get(split),
     }
+
+
+def fingerprints(datamodule: DataModule, protocols: Sequence[Protocol]) -> dict[str, str]:
+    """Number of samples and digest of the content of each split of the run's data, and of other data that is judged on."""
+    own = {p.name: p.data for p in protocols if isinstance(p, OnData) and p.data is not None}
+    judged = {f"{name}/{split}": fact for name, data in own.items() for split, fact in data.fingerprint.items()}
+    return {**datamodule.fingerprint, **judged}
 
 
 def weights_digest(method: Method) -> str:

@@ -17,7 +17,7 @@ def missed_evaluation(trainer: L.Trainer, method: Method) -> dict[str, float] | 
     evaluations = [c for c in trainer.callbacks if isinstance(c, EvaluateDuringTraining)]  # type: ignore[attr-defined]
     if not evaluations or trainer.callback_metrics or evaluations[0].step == steps_done(trainer):
         return None
-    metrics = evaluations[0].evaluate(method)
+    metrics = evaluations[0].evaluate(method, evaluations[0].protocols)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, KeepBest):
             callback.look(trainer, metrics)

@@ -29,11 +29,12 @@ from ssl_lab.engine.checkpoints.sharded import gathered
 from ssl_lab.engine.checks import check_start
 from ssl_lab.engine.endings import tell_start, told_ending
 from ssl_lab.engine.feature_map import draw_feature_map
-from ssl_lab.engine.judge import evaluate_with_baselines, join_records, write_descriptions
+from ssl_lab.engine.judge import evaluate_with_baselines, fingerprints, join_records, write_descriptions
 from ssl_lab.engine.logging.dashboards import ForgetLaterSteps, dashboards, guarded
 from ssl_lab.engine.logging.loggers import MetricsFile, last_metrics
 from ssl_lab.engine.missed_evaluation import log_missed_evaluation, missed_evaluation
 from ssl_lab.engine.steps import optimizer_steps_done
+from ssl_lab.evaluation.on_data import data_of, on_split
 from ssl_lab.measured import merged
 from ssl_lab.methods.base import Method
 from ssl_lab.runs.directory import BEST_CHECKPOINT
@@ -83,11 +84,13 @@ def pretrain(
     check_start(method, datamodule, trainer, evaluation, keep_best=saving.keep_best)
     beginning = beginning or Beginning(Path(trainer.default_root_dir))
     initial_encoder = deepcopy(method.encoder)
-    checkpoint, position = _resume(method, datamodule, trainer, beginning, ckpt_path)
+    checkpoint, position = _resume(
+        method, fingerprints(datamodule, evaluation.protocols), trainer, beginning, ckpt_path
+    )
     heartbeat = Heartbeat(beginning.run_dir, Throughput(datamodule), beginning)
     guard = StopOnNonFiniteLoss(beginning.run_dir)
     watchers = [heartbeat.throughput, heartbeat, guard, *_watchers(method, datamodule, trainer, evaluation, pictures)]
-    keepers = _keepers(beginning, guard, saving, trial, checkpoint, last_is_damaged=checkpoint != ckpt_path)
+    keepers = _keepers(beginning, guard, saving, evaluation, trial, checkpoint, last_is_damaged=checkpoint != ckpt_path)
     trainer.callbacks += [*position, *watchers, *keepers]  # type: ignore[attr-defined]
     _connect_loggers(trainer, beginning)
     tell_start(trainer, method, datamodule, beginning, resumed=checkpoint is not None)
@@ -100,10 +103,10 @@ def pretrain(
 
 
 def _resume(
-    method: Method, datamodule: DataModule, trainer: L.Trainer, beginning: Beginning, asked: Path | None
+    method: Method, data: dict[str, str], trainer: L.Trainer, beginning: Beginning, asked: Path | None
 ) -> tuple[Path | None, list[Callback]]:
     """Find the sound checkpoint and check that it fits; its path, and the callbacks that restore where the run was."""
-    run_dir, data = beginning.run_dir, datamodule.fingerprint
+    run_dir = beginning.run_dir
     path, contents = (None, None) if asked is None else sound_checkpoint(asked)
     if contents is not None:
         check_resumable(trainer, method, contents, run_dir)
@@ -121,11 +124,12 @@ def _watchers(
         watchers.append(ProgressLines())
     if method.may_collapse or not method.uses_labels:  # a task wants the features of a class to be alike
         watchers.append(CollapseAlarm())
-    if has_split(datamodule, "val"):
+    has_val = has_split(datamodule, "val")
+    if has_val or on_split(evaluation.protocols, datamodule, "val"):
         watchers.append(EvaluateDuringTraining(datamodule, evaluation))
-        if pictures.every_n_epochs is not None:
-            run_dir = Path(trainer.default_root_dir)
-            watchers.append(PicturesDuringTraining(run_dir, datamodule, every_n_epochs=pictures.every_n_epochs))
+    if has_val and pictures.every_n_epochs is not None:
+        run_dir = Path(trainer.default_root_dir)
+        watchers.append(PicturesDuringTraining(run_dir, datamodule, every_n_epochs=pictures.every_n_epochs))
     return watchers
 
 
@@ -133,15 +137,16 @@ def _keepers(
     beginning: Beginning,
     guard: StopOnNonFiniteLoss,
     saving: Saving,
+    evaluation: Evaluation,
     trial: ReportObjective | None,
     checkpoint: Path | None,
     *,
     last_is_damaged: bool,
 ) -> list[Callback]:
     """What keeps the run and may end it; all of it looks at what evaluations found, and saving stands last."""
-    run_dir = beginning.run_dir
+    run_dir, best = beginning.run_dir, saving.keep_best
     return [
-        *([KeepBest(run_dir, saving.keep_best)] if saving.keep_best else []),
+        *([KeepBest(run_dir, best, every_n_epochs=evaluation.cadence_of_metric(best))] if best else []),
         *([ForgetLaterSteps(run_dir, beginning)] if checkpoint is not None else []),
         *([trial] if trial else []),
         BeginAfterFirstStep(beginning, guard),
@@ -174,7 +179,7 @@ def _judge(
 ) -> dict[str, float]:
     """Score the trained method on the test split beside its baselines; all metrics of the run."""
     run_dir, device = beginning.run_dir, trainer.strategy.root_device
-    protocols = evaluation.protocols if has_split(datamodule, "test") else []
+    protocols = on_split(evaluation.protocols, datamodule, "test")
     method = gathered(trainer, method).to(device)
     missed = missed_evaluation(trainer, method)
     if keep_best:
@@ -197,7 +202,8 @@ def _judge(
         for board in dashboards(trainer):
             board.log_metrics(scores, optimizer_steps_done(trainer) - 1)
         if pictures.every_n_epochs is not None:
-            draw_feature_map(trainer, run_dir, method, datamodule, protocols)
+            on_own = [protocol for protocol in protocols if data_of(protocol, datamodule) is datamodule]
+            draw_feature_map(trainer, run_dir, method, datamodule, on_own)
         for board in dashboards(trainer):
             board.upload(run_dir, method.feature_encoder)
     return metrics

@@ -11,6 +11,7 @@ import torch
 
 from ssl_lab import distributed
 from ssl_lab.data.base import DataModule
+from ssl_lab.evaluation.on_data import by_data, data_of, inner, named
 from ssl_lab.evaluation.protocol import FeatureProtocol, LabelFreeProtocol, Protocol, check_data, extract, features_of
 from ssl_lab.measured import rows_of
 
@@ -57,7 +58,7 @@ def measure(
     Args:
         capabilities: What protocols may call, ``Method.capabilities()`` or ``{"features": fn}``.
         protocols: What to run; those that need labels are left out with a warning on unlabelled data.
-        datamodule: The data.
+        datamodule: The data, but for protocols that have their own.
         device: Where to compute.
         split: What is scored.
         max_train_samples: Size of the fixed random part of a larger ``train`` split that probes are fitted to; None for
@@ -69,13 +70,31 @@ def measure(
     for protocol in protocols:
         if protocol.needs not in capabilities:
             raise ValueError(
-                f"{type(protocol).__name__} needs {protocol.needs!r}, but only {sorted(capabilities)} is offered. Choose "
-                "another evaluation= or a method with this capability: methods with views offer view_features, generative "
-                "methods sample, autoencoders with one code an image encode, those with a posterior elbo, log_weights and "
-                "latents, ImageGPT code_losses, MLM predict_masked, CausalLM token_losses, SpanDenoising denoising_losses, "
-                "fine-tuned ones what their task= predicts."
+                f"{type(inner(protocol)).__name__} needs {protocol.needs!r}, but only {sorted(capabilities)} is offered. "
+                "Choose another evaluation= or a method with this capability: methods with views offer view_features, "
+                "generative methods sample, autoencoders with one code an image encode, those with a posterior elbo, "
+                "log_weights and latents, ImageGPT code_losses, MLM predict_masked, CausalLM token_losses, SpanDenoising "
+                "denoising_losses, fine-tuned ones what their task= predicts."
             )
-        check_data(protocol, datamodule)
+        check_data(inner(protocol), data_of(protocol, datamodule))
+    found: list[dict[str, float]] = [{} for _ in protocols]
+    for data, places in by_data(protocols, datamodule):
+        together = [inner(protocols[k]) for k in places]
+        measured = _measure_on(data, capabilities, together, device, split, max_train_samples)
+        for k, metrics in zip(places, measured, strict=True):
+            found[k] = named(protocols[k], metrics)
+    return distributed.broadcast_object(found)
+
+
+def _measure_on(
+    datamodule: DataModule,
+    capabilities: Mapping[str, Callable[..., Any]],
+    protocols: Sequence[Protocol],
+    device: torch.device,
+    split: str,
+    max_train_samples: int | None,
+) -> list[dict[str, float]]:
+    """Metrics of each protocol on the same data, on the first rank at least."""
     left_out = [type(p).__name__ for p in protocols if p.needs_labels and not datamodule.labelled]
     if left_out:
         warnings.warn(f"{datamodule.title} has no labels, which {', '.join(left_out)} need: left out.", stacklevel=1)
@@ -99,4 +118,4 @@ def measure(
             if not isinstance(protocol, FeatureProtocol | LabelFreeProtocol):
                 run = partial(protocol.run, capabilities[protocol.needs], datamodule, device=device, split=split)
                 found[k] = run() if protocol.shared else distributed.on_first_rank(run)
-    return distributed.broadcast_object(found)
+    return found

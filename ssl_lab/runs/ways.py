@@ -56,33 +56,35 @@ def ways_of(measurings: Sequence[Measuring], metric: str, *, across_data: bool =
     distinct = list(dict.fromkeys(measurings))
     if len(distinct) == 1:
         return [""] * len(measurings)
-    titles = [title for title, _ in distinct]
     settings = [_settings(text, metric) for _, text in distinct]
-    told = _differing_within(titles, [data for _, data in settings])
+    titles = [None if elsewhere else title for (title, _), (*_, elsewhere) in zip(distinct, settings, strict=True)]
+    told = _differing_within(titles, [data for _, data, _ in settings])
     records = [
         {
             "settings": {**own, **{key: value for key, value in data.items() if key in told}},
             "data": {"title": title} if across_data else {},
             "metrics": {"": {base_name(metric): 0.0}},
         }
-        for title, (own, data) in zip(titles, settings, strict=True)
+        for title, (own, data, _) in zip(titles, settings, strict=True)
     ]
     ways = [way_of(name) for names in shown_names(records) for name in names.values()]
     return [dict(zip(distinct, ways, strict=True))[measuring] for measuring in measurings]
 
 
-def _settings(text: str, metric: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The settings by which a metric was measured, and those of the data."""
+def _settings(text: str, metric: str) -> tuple[dict[str, Any], dict[str, Any], bool]:
+    """The settings by which a metric was measured, those of the data, and whether these are other data than the run's."""
     split, _, name = metric.partition("/")
     if split not in ("eval", "test"):
         split, name = "", metric
     config = json.loads(text)
     nodes, data = config.get("evaluation"), config.get("data")
-    own = settings_of_metric(base_name(name), nodes) if isinstance(nodes, Mapping) else {}
+    own, elsewhere = settings_of_metric(base_name(name), nodes) if isinstance(nodes, Mapping) else ({}, None)
+    data = data if elsewhere is None else elsewhere
     if split == "eval" and "evaluate_max_train_samples" in config:
         own = {**own, "evaluate_max_train_samples": config["evaluate_max_train_samples"]}
     of_data = flatten(data, "data.") if isinstance(data, Mapping) else {}
-    return own, {key: value for key, value in of_data.items() if key.split(".")[1] not in (*LOADING, "seed")}
+    told = {key: value for key, value in of_data.items() if key.split(".")[1] not in (*LOADING, "seed")}
+    return own, told, elsewhere is not None
 
 
 def _differing_within(titles: Sequence[str | None], settings: Sequence[Mapping[str, Any]]) -> set[str]:

@@ -254,6 +254,6 @@ def test_without_a_validation_split_the_end_is_judged_on_test_and_the_rest_is_to
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["status"] == "finished" and summary["objective"] == {"name": "eval/knn/top1", "value": None}
     with pytest.raises(ValueError, match=r"objective=eval/knn/top1.*val split.*data\.val_fraction=0\.1"):
-        check_is_measurable("eval/knn/top1", data)
-    check_is_measurable("eval/knn/top1", Digits())
-    check_is_measurable("test/knn/top1", data)
+        check_is_measurable("eval/knn/top1", [KNN()], data)
+    check_is_measurable("eval/knn/top1", [KNN()], Digits())
+    check_is_measurable("test/knn/top1", [KNN()], data)

@@ -9,7 +9,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -113,7 +113,7 @@ def build(overrides):
     """What ``ssl-lab pretrain`` builds before it trains, as far as it is cheap; the last thing that it came to."""
     cfg = compose("pretrain", overrides)
     config.build_trainer(cfg, Path("x"), progress_bar=False)
-    protocols = config.build_protocols(cfg.evaluation)
+    protocols = config.build_protocols(cfg.evaluation, partial(config.build_data, seed=cfg.seed))
     datamodule = config.build_data(cfg.data, seed=cfg.seed)
     bundled = type(datamodule).__name__ in ("Digits", "PythonDocs", "Shapes")
     if not bundled or any(size in str(cfg.encoder) for size in TOO_LARGE):

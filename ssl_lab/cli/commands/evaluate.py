@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,11 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ssl_lab.cli import build as config
 from ssl_lab.cli.process import compose_settings, find_device, print_table
-from ssl_lab.data.base import DataModule
+from ssl_lab.data.base import DataModule, has_split
 from ssl_lab.data.store import fingerprint
 from ssl_lab.engine import judge
 from ssl_lab.engine.baselines import Baseline, baseline_rows, check_baselines
+from ssl_lab.evaluation.on_data import by_data, data_of, inner
 from ssl_lab.evaluation.protocol import Protocol
 from ssl_lab.limited import printable
 from ssl_lab.measured import merged
@@ -26,6 +29,7 @@ from ssl_lab.runs.compare import run_labels, side_by_side
 from ssl_lab.runs.directory import read_json, write_json
 from ssl_lab.runs.read import read_run
 from ssl_lab.runs.ways import LOADING
+from ssl_lab.types import Spec
 
 EVALUATION = "evaluation.json"
 _READ_ONLY = "Give out=FILE.json or out=FOLDER."
@@ -45,7 +49,7 @@ def run(args: list[str]) -> int:
     for run_dir, (run_cfg, spec, method) in zip(run_dirs, runs, strict=True):
         run_settings = OmegaConf.to_container(run_cfg.evaluation, resolve=True) if run_cfg.evaluation else {}
         datamodule = config.data_for_run(run_cfg, run_dir, spec, cfg.get("data"))
-        protocols = _protocols(cfg, run_cfg, run_dir, datamodule)
+        protocols = _protocols(cfg, run_cfg, run_dir, spec, datamodule)
         judge.check_needs(method, protocols, datamodule)
         if not cfg.baselines:
             check_baselines(protocols, datamodule, cfg.split)
@@ -82,21 +86,31 @@ def run(args: list[str]) -> int:
     return 0
 
 
-def _protocols(cfg: DictConfig, run_cfg: DictConfig, run_dir: Path, datamodule: DataModule) -> list[Protocol]:
-    """The chosen ones, or else the run's own; at least one of them measures something."""
+def _protocols(
+    cfg: DictConfig, run_cfg: DictConfig, run_dir: Path, spec: Spec, datamodule: DataModule
+) -> list[Protocol]:
+    """The chosen ones, or else the run's own; at least one of them measures something.
+
+    Those whose own data lack the split are left out with a warning, as at the end of training.
+    """
     if cfg.get("evaluation") is not None:
         run_cfg.evaluation = cfg.evaluation  # within the run's configuration, to which it may refer
     if cfg.metric.encoder is not None:
         config.judge_samples_by(cfg.metric.encoder, run_cfg.evaluation)
-    protocols = config.build_protocols(run_cfg.evaluation)
+    protocols = config.build_protocols(run_cfg.evaluation, partial(config.data_for_run, run_cfg, run_dir, spec))
+    for data, places in by_data(protocols, datamodule):
+        if data is not datamodule and not has_split(data, cfg.split):
+            names = ", ".join(type(inner(protocols[k])).__name__ for k in places)
+            warnings.warn(f"{data.title} has no {cfg.split} split: {names} on it is left out.", stacklevel=1)
+            protocols = [p for p in protocols if data_of(p, datamodule) is not data]
     if not protocols:
         whose = "evaluation=none" if cfg.get("evaluation") is not None else f"The evaluation of {run_dir}, none,"
         raise ValueError(
             f"Cannot evaluate {run_dir}: {whose} measures nothing. Choose another evaluation=, such as features; "
             "ssl-lab list evaluations shows all."
         )
-    if not datamodule.labelled and all(protocol.needs_labels for protocol in protocols):
-        names = ", ".join(type(protocol).__name__ for protocol in protocols)
+    if all(protocol.needs_labels and not data_of(protocol, datamodule).labelled for protocol in protocols):
+        names = ", ".join(type(inner(protocol)).__name__ for protocol in protocols)
         raise ValueError(
             f"Cannot evaluate {run_dir}: {names} need labels, and {datamodule.title} has none. Choose "
             "evaluation=label_free, or data with labels."

@@ -38,6 +38,7 @@ from ssl_lab.cli.trust.own_of_commands import check_own_settings
 from ssl_lab.cli.trust.targets import check_targets, tell_used
 from ssl_lab.engine import judge
 from ssl_lab.engine.beginning import Beginning
+from ssl_lab.engine.callbacks.evaluation import Evaluation
 from ssl_lab.engine.callbacks.trial import PrunedRunError, ReportObjective
 from ssl_lab.engine.checkpoints.signals import InterruptedRunError, is_first_rank, stop_on_signals
 from ssl_lab.engine.logging.loggers import last_metrics
@@ -139,8 +140,6 @@ def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None, beginning: B
     L.seed_everything(cfg.seed, verbose=False)
     datamodule = config.build_data(cfg.data, seed=cfg.seed)
     method = config.build_method(cfg, datamodule.spec)
-    if hydra_cfg.mode == RunMode.MULTIRUN and cfg.objective:
-        judge.check_is_measurable(cfg.objective, datamodule)
     _label_for_wandb(cfg)
     launcher, sweeper = hydra_cfg.launcher._target_, hydra_cfg.sweeper._target_
     training = build_training(
@@ -154,6 +153,8 @@ def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None, beginning: B
         sweeper=sweeper,
     )
     trainer = training.trainer
+    if hydra_cfg.mode == RunMode.MULTIRUN and cfg.objective:
+        judge.check_is_measurable(cfg.objective, training.evaluation.protocols, datamodule)
     if checkpoint is not None:
         datamodule.check_artifacts(run_dir)
     if trainer.is_global_zero:
@@ -174,7 +175,7 @@ def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None, beginning: B
         )
         print("".join(f"{name} {value:.4f}\n" for name, value in datamodule.metrics().items()), end="")
     try:
-        metrics = training.run(checkpoint, trial=_trial(cfg), beginning=beginning)
+        metrics = training.run(checkpoint, trial=_trial(cfg, training.evaluation), beginning=beginning)
     except BaseException as error:
         if (
             trainer.is_global_zero and beginning.done and getattr(error, "status", None) != "preempted"
@@ -207,13 +208,13 @@ def _label_for_wandb(cfg: DictConfig) -> None:
         node.tags = list(dict.fromkeys(choices[name] for name in names if isinstance(choices.get(name), str)))
 
 
-def _trial(cfg: DictConfig) -> ReportObjective | None:
+def _trial(cfg: DictConfig, evaluation: Evaluation) -> ReportObjective | None:
     """What reports to the study that the run is a trial of, if it is."""
     if cfg.trial is None:
         return None
     study = HydraConfig.get().sweeper
     report = reporter(study.storage, study.study_name, instantiate(study.pruner), cfg.trial)
-    return ReportObjective(cfg.objective, report, every_n_epochs=cfg.evaluate_every_n_epochs)
+    return ReportObjective(cfg.objective, report, every_n_epochs=evaluation.cadence_of_metric(cfg.objective))
 
 
 def _conclude(run_dir: Path) -> None:

@@ -49,7 +49,7 @@ def check_own_settings(name: str, cfg: DictConfig, overrides: Sequence[str]) -> 
     for override in overrides:
         key = override.partition("=")[0]
         top = re.split(r"[./\[]", key.lstrip("+").rpartition("@")[2])[0]
-        if key.lstrip("+") == "data.seed":
+        if re.fullmatch(r"(evaluation\.\w+\.)?data\.seed", key.lstrip("+")):
             raise ValueError(f"{override} has no effect: the order of samples comes from seed=. Set seed instead.")
         if key.startswith("+") and top not in {*defaults, "hydra", "_global_", ""} and not _refers_to(cfg, top):
             raise ValueError(

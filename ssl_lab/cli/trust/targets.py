@@ -36,6 +36,7 @@ _ALSO = (
     "lightning.pytorch.loggers.CSVLogger",
     "lightning.pytorch.loggers.csv_logs.CSVLogger",
     "lightning.pytorch.loggers.tensorboard.TensorBoardLogger",
+    "ssl_lab.evaluation.on_data.OnData",
     "ssl_lab.pretext.binarize.Binarize",
     "ssl_lab.pretext.patch_masking.PatchMasking",
     "ssl_lab.pretext.span_corruption.SpanCorruption",

@@ -16,7 +16,9 @@ from ssl_lab.engine.judge import write_descriptions
 from ssl_lab.engine.logging.text_log import LOG
 from ssl_lab.engine.steps import check_count, evaluation_due, optimizer_steps_done, steps_done
 from ssl_lab.evaluation.evaluate import evaluate
+from ssl_lab.evaluation.on_data import OnData, measures, on_split
 from ssl_lab.evaluation.protocol import Protocol
+from ssl_lab.measured import base_name
 from ssl_lab.methods.base import Method
 
 
@@ -26,7 +28,7 @@ class Evaluation:
 
     Attributes:
         protocols: What measures; none for no evaluation.
-        every_n_epochs: Epochs between two evaluations on the validation split.
+        every_n_epochs: Epochs between two evaluations on the validation split, for protocols that do not say it themselves.
         max_train_samples: Of a larger train split, how many samples probes are fitted to during training; a fixed random
             part, None for all. The evaluation on the test split always takes all.
         objective: Metric that the summary names as the run's objective.
@@ -48,20 +50,35 @@ class Evaluation:
         check_count("evaluate_every_n_epochs", self.every_n_epochs)
         check_count("evaluate_max_train_samples", self.max_train_samples, none="all samples")
 
+    def cadence_of(self, protocol: Protocol) -> int:
+        """Epochs between two evaluations by a protocol."""
+        own = protocol.every_n_epochs if isinstance(protocol, OnData) else None
+        return self.every_n_epochs if own is None else own
+
+    def cadence_of_metric(self, metric: str) -> int:
+        """Epochs between two evaluations that measure a metric, ``eval/knn/top1``."""
+        name = base_name(metric.partition("/")[2])
+        return next((self.cadence_of(p) for p in self.protocols if measures(p, name)), self.every_n_epochs)
+
 
 class EvaluateDuringTraining(Callback):
-    """Runs protocols on the validation split every few epochs and logs ``eval/<protocol>/<metric>``."""
+    """Runs protocols on the validation split every few epochs and logs ``eval/<protocol>/<metric>``.
+
+    Those whose data have no such split are left out. All run after the last epoch.
+    """
 
     def __init__(self, datamodule: DataModule, evaluation: Evaluation) -> None:
         self.datamodule = datamodule
         self.evaluation = evaluation
+        self.protocols = on_split(evaluation.protocols, datamodule, "val")
         self.step = -1  # steps done at the last evaluation
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Evaluate if it is time; the loss and the random streams of training stay untouched."""
         assert isinstance(pl_module, Method)
-        if evaluation_due(trainer, self.evaluation.every_n_epochs):
-            metrics = self.evaluate(gathered(trainer, pl_module))
+        due = [p for p in self.protocols if evaluation_due(trainer, self.evaluation.cadence_of(p))]
+        if due or evaluation_due(trainer, self.evaluation.every_n_epochs):
+            metrics = self.evaluate(gathered(trainer, pl_module), due)
             pl_module.log_dict(metrics)
             self.step = steps_done(trainer)
             if trainer.is_global_zero:
@@ -69,11 +86,11 @@ class EvaluateDuringTraining(Callback):
             found = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
             LOG.info("step %d: %s", optimizer_steps_done(trainer), found or "not evaluated")
 
-    def evaluate(self, method: Method) -> dict[str, float]:
+    def evaluate(self, method: Method, protocols: Sequence[Protocol]) -> dict[str, float]:
         """Metrics of the validation split by name, ``eval/<protocol>/<metric>``."""
         metrics = evaluate(
             method.capabilities(),
-            self.evaluation.protocols,
+            protocols,
             self.datamodule,
             device=method.device,
             split="val",

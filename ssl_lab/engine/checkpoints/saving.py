@@ -22,7 +22,7 @@ from ssl_lab.engine.checkpoints.checkpoint import read_checkpoint
 from ssl_lab.engine.checkpoints.signals import STOP_SIGNALS, InterruptedRunError
 from ssl_lab.engine.logging.loggers import MetricsFile
 from ssl_lab.engine.logging.text_log import LOG
-from ssl_lab.engine.steps import check_count, is_last_epoch, log_interval, steps_done
+from ssl_lab.engine.steps import check_count, evaluation_due, is_last_epoch, log_interval, steps_done
 from ssl_lab.files import flush_to_disk
 from ssl_lab.runs.directory import BEST_CHECKPOINT, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
 from ssl_lab.types import Batch
@@ -234,11 +234,13 @@ class KeepBest(Callback):
     Args:
         run_dir: The run directory.
         metric: Name of the metric, ``eval/...``.
+        every_n_epochs: Epochs between evaluations that measure it; those of other metrics in between do not count.
     """
 
-    def __init__(self, run_dir: Path, metric: str) -> None:
+    def __init__(self, run_dir: Path, metric: str, *, every_n_epochs: int) -> None:
         self.path = run_dir / BEST_CHECKPOINT
         self.metric = metric
+        self.every_n_epochs = every_n_epochs
         self.best: float | None = None
         self._resumed = False
 
@@ -263,6 +265,8 @@ class KeepBest(Callback):
         Raises:
             ValueError: If training ends and nothing was measured.
         """
+        if not evaluation_due(trainer, self.every_n_epochs):
+            return
         self.look(trainer, {name: float(value) for name, value in trainer.callback_metrics.items()})
         if self.best is None and is_last_epoch(trainer):
             raise ValueError(

@@ -287,7 +287,7 @@ def test_a_run_that_is_named_by_settings_is_read_alike(target, folder, settings,
                     config.build_encoder(cfg.encoder, Digits().spec)
                 else:
                     node = {"x": {"_target_": "ssl_lab.evaluation.samples.quality.SampleQuality", "encoder": "run:run"}}
-                    config.build_protocols(OmegaConf.create(node))
+                    config.build_protocols(OmegaConf.create(node), config.build_data)
         for words in (["report", "run"], ["runs", "."], ["leaderboard", "."]):
             main(words)
     if importlib.util.find_spec("plotly"):
