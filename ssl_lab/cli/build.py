@@ -348,24 +348,25 @@ def data_for_run(cfg: DictConfig, run_dir: Path, spec: Spec, data: DictConfig | 
     Raises:
         ValueError: If the encoder cannot read it.
     """
-    node: Any = (data if data is not None else cfg.data).copy()
-    with open_dict(node):
-        node.update(settings_in_run(node, run_dir, spec, None if data is None else cfg.data))
-    datamodule = build_data(node, seed=cfg.seed)
+    datamodule = data_in_run(cfg, run_dir, spec, data)
     check_readable(spec, datamodule.spec)
     return datamodule
 
 
-def data_beside(cfg: DictConfig, datamodule: DataModule, data: DictConfig) -> DataModule:
-    """Other data for a run that begins, read by the tokenizer of the run's own data, which no run directory holds yet.
+def data_in_run(cfg: DictConfig, run_dir: Path, spec: Spec, data: DictConfig | None) -> DataModule:
+    """The same, whether the encoder can read it or not."""
+    node: Any = (data if data is not None else cfg.data).copy()
+    with open_dict(node):
+        node.update(settings_in_run(node, run_dir, spec, None if data is None else cfg.data))
+    return build_data(node, seed=cfg.seed)
 
-    Raises:
-        ValueError: If what reads the run's data cannot read it.
-    """
+
+def data_beside(cfg: DictConfig, datamodule: DataModule, data: DictConfig) -> DataModule:
+    """Other data for a run that begins, read by the tokenizer of the run's own data, which no run directory holds yet."""
     with TemporaryDirectory() as folder:
         for name, artifact in datamodule.artifacts().items():
             artifact.save_pretrained(str(Path(folder, name)))
-        found = data_for_run(cfg, Path(folder), datamodule.spec, data)
+        found = data_in_run(cfg, Path(folder), datamodule.spec, data)
         found.artifacts()  # loaded while the folder is there
     return found
 

@@ -16,6 +16,11 @@ from ssl_lab.engine import pretrain as engine
 from ssl_lab.engine.callbacks.evaluation import EvaluateDuringTraining
 from ssl_lab.engine.callbacks.throughput import Throughput
 
+FEW = (  # every second epoch, on data of its own
+    "{_target_:ssl_lab.evaluation.on_data.OnData,name:few,every_n_epochs:2,"
+    "protocol:{_target_:ssl_lab.evaluation.geometry.label_free.FeatureStd},"
+    "data:{_target_:ssl_lab.data.image.digits.Digits,val_fraction:0.2}}"
+)
 ARGS = [
     *(
         "method=vae",
@@ -26,11 +31,11 @@ ARGS = [
         "trainer=cpu",
     ),
     *("evaluation=label_free", "callbacks=online_probes", "trainer.log_every_n_steps=1", "trainer.max_epochs=3"),
-    *("save_every_n_steps=2", "objective=eval/rankme/rank", "logger=tensorboard"),
+    *(f"+evaluation.few={FEW}", "save_every_n_steps=2", "objective=eval/rankme/rank", "logger=tensorboard"),
 ]
 MOMENTS = {
     "in an epoch": (Throughput, "on_train_epoch_start", 3),
-    "before the last validation": (EvaluateDuringTraining, "evaluate", 1),
+    "before the last validation": (EvaluateDuringTraining, "evaluate", 2),
     "before the baselines": (engine, "baseline_rows", 1),
     "after the results": (engine, "draw_feature_map", 1),
     "before the report": (commands, "_conclude", 1),

@@ -97,7 +97,7 @@ def _protocols(
         run_cfg.evaluation = cfg.evaluation  # within the run's configuration, to which it may refer
     if cfg.metric.encoder is not None:
         config.judge_samples_by(cfg.metric.encoder, run_cfg.evaluation)
-    protocols = config.build_protocols(run_cfg.evaluation, partial(config.data_for_run, run_cfg, run_dir, spec))
+    protocols = config.build_protocols(run_cfg.evaluation, partial(config.data_in_run, run_cfg, run_dir, spec))
     for data, places in by_data(protocols, datamodule):
         if data is not datamodule and not has_split(data, cfg.split):
             names = ", ".join(type(inner(protocols[k])).__name__ for k in places)
