@@ -161,7 +161,7 @@ def _by_key(results: Sequence[Result], key: Any) -> list[list[Result]]:
 def _check_known(metrics: Sequence[str], protocols: Sequence[str], known: set[str]) -> None:
     known |= {base_name(name) for name in known}
     names = {name for name in known if not name.endswith("_std")}
-    for asked, choices in ((metrics, names), (protocols, {name.split("/")[0] for name in names})):
+    for asked, choices in ((metrics, names), (protocols, {part for name in names for part in _protocols(name)})):
         for name in asked:
             if name not in choices:
                 close = difflib.get_close_matches(name, sorted(choices), n=1)
@@ -185,7 +185,7 @@ def _boards(
     kinds: dict[str, Table] = {}
     for name in dict.fromkeys(name for result in group for name in result.metrics):
         is_metric = _place_in(metrics, name) < len(metrics)
-        asked = is_metric or name.split("/")[0] in protocols or not (metrics or protocols)
+        asked = is_metric or _protocols(name) & set(protocols) or not (metrics or protocols)
         metric = describe(name, known)
         if asked and (metric.table or is_metric) and not name.endswith("_std") and not metric.reference:
             table = kinds.setdefault((metric.table or OTHER).key, metric.table or OTHER)
@@ -203,6 +203,11 @@ def _boards(
             columns = {name: columns[name] for name in names}
             boards.append(_board(having, table.key, columns, descriptions, distinction))
     return boards
+
+
+def _protocols(name: str) -> set[str]:
+    """What a metric's name begins with: its protocol, and before it the data that the protocol has of its own."""
+    return set(base_name(name).split("/")[:-1])
 
 
 def _place_in(metrics: Sequence[str], name: str) -> int:

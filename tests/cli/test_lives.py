@@ -94,10 +94,7 @@ def scalars(run_dir):
     events = EventAccumulator(str(run_dir / "tensorboard")).Reload()
     tags = [tag for tag in events.Tags()["scalars"] if not tag.startswith(("perf/", "hp_metric"))]
     found = {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in tags}
-    for points in found.values():
-        if points[-1] in points[:-1]:  # results at the last step, logged again as they were
-            assert points.pop() == points[-1]
-    return found
+    return {tag: list(dict.fromkeys(points)) for tag, points in found.items()}  # some are logged again as they were
 
 
 def facts(summary):
