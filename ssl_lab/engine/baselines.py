@@ -64,10 +64,11 @@ def baseline_rows(
         if not of_features:
             continue
         random_encoder.to(device).eval()
-        for name, kind, fn, weights in (
+        yardsticks: list[tuple[str, Literal["input", "encoder"], Callable[[Batch], Tensor], str]] = [
             (data.spec.raw_name, "input", data.spec.raw, ""),
             (start_name, "encoder", random_encoder.embed, module_digest(random_encoder)),
-        ):
+        ]
+        for name, kind, fn, weights in yardsticks:
             judged = [inner(protocols[k]) for k in of_features]
             measured = _kept_or_measured(fn, weights, judged, data, device, split)
             metrics = list(found[name].metrics) if name in found else [{} for _ in protocols]

@@ -122,7 +122,7 @@ def test_labels_are_those_of_the_own_data():
 
 
 def records(*protocols, own=None):
-    return evaluate_with_baselines(Judged(), protocols, own or ArrayImages(), {}, device=CPU)
+    return evaluate_with_baselines(Judged(), protocols, own or ArrayImages(), [], device=CPU)
 
 
 def test_records_hold_the_facts_of_the_data_that_was_judged():
@@ -161,13 +161,14 @@ def test_baselines_are_judged_on_the_own_data(tmp_path, monkeypatch):
 
     first = baseline_rows([KNN(), OnData(RankMe(), data=other, name="o")], own, Start(), device=CPU)
     alone = baseline_rows([RankMe()], other, Start(), device=CPU)
-    assert list(first) == ["raw pixels", "random encoder"]
-    for name, row in first.items():
-        assert "knn/top1" in row[0] and row[1] == {"o/rankme/rank": alone[name][0]["rankme/rank"]}
+    assert [(row.name, row.kind) for row in first] == [("raw pixels", "input"), ("random encoder", "encoder")]
+    for row, on_other in zip(first, alone, strict=True):
+        assert "knn/top1" in row.metrics[0]
+        assert row.metrics[1] == {"o/rankme/rank": on_other.metrics[0]["rankme/rank"]}
     unlabelled = baseline_rows(
         [KNN(), OnData(KNN(), data=other, name="o")], ArrayImages(labels=False), Start(), device=CPU
     )
-    assert [("o/knn/top1" in row, len(row)) for row in unlabelled["raw pixels"]] == [(False, 0), (True, 3)]
+    assert [("o/knn/top1" in row, len(row)) for row in unlabelled[0].metrics] == [(False, 0), (True, 3)]
     check_baselines([OnData(KNN(), data=other, name="o")], Without("test"))
     with pytest.raises(ValueError, match="no test split"):
         check_baselines([KNN()], Without("test"))
