@@ -158,9 +158,17 @@ class DataModule(L.LightningDataModule, ABC):
         )
 
     def eval_dataloader(self, split: str, *, max_samples: int | None = None) -> BatchLoader:
-        """Raw batches of a split: ordered, never augmented, and complete unless a fixed random part of it is asked for."""
+        """Raw batches of a split: ordered, never augmented, and complete unless a fixed random part of it is asked for.
+
+        Raises:
+            ValueError: If the split is empty.
+        """
         columns = self.columns(split)
         num_samples = len(next(iter(columns.values())))
+        if num_samples == 0:
+            raise ValueError(
+                f"Cannot read the {split} split of {self.title}: it has no samples. Choose another split, or other data."
+            )
         rows = None
         if max_samples is not None and max_samples < num_samples:
             order = torch.randperm(num_samples, generator=torch.Generator().manual_seed(0))
@@ -178,9 +186,9 @@ def _resident(column: Column, device: torch.device) -> Column:
 
 
 def has_split(datamodule: DataModule, split: str) -> bool:
-    """Whether the data has such a split: ``val`` to look at during training, ``test`` to judge the end on."""
+    """Whether the data has samples in such a split: ``val`` to look at during training, ``test`` to judge the end on."""
     try:
-        datamodule.columns(split)
-    except ValueError:
+        columns = datamodule.columns(split)
+    except NoSuchSplitError:
         return False
-    return True
+    return len(next(iter(columns.values()))) > 0

@@ -177,11 +177,7 @@ class StreamingProtocol(Protocol):
     def run(
         self, fn: Callable[..., Any], datamodule: DataModule, *, device: torch.device, split: str = "test"
     ) -> dict[str, float]:
-        """Add up the batches of the split, each on one rank; an error on one rank is raised on all.
-
-        Raises:
-            ValueError: If the split has no samples.
-        """
+        """Add up the batches of the split, each on one rank; an error on one rank is raised on all."""
 
         def own_sums() -> dict[str, Tensor]:
             prepared = self.prepare(fn, datamodule, device=device)
@@ -193,10 +189,6 @@ class StreamingProtocol(Protocol):
             return {name: part.cpu() for name, part in sums.items()}
 
         sums = reduce(_added, distributed.from_every_rank(own_sums))
-        if not sums:
-            raise ValueError(
-                f"Cannot run {type(self).__name__} on the {split} split: it has no samples. Score another split."
-            )
         return self.compute(sums, datamodule, split)
 
 

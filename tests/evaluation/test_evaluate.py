@@ -188,7 +188,7 @@ def test_a_streaming_protocol_sees_every_sample_once_in_whatever_batches():
         data = ArrayImages(eval_batch_size=eval_batch_size)
         found = evaluate({"features": lambda batch: batch["image"].float()}, [Brightness()], data, device=CPU)
         assert found == pytest.approx(expected, rel=1e-12)
-    with pytest.raises(ValueError, match="Cannot run Brightness on the test split: it has no samples"):
+    with pytest.raises(ValueError, match="Cannot read the test split of ArrayImages: it has no samples"):
         evaluate({"features": len}, [Brightness()], ArrayImages(num_samples=0), device=CPU)
 
 

@@ -14,6 +14,7 @@ from forked import on_ranks
 from lightning.pytorch.callbacks import Callback
 
 from ssl_lab.cli.paths import config_dir
+from ssl_lab.data.base import NoSuchSplitError
 from ssl_lab.encoders.convnet import ConvNet
 from ssl_lab.engine.callbacks.encoder_tap import EncoderTap
 from ssl_lab.engine.callbacks.online_probes import OnlineProbes
@@ -123,7 +124,7 @@ def test_data_without_a_validation_split_is_watched_on_training_batches_alone(tm
     class NoVal(ArrayImages):
         def columns(self, split):
             if split == "val":
-                raise ValueError("There is no split 'val'.")
+                raise NoSuchSplitError("There is no split 'val'.")
             return super().columns(split)
 
     _, run = train(tmp_path, tiny, NoVal(), OnlineProbes(every_n_epochs=1), epochs=1)
