@@ -20,7 +20,7 @@ CONTEXT.set_forkserver_preload(
     ["lightning", "matplotlib.pyplot", "sklearn.linear_model", "transformers.models.bert.modeling_bert"]
     + [
         f"ssl_lab.{name}"
-        for name in ("cli.commands.pretrain", "cli.drawing", "cli.commands.finetune", "cli.build", "engine.pretrain")
+        for name in ("cli.pretraining", "cli.drawing", "cli.commands.finetune", "cli.build", "engine.pretrain")
     ]
 )
 OUTPUTS = tempfile.mkdtemp()

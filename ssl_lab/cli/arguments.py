@@ -24,6 +24,8 @@ _ONE = {"ckpt", "out", "run_dir", "sweep_dir"}
 """Settings that name one path."""
 _SEVERAL = {"run", "input", "root", "path", "tokenizer", "target_tokenizer", "pretrained", "cache_dir", "save_dir"}
 """Last words of settings that name a path, or several."""
+_TEXTS = {"text", "prompt"}
+"""Settings whose value is text as it is written: brackets and quotes belong to it."""
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
 _PLAIN = re.compile(r"(?!(?:true|false|null|inf|nan)$)(?:\.{0,2}/|[A-Za-z_])[\w./-]*", re.ASCII | re.IGNORECASE)
 _SWEEP_FUNCTION = re.compile(r"(?:choice|glob|sort|shuffle|tag)\(.*\)", re.DOTALL)
@@ -133,6 +135,8 @@ def _raw(arg: str, *, sweep: bool) -> str:
         # Whole: the new run's settings refer to it, and are read again from other folders.
         found = (str(Path(run).absolute()) if _exists(run) else _home(run) for run in (run[4:] for run in runs))
         return f"{key}={','.join(quote(f'run:{run}') for run in found)}"
+    if name in _TEXTS:
+        return f"{key}={quote(value)}"
     if not is_path or value == "null" or (name.endswith("pretrained") and value in ("true", "false")):
         return arg
     _refuse_empty(key, value)

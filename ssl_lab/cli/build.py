@@ -27,7 +27,7 @@ from ssl_lab.cli.trust.spec import read_spec
 from ssl_lab.cli.trust.targets import read_settings, trusting
 from ssl_lab.data.base import DataModule
 from ssl_lab.engine.callbacks.progress import CompactBar
-from ssl_lab.engine.checkpoints.checkpoint import find_checkpoint, load_weights
+from ssl_lab.engine.checkpoints.checkpoint import load_weights
 from ssl_lab.engine.checkpoints.signals import slurm_job
 from ssl_lab.engine.logging.dashboards import guarded
 from ssl_lab.engine.sync_batch_norm import SyncBatchNormLayers
@@ -36,7 +36,7 @@ from ssl_lab.evaluation.protocol import Protocol
 from ssl_lab.evaluation.samples.real_images import module_digest
 from ssl_lab.files import write_atomically
 from ssl_lab.methods.base import Method
-from ssl_lab.runs.directory import BEST_CHECKPOINT, read_json, write_spec
+from ssl_lab.runs.directory import BEST_CHECKPOINT, find_checkpoint, read_json, write_spec
 from ssl_lab.runs.ways import LOADING
 from ssl_lab.tasks.base import FineTuning
 from ssl_lab.types import Encoder, Spec

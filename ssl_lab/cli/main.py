@@ -128,7 +128,15 @@ def _with_trust(name: str, args: list[str]) -> int:
     args, everything = split_off_trust(args)
     check_choices(args)
     with trusting(args, everything=everything):
-        return _command(name)(args)
+        if name not in SETTINGS:
+            return _command(name)(args)
+        from ssl_lab.cli.settings import compose_settings
+
+        cfg = compose_settings(name, args)
+        from ssl_lab.cli.process import prepare_process
+
+        prepare_process()
+        return _command(name)(cfg, args)
 
 
 @contextmanager
@@ -168,7 +176,7 @@ def _help(name: str) -> str:
     return f"usage: {usage}\n\nSettings and their defaults, given as key=value:\n\n{settings.rstrip()}"
 
 
-def _command(name: str) -> Callable[[list[str]], int]:
+def _command(name: str) -> Callable[..., int]:
     return import_module(f"ssl_lab.cli.commands.{name}").run  # type: ignore[no-any-return]
 
 

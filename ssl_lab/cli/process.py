@@ -9,51 +9,11 @@ from typing import Any
 
 import matplotlib
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from rich.console import Console
 
-from ssl_lab.cli.arguments import with_raw_paths
-from ssl_lab.cli.experiments import drop_replaced, keep_composable
-from ssl_lab.cli.paths import config_dir
-from ssl_lab.cli.trust.own_of_commands import check_own_settings
-from ssl_lab.cli.trust.targets import tell_used
-from ssl_lab.engine.checkpoints.signals import is_first_rank
 from ssl_lab.engine.memory import keep_freed_memory
 from ssl_lab.engine.settled import hide_settled_warnings
 from ssl_lab.report.tables import results_table
-
-_PLACEHOLDERS = {"run": "DIR", "out": "FOLDER"}
-
-
-def compose_settings(name: str, overrides: list[str]) -> DictConfig:
-    """The settings of a command with overrides, in a process made ready for it.
-
-    Raises:
-        ValueError: If a mandatory setting is missing.
-    """
-    prepare_process()
-    given = keep_composable(name, with_raw_paths(overrides))
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        cfg = compose(name, given, return_hydra_config=True)
-    choices = cfg.hydra.runtime.choices
-    with open_dict(cfg):
-        del cfg["hydra"]
-    replaced = drop_replaced(cfg, choices, given)
-    if is_first_rank():
-        print("".join(f"{sentence}\n" for sentence in replaced), end="")
-    tell_used()
-    # An evaluation may refer to the configuration of a run, which is not known yet.
-    missing = OmegaConf.missing_keys(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "evaluation"]))
-    if missing:
-        needed = ", ".join(f"{key}={_PLACEHOLDERS.get(key, 'VALUE')}" for key in sorted(missing))
-        raise ValueError(f"ssl-lab {name} needs {needed}. See all settings with ssl-lab {name} --help.")
-    if "run" in cfg and not isinstance(cfg.run, str | ListConfig if name == "evaluate" else str | None):
-        raise ValueError(f"ssl-lab {name} reads one run directory, found run={cfg.run}. Give run=DIR.")
-    if "run" in cfg and isinstance(cfg.run, ListConfig) and not cfg.run:
-        raise ValueError(f"ssl-lab {name} reads one run directory or several, found run=[]. Give run=DIR.")
-    check_own_settings(name, cfg, given)
-    return cfg
 
 
 def find_device() -> torch.device:

@@ -17,10 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from ssl_lab.cli.arguments import as_override, path_of, with_raw_paths
 from ssl_lab.cli.paths import no_run
 from ssl_lab.cli.trust.targets import check_saved_overrides, read_settings
-from ssl_lab.engine.checkpoints.checkpoint import find_checkpoint, has_checkpoint
 from ssl_lab.engine.checkpoints.signals import is_first_rank
 from ssl_lab.limited import load_yaml
-from ssl_lab.runs.directory import read_json
+from ssl_lab.runs.directory import find_checkpoint, has_checkpoint, read_json
 from ssl_lab.runs.find import short_keys
 
 # Settings that leave the run what it is: where it lies, when it is saved, how it was started.

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
 import torch
-from timm.layers.attention import Attention
 from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from ssl_lab.types import Batch, Encoder, NotOfferedError
+
+if TYPE_CHECKING:
+    from timm.layers.attention import Attention
 
 _KEEPING = "sdpa_with_given_masks_and_weights_kept"
 
@@ -21,6 +24,10 @@ def patch_attention(encoder: Encoder, batch: Batch) -> Tensor | None:
     Weights of the class token where that is the feature, else their mean over the patches' tokens. None for encoders
     without attention over a grid of patches.
     """
+    if "timm" not in sys.modules:  # it takes seconds, and no encoder can hold a layer of it
+        return None
+    from timm.layers.attention import Attention
+
     layers = [module for module in encoder.modules() if isinstance(module, Attention)]
     if not layers:
         return None

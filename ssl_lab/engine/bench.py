@@ -18,7 +18,7 @@ from ssl_lab import distributed
 from ssl_lab.data.base import DataModule
 from ssl_lab.engine.flops import peak_flops, synchronised_time
 from ssl_lab.methods.base import Method
-from ssl_lab.runs.directory import cpu_threads
+from ssl_lab.runs.environment import cpu_threads
 from ssl_lab.types import Batch, Encoder
 
 

@@ -15,12 +15,13 @@ from ssl_lab import distributed
 from ssl_lab.data.base import DataModule
 from ssl_lab.engine.beginning import Beginning
 from ssl_lab.engine.callbacks.heartbeat import Heartbeat
-from ssl_lab.engine.callbacks.trial import PrunedRunError
 from ssl_lab.engine.checkpoints.signals import InterruptedRunError
 from ssl_lab.engine.logging.dashboards import dashboards
+from ssl_lab.engine.pruned import PrunedRunError
 from ssl_lab.engine.steps import optimizer_steps_done
 from ssl_lab.methods.base import Method
-from ssl_lab.runs.directory import environment, read_json, update_summary
+from ssl_lab.runs.directory import read_json, update_summary
+from ssl_lab.runs.environment import environment
 
 
 def tell_start(

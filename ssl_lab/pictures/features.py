@@ -9,8 +9,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 from torch import Tensor
 
 from ssl_lab.data.base import DataModule
@@ -59,6 +57,8 @@ def neighbours(x: Tensor, images: Tensor, *, num_queries: int = 10, num_neighbou
 
 def feature_map(x: Tensor, labels: Tensor, class_names: Sequence[str]) -> Drawing:
     """Features (N, D) along their two principal components, coloured by label: cheap, and comparable from step to step."""
+    from sklearn.decomposition import PCA  # with pandas it takes a second, which a run without such a picture saves
+
     components = PCA(2, random_state=0)
     xy = components.fit_transform(x.numpy())
     figure = _scatter(xy, labels.numpy(), class_names)
@@ -76,6 +76,9 @@ def projection(x: Tensor, labels: Tensor, class_names: Sequence[str], *, max_poi
 
     None if there are too few for a map, or all are the same.
     """
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
     h, y = x[:max_points].cpu().numpy(), labels[:max_points].cpu().numpy()
     if len(h) < 10 or h.shape[1] < 2:
         return None

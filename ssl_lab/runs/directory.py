@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import platform
-import subprocess
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from ssl_lab.files import write_atomically
 from ssl_lab.limited import load_json
-from ssl_lab.types import Spec
+
+if TYPE_CHECKING:
+    from ssl_lab.types import Spec
 
 LAST_CHECKPOINT = Path("checkpoints/last.ckpt")
 PREVIOUS_CHECKPOINT = Path("checkpoints/previous.ckpt")
@@ -50,38 +47,26 @@ def update_summary(run_dir: Path, **facts: Any) -> None:
     write_json(path, {**read_json(path), **facts})
 
 
-def environment() -> dict[str, Any]:
-    """Versions, source commit and hardware, for the summary."""
-    packages = ("ssl_lab", "torch", "torchvision", "lightning", "transformers")
-    if torch.cuda.is_available():
-        hardware = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
-    else:
-        hardware = f"{cpu_threads()} ({platform.machine()})"
-    return {
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        "commit": _commit(),
-        "hardware": hardware,
-    }
+def find_checkpoint(run_dir: Path) -> Path:
+    """The run's last checkpoint; the one before, where the process died between moving it and moving the new one.
 
-
-def cpu_threads() -> str:
-    """How many threads torch computes with, in words."""
-    number = torch.get_num_threads()
-    return f"{number} CPU thread{'s' if number != 1 else ''}"
-
-
-def _commit() -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", "--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=12"],  # writes nothing there
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=5,
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    path = run_dir / LAST_CHECKPOINT
+    if not path.is_file() and (run_dir / PREVIOUS_CHECKPOINT).is_file():
+        return run_dir / PREVIOUS_CHECKPOINT
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"No checkpoint at {path}. Name the directory of a run that has saved one, which holds config.yaml and "
+            "checkpoints/: run_dir= to resume it, run= to evaluate it."
         )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
+    return path
+
+
+def has_checkpoint(run_dir: Path) -> bool:
+    """Whether there is anything to resume from."""
+    return any((run_dir / path).is_file() for path in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT))
 
 
 def _write_text(path: Path, text: str) -> None:

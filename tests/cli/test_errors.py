@@ -195,7 +195,7 @@ def test_what_was_meant_is_suggested(args, message, capsys, tmp_path, monkeypatc
 def test_settings_of_a_replaced_choice_fall_away_with_a_line(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     seen = []
-    monkeypatch.setattr("ssl_lab.cli.commands.pretrain.begin", lambda cfg, run_dir: seen.append(cfg) or 1 / 0)
+    monkeypatch.setattr("ssl_lab.cli.pretraining.begin", lambda cfg, run_dir: seen.append(cfg) or 1 / 0)
     args = ["experiment=simclr_digits", "method=byol", "encoder=resnet18", "method.hidden_dim=32", "run_dir=run"]
     assert main(["pretrain", *args]) == 1
     printed = capsys.readouterr().out
@@ -253,7 +253,7 @@ def test_a_rank_whose_peer_has_ended_points_at_the_message_of_that_one():
 
 def test_what_an_experiment_sets_of_a_replaced_choice_is_named(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("ssl_lab.cli.commands.pretrain.begin", lambda cfg, run_dir: 1 / 0)
+    monkeypatch.setattr("ssl_lab.cli.pretraining.begin", lambda cfg, run_dir: 1 / 0)
     assert main(["pretrain", "experiment=simclr_digits", "method=byol", "optim=lars", "optim.lr=1", "run_dir=run"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines == [

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ssl_lab.cli.commands import pretrain as commands
+from ssl_lab.cli import pretraining as commands
 from ssl_lab.cli.main import main
 from ssl_lab.engine import feature_map
 from ssl_lab.engine import pretrain as engine

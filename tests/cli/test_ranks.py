@@ -11,9 +11,10 @@ from omegaconf import OmegaConf
 
 from ssl_lab.cli.commands import finetune
 from ssl_lab.cli.paths import config_dir
-from ssl_lab.cli.process import compose_settings
-from ssl_lab.cli.ranks import RUN_NAME, check_processes, named_run, refuse_ranks_in_sweep, run_name
+from ssl_lab.cli.ranks import check_processes, refuse_ranks_in_sweep
 from ssl_lab.cli.resume import is_first_rank
+from ssl_lab.cli.run_name import RUN_NAME, named_run, run_name
+from ssl_lab.cli.settings import compose_settings
 
 pytestmark = pytest.mark.filterwarnings("ignore:The `srun` command is available")
 

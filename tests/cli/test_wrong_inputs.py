@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from ssl_lab.cli.commands import SETTINGS
-from ssl_lab.cli.commands.pretrain import prepare_process
 from ssl_lab.cli.main import main
+from ssl_lab.cli.process import prepare_process
 from ssl_lab.cli.trust.own_of_commands import _TYPES, _defaults
 
 TINY = ["method=vae", "encoder.widths=[4]", "data.batch_size=256", "trainer=smoke", "trainer.max_steps=1"]

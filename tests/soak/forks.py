@@ -24,7 +24,7 @@ MODULES = (
     "tokenizers",
     "transformers",
     "transformers.models.bert.modeling_bert",
-    "ssl_lab.cli.commands.pretrain",
+    "ssl_lab.cli.pretraining",
     "ssl_lab.cli.commands.dashboard",
     "ssl_lab.cli.commands.reconstruct",
     "ssl_lab.cli.commands.export",

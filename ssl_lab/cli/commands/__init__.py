@@ -1,4 +1,7 @@
-"""The commands: one file each, named like it, whose ``run(args)`` returns the exit code. This page imports none of them."""
+"""The commands: one file each, named like it, whose ``run`` returns the exit code. This page imports none of them.
+
+``run(args)`` takes the arguments, of the commands in ``SETTINGS`` ``run(cfg, args)`` the settings that they make, too.
+"""
 
 COMMANDS = {
     "pretrain": "pretrain a method:  ssl-lab pretrain experiment=NAME [key=value ...]   (-m for sweeps; run=DIR resumes)",

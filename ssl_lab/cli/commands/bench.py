@@ -7,19 +7,19 @@ import tempfile
 from pathlib import Path
 
 import lightning as L
+from omegaconf import DictConfig
 
 from ssl_lab.cli import build as config
-from ssl_lab.cli.process import compose_settings
 from ssl_lab.data.base import DataModule
 from ssl_lab.engine.bench import Speed
 from ssl_lab.engine.bench import bench as run_bench
 from ssl_lab.outputs import check_output, marked
-from ssl_lab.runs.directory import environment, write_json
+from ssl_lab.runs.directory import write_json
+from ssl_lab.runs.environment import environment
 
 
-def run(args: list[str]) -> int:
+def run(cfg: DictConfig, args: list[str]) -> int:
     """``ssl-lab bench``: how fast an experiment trains, and where its steps spend their time."""
-    cfg = compose_settings("bench", args)
     if cfg.num_steps < 1 or cfg.warmup_steps < 0:
         raise ValueError(
             f"Cannot time num_steps={cfg.num_steps} after warmup_steps={cfg.warmup_steps}. Give num_steps of at least 1 and "

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import DictConfig
 
 from ssl_lab.cli import build as config
 from ssl_lab.cli.commands.evaluate import _holds_features
-from ssl_lab.cli.process import compose_settings, find_device
+from ssl_lab.cli.process import find_device
 from ssl_lab.data.base import has_split
 from ssl_lab.evaluation.protocol import check_finite
 from ssl_lab.files import write_atomically
@@ -17,12 +18,11 @@ from ssl_lab.outputs import check_output, clear
 
 
 @torch.no_grad()
-def run(args: list[str]) -> int:
+def run(cfg: DictConfig, args: list[str]) -> int:
     """``ssl-lab embed``: features of every sample as a parquet file; new data are taken as a whole, nothing is cut off."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    cfg = compose_settings("embed", args)
     run_dir, out, device = Path(cfg.run), Path(cfg.out), find_device()
     if cfg.splits is not None and (not cfg.splits or len(set(cfg.splits)) < len(cfg.splits)):
         raise ValueError(f"Cannot embed splits={cfg.splits}. Give different splits, at least one, or null for all.")

@@ -13,7 +13,7 @@ import lightning as L
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ssl_lab.cli import build as config
-from ssl_lab.cli.process import compose_settings, find_device, print_table
+from ssl_lab.cli.process import find_device, print_table
 from ssl_lab.data.base import DataModule, has_split
 from ssl_lab.data.store import fingerprint
 from ssl_lab.engine import judge
@@ -36,9 +36,8 @@ _READ_ONLY = "Give out=FILE.json or out=FOLDER."
 _COLUMNS = ("split", "index", "label")  # of features
 
 
-def run(args: list[str]) -> int:
+def run(cfg: DictConfig, args: list[str]) -> int:
     """``ssl-lab evaluate``: judge a run again, or several side by side, on their own or on other data."""
-    cfg = compose_settings("evaluate", args)
     run_dirs = [Path(run_dir) for run_dir in (cfg.run if isinstance(cfg.run, ListConfig) else [cfg.run])]
     runs = [config.load_run(run_dir) for run_dir in run_dirs]
     if cfg.get("data") is None:

@@ -9,8 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
+
 from ssl_lab.cli import build as config
-from ssl_lab.cli.process import compose_settings
 from ssl_lab.data.text.tokenizer import load_tokenizer
 from ssl_lab.export import hub
 from ssl_lab.export.card import Exported, model_card
@@ -42,9 +43,8 @@ _PACKAGES = {
 }
 
 
-def run(args: list[str]) -> int:
+def run(cfg: DictConfig, args: list[str]) -> int:
     """``ssl-lab export``: write the folder, say how to load it, and upload it with push_to_hub=."""
-    cfg = compose_settings("export", args)
     if cfg.format not in FORMATS:
         raise ValueError(f"There is no format {cfg.format!r}. Choose format= from {', '.join(FORMATS)}.")
     if cfg.private and cfg.push_to_hub is None:

@@ -21,20 +21,20 @@ from ssl_lab.cli import build as config
 from ssl_lab.cli.arguments import literal
 from ssl_lab.cli.commands.report import make_up_report
 from ssl_lab.cli.errors import explain
-from ssl_lab.cli.process import compose_settings, print_table
-from ssl_lab.cli.ranks import named_run
+from ssl_lab.cli.process import print_table
 from ssl_lab.cli.resume import refuse_other_files
+from ssl_lab.cli.run_name import named_run
 from ssl_lab.cli.training import build_training
 from ssl_lab.cli.trust.targets import read_settings
 from ssl_lab.data.base import DataModule
 from ssl_lab.data.labelled import LabelledModule
-from ssl_lab.engine.checkpoints.checkpoint import checkpoint_identity, find_checkpoint, has_checkpoint
+from ssl_lab.engine.checkpoints.checkpoint import checkpoint_identity
 from ssl_lab.engine.checkpoints.signals import InterruptedRunError, is_first_rank
 from ssl_lab.engine.logging.text_log import text_log
 from ssl_lab.metrics import joined
 from ssl_lab.outputs import clear
 from ssl_lab.report.page import write_report
-from ssl_lab.runs.directory import read_json, update_summary, write_json
+from ssl_lab.runs.directory import find_checkpoint, has_checkpoint, read_json, update_summary, write_json
 from ssl_lab.runs.files import read_summary
 from ssl_lab.runs.lock import lock_run
 from ssl_lab.tasks.base import FineTuning
@@ -58,9 +58,8 @@ class Cell:
         return Path(self.cfg.run_dir)
 
 
-def run(args: list[str]) -> int:
+def run(cfg: DictConfig, args: list[str]) -> int:
     """``ssl-lab finetune``: train every cell that is not finished, then print all of them in one table."""
-    cfg = compose_settings("finetune", args)
     _check(cfg)
     root = _agreed_run_dir(cfg, args)
     run_spec, weights = (None, None) if cfg.run is None else _take_over_run(cfg)

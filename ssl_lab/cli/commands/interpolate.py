@@ -6,16 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from omegaconf import DictConfig
 
 from ssl_lab.cli.drawing import load, need, output_of, save_picture
-from ssl_lab.cli.process import compose_settings
 from ssl_lab.evaluation.protocol import check_finite
 from ssl_lab.pictures.generative import interpolation, latent_dim, lerp, slerp
 
 
-def run(args: list[str]) -> int:
+def run(cfg: DictConfig, args: list[str]) -> int:
     """``ssl-lab interpolate``: a walk between two images, or between two latents of the prior."""
-    cfg = compose_settings("interpolate", args)
     ends_given = cfg.first is not None or cfg.second is not None
     if ends_given and cfg.seed is not None:
         raise ValueError("first= and second= choose two images, seed= two latents of the prior. Give one or the other.")

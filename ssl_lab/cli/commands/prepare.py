@@ -5,16 +5,16 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from omegaconf import DictConfig
+
 from ssl_lab.cli import build as config
-from ssl_lab.cli.process import compose_settings
 from ssl_lab.data.text.base import TextModule
 from ssl_lab.data.text.prepare import prepare as write_shards
 from ssl_lab.outputs import check_output
 
 
-def run(args: list[str]) -> int:
+def run(cfg: DictConfig, args: list[str]) -> int:
     """``ssl-lab prepare``: tokenise a text corpus once, into shards for ``data=shards``."""
-    cfg = compose_settings("prepare", args)
     check_output(Path(cfg.out), folder=True)
     datamodule = config.build_data(cfg.data, seed=0)
     if not isinstance(datamodule, TextModule):

@@ -5,17 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from omegaconf import DictConfig
 
 from ssl_lab.cli.drawing import COLUMNS, load, need, output_of, save_picture
-from ssl_lab.cli.process import compose_settings
 from ssl_lab.evaluation.protocol import check_finite
 from ssl_lab.modalities.image import as_float
 from ssl_lab.types import ImageGrid
 
 
-def run(args: list[str]) -> int:
+def run(cfg: DictConfig, args: list[str]) -> int:
     """``ssl-lab reconstruct``: images above what remains of them after encoding and decoding."""
-    cfg = compose_settings("reconstruct", args)
     out = output_of(cfg, Path(cfg.run), "reconstructions.png", png=True)
     method, datamodule = load(cfg)
     fn = need(method, "reconstruct", "reconstructs no images", "a VAE, VQ-VAE or masked autoencoder")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from torch import Tensor
 
 from ssl_lab.cli import build as config
 from ssl_lab.cli.drawing import COLUMNS, output_of, save_picture
-from ssl_lab.cli.process import compose_settings, find_device
+from ssl_lab.cli.process import find_device
 from ssl_lab.data.text.tokenizer import load_tokenizer
-from ssl_lab.engine.checkpoints.checkpoint import checkpoint_identity, find_checkpoint
+from ssl_lab.engine.checkpoints.checkpoint import checkpoint_identity
 from ssl_lab.evaluation.protocol import check_finite
 from ssl_lab.generate.complete import complete
 from ssl_lab.generate.fill_masks import fill_masks
@@ -27,6 +26,7 @@ from ssl_lab.generate.sample_files import SampleFiles
 from ssl_lab.methods.base import Method
 from ssl_lab.modalities.text import TextSpec
 from ssl_lab.outputs import clear
+from ssl_lab.runs.directory import find_checkpoint
 from ssl_lab.types import ImageGrid, Spec
 
 _SETTINGS = {
@@ -37,14 +37,12 @@ _SETTINGS = {
 """Which settings of ``ssl-lab sample`` mean something for what it draws."""
 
 
-def run(args: list[str]) -> int:
+def run(cfg: DictConfig, args: list[str]) -> int:
     """``ssl-lab sample``: images, the masks of a text filled, or continued prompts."""
-    literal, overrides = _split_off(args, ("text", "prompt"))
-    cfg = compose_settings("sample", overrides)
     OmegaConf.set_readonly(cfg, True)
     run_dir = Path(cfg.run)
-    given = {str(name) for name, value in cfg.items() if value is not None} - {"run"} | set(literal)
-    kind = "masks" if "text" in literal else "text" if "prompt" in literal else "images"
+    given = {str(name) for name, value in cfg.items() if value is not None} - {"run"}
+    kind = "masks" if "text" in given else "text" if "prompt" in given else "images"
     useless = given - _SETTINGS[kind]
     if useless:
         raise ValueError(
@@ -55,10 +53,10 @@ def run(args: list[str]) -> int:
     _, spec, method = config.load_run(run_dir)
     method.to(find_device())
     if kind == "masks":
-        return _fill_masks(method, run_dir, literal["text"], top_k=5 if cfg.top_k is None else cfg.top_k)
+        return _fill_masks(method, run_dir, cfg.text, top_k=5 if cfg.top_k is None else cfg.top_k)
     if kind == "text":
-        settings = {str(name): value for name, value in cfg.items() if name in given - set(literal)}
-        return _complete(method, run_dir, literal["prompt"], settings)
+        settings = {str(name): value for name, value in cfg.items() if name in given - {"prompt"}}
+        return _complete(method, run_dir, cfg.prompt, settings)
     if "sample" not in method.capabilities():
         raise ValueError(f"{type(method).__name__} draws no images. {_remedy(method)}")
     return draw_samples(method, spec, run_dir, cfg)
@@ -115,18 +113,6 @@ def _complete(method: Method, run_dir: Path, prompt: str, settings: dict[str, An
     )
     print("\n\n".join(texts))
     return 0
-
-
-def _split_off(args: list[str], names: Collection[str]) -> tuple[dict[str, str], list[str]]:
-    """Settings whose values are taken as they are, since brackets and quotes in them are text; and the other arguments."""
-    literal, others = {}, []
-    for arg in args:
-        name, equals, value = arg.partition("=")
-        if equals and name in names:
-            literal[name] = value
-        else:
-            others.append(arg)
-    return literal, others
 
 
 def draw_samples(method: Method, spec: Spec, run_dir: Path, cfg: DictConfig) -> int:

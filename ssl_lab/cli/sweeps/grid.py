@@ -23,8 +23,8 @@ from rich.table import Table
 
 from ssl_lab.cli.errors import explain
 from ssl_lab.cli.resume import chosen_run_dir, task_overrides
-from ssl_lab.engine.callbacks.trial import PrunedRunError
 from ssl_lab.engine.checkpoints.signals import InterruptedRunError, requeue
+from ssl_lab.engine.pruned import PrunedRunError
 
 STOPPED = ("interrupted", "preempted", "cancelled")
 """How a trial ended that the same sweep resumes: by Ctrl-C, a signal, or because its Slurm job was cancelled."""

@@ -8,13 +8,8 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from ssl_lab import distributed
+from ssl_lab.engine.pruned import PrunedRunError
 from ssl_lab.engine.steps import evaluation_due, is_last_epoch
-
-
-class PrunedRunError(RuntimeError):
-    """The study's pruner ended the run: its objective is behind that of other trials."""
-
-    status = "pruned"
 
 
 class ReportObjective(Callback):

@@ -32,28 +32,6 @@ class DamagedCheckpointError(ValueError):
     """A checkpoint's file is not as it was written."""
 
 
-def find_checkpoint(run_dir: Path) -> Path:
-    """The run's last checkpoint; the one before, where the process died between moving it and moving the new one.
-
-    Raises:
-        FileNotFoundError: If there is none.
-    """
-    path = run_dir / LAST_CHECKPOINT
-    if not path.is_file() and (run_dir / PREVIOUS_CHECKPOINT).is_file():
-        return run_dir / PREVIOUS_CHECKPOINT
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"No checkpoint at {path}. Name the directory of a run that has saved one, which holds config.yaml and "
-            "checkpoints/: run_dir= to resume it, run= to evaluate it."
-        )
-    return path
-
-
-def has_checkpoint(run_dir: Path) -> bool:
-    """Whether there is anything to resume from."""
-    return any((run_dir / path).is_file() for path in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT))
-
-
 def sound_checkpoint(path: Path) -> tuple[Path, dict[str, Any]]:
     """``path``, or the run's checkpoint before it if that one is damaged, then with a warning; and what it holds.
 

@@ -1,0 +1,165 @@
+"""One run of ``ssl-lab pretrain``."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext, suppress
+from pathlib import Path
+
+import lightning as L
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from ssl_lab.cli import build as config
+from ssl_lab.cli.arguments import literal
+from ssl_lab.cli.commands.report import make_up_report
+from ssl_lab.cli.errors import explain
+from ssl_lab.cli.instantiate import instantiate
+from ssl_lab.cli.process import prepare_process, print_table
+from ssl_lab.cli.resume import begin, chosen_run_dir, task_overrides, without_resumption
+from ssl_lab.cli.sweeps.study import reporter
+from ssl_lab.cli.training import build_training
+from ssl_lab.engine import judge
+from ssl_lab.engine.beginning import Beginning
+from ssl_lab.engine.callbacks.evaluation import Evaluation
+from ssl_lab.engine.callbacks.trial import ReportObjective
+from ssl_lab.engine.checkpoints.signals import is_first_rank
+from ssl_lab.engine.logging.loggers import last_metrics
+from ssl_lab.engine.logging.text_log import text_log
+from ssl_lab.engine.pruned import PrunedRunError
+from ssl_lab.outputs import clear
+from ssl_lab.report.page import write_report
+from ssl_lab.runs.directory import read_json, update_summary
+from ssl_lab.runs.lock import lock_run
+
+
+def pretrain_run(cfg: DictConfig) -> float | None:
+    """One run from its composed settings: begun, resumed, or found finished; its objective, if it has one."""
+    prepare_process()
+    run_dir = chosen_run_dir()
+    cfg.run_dir = literal(str(run_dir))
+    lock = lock_run(run_dir, wait=cfg.trial is not None) if is_first_rank() else None
+    try:
+        start = begin(cfg, run_dir)
+        if start.finished:
+            if lock is not None:
+                clear(runs=[run_dir], are_held=True)
+            return _found(cfg, run_dir)
+        beginning = Beginning(run_dir, waits=start.waits, forced=cfg.force, changes=start.changes)
+        if lock is not None:
+            beginning.do(lambda: clear(runs=[run_dir], are_held=True))
+        try:
+            with text_log(run_dir, beginning) if is_first_rank() else nullcontext():
+                return _train(cfg, run_dir, start.checkpoint, beginning)
+        except Exception as error:
+            if is_first_rank() and beginning.done and not isinstance(error, PrunedRunError):
+                update_summary(run_dir, status="failed", error=explain(error))
+            raise
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _found(cfg: DictConfig, run_dir: Path) -> float | None:
+    """The objective of a run that has ended before; writes its report if the process died before it could."""
+    summary = read_json(run_dir / "summary.json")
+    if is_first_rank():
+        make_up_report(run_dir)
+    if summary["status"] == PrunedRunError.status:
+        raise PrunedRunError(summary.get("error"))
+    metrics = last_metrics(run_dir) | (summary.get("metrics") or {})
+    value: float | None = metrics.get(cfg.objective)
+    found = f" with {cfg.objective} {value:.4f}" if value is not None else ""
+    if is_first_rank():
+        print(f"{run_dir} has finished before{found} and is not run again. For a new run, give another run_dir.")
+    return value
+
+
+def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None, beginning: Beginning) -> float | None:
+    hydra_cfg = HydraConfig.get()
+    L.seed_everything(cfg.seed, verbose=False)
+    datamodule = config.build_data(cfg.data, seed=cfg.seed)
+    method = config.build_method(cfg, datamodule.spec)
+    _label_for_wandb(cfg)
+    launcher, sweeper = hydra_cfg.launcher._target_, hydra_cfg.sweeper._target_
+    training = build_training(
+        cfg,
+        run_dir,
+        method,
+        datamodule,
+        mode=hydra_cfg.mode,
+        objective=cfg.objective,
+        launcher=launcher,
+        sweeper=sweeper,
+    )
+    trainer = training.trainer
+    if hydra_cfg.mode == RunMode.MULTIRUN and cfg.objective:
+        judge.check_is_measurable(cfg.objective, training.evaluation.protocols, datamodule)
+    if checkpoint is not None:
+        datamodule.check_artifacts(run_dir)
+    if trainer.is_global_zero:
+        overrides, experiment = task_overrides(), hydra_cfg.runtime.choices.get("experiment")
+
+        def write_settings() -> None:
+            config.save_config(cfg, without_resumption(overrides), datamodule, run_dir)
+            training.log_settings(cfg)
+            update_summary(run_dir, experiment=experiment, seed=cfg.seed)
+
+        beginning.do(write_settings)
+        size = sum(p.numel() for p in method.encoder.parameters())
+        print(
+            f"{type(method).__name__} on {datamodule.title} {datamodule.spec.shape}: "
+            f"{type(method.encoder).__name__}, {size:,} parameters, {trainer.accelerator.__class__.__name__} x "
+            f"{trainer.world_size}. Run directory: {run_dir}"
+            + (f", resumed from {checkpoint.name}" if checkpoint is not None else "")
+        )
+        print("".join(f"{name} {value:.4f}\n" for name, value in datamodule.metrics().items()), end="")
+    try:
+        metrics = training.run(checkpoint, trial=_trial(cfg, training.evaluation), beginning=beginning)
+    except BaseException as error:
+        if (
+            trainer.is_global_zero and beginning.done and getattr(error, "status", None) != "preempted"
+        ):  # then there may be seconds left
+            with suppress(Exception):  # the error is what has to be told
+                write_report(run_dir)
+        raise
+    value = metrics.get(cfg.objective) if cfg.objective else None
+    if trainer.is_global_zero:
+        _conclude(run_dir)
+    if cfg.objective and value is None and hydra_cfg.mode == RunMode.MULTIRUN:
+        raise ValueError(
+            f"The objective {cfg.objective!r} was not measured. Choose from: {', '.join(sorted(metrics))}."
+        )
+    return value
+
+
+def _label_for_wandb(cfg: DictConfig) -> None:
+    """The sweep as W&B's group and the chosen configuration groups as tags, where the user sets neither."""
+    node = (cfg.logger or {}).get("wandb")
+    if not isinstance(node, DictConfig):  # none, or something that is refused later
+        return
+    hydra_cfg = HydraConfig.get()
+    if node.get("group") is None and hydra_cfg.mode == RunMode.MULTIRUN:
+        node.group = Path(hydra_cfg.sweep.dir).name
+    if node.get("tags") is None:
+        choices = hydra_cfg.runtime.choices
+        given = [override.split("=")[0] for override in hydra_cfg.overrides.task]
+        names = dict.fromkeys(["experiment", "method", "data", "encoder", *(key for key in given if key in choices)])
+        node.tags = list(dict.fromkeys(choices[name] for name in names if isinstance(choices.get(name), str)))
+
+
+def _trial(cfg: DictConfig, evaluation: Evaluation) -> ReportObjective | None:
+    """What reports to the study that the run is a trial of, if it is."""
+    if cfg.trial is None:
+        return None
+    study = HydraConfig.get().sweeper
+    report = reporter(study.storage, study.study_name, instantiate(study.pruner), cfg.trial)
+    return ReportObjective(cfg.objective, report, every_n_epochs=evaluation.cadence_of_metric(cfg.objective))
+
+
+def _conclude(run_dir: Path) -> None:
+    evaluation = read_json(run_dir / "evaluation.json")
+    if evaluation:
+        print_table(evaluation)
+    seconds = read_json(run_dir / "summary.json")["training_time_sec"]
+    print(f"Trained in {seconds:.0f} s. Report: {write_report(run_dir)}")

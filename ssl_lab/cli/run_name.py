@@ -1,0 +1,76 @@
+"""The name that all processes of one run share, and the run directory with it.
+
+torchrun, srun and plain environment variables start the command once per process; the ranks must come to one run directory
+before they can talk to each other, and a name made of the time of day would differ.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+
+RUN_NAME = "SSL_LAB_RUN_NAME"
+"""Environment variable that stands for the time of day in the default names of run and sweep directories."""
+_NAMED_BY = ("run_dir=", "run=", "hydra.run.dir=")
+_SWEEPS_NAMED_BY = ("sweep_dir=", "hydra.sweep.dir=")
+
+
+def run_name(args: Sequence[str], *, sweep: bool, named_by: Sequence[str] = _NAMED_BY) -> str | None:
+    """A name that all processes of a run find, and a requeued Slurm job finds again; None if the time of day will do.
+
+    In a Slurm job it is made of the job's number and the command; under torchrun the first process to come chooses, by
+    the time of day.
+
+    Args:
+        args: The command's arguments.
+        sweep: Whether they ask for a sweep.
+        named_by: How arguments begin that name a run directory.
+
+    Raises:
+        ValueError: If several processes were started by environment variables, which give no name.
+    """
+    if named := os.environ.get(RUN_NAME):
+        return named
+    if any(arg.startswith(tuple(_SWEEPS_NAMED_BY if sweep else named_by)) for arg in args):
+        return None
+    job = _slurm_job()
+    if job is not None:
+        return f"slurm_{job}_{hashlib.sha256(chr(0).join(args).encode()).hexdigest()[:6]}"
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        from ssl_lab import distributed
+
+        return distributed.first_proposal("ssl_lab/run_name", f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
+    if os.environ.get("LOCAL_RANK") or os.environ.get("NODE_RANK"):
+        key = "sweep_dir" if sweep else "run_dir"
+        raise ValueError(
+            "Several processes were started by environment variables (LOCAL_RANK or NODE_RANK is set), which do not share a "
+            f"time of day to name their directory by. Give all of them the same {key}=, or the same {RUN_NAME}."
+        )
+    return None
+
+
+def _slurm_job() -> int | None:
+    """The number of the Slurm job; None in an interactive one, where each command is a new run."""
+    if "SLURM_JOB_ID" not in os.environ:
+        return None
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment  # torch takes seconds
+
+    return SLURMEnvironment.job_id()
+
+
+@contextmanager
+def named_run(args: Sequence[str], *, sweep: bool, named_by: Sequence[str] = _NAMED_BY) -> Iterator[None]:
+    """Within it, the configuration's default directories have the name of :func:`run_name`."""
+    before = os.environ.get(RUN_NAME)
+    name = run_name(args, sweep=sweep, named_by=named_by)
+    if name is not None:
+        os.environ[RUN_NAME] = name
+    try:
+        yield
+    finally:
+        os.environ.pop(RUN_NAME, None)
+        if before is not None:
+            os.environ[RUN_NAME] = before
