@@ -198,7 +198,7 @@ def test_a_classifier_is_judged_again_with_its_own_length_and_classes(folder, ca
     assert json.loads(file.read_text())["rows"] == first
     other = ["data=hub_text", "data.path=other.csv", "data.label_column=label"]
     assert main(["evaluate", f"run={cell}", *other]) == 1
-    assert "tells neg, pos apart, but data= has the classes down, up" in capsys.readouterr().err
+    assert "tells neg, pos apart, but other.csv has the classes down, up" in capsys.readouterr().err
 
 
 def test_the_best_checkpoint_needs_a_validation_split_and_its_metric(folder, capsys):
