@@ -27,6 +27,16 @@ def check_needs(method: Method, protocols: Sequence[Protocol], datamodule: DataM
     Raises:
         ValueError: Naming who needs what, and what is offered; or a metric that could not be shown.
     """
+    _check_columns(method, datamodule, datamodule.train_split)
+    check_protocols(method, protocols, datamodule)
+
+
+def check_protocols(method: Method, protocols: Sequence[Protocol], datamodule: DataModule) -> None:
+    """The same for a method that is judged and not trained, and so needs nothing to learn from.
+
+    Raises:
+        ValueError: As :func:`check_needs`.
+    """
     offered = method.capabilities()
     for protocol in protocols:
         check_declarations(protocol.metrics, type(inner(protocol)).__name__)
@@ -39,18 +49,25 @@ def check_needs(method: Method, protocols: Sequence[Protocol], datamodule: DataM
     for protocol in protocols:
         if isinstance(protocol, OnData) and protocol.data is not None:
             _check_own_data(method, protocol, protocol.data)
-    parts: list[tuple[Method | Protocol, DataModule, str]] = [(method, datamodule, datamodule.train_split)]
-    parts += [(inner(protocol), data_of(protocol, datamodule), "train") for protocol in protocols]
-    for part, data, split in parts:
-        columns = data.columns(split) if part.needs_columns else {}
-        missing = [name for name in part.needs_columns if name not in columns]
-        if missing:
-            raise ValueError(
-                f"{type(part).__name__} needs {', '.join(missing)}, but {type(data).__name__} has "
-                f"{sorted(columns)}. Choose {part.columns_from.get(missing[-1], 'data that has it')}."
-            )
-        if isinstance(part, Protocol):
-            check_data(part, data)
+    for protocol in protocols:
+        part, data = inner(protocol), data_of(protocol, datamodule)
+        _check_columns(part, data, "train")
+        check_data(part, data)
+
+
+def _check_columns(part: Method | Protocol, data: DataModule, split: str) -> None:
+    """Refuse a split without the columns that a method or protocol needs.
+
+    Raises:
+        ValueError: Naming them.
+    """
+    columns = data.columns(split) if part.needs_columns else {}
+    missing = [name for name in part.needs_columns if name not in columns]
+    if missing:
+        raise ValueError(
+            f"{type(part).__name__} needs {', '.join(missing)}, but {type(data).__name__} has "
+            f"{sorted(columns)}. Choose {part.columns_from.get(missing[-1], 'data that has it')}."
+        )
 
 
 def _check_own_data(method: Method, protocol: OnData, data: DataModule) -> None:

@@ -49,7 +49,7 @@ def run(cfg: DictConfig, args: list[str]) -> int:
         run_settings = OmegaConf.to_container(run_cfg.evaluation, resolve=True) if run_cfg.evaluation else {}
         datamodule = config.data_for_run(run_cfg, run_dir, spec, cfg.get("data"))
         protocols = _protocols(cfg, run_cfg, run_dir, spec, datamodule)
-        judge.check_needs(method, protocols, datamodule)
+        judge.check_protocols(method, protocols, datamodule)
         if not cfg.baselines:
             check_baselines(protocols, datamodule, cfg.split)
         config.check_same_classes(method, protocols, spec, datamodule)

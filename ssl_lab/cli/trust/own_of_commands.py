@@ -46,6 +46,12 @@ def check_own_settings(name: str, cfg: DictConfig, overrides: Sequence[str]) -> 
             and not (cfg[key] is None and defaults.get(key, 0) is None)
         ):
             check_value(key, cfg[key], hint)
+    for key in ("seed", "seeds"):
+        found = None if OmegaConf.is_missing(cfg, key) else cfg.get(key)
+        if any(not 0 <= seed < 1 << 32 for seed in ([found] if isinstance(found, int) else found or ())):
+            raise ValueError(
+                f"Cannot use {key}={found}: a seed is a number from 0 to {(1 << 32) - 1}. Choose such numbers."
+            )
     for override in overrides:
         key = override.partition("=")[0]
         top = re.split(r"[./\[]", key.lstrip("+").rpartition("@")[2])[0]

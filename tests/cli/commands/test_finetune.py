@@ -12,6 +12,7 @@ import sys
 import pytest
 import torch
 from data.picture_files import write_masked
+from PIL import Image
 
 from ssl_lab.cli.main import main
 from ssl_lab.engine.callbacks.evaluation import EvaluateDuringTraining
@@ -277,6 +278,9 @@ def test_few_labels_of_images_are_learned_from_and_an_interrupted_training_ends_
 
 def test_pixels_are_classified_and_drawn(tmp_path, capsys):
     root = write_masked(tmp_path / "masked", size=(8, 8))
+    (root / "images/unlabeled").mkdir()
+    for k in range(2):
+        Image.new("L", (8, 8), k).save(root / f"images/unlabeled/{k}.png")
     data = ["data=mask_folder", f"data.root={root}", "data.batch_size=2"]
     settings = ["encoder=convnet", "encoder.widths=[4,8]", "task=semantic_segmentation", "pictures_every_n_epochs=1"]
     command = ["finetune", "run=null", *settings, *data, "trainer=cpu", "trainer.max_epochs=1"]
@@ -287,6 +291,8 @@ def test_pixels_are_classified_and_drawn(tmp_path, capsys):
     run_dir = tmp_path / "masks/random/seed_0"
     assert (run_dir / "pictures/masks/step_00000002.png").is_file()
     assert "Intersection over union of each class" in (run_dir / "report.html").read_text()
+    assert main(["evaluate", f"run={run_dir}"]) == 0, "though images for pretraining have no masks"
+    assert json.loads((run_dir / "evaluation.json").read_text())["rows"][-1]["metrics"] == row["metrics"]
 
 
 @pytest.mark.parametrize(
@@ -307,6 +313,7 @@ def test_pixels_are_classified_and_drawn(tmp_path, capsys):
         ),
         (["run=run", *DATA, "select=first"], "Choose last, or best"),
         (["run=run", *DATA, "seeds=[1,1]"], "Give different numbers"),
+        (["run=run", *DATA, "seeds=[-1]"], "Cannot use seeds=[-1]: a seed is a number from 0 to 4294967295"),
         (["run=run", *DATA, "ckpt=x.ckpt"], "the weights to begin with come from run="),
         (["run=run", *DATA, "method.freeze=9"], "Choose from none, embeddings, encoder"),
         (["run=run", *DATA, "data.max_length=600"], "the encoder has 512 positions"),
