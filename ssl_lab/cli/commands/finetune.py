@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 from collections.abc import Mapping, Sequence
@@ -257,11 +258,26 @@ def _finished(cell: Cell) -> dict[str, Any] | None:
             "table with this one. Give the command that began it, or another run_dir=."
         )
     summary = read_json(cell.run_dir / "summary.json")
-    return _kept(summary) if summary.get("status") == "finished" else None
+    return _kept(cell.run_dir) if summary.get("status") == "finished" else None
 
 
-def _kept(summary: dict[str, Any]) -> dict[str, Any]:
-    return {name: summary[name] for name in ("metrics", "step", "training_time_sec")}
+def _kept(run_dir: Path) -> dict[str, Any]:
+    """What the table takes of a finished training; metrics that are not finite as NaN.
+
+    Raises:
+        ValueError: If its summary lacks them.
+    """
+    summary = read_json(run_dir / "summary.json")
+    metrics = summary.get("metrics")
+    if not isinstance(metrics, dict) or not {"step", "training_time_sec"} <= set(summary):
+        raise ValueError(
+            f"Cannot take {run_dir} into the table: its summary.json says that it has finished, but holds no results. "
+            "Restore the file, or give another run_dir=."
+        )
+    return {
+        "metrics": {name: math.nan if value is None else value for name, value in metrics.items()},
+        **{name: summary[name] for name in ("step", "training_time_sec")},
+    }
 
 
 def _train(
@@ -311,7 +327,7 @@ def _train(
         if trainer.is_global_zero and (run_dir / "summary.json").is_file():
             write_report(run_dir)
     distributed.barrier()
-    return _kept(read_json(run_dir / "summary.json"))
+    return _kept(run_dir)
 
 
 def _samples(datamodule: DataModule) -> str:
@@ -341,7 +357,7 @@ def _table(cfg: DictConfig, datamodule: DataModule, results: Sequence[dict[str, 
                 short = name.removeprefix("test/")
                 metrics[short] = statistics.fmean(values)
                 if len(values) > 1:
-                    metrics[f"{short}_std"] = statistics.stdev(values)
+                    metrics[f"{short}_std"] = statistics.stdev(values) if all(map(math.isfinite, values)) else math.nan
         rows.append({"name": f"{start} weights{note}", "metrics": metrics})
     first = read_json(Path(results[0]["run_dir"]) / "evaluation.json")
     return {

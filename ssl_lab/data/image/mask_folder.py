@@ -219,7 +219,12 @@ class MaskFolder(ImageModule):
             (k for split, _, each in held if split == "train" for k in each), default=-1
         )
         strange = {k: name for _, name, each in reversed(held) for k in each if k >= number}
-        if strange or number < 1:
+        if number < 1:
+            raise ValueError(
+                f"Cannot read the masks of {self.title}: all pixels of train have the value {self.ignore_index}, which does "
+                "not count. Set data.classes or data.ignore_index, or correct the masks."
+            )
+        if strange:
             raise ValueError(
                 f"Cannot read the masks of {self.title}: they hold the values "
                 f"{first_of([f'{k} ({strange[k]})' for k in sorted(strange)])}, but classes are 0 to {number - 1} and "

@@ -295,6 +295,21 @@ def test_pixels_are_classified_and_drawn(tmp_path, capsys):
     assert json.loads((run_dir / "evaluation.json").read_text())["rows"][-1]["metrics"] == row["metrics"]
 
 
+@pytest.mark.filterwarnings("ignore:All pixels of the")
+def test_scores_that_are_not_given_stay_out_of_the_mean_and_a_summary_without_results_is_refused(tmp_path, capsys):
+    root = write_masked(tmp_path / "masked", size=(8, 8), num=2)
+    for file in root.glob("masks/*/*.png"):
+        Image.new("L", (8, 8), 1).save(file)
+    data = ["data=mask_folder", f"data.root={root}", "data.batch_size=2", "encoder=convnet", "encoder.widths=[4,8]"]
+    command = ["finetune", "run=null", "task=semantic_segmentation", *data, "trainer=cpu", "trainer.max_epochs=1"]
+    assert main([*command, "seeds=[0,1]", f"run_dir={tmp_path}/one"]) == 0
+    (row,) = json.loads((tmp_path / "one/finetune.json").read_text())["rows"]
+    assert row["metrics"]["finetune/miou"] is row["metrics"]["finetune/miou_std"] is None
+    (tmp_path / "one/random/seed_0/summary.json").write_text('{"status": "finished"}')
+    assert main([*command, "seeds=[0,1]", f"run_dir={tmp_path}/one"]) == 1
+    assert "Cannot take" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

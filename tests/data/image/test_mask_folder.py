@@ -156,6 +156,14 @@ def test_names_that_would_move_or_join_classes_are_refused(tmp_path, names, said
         MaskFolder(str(root)).columns("train")
 
 
+def test_masks_in_which_no_pixel_counts_are_refused(tmp_path):
+    root = write(tmp_path / "d")
+    for file in root.glob("masks/*/*.png"):
+        Image.new("L", (8, 6), 255).save(file)
+    with pytest.raises(ValueError, match="all pixels of train have the value 255, which does not count"):
+        MaskFolder(str(root)).columns("train")
+
+
 def test_a_mask_of_another_shape_is_refused_before_both_are_cut(tmp_path):
     root = write(tmp_path / "d", size=(12, 6))
     half = np.zeros((3, 6), np.uint8)
