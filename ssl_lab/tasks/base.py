@@ -88,7 +88,7 @@ class FineTuning(Method):
     def train(self, mode: bool = True) -> Self:
         """Training mode but for what is frozen; see above."""
         super().train(mode)
-        if not any(p.requires_grad for p in self.encoder.parameters()):
+        if self.encoder_is_frozen:
             self.encoder.eval()
         for module in self.encoder.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -96,6 +96,11 @@ class FineTuning(Method):
                 if own and not any(p.requires_grad for p in own):
                     module.eval()
         return self
+
+    @property
+    def encoder_is_frozen(self) -> bool:
+        """Whether nothing of the encoder learns."""
+        return not any(p.requires_grad for p in self.encoder.parameters())
 
     @property
     def result_name(self) -> str:

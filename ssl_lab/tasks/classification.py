@@ -91,6 +91,11 @@ class Classification(FineTuning):
                     f"{type(encoder).__name__} reads {encoder.spec.kind}. Leave it out, or choose another task=: see "
                     "ssl-lab list tasks."
                 )
+        if drop_path and self.encoder_is_frozen:
+            raise ValueError(
+                f"method.drop_path={drop_path} has no effect with method.freeze={freeze}: a frozen encoder takes all of its "
+                "branches. Leave one of them out."
+            )
         if drop_path:
             set_drop_path(encoder, drop_path)
         self.augment = augment
