@@ -157,7 +157,6 @@ def test_text_is_classified_by_its_features_but_not_mixed():
         ({"cutmix_alpha": -1.0}, "method.cutmix_alpha="),
         ({"ema_decay": 1.0}, "method.ema_decay="),
         ({"drop_path": 0.1, "freeze": "encoder"}, r"method\.drop_path=0.1 has no effect with method\.freeze=encoder"),
-        (r"method\.layer_decay=0.5 has no effect with method\.freeze=encoder",),
         ({"drop_path": 0.1}, "the blocks of ConvNet always take all of their branches"),
     ],
 )
