@@ -20,7 +20,7 @@ from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
 from ssl_lab.cli import build as config
-from ssl_lab.cli import process
+from ssl_lab.cli import settings as composed
 from ssl_lab.cli.arguments import literal
 from ssl_lab.cli.main import main
 from ssl_lab.cli.paths import config_dir
@@ -210,7 +210,7 @@ def folder(tmp_path, monkeypatch, settings):
 @pytest.fixture
 def composed_once(monkeypatch):
     known = {}
-    compose = process.compose
+    compose = composed.compose
 
     def cached(name, overrides, **settings):
         key = (name, *(word for word in overrides if not word.startswith(("run=", "metric.encoder="))))
@@ -223,8 +223,8 @@ def composed_once(monkeypatch):
                 OmegaConf.update(cfg, word.partition("=")[0], word.partition("=")[2])
         return cfg
 
-    monkeypatch.setattr(process, "compose", cached)
-    monkeypatch.setattr(process, "initialize_config_dir", lambda *args, **settings: nullcontext())
+    monkeypatch.setattr(composed, "compose", cached)
+    monkeypatch.setattr(composed, "initialize_config_dir", lambda *args, **settings: nullcontext())
 
 
 def place(settings, where, node):
