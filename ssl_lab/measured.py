@@ -168,7 +168,7 @@ def merged(earlier: Iterable[Record], new: Sequence[Record]) -> dict[str, Any]:
         found[key] = {**record, **({"baselines": kinds} if kinds else {}), "metrics": rows}
     records = list(found.values())
     own = [record for record in records if "on_data" not in record.get("settings", {})]
-    last = (own or records)[-1]  # not what one protocol has of its own
+    last = (own or records or [{}])[-1]  # not what one protocol has of its own
     evaluation: dict[str, Any] = {"split": last.get("split"), "data": (last.get("data") or {}).get("title")}
     shown = current({"measured": records})
     signatures = {record["protocol"]: record["signature"] for record in shown if record.get("signature")}

@@ -77,6 +77,10 @@ class Target(Facts):
     """What one column of a batch gives to learn, apart from the input."""
 
 
+MOST_CLASSES = 10_000_000
+"""More than any data set has: a head of more would fill the memory."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Classes(Target):
     """One of several classes for each sample, token or pixel, as its column has them.
@@ -86,7 +90,7 @@ class Classes(Target):
         number: How many there are; that of the names if not given.
 
     Raises:
-        ValueError: If there is none, or another number than names.
+        ValueError: If there is none, there are too many, or another number than names.
     """
 
     names: tuple[str, ...] = ()
@@ -99,6 +103,8 @@ class Classes(Target):
             raise ValueError(
                 f"There are {self.number} classes with {len(self.names)} names. Give every class a name, or none."
             )
+        if self.number > MOST_CLASSES:
+            raise ValueError(f"Cannot tell {self.number:,} classes apart. Give at most {MOST_CLASSES:,}.")
 
 
 @dataclass(frozen=True, kw_only=True)

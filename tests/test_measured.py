@@ -91,3 +91,7 @@ def test_ids_of_a_text_depend_on_the_tokenizer_and_make_no_column():
     data = [{**DATA, "as_recorded": False, "scored": scored} for scored in ("5 bb", "6 cc")]
     names = shown_names([record(0.1, metric="language_modelling/bits_per_byte", data=facts) for facts in data])
     assert names[0] == names[1] == {"language_modelling/bits_per_byte": "language_modelling/bits_per_byte"}
+
+
+def test_nothing_measured_is_an_evaluation_without_rows():
+    assert merged([], [])["rows"] == []

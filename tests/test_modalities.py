@@ -110,6 +110,11 @@ def test_classes_are_all_named_or_none(facts):
         Classes(**facts)
 
 
+def test_a_number_of_classes_that_would_fill_the_memory_is_refused():
+    with pytest.raises(ValueError, match="Give at most 10,000,000"):
+        Classes(number=10**13)
+
+
 def test_facts_of_former_runs_become_those_of_today():
     """Fields of all modalities stood in one class."""
     former = {"modality": "image_text", "shape": [3, 8, 8], "text_length": 6, "num_classes": 2, "class_names": ["a", "b"],
