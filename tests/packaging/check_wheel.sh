@@ -27,6 +27,7 @@ from pathlib import Path
 
 import ssl_lab
 
+assert (Path(ssl_lab.__file__).parent / "py.typed").is_file()
 assert ssl_lab.__file__.startswith(str(Path.cwd().parent)), ssl_lab.__file__
 rows = {row["name"]: row["metrics"] for row in json.loads(Path("run/evaluation.json").read_text())["rows"]}
 one_label = {name: metrics["few_label/top1_n1"] for name, metrics in rows.items()}
