@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from ssl_lab.runs.moved import FormerNames
 
 if TYPE_CHECKING:
-    from ssl_lab.cli.build import open_run
+    from ssl_lab.cli.open_run import open_run
     from ssl_lab.engine.callbacks.evaluation import Evaluation
     from ssl_lab.engine.callbacks.pictures import Pictures
     from ssl_lab.engine.checkpoints.saving import Saving
@@ -37,7 +37,7 @@ _HOMES = {
     "Pictures": "ssl_lab.engine.callbacks.pictures",
     "Saving": "ssl_lab.engine.checkpoints.saving",
     "evaluate": "ssl_lab.evaluation.evaluate",
-    "open_run": "ssl_lab.cli.build",
+    "open_run": "ssl_lab.cli.open_run",
     "pretrain": "ssl_lab.engine.pretrain",
 }
 

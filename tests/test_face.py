@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import ssl_lab
-from ssl_lab.cli.build import open_run
+from ssl_lab.cli.open_run import open_run
 from ssl_lab.engine.pretrain import pretrain
 from ssl_lab.evaluation.evaluate import evaluate
 

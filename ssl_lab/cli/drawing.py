@@ -11,6 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ssl_lab.cli import build as config
+from ssl_lab.cli.data_of_run import data_for_run
 from ssl_lab.cli.process import find_device
 from ssl_lab.data.base import DataModule
 from ssl_lab.files import write_atomically
@@ -32,7 +33,7 @@ def load(cfg: DictConfig) -> tuple[Method, DataModule]:
     """The method of ``cfg.run`` on the device, and images of the run's shape."""
     run_dir = Path(cfg.run)
     run_cfg, spec, method = config.load_run(run_dir)
-    datamodule = config.data_for_run(run_cfg, run_dir, spec, cfg.get("data"))
+    datamodule = data_for_run(run_cfg, run_dir, spec, cfg.get("data"))
     if datamodule.spec.shape != spec.shape:
         raise ValueError(
             f"The run was trained on images of shape {spec.shape}, but data= has {datamodule.spec.shape}. Set "

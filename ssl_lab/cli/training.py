@@ -13,6 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ssl_lab.cli import build as config
+from ssl_lab.cli.data_of_run import check_same_classes, data_beside
 from ssl_lab.cli.ranks import check_processes, refuse_ranks_in_sweep
 from ssl_lab.data.base import DataModule
 from ssl_lab.engine import judge
@@ -91,7 +92,7 @@ def build_training(
             do not offer, or the trainer needs processes that there cannot be.
     """
     evaluation = Evaluation(
-        config.build_protocols(cfg.evaluation, partial(config.data_beside, cfg, datamodule)),
+        config.build_protocols(cfg.evaluation, partial(data_beside, cfg, datamodule)),
         every_n_epochs=cfg.evaluate_every_n_epochs,
         max_train_samples=cfg.get("evaluate_max_train_samples", Evaluation.max_train_samples),
         objective=objective,
@@ -102,7 +103,7 @@ def build_training(
         every_n_minutes=cfg.save_every_n_minutes, every_n_steps=cfg.get("save_every_n_steps"), keep_best=keep_best
     )
     judge.check_needs(method, evaluation.protocols, datamodule)
-    config.check_same_classes(method, evaluation.protocols, datamodule.spec, datamodule)
+    check_same_classes(method, evaluation.protocols, datamodule.spec, datamodule)
     if not evaluation.baselines:
         check_baselines(evaluation.protocols, datamodule)
     trainer = config.build_trainer(cfg, run_dir, progress_bar=sys.stdout.isatty())

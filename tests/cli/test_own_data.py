@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from ssl_lab.cli.build import build_data, build_protocols, data_beside
+from ssl_lab.cli.build import build_data, build_protocols
+from ssl_lab.cli.data_of_run import data_beside
 from ssl_lab.cli.main import main
 from ssl_lab.cli.trust.targets import trusting
 from ssl_lab.data.text.tokenizer import tokenizer_digest

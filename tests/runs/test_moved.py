@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ssl_lab.cli.build import open_run
 from ssl_lab.cli.main import main
+from ssl_lab.cli.open_run import open_run
 from ssl_lab.cli.trust.targets import closed_list, read_settings
 from ssl_lab.runs.moved import MOVED, RENAMED, renamed
 

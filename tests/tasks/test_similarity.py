@@ -6,7 +6,7 @@ import torch
 from arrays import ArrayTextPairs
 from tasks.tiny import encoder, fit, optim
 
-from ssl_lab.cli.build import check_same_classes
+from ssl_lab.cli.data_of_run import check_same_classes
 from ssl_lab.data.text.tokenizer import train_wordpiece
 from ssl_lab.evaluation.evaluate import evaluate
 from ssl_lab.modalities.text import TextSpec

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from ssl_lab.cli import build as config
 from ssl_lab.cli.commands.evaluate import _holds_features
+from ssl_lab.cli.data_of_run import data_for_run
 from ssl_lab.cli.process import find_device
 from ssl_lab.data.base import has_split
 from ssl_lab.evaluation.protocol import check_finite
@@ -38,7 +39,7 @@ def run(cfg: DictConfig, args: list[str]) -> int:
         new.update(
             {name: 0 for name in ("val_fraction", "test_fraction") if name in new and f"data.{name}" not in chosen}
         )
-    datamodule = config.data_for_run(run_cfg, run_dir, spec, new)
+    datamodule = data_for_run(run_cfg, run_dir, spec, new)
     method.to(device)
     tables = []
     for split in cfg.splits or [split for split in ("train", "val", "test") if has_split(datamodule, split)]:

@@ -13,6 +13,7 @@ import lightning as L
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ssl_lab.cli import build as config
+from ssl_lab.cli.data_of_run import check_same_classes, check_same_data, data_for_run, data_in_run
 from ssl_lab.cli.process import find_device, print_table
 from ssl_lab.data.base import DataModule, has_split
 from ssl_lab.data.store import fingerprint
@@ -41,18 +42,18 @@ def run(cfg: DictConfig, args: list[str]) -> int:
     run_dirs = [Path(run_dir) for run_dir in (cfg.run if isinstance(cfg.run, ListConfig) else [cfg.run])]
     runs = [config.load_run(run_dir) for run_dir in run_dirs]
     if cfg.get("data") is None:
-        config.check_same_data(run_dirs, [run_cfg for run_cfg, _, _ in runs])
+        check_same_data(run_dirs, [run_cfg for run_cfg, _, _ in runs])
     own = cfg.get("data") is None and cfg.split == "test"
     device = find_device()
     prepared = []
     for run_dir, (run_cfg, spec, method) in zip(run_dirs, runs, strict=True):
         run_settings = OmegaConf.to_container(run_cfg.evaluation, resolve=True) if run_cfg.evaluation else {}
-        datamodule = config.data_for_run(run_cfg, run_dir, spec, cfg.get("data"))
+        datamodule = data_for_run(run_cfg, run_dir, spec, cfg.get("data"))
         protocols = _protocols(cfg, run_cfg, run_dir, spec, datamodule)
         judge.check_protocols(method, protocols, datamodule)
         if not cfg.baselines:
             check_baselines(protocols, datamodule, cfg.split)
-        config.check_same_classes(method, protocols, spec, datamodule)
+        check_same_classes(method, protocols, spec, datamodule)
         name = EVALUATION if own else _file_name(datamodule, cfg, run_cfg)
         path = _path(cfg.get("out"), run_dir, name, several=len(runs) > 1)
         check_output(path, instead=_READ_ONLY if cfg.get("out") is None else "")
@@ -96,7 +97,7 @@ def _protocols(
         run_cfg.evaluation = cfg.evaluation  # within the run's configuration, to which it may refer
     if cfg.metric.encoder is not None:
         config.judge_samples_by(cfg.metric.encoder, run_cfg.evaluation)
-    protocols = config.build_protocols(run_cfg.evaluation, partial(config.data_in_run, run_cfg, run_dir, spec))
+    protocols = config.build_protocols(run_cfg.evaluation, partial(data_in_run, run_cfg, run_dir, spec))
     for data, places in by_data(protocols, datamodule):
         if data is not datamodule and not has_split(data, cfg.split):
             names = ", ".join(type(inner(protocols[k])).__name__ for k in places)

@@ -21,6 +21,7 @@ from ssl_lab import distributed
 from ssl_lab.cli import build as config
 from ssl_lab.cli.arguments import literal
 from ssl_lab.cli.commands.report import make_up_report
+from ssl_lab.cli.data_of_run import check_readable, settings_in_run
 from ssl_lab.cli.errors import explain
 from ssl_lab.cli.process import print_table
 from ssl_lab.cli.resume import refuse_other_files
@@ -165,7 +166,7 @@ def _take_over_run(cfg: DictConfig) -> tuple[Spec, dict[str, Tensor]]:
     run_cfg, run_spec, method = config.load_run(run_dir)
     with open_dict(cfg):
         cfg.encoder = run_cfg.encoder
-        cfg.data.update(config.settings_in_run(cfg.data, run_dir, run_spec, None))
+        cfg.data.update(settings_in_run(cfg.data, run_dir, run_spec, None))
     return run_spec, method.feature_encoder.state_dict()
 
 
@@ -177,7 +178,7 @@ def _spec(run_spec: Spec | None, found: Spec) -> Spec:
     """
     if run_spec is None:
         return found
-    config.check_readable(run_spec, found)
+    check_readable(run_spec, found)
     return replace(run_spec, targets=found.targets)
 
 

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from ssl_lab.cli import build as config
+from ssl_lab.cli.data_of_run import data_for_run
 from ssl_lab.cli.main import main
 from ssl_lab.files import temporary_name
 from ssl_lab.generate.sample_files import SampleFiles
@@ -175,7 +176,7 @@ def test_reconstructions_stand_below_their_images(vae, tmp_path, capsys):
     grid = pixels(out)
     assert grid.shape == (4 * 50 - 2, 16 * 50 - 2, 3)
     _, _, method = config.load_run(vae)
-    images = config.data_for_run(*_run(vae), None).columns("test")["image"][:20]
+    images = data_for_run(*_run(vae), None).columns("test")["image"][:20]
     expected = method.capabilities()["reconstruct"]({"image": images})
     for k in (0, 15, 16, 19):
         top, left = 100 * (k // 16), 50 * (k % 16)

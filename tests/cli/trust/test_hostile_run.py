@@ -23,6 +23,7 @@ from ssl_lab.cli import build as config
 from ssl_lab.cli import settings as composed
 from ssl_lab.cli.arguments import literal
 from ssl_lab.cli.main import main
+from ssl_lab.cli.open_run import open_run
 from ssl_lab.cli.paths import config_dir
 from ssl_lab.cli.trust.targets import check_saved_overrides, closed_list, trusting
 from ssl_lab.data.image.digits import Digits
@@ -117,7 +118,7 @@ HARMFUL = {
     "wandb.init": {},
     # the package itself, and what it imports
     "ssl_lab.cli.main.main": {"argv": ["list"]},
-    "ssl_lab.cli.build.open_run": {"run_dir": ".", "trust": True},
+    "ssl_lab.cli.open_run.open_run": {"run_dir": ".", "trust": True},
     "ssl_lab.cli.instantiate.instantiate": {"node": {"_target_": "os.system", "command": "touch ran"}},
     "ssl_lab.data.store.write_atomically": {"path": "ran", "write": "os.remove"},
     "ssl_lab.runs.directory.write_json": {"path": "ran", "value": 1},
@@ -264,7 +265,7 @@ def test_nothing_that_a_run_names_is_run_or_imported(folder, settings, composed_
             for name in asked:
                 assert main([name, "run=run", *extra.get(name, [])]) == 1, (target, name)
             with pytest.raises(ValueError, match="_target_ names|_args_ has no meaning"):
-                config.open_run(run)
+                open_run(run)
         told = capsys.readouterr().err.splitlines()
         assert len(told) == len(asked), told
         assert all("run/config.yaml: " in line and where.split(".")[0] in line for line in told), told
@@ -378,9 +379,9 @@ def test_a_trusted_run_is_used(folder, settings, capsys):
     (folder / f"{SENTINEL}.py").write_text("from ssl_lab.methods.simclr import SimCLR as Anything\n")
     write(folder / "run", place(settings, "method", {**settings["method"], "_target_": f"{SENTINEL}.Anything"}))
     with pytest.raises(ValueError, match="add trust=true"):
-        config.open_run(folder / "run")
+        open_run(folder / "run")
     with pytest.raises(FileNotFoundError, match="No checkpoint"):
-        config.open_run(folder / "run", trust=True)
+        open_run(folder / "run", trust=True)
     assert f"uses of this folder: {SENTINEL}.py" in capsys.readouterr().err
     sys.modules.pop(SENTINEL, None)
     assert json.loads((folder / "run/spec.json").read_text())["_target_"].endswith("ImageSpec")
