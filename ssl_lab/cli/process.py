@@ -7,6 +7,8 @@ import os
 import sys
 from typing import Any
 
+import lightning.fabric
+import lightning.pytorch
 import matplotlib
 import torch
 from rich.console import Console
@@ -25,8 +27,8 @@ def prepare_process() -> None:
     """Memory is kept, and what libraries say of what ssl_lab has settled is not shown."""
     keep_freed_memory()
     matplotlib.rcdefaults()  # a matplotlibrc in the working folder can start LaTeX
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for package in (lightning.pytorch, lightning.fabric):  # which set a level themselves when they are imported
+        logging.getLogger(package.__name__).setLevel(logging.WARNING)
     logging.getLogger("huggingface_hub").setLevel(
         logging.ERROR
     )  # its retries; what fails in the end is an error of ours

@@ -61,6 +61,14 @@ def test_quick_answers_do_not_import_torch(args, code, tmp_path):
     assert done.stdout or done.stderr
 
 
+def test_lightnings_notices_stay_hidden_in_a_fresh_process():
+    code = (
+        "import logging; from ssl_lab.cli.process import prepare_process; prepare_process(); import lightning.pytorch; "
+        "assert not any(logging.getLogger('lightning.' + name).isEnabledFor(logging.INFO) for name in ('pytorch', 'fabric'))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_helps(name, capsys):
     try:
