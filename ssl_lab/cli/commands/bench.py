@@ -13,6 +13,7 @@ from ssl_lab.cli import build as config
 from ssl_lab.data.base import DataModule
 from ssl_lab.engine.bench import Speed
 from ssl_lab.engine.bench import bench as run_bench
+from ssl_lab.engine.callbacks.progress import ProgressLines
 from ssl_lab.outputs import check_output, marked
 from ssl_lab.runs.directory import write_json
 from ssl_lab.runs.environment import environment
@@ -37,6 +38,7 @@ def run(cfg: DictConfig, args: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         cfg.run_dir = folder
         trainer = config.build_trainer(cfg, Path(folder), progress_bar=False)
+        trainer.callbacks.append(ProgressLines())  # type: ignore[attr-defined]
         speed = run_bench(method, datamodule, trainer, warmup_steps=cfg.warmup_steps, num_steps=cfg.num_steps)
     if cfg.out:
         write_json(Path(cfg.out), {"experiment": args, **dataclasses.asdict(speed), **environment()})

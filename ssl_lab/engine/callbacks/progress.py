@@ -57,16 +57,16 @@ class ProgressLines(Callback):
     ) -> None:
         """Print a line if it is time."""
         self._num_samples += len(batch["index"]) * distributed.world_size()
-        if time.monotonic() >= self._due:
-            self._print(trainer, pl_module)
+        self._trained = time.monotonic()
+        if self._trained >= self._due:
+            self._print(trainer, pl_module, self._trained)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Print what training ended with."""
+        """Print what training ended with; an evaluation after the last step does not count as training."""
         if self._num_samples:
-            self._print(trainer, pl_module)
+            self._print(trainer, pl_module, self._trained)
 
-    def _print(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        now = time.monotonic()
+    def _print(self, trainer: L.Trainer, pl_module: L.LightningModule, now: float) -> None:
         speed = self._num_samples / max(now - self._since, 1e-9)
         self._due, self._since, self._num_samples = now + _LINE_SEC, now, 0
         if trainer.is_global_zero:

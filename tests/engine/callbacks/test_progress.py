@@ -1,7 +1,9 @@
 """What a run prints of its way: lines in a log file, a bar in a terminal."""
 
+import itertools
 import re
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -26,6 +28,21 @@ def test_without_a_terminal_lines_tell_how_far_a_run_is(tmp_path, monkeypatch, c
     total = int(found[0][3])
     assert [int(match[2]) for match in found] == list(range(1, total + 1))
     assert "left" in lines[0] and "left" not in lines[-1]
+
+
+def test_the_last_line_does_not_count_the_evaluation_after_the_last_step(tmp_path, monkeypatch, capsys):
+    now = itertools.count()
+    waited = []
+
+    def evaluate(self, method, protocols):
+        waited.append(10**6)
+        return {}
+
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(now) + sum(waited)))
+    monkeypatch.setattr("ssl_lab.engine.callbacks.evaluation.EvaluateDuringTraining.evaluate", evaluate)
+    pretrain(tmp_path / "run", "trainer.max_epochs=1", "evaluation=label_free")
+    last = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")][-1]
+    assert waited and int(re.search(r"([\d,]+) samples/s", last)[1].replace(",", "")) > 10
 
 
 def test_a_short_run_prints_one_line_and_a_terminal_gets_a_bar(tmp_path, monkeypatch, capsys):
