@@ -18,6 +18,7 @@ from pathlib import Path
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     ["lightning", "matplotlib.pyplot", "sklearn.linear_model", "transformers.models.bert.modeling_bert"]
+    + ["sklearn.datasets", "sklearn.manifold", "timm.layers.attention"]  # which a run imports on its way
     + [
         f"ssl_lab.{name}"
         for name in ("cli.pretraining", "cli.drawing", "cli.commands.finetune", "cli.build", "engine.pretrain")

@@ -51,7 +51,7 @@ def explained(function, *args, **settings):
         ("1 / 0", "ZeroDivisionError: division by zero"),
         ("assert not batch", "AssertionError:"),
         ("batch.image", "AttributeError: 'dict' object has no attribute 'image'"),
-        ("torch.nn.Linear(3, 4)(torch.zeros(2, 5))", "RuntimeError: mat1 and mat2"),
+        ("torch.nn.Linear(3, 4)(torch.zeros(2, 5))", "RuntimeError: "),
         ("torch.nn.Linear(3, 4, widht=2)", "TypeError: "),
         ("raise NotImplementedError", "NotImplementedError:"),
         ("open('/nowhere/file')", "FileNotFoundError: [Errno 2]"),

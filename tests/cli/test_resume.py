@@ -316,9 +316,9 @@ def test_a_signal_during_the_last_evaluation_is_not_forgotten(tmp_path, monkeypa
 
     evaluate = EvaluateDuringTraining.evaluate
 
-    def slow(self, method):
+    def slow(self, method, protocols):
         os.kill(os.getpid(), signal.SIGUSR1)
-        return evaluate(self, method)
+        return evaluate(self, method, protocols)
 
     args = [*SMALL[:4], "evaluation=features", "trainer=smoke", f"run_dir={tmp_path / 'run'}"]
     monkeypatch.setattr(EvaluateDuringTraining, "evaluate", slow)

@@ -41,6 +41,7 @@ class Judged:
     """As much of a method as is judged."""
 
     result_name = "SimCLR encoder"
+    needs_columns = ()
 
     def capabilities(self):
         return {"features": lambda batch: batch["image"].float().flatten(1)}

@@ -21,6 +21,7 @@ MODULES = (
     "sklearn.linear_model",
     "sklearn.manifold",
     "sklearn.metrics",
+    "timm.layers.attention",
     "tokenizers",
     "transformers",
     "transformers.models.bert.modeling_bert",
