@@ -2,7 +2,7 @@
 
 import torch
 
-from ssl_lab.data.base import DataModule
+from ssl_lab.data.base import DataModule, NoSuchSplitError
 from ssl_lab.encoders.convnet import ConvNet
 from ssl_lab.methods.vq_vae import VQVAE
 from ssl_lab.modalities.image import ImageSpec
@@ -38,6 +38,19 @@ class ArrayImages(DataModule):
         image[label == 0, :, :half] += 120
         image[label == 1, :, half:] += 120
         return {"image": image, "label": label} if self.labels else {"image": image}
+
+
+class LackingImages(ArrayImages):
+    """The same without some splits."""
+
+    def __init__(self, *lacking, **settings):
+        super().__init__(**settings)
+        self.lacking = lacking
+
+    def columns(self, split):
+        if split in self.lacking:
+            raise NoSuchSplitError(f"no {split}")
+        return super().columns(split)
 
 
 class ArrayText(DataModule):

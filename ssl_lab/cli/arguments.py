@@ -76,7 +76,8 @@ def with_raw_paths(args: Sequence[str], *, sweep: bool = False) -> list[str]:
         sweep: Whether several values of a setting may be given.
 
     Raises:
-        ValueError: If a setting names the empty path, such as that of a shell variable that is not set.
+        ValueError: If a setting names the empty path, such as that of a shell variable that is not set, or a text cannot be
+            given.
     """
     return [_raw(arg, sweep=sweep) for arg in args]
 
@@ -136,6 +137,10 @@ def _raw(arg: str, *, sweep: bool) -> str:
         found = (str(Path(run).absolute()) if _exists(run) else _home(run) for run in (run[4:] for run in runs))
         return f"{key}={','.join(quote(f'run:{run}') for run in found)}"
     if name in _TEXTS:
+        if value == "???":
+            raise ValueError(
+                f"Cannot read {key}=???, by which settings say that they have no value. Give another text."
+            )
         return f"{key}={quote(value)}"
     if not is_path or value == "null" or (name.endswith("pretrained") and value in ("true", "false")):
         return arg

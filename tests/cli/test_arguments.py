@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from ssl_lab.cli.arguments import literal, path_of, with_raw_paths
 from ssl_lab.cli.main import main
 from ssl_lab.cli.paths import config_dir
+from ssl_lab.cli.settings import compose_settings
 
 ODD = "a=1,b[2] 'c' \"d\" {e: 1}$f ${g}\\ #%(h)é~"
 NAMES = [
@@ -112,3 +113,29 @@ def test_every_command_takes_a_folder_with_an_odd_name(tmp_path, monkeypatch, ca
     assert json.loads((run / "evaluation.json").read_text())["rows"]
     assert main(["embed", f"run=[{ODD},other]"]) == 1
     assert "ssl-lab embed reads one run directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["text", "prompt"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The [MASK] 'one'",
+        'two\nlines "so"\n',
+        "${x} \\${y}",
+        "end\\",
+        "",
+        " a ",
+        "null",
+        "12",
+        "a=b,{c: d}",
+        "a'\\'b",
+        "choice(1,2)",
+    ],
+)
+def test_a_text_is_taken_as_it_is_written(key, text):
+    assert compose_settings("sample", ["run=somewhere", f"{key}={text}"])[key] == text
+
+
+def test_a_text_that_cannot_be_given_is_refused():
+    with pytest.raises(ValueError, match=r"Cannot read text=\?\?\?"):
+        compose_settings("sample", ["run=somewhere", "text=???"])

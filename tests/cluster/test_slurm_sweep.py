@@ -86,7 +86,7 @@ def _disturb(slurm, folder):
     until(lambda: len(list(folder.glob("in_evaluation_*"))) == 3, told)
     array = _array(folder)
     slurm("scontrol", "requeuehold", f"{array}_2")
-    urgent = slurm("sbatch", "--parsable", "--nodes=2", "--exclusive", "--wrap=sleep 4")
+    urgent = slurm("sbatch", "--parsable", "--nodes=2", "--exclusive", "--wrap=sleep 4", cwd=folder)
     until(lambda: slurm.jobs().get(urgent) == "RUNNING", told)
     slurm("scancel", f"{array}_1")
     held = f"seed=3 does not start: Slurm holds job {array}_2"

@@ -6,10 +6,9 @@ import warnings
 
 import pytest
 import torch
-from arrays import ArrayImages
+from arrays import ArrayImages, LackingImages
 from engine.tiny import Tiny, TinyEncoder, trainer
 
-from ssl_lab.data.base import NoSuchSplitError
 from ssl_lab.engine.callbacks.evaluation import Evaluation
 from ssl_lab.engine.callbacks.trial import ReportObjective
 from ssl_lab.engine.checkpoints.saving import Saving
@@ -19,19 +18,10 @@ from ssl_lab.evaluation.on_data import OnData
 from ssl_lab.evaluation.protocol import LabelFreeProtocol
 
 
-class Other(ArrayImages):
-    """Other images, without some splits."""
+class Other(LackingImages):
+    """Images of another title."""
 
     title = "Other images"
-
-    def __init__(self, *lacking, **settings):
-        super().__init__(**settings)
-        self.lacking = lacking
-
-    def columns(self, split):
-        if split in self.lacking:
-            raise NoSuchSplitError(f"no {split}")
-        return super().columns(split)
 
 
 class Falling(LabelFreeProtocol):

@@ -4,12 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from arrays import ArrayImages, ArrayText
+from arrays import ArrayImages, ArrayText, LackingImages
 from evaluation import on_data_on_ranks
 from evaluation.on_data_on_ranks import Bright, all_metrics
 from forked import on_ranks
 
-from ssl_lab.data.base import NoSuchSplitError
 from ssl_lab.engine.baselines import baseline_rows, check_baselines
 from ssl_lab.engine.judge import check_is_measurable, check_is_measured, check_needs, evaluate_with_baselines
 from ssl_lab.evaluation.evaluate import evaluate
@@ -34,17 +33,8 @@ class Other(ArrayImages):
     title = "Other {0} images"
 
 
-class Without(Other):
+class Without(LackingImages, Other):
     """The same without some splits."""
-
-    def __init__(self, *lacking, **settings):
-        super().__init__(**settings)
-        self.lacking = lacking
-
-    def columns(self, split):
-        if split in self.lacking:
-            raise NoSuchSplitError(f"no {split}")
-        return super().columns(split)
 
 
 class Judged:
