@@ -55,18 +55,22 @@ def baseline_rows(
     Results of ssl_lab's own protocols are kept in the cache folder and not computed again for the same content of the data,
     features, weights and settings.
     """
+
+    def judging(data: DataModule, places: Sequence[int]) -> list[int]:
+        named = [(k, protocols[k]) for k in places]
+        return [k for k, p in named if p.needs == "features" and (data.labelled or not p.needs_labels)]
+
+    groups = [(data, judging(data, places)) for data, places in by_data(protocols, datamodule)]
+    groups = [(data, places) for data, places in groups if places]
+    if not groups:
+        return []
     found: dict[str, Baseline] = {}
     start_name = "initial encoder" if random_encoder.pretrained else "random encoder"
-    for data, places in by_data(protocols, datamodule):
-        of_features = [
-            k for k in places if protocols[k].needs == "features" and (data.labelled or not protocols[k].needs_labels)
-        ]
-        if not of_features:
-            continue
-        random_encoder.to(device).eval()
+    digest = module_digest(random_encoder.to(device).eval())
+    for data, of_features in groups:
         yardsticks: list[tuple[str, Literal["input", "encoder"], Callable[[Batch], Tensor], str]] = [
             (data.spec.raw_name, "input", data.spec.raw, ""),
-            (start_name, "encoder", random_encoder.embed, module_digest(random_encoder)),
+            (start_name, "encoder", random_encoder.embed, digest),
         ]
         for name, kind, fn, weights in yardsticks:
             judged = [inner(protocols[k]) for k in of_features]
