@@ -57,8 +57,8 @@ def baseline_rows(
     """
 
     def judging(data: DataModule, places: Sequence[int]) -> list[int]:
-        named = [(k, protocols[k]) for k in places]
-        return [k for k, p in named if p.needs == "features" and (data.labelled or not p.needs_labels)]
+        asked = [(k, protocols[k]) for k in places]
+        return [k for k, p in asked if p.needs == "features" and (data.labelled or not p.needs_labels)]
 
     groups = [(data, judging(data, places)) for data, places in by_data(protocols, datamodule)]
     groups = [(data, places) for data, places in groups if places]
