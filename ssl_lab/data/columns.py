@@ -202,7 +202,10 @@ class Decoded:
     def _row(self, number: int) -> NDArray[Any]:
         file = Path(self.files[number])
         try:
-            row = self.decode(file)
+            try:
+                row = self.decode(file)
+            except SystemError:  # Python before 3.11.8, if two threads parse a literal at once, as np.load does
+                row = self.decode(file)
         except Exception as error:
             raise ValueError(
                 f"Cannot decode {file}: {type(error).__name__}: {error}. Replace the file, or leave it out of the data."

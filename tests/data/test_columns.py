@@ -214,6 +214,21 @@ def test_the_first_undecodable_file_is_named(tmp_path, decode, found):
         next(batches)
 
 
+def test_a_file_is_read_again_where_python_fails_by_chance(tmp_path):
+    failures = iter([True, False, True, True])
+
+    def decode(file):
+        if next(failures):
+            raise SystemError("AST constructor recursion depth mismatch (before=36, after=33)")
+        return np.load(file)
+
+    (file,) = in_files(tmp_path, rows_of([2], (4,)))
+    column = Decoded(files=[file], decode=decode, row_shape=(None, 4), dtype=np.dtype(np.float32))
+    assert column[np.arange(1)].shape == (1, 2, 4)
+    with pytest.raises(ValueError, match=r"^Cannot decode .*0\.npy: SystemError"):
+        column.read(np.arange(1))
+
+
 def test_pickled_rows_of_strangers_are_not_loaded(tmp_path):
     np.save(tmp_path / "0.npy", np.array([object()]), allow_pickle=True)
     with pytest.raises(ValueError, match=r"0\.npy: ValueError: Object arrays cannot be loaded"):
