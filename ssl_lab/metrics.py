@@ -59,6 +59,7 @@ class Metric:
         competes: Whether it may be the best of its column; False for a bound that no method is expected to pass.
         format: Format specification of a shown value, such as ``.3f``, ``.4g`` or ``,.0f``.
         order: Where its column stands in the table.
+        explanation: Added to the table's own where the column is shown.
     """
 
     column: str
@@ -71,6 +72,7 @@ class Metric:
     competes: bool = True
     format: str = ".1f"
     order: tuple[int, ...] = (LATER,)
+    explanation: str = ""
 
     @property
     def arrow(self) -> str:

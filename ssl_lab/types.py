@@ -242,6 +242,11 @@ class Encoder(nn.Module, ABC):
     pretrained: bool = False
     pooling: str = "mean"
 
+    @property
+    def title(self) -> str:
+        """What tables and pages call the network."""
+        return type(self).__name__
+
     @abstractmethod
     def embed(self, batch: Batch) -> Tensor:
         """Features of a batch, shape (B, embed_dim). What every protocol and every export uses."""

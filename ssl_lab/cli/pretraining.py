@@ -109,7 +109,7 @@ def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None, beginning: B
         size = sum(p.numel() for p in method.encoder.parameters())
         print(
             f"{type(method).__name__} on {datamodule.title} {datamodule.spec.shape}: "
-            f"{type(method.encoder).__name__}, {size:,} parameters, {trainer.accelerator.__class__.__name__} x "
+            f"{method.encoder.title}, {size:,} parameters, {trainer.accelerator.__class__.__name__} x "
             f"{trainer.world_size}. Run directory: {run_dir}"
             + (f", resumed from {checkpoint.name}" if checkpoint is not None else "")
         )

@@ -38,6 +38,7 @@ class ResNet(SpatialEncoder):
         }
         if depth not in builders:
             raise ValueError(f"There is no ResNet-{depth} here. Choose encoder.depth from {sorted(builders)}.")
+        self.depth = depth
         network = builders[depth](weights=None, zero_init_residual=True)
         super().__init__(spec, embed_dim=network.fc.in_features)
         channels, height, width = spec.shape

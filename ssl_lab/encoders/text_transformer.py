@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -93,6 +94,12 @@ class TextTransformer(Encoder):
         model = self._language_model()
         self.transformer = model.encoder if self.objective == "denoising" else model.base_model
         self.embed_dim = self.config.hidden_size
+        self._title = f"{architecture}-{size}" if pretrained is None else Path(pretrained).name
+
+    @property
+    def title(self) -> str:
+        """Architecture and size of a new model, else the name of the pretrained one."""
+        return self._title
 
     def _new_model(self, attention: str) -> Any:
         """A language model with new weights; how it computes attention is noted in the copy of the configuration."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,6 +59,7 @@ class TimmModel(ImageEncoder):
         with _tensors_alone():
             network: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, **arguments)
         super().__init__(spec, embed_dim=network.num_features)
+        self.name = name
         self.pretrained = pretrained
         self.network = network
         self.arguments = {**saved, **arguments}
@@ -73,6 +75,11 @@ class TimmModel(ImageEncoder):
         if hasattr(network, "forward_intermediates"):
             self.strides = tuple(dict.fromkeys(int(info["reduction"]) for info in network.feature_info))
         self.pooling = "class" if getattr(network, "global_pool", "") == "token" else "mean"
+
+    @property
+    def title(self) -> str:
+        """The network's name in timm."""
+        return re.split("[:/]", self.name)[-1]
 
     def encode(self, x: Tensor) -> Tensor:
         """The model's pooled features."""

@@ -45,7 +45,7 @@ def _description(method: Method, datamodule: DataModule) -> dict[str, Any]:
     return {
         "method": type(method).__name__,
         "data": datamodule.title,
-        "encoder": type(method.encoder).__name__,
+        "encoder": method.encoder.title,
         "num_parameters": sum(p.numel() for p in method.encoder.parameters()),
         "num_train_samples": len(next(iter(columns.values()))),
         **datamodule.metrics(),

@@ -24,21 +24,21 @@ CAPTIONS = {
     "neighbours": Caption(
         title="Nearest by features",
         explanation="Unseen images, and below each the unseen images whose features are most similar.",
-        order=8,
+        order=9,
     ),
     "feature_map": Caption(
         title="Principal components of the features",
         explanation="Unseen samples along the two directions in which their features differ most, coloured by class.",
-        order=9,
+        order=10,
     ),
     "attention": Caption(
         title="Attention",
         explanation="What the heads of the last block look at: the brighter, the more.",
-        order=10,
+        order=11,
     ),
     "projection": Caption(
         title="Map of the features",
         explanation="Unseen samples placed by their features, coloured by class.",
-        order=11,
+        order=8,
     ),
 }

@@ -38,6 +38,17 @@ _SMOOTH_FROM = 60  # points from which a running mean is drawn over the raw line
 _WIDTH, _HEIGHT = 310, 170  # of a panel, in CSS pixels
 
 
+_MONITORS = {
+    "train/feature_std": Metric(
+        table=None, column="", panel="Spread within a training batch (0 = collapsed)", line="", format=".3f"
+    ),
+    "train/feature_rank": Metric(
+        table=None, column="", panel="Effective rank within a training batch", line="", format=".3g"
+    ),
+}
+"""What is watched for collapse at each step; the evaluation's spread and RankMe are of held-out samples."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Line:
     """One line of a panel.
@@ -61,11 +72,19 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """A small plot: title, lines for the legend, and the SVG."""
+    """A small plot.
+
+    Attributes:
+        title: Its heading.
+        lines: Lines, for the legend.
+        svg: The drawing.
+        detail: Whether it shows how training ran, and not what came of it: optimizer, collapse, machine, secondary scores.
+    """
 
     title: str
     lines: tuple[Line, ...]
     svg: Markup
+    detail: bool = False
 
 
 def run_panels(run: Run) -> list[Panel]:
@@ -81,7 +100,8 @@ def run_panels(run: Run) -> list[Panel]:
             _line(run, name, metric, metric.line, _GREY if metric.reference else color)
             for color, (metric, name) in enumerate(members)
         ]
-        panels.append(_panel(title, lines, percent=members[0][0].percent))
+        detail = all(_place(name, run.described)[0] > _LAST_RESULT for _, name in members)
+        panels.append(_panel(title, lines, percent=members[0][0].percent, detail=detail))
     return panels
 
 
@@ -101,7 +121,8 @@ def comparison_panels(runs: Sequence[Run], labels: Sequence[str]) -> list[Panel]
             continue
         title = metric.panel if metric.line in ("", "model", "samples") else f"{metric.line}: {metric.panel}"
         lines = [_line(runs[k], name, metric, labels[k], k) for k in owners]
-        panels.append(_panel(title, lines, percent=metric.percent))
+        detail = _place(name, described)[0] > _LAST_RESULT
+        panels.append(_panel(title, lines, percent=metric.percent, detail=detail))
     return panels
 
 
@@ -111,27 +132,31 @@ def _ordered(names: Iterable[str], described: Mapping[str, Metric]) -> list[str]
     Deviations are drawn with their metric, and what has no column in a table is drawn as bars, so neither is listed.
     """
     known = list(names)
-
-    def place(name: str) -> tuple[int, tuple[int, ...]]:
-        if name == "train/loss":
-            return 0, ()
-        if name.startswith("eval/"):
-            metric = _metric(name, described)
-            table = metric.table or OTHER
-            return (4 if table.secondary else 1), (table.order, *metric.order)
-        return (2 if name.startswith("train/") else 3), ()
-
     shown = [name for name in known if not (name.endswith("_std") and name.removesuffix("_std") in known)]
-    return sorted((name for name in shown if not name.startswith("eval/") or _metric(name, described).table), key=place)
+    drawn = (name for name in shown if not name.startswith("eval/") or _metric(name, described).table)
+    return sorted(drawn, key=lambda name: _place(name, described))
+
+
+_LAST_RESULT = 2
+"""Places up to this one show what came of training, those behind it how training ran."""
+
+
+def _place(name: str, described: Mapping[str, Metric]) -> tuple[int, tuple[int, ...]]:
+    if name == "train/loss":
+        return 0, ()
+    if name.startswith("eval/"):
+        metric = _metric(name, described)
+        table = metric.table or OTHER
+        return (5 if table.secondary else 1), (table.order, *metric.order)
+    if name in _MONITORS:
+        return 3, ()
+    return (2 if name.startswith(("train/", "online/")) else 4), ()
 
 
 def _metric(name: str, described: Mapping[str, Metric]) -> Metric:
     named = {
         "train/loss": Metric(table=None, column="", panel="Training loss", line="", format=".4g"),
-        "train/feature_std": Metric(
-            table=None, column="", panel="Spread of features (0 = collapsed)", line="", format=".3f"
-        ),
-        "train/feature_rank": Metric(table=None, column="", panel="Effective rank of features", line="", format=".3g"),
+        **_MONITORS,
         "optim/grad_norm": Metric(table=None, column="", panel="Norm of the gradient", line="", format=".3g"),
         "optim/lr": Metric(table=None, column="", panel="Learning rate", line="", format=".3g"),
         "perf/samples_per_sec": Metric(table=None, column="", panel="Samples per second", line="", format=",.0f"),
@@ -173,13 +198,13 @@ def _line(run: Run, name: str, metric: Metric, label: str, color: int) -> Line:
 
 
 @matplotlib.rc_context(_DEFAULTS)
-def _panel(title: str, lines: Sequence[Line], *, percent: bool) -> Panel:
+def _panel(title: str, lines: Sequence[Line], *, percent: bool, detail: bool) -> Panel:
     figure = Figure(figsize=(_WIDTH / 72, _HEIGHT / 72))
     axes = figure.add_axes((40 / _WIDTH, 22 / _HEIGHT, 1 - 48 / _WIDTH, 1 - 34 / _HEIGHT))
     for line in lines:
         _draw(axes, line)
     _style(axes, [value for line in lines for value in line.curve.values if math.isfinite(value)], percent=percent)
-    return Panel(title=title, lines=tuple(lines), svg=_svg(figure, title))
+    return Panel(title=title, lines=tuple(lines), svg=_svg(figure, title), detail=detail)
 
 
 def _draw(axes: Axes, line: Line) -> None:

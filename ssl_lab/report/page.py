@@ -63,6 +63,7 @@ def report_page(run: Run) -> bytes:
             run=run,
             summary=run.summary,
             tiles=tiles(run),
+            has_headline=_objective(run)[0] != _MISSING,
             results=tables.tables(run.evaluation) if run.evaluation else [],
             shares=tables.class_shares(run.evaluation) if run.evaluation else [],
             split=(run.evaluation or {}).get("split"),
@@ -150,7 +151,7 @@ def tiles(run: Run) -> list[tuple[str, str, str]]:
     rate = summary.get("samples_per_sec")
     steps = f"{_count(summary.get('step'))} steps"
     figures = [
-        (f"Objective: {column}", value, name),
+        (column, value, name),
         ("Training time", duration(_training_time(summary)), summary.get("hardware") or ""),
         ("Throughput", _count(rate), "samples per second"),
         ("Trained for", f"{_count(summary.get('epoch'))} epochs", steps),
@@ -167,16 +168,25 @@ def _training_time(summary: Mapping[str, Any]) -> float | None:
 
 
 def _objective(run: Run) -> tuple[str, str, str]:
-    """Value, name (with its split) and plain words of a run's objective; a dash where it is not known yet."""
+    """Value, split and plain words of a run's objective, on the test split if it was scored there; a dash if unknown."""
     named = run.config.get("objective")
-    found = (run.summary.get("metrics") or {}).get(named)
+    metrics = run.summary.get("metrics") or {}
+    found = metrics.get(named)
     objective = run.summary.get("objective") or ({"name": named, "value": found} if found is not None else None)
     if not objective:
         return _MISSING, "", ""
-    metric = describe(re.sub("^(eval|test)/", "", objective["name"]), run.described)
-    unit = " %" if metric.percent and objective["value"] is not None else ""
-    split = ", validation split" if objective["name"].startswith("eval/") else ""
-    return metric.show(objective["value"]) + unit, objective["name"] + split, metric.column.removesuffix(", %")
+    plain = re.sub("^(eval|test)/", "", objective["name"])
+    metric = describe(plain, run.described)
+    column = metric.column.removesuffix(", %")
+
+    def shown(value: float | None) -> str:
+        return metric.show(value) + (" %" if metric.percent and value is not None else "")
+
+    split = "validation split" if objective["name"].startswith("eval/") else ""
+    test = metrics.get(f"test/{plain}")
+    if test is None:
+        return shown(objective["value"]), split, column
+    return shown(test), f"test split; {split}: {shown(objective['value'])}" if split else "test split", column
 
 
 def facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:

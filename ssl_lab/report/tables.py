@@ -59,7 +59,7 @@ class ResultsTable:
     Attributes:
         key: That of its :class:`~ssl_lab.metrics.Table`.
         title: What is measured, with its unit if all columns share it.
-        explanation: For a reader who has not met these metrics.
+        explanation: For a reader who has not met these metrics: the table's, then those of its columns.
         columns: Heads of the columns, each ending with the arrow that says which direction is better.
         rows: Rows in the order of ``evaluation.json``, yardsticks after them.
         secondary: Whether reports alone show it.
@@ -230,10 +230,11 @@ def _table(table: Table, metrics: Mapping[str, Metric], rows: Sequence[Mapping[s
                 (references if reference else own).append(entry)
     entries = own + references
     best = {column: _best(metric, column, entries) for column, metric in columns.items()}
+    said = [table.explanation, *(metric.explanation for metric in columns.values())]
     return ResultsTable(
         key=table.key,
         title=table.title,
-        explanation=table.explanation,
+        explanation=" ".join(dict.fromkeys(filter(None, said))),
         secondary=table.secondary,
         columns=tuple(f"{column} {metric.arrow}".rstrip() for column, metric in columns.items()),
         rows=tuple(

@@ -79,7 +79,7 @@ def test_a_report_shows_title_unit_arrow_table_and_panel(run_dir, tmp_path):
     assert "<h3>Trust &lt;of&gt; features</h3>" in page and TRUST.explanation in page
     assert "calibration error, k = 5\u00a0↓" in page and "12.5" in page
     assert 'aria-label="Curve: calibration error, k = 5"' in page
-    assert "Objective: calibration error, k = 5" in page and "12.5 %" in page
+    assert 'class="objective"><dt>calibration error, k = 5</dt>' in page and "12.5 %" in page
     assert "Other metrics" in page and "trust/undeclared" in page, "what is not declared has its own name"
 
 

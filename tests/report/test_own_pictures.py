@@ -23,9 +23,9 @@ from ssl_lab.types import Drawing, ImageGrid, MaskedText
 TRUST = Caption(title="Trust <of> images", explanation="How sure it is & where.", same_tiles=True)
 GAUGE = Caption(title="A gauge", explanation="Red where it fails.", order=0)
 RIDDLES = Caption(title="Riddles", explanation="What the model makes of riddles.")
-ORDER = ["Views", "Reconstructions", "Samples", "Interpolations", "Latent dimensions", "Nearest train images",
-         "Nearest by features", "Principal components of the features", "Attention", "Map of the features", "Similarities",
-         "Hidden words", "Next words", "Cut-out words"]  # fmt: skip
+ORDER = ["Reconstructions", "Samples", "Interpolations", "Latent dimensions", "Nearest train images",
+         "Map of the features", "Nearest by features", "Principal components of the features", "Attention",
+         "Similarities", "Hidden words", "Next words", "Cut-out words", "Views"]  # fmt: skip
 BEFORE = ("views", "reconstructions", "samples", "interpolations", "traversals", "nearest_neighbours", "neighbours",
           "feature_map", "attention", "projection", "similarities", "masked_sentences", "next_words",
           "denoised_sentences")  # fmt: skip

@@ -55,7 +55,7 @@ def test_report_has_all_parts(tmp_path):
     for expected in (
         "SimCLR on Digits",
         "finished",
-        "Objective: linear probe",
+        "linear probe",
         "97.1 %",
         "52.3 s",
         "288,704",
@@ -169,11 +169,35 @@ def test_the_objective_is_found_before_the_summary_names_it(tmp_path):
     assert "91.2 %" in Page(write_report(run_dir).read_text()).text
 
 
+def test_the_headline_is_the_score_on_the_test_split(tmp_path):
+    run_dir = write_run(tmp_path / "run")
+    scores = {"eval/linear/top1": 0.9123, "test/linear/top1": 0.9012}
+    edit(run_dir / "summary.json", objective={"name": "eval/linear/top1", "value": 0.9123}, metrics=scores)
+    page = write_report(run_dir).read_text()
+    assert '<div class="objective"><dt>linear probe</dt><dd>90.1 %<small>test split; validation split: 91.2 %' in page
+
+
+def test_results_then_pictures_then_curves_and_what_tells_of_the_machine_is_folded(tmp_path):
+    page = write_report(write_run(tmp_path / "run")).read_text()
+    places = [page.index(f'<section id="{name}">') for name in ("results", "pictures", "curves", "configuration")]
+    assert places == sorted(places)
+    folded = page.index("<details><summary>Training in detail")
+    assert page.index("Curve: Training loss") < folded < page.index("Curve: Samples per second")
+    assert page.index("Curve: Accuracy, %") < folded
+
+
+def test_only_metrics_that_are_shown_are_explained(tmp_path):
+    rows = [{"name": "SimCLR encoder", "metrics": {"knn/top1": 0.9, "rankme/rank": 30.0}}]
+    page = write_report(write_run(tmp_path / "run", evaluation={"split": "test", "rows": rows})).read_text()
+    assert "kNN asks the nearest" in page and "RankMe counts" in page
+    assert "LiDAR" not in page and "linear probe is fitted" not in page
+
+
 def test_a_missing_number_is_a_dash(tmp_path):
     run_dir = write_run(tmp_path / "run")
     edit(run_dir / "summary.json", objective={"name": "eval/linear/top1", "value": None}, samples_per_sec=None)
     text = Page(write_report(run_dir).read_text()).text
-    assert "Objective: linear probe" not in text and "samples per second" not in text
+    assert "0.9123" not in text and "samples per second" not in text
 
 
 def test_a_failing_write_leaves_the_old_page(tmp_path, monkeypatch):
