@@ -20,6 +20,11 @@ TITLES = {
     "callbacks": "callbacks",
     "loggers": "logger",
 }
+NOTES = {
+    "experiment": "The head of each file states its command, cost and result. Nothing was measured on a GPU yet: recipes for one "
+    "state published results alone.",
+}
+"""What is said once of all choices of a group."""
 DEFAULT = ("methods", "data", "encoders", "experiments")
 
 
@@ -40,6 +45,8 @@ def run(args: list[str]) -> int:
         width = max(map(len, described), default=0)
         for name, text in described.items():
             print(f"  {name:<{width}}  {text}")
+        if group in NOTES:
+            print(f"  {NOTES[group]}")
     folders = ", ".join(str(folder) for folder in (config_dir(), own_config_dir()) if folder)
     print(f"\nAlso: {', '.join(name for name in TITLES if name not in DEFAULT)}. Files: {folders}")
     return 0
