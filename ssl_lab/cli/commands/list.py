@@ -21,8 +21,8 @@ TITLES = {
     "loggers": "logger",
 }
 NOTES = {
-    "experiment": "The head of each file states its command, cost and result. Nothing was measured on a GPU yet: recipes for one "
-    "state published results alone.",
+    "experiment": "The head of each file states its command, cost and result. Nothing was measured on a GPU yet: recipes "
+    "for one state published results alone.",
 }
 """What is said once of all choices of a group."""
 DEFAULT = ("methods", "data", "encoders", "experiments")
