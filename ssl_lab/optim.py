@@ -100,7 +100,11 @@ class Optim(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class AdamW(Optim):
-    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019, arXiv:1711.05101)."""
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019, arXiv:1711.05101).
+
+    Attributes:
+        betas: Decay of the averages of the gradient and of its square, per step.
+    """
 
     lr: float = 1e-3
     weight_decay: float = 1e-2
@@ -120,7 +124,11 @@ class AdamW(Optim):
 
 @dataclass(frozen=True, kw_only=True)
 class SGD(Optim):
-    """Stochastic gradient descent with momentum."""
+    """Stochastic gradient descent with momentum.
+
+    Attributes:
+        momentum: Momentum factor.
+    """
 
     lr: float = 0.3
     weight_decay: float = 1e-4

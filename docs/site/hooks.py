@@ -1,9 +1,13 @@
-"""What the site has beyond the pages in docs/: the API reference, and the settings of each method on its page."""
+"""What the site adds to the pages in docs/: the API reference, the tables of the reference, and settings of methods."""
 
 import ast
+import sys
 from pathlib import Path
 
 from mkdocs.structure.files import File
+
+sys.path.insert(0, str(Path(__file__).parent))
+import reference  # noqa: E402  # beside this file
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = {
@@ -62,7 +66,8 @@ def page(title, folder, *, deep=True):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """At the end of a method's page: its settings with their defaults, and its class."""
+    """Fill in the tables of a reference page; add its settings and its class to a method's page."""
+    markdown = reference.fill(markdown)
     path = ROOT / "conf/method" / f"{Path(page.file.src_uri).stem}.yaml"
     if not page.file.src_uri.startswith("methods/") or not path.is_file():
         return markdown

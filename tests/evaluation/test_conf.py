@@ -45,7 +45,7 @@ def test_every_protocol_of_the_evaluation_is_in_some_file():
 
 
 def test_every_protocol_is_in_the_documentation():
-    page = (Path(__file__).parents[2] / "docs/evaluation.md").read_text()
+    page = (Path(__file__).parents[2] / "docs/reference/protocols.md").read_text()
     targets = {node["_target_"] for path in FILES for node in protocols(path)}
     assert not [target for target in targets if f"`{target.rsplit('.', 1)[1]}`" not in page]
 
