@@ -35,7 +35,7 @@ from ssl_lab.evaluation.protocol import Protocol
 from ssl_lab.evaluation.samples.real_images import module_digest
 from ssl_lab.files import write_atomically
 from ssl_lab.methods.base import Method
-from ssl_lab.runs.directory import BEST_CHECKPOINT, find_checkpoint, read_json, write_spec
+from ssl_lab.runs.directory import BEST_CHECKPOINT, DATA_SPEC, find_checkpoint, read_json, write_spec
 from ssl_lab.types import Encoder, Spec
 
 _BEING_BUILT: list[Path] = []
@@ -250,6 +250,8 @@ def save_config(
         run_dir / "overrides.yaml", lambda path: _write(path, yaml.safe_dump(overrides, allow_unicode=True))
     )
     write_spec(run_dir, spec or datamodule.spec)
+    if spec is not None:
+        write_spec(run_dir, datamodule.spec, DATA_SPEC)
     for name, artifact in datamodule.artifacts().items():
         artifact.save_pretrained(str(run_dir / name))
 

@@ -62,8 +62,17 @@ FIXED = {
 FIXED_OF_METHODS = {"CLIP": ("temperature",)}
 _LONGEST_NAME = 120
 _REPLACED = (
-    *("overrides.yaml", "spec.json", "metrics.csv", "metrics.json", "evaluation.json", "finetune.json", "report.html"),
-    *("checkpoints", "pictures", "tokenizer", "target_tokenizer"),
+    *(
+        "overrides.yaml",
+        "spec.json",
+        "data_spec.json",
+        "metrics.csv",
+        "metrics.json",
+        "evaluation.json",
+        "finetune.json",
+        "report.html",
+    ),
+    *("finetune.json", "checkpoints", "pictures", "tokenizer", "target_tokenizer"),
 )
 """What a run writes once it has written ``config.yaml``."""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import lightning as L
 import torch
@@ -17,9 +17,14 @@ from ssl_lab.data.columns import Column, Columns, Decoded, LazyColumn, Ragged, a
 from ssl_lab.data.fingerprint import content_digest
 from ssl_lab.data.loader import BatchLoader
 from ssl_lab.data.store import fingerprint
-from ssl_lab.types import Batch, Spec
+from ssl_lab.types import Batch, NotOfferedError, Spec
 
 PRETRAIN = "pretrain"
+GIVEN = "given"
+"""The split of samples that a user gives, which belong to no data set."""
+
+Sample: TypeAlias = Mapping[str, Any]
+"""A sample as people have it, by field, such as ``{"text": "Hello"}`` or ``{"image": Path("a.jpg")}``."""
 
 
 class Artifact(Protocol):
@@ -73,6 +78,7 @@ class DataModule(L.LightningDataModule, ABC):
                 f"Batch sizes must be at least 1, found {self.batch_size} and {self.eval_batch_size}. Set "
                 "data.batch_size and data.eval_batch_size."
             )
+        self._given: Columns = {}
 
     @property
     @abstractmethod
@@ -112,6 +118,51 @@ class DataModule(L.LightningDataModule, ABC):
             own: Settings of the run's own data, if this is other data; None if it is the run's own.
         """
         return {}
+
+    @property
+    def fields(self) -> Mapping[str, str]:
+        """What a sample that a user gives consists of, and the column of a table that holds each part; none by default."""
+        return {}
+
+    @property
+    def given_endings(self) -> tuple[str, ...]:
+        """Endings of the files that :meth:`samples_in` reads, in lower case."""
+        return ()
+
+    def samples_in(self, file: Path, fields: Mapping[str, str]) -> list[Sample]:
+        """The samples that a user's file holds, in its order; nothing of the data set itself is read.
+
+        Args:
+            file: A file with one of ``given_endings``.
+            fields: The column of each field in a table.
+
+        Raises:
+            ValueError: If a table lacks a column, or cannot be read.
+        """
+        raise self._gives_nothing()
+
+    def give(self, samples: Sequence[Sample], spec: Spec) -> list[int]:
+        """Make samples of a user's the split :data:`GIVEN`, read exactly as those of the data set are.
+
+        Data of one's own that offer it fill ``self._given`` with the columns of the samples.
+
+        Args:
+            samples: The samples, at least one.
+            spec: Facts of the data that the encoder of the run is used on.
+
+        Returns:
+            Which of the samples could be read; only these are in the split, in their order.
+
+        Raises:
+            NotOfferedError: If data of this class say nothing of samples outside of the data set.
+        """
+        raise self._gives_nothing()
+
+    def _gives_nothing(self) -> NotOfferedError:
+        return NotOfferedError(
+            f"Cannot read samples for {type(self).__name__}: it says nothing of files or texts outside of the data set. Give "
+            "the class the methods fields, given_endings, samples_in and give, as those of images and texts have."
+        )
 
     @property
     def title(self) -> str:
@@ -163,7 +214,7 @@ class DataModule(L.LightningDataModule, ABC):
         Raises:
             ValueError: If the split is empty.
         """
-        columns = self.columns(split)
+        columns = self._given if split == GIVEN else self.columns(split)
         num_samples = len(next(iter(columns.values())))
         if num_samples == 0:
             raise ValueError(

@@ -51,6 +51,7 @@ def load_splits(
     sample_by: str | None = None,
     words: Collection[str | None] = (),
     aside: Collection[str] = (),
+    tell: bool = True,
 ) -> dict[str, datasets.Dataset]:
     """Data by split, memory-mapped: ``train``, and where they exist ``val``, ``test`` and ``pretrain``.
 
@@ -62,6 +63,7 @@ def load_splits(
         sample_by: What is one sample of plain text: ``line``, ``paragraph`` or ``document``.
         words: Columns, if they are there, whose cells are words: as written, ``007`` of a csv file too, and never bytes.
         aside: Endings of files that rows name, which are therefore not left out.
+        tell: Print which files are which split, beside what was odd about them.
 
     Raises:
         FileNotFoundError: If the path does not exist or the hub cannot be reached.
@@ -98,7 +100,8 @@ def load_splits(
         options = csv_options(kinds, every) | options
         notes.append(check_lines(every, options, title=title_of(path), trusted="quoting" in (given or {})))
         options = {"converters": {column: str for column in words if column is not None}} | options
-    inventory.tell(title_of(path), *filter(None, notes))
+    if tell or any(notes):
+        inventory.tell(title_of(path), *filter(None, notes))
     if formats == {"text"}:
         options = {"sample_by": sample_by or "line", "encoding": "utf-8-sig"} | options
     odd = [str(file) for file in every if "::" in str(file)]

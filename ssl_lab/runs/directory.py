@@ -17,6 +17,8 @@ PREVIOUS_CHECKPOINT = Path("checkpoints/previous.ckpt")
 BEST_CHECKPOINT = Path("checkpoints/best.ckpt")
 HEARTBEAT = Path("heartbeat.json")
 SPEC = Path("spec.json")
+DATA_SPEC = Path("data_spec.json")
+"""Facts of the data that a head was trained on, where the encoder was built for other data."""
 METRICS = Path("metrics.json")
 """What the names of a run's evaluation metrics mean, as :func:`ssl_lab.metrics.descriptions` says it."""
 
@@ -36,9 +38,9 @@ def read_json(path: Path) -> dict[str, Any]:
     return load_json(path) if path.is_file() else {}  # type: ignore[no-any-return]
 
 
-def write_spec(run_dir: Path, spec: Spec) -> None:
-    """Write the facts of the data to ``spec.json``."""
-    write_json(run_dir / SPEC, spec.to_json())
+def write_spec(run_dir: Path, spec: Spec, file: Path = SPEC) -> None:
+    """Write the facts of the data to ``spec.json``, or another file of the run directory."""
+    write_json(run_dir / file, spec.to_json())
 
 
 def update_summary(run_dir: Path, **facts: Any) -> None:

@@ -17,18 +17,19 @@ from ssl_lab.types import Spec, restored
 _OURS = re.compile(r"ssl_lab\.(types|modalities\.[a-z_]+)\.[A-Z]\w*")
 
 
-def read_spec(run_dir: Path, settings: DictConfig) -> Spec:
+def read_spec(run_dir: Path, settings: DictConfig, file: Path = SPEC) -> Spec:
     """The facts of the data that a run was trained on, as :func:`ssl_lab.runs.directory.write_spec` left them.
 
     Args:
         run_dir: The run directory.
         settings: Those of the run, which were looked at: facts may be of classes that stand beside theirs.
+        file: The file of the run directory that holds them.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it holds something else, or names what could run code.
     """
-    path = run_dir / SPEC
+    path = run_dir / file
     if not path.exists():
         raise FileNotFoundError(f"There is no {path}, which holds the facts of the run's data. Restore the file.")
     facts = spec_of_today(load_json(path))

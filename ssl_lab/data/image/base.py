@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from ssl_lab.data.columns import Columns
 from ssl_lab.data.image.decode import Encoded, decode
+from ssl_lab.data.image.given import GivenImages
 from ssl_lab.data.labelled import LabelledModule
 from ssl_lab.data.splits import UNLABELLED, CutModule, Part, find_split, plan_splits
 from ssl_lab.data.store import build_once, fingerprint
@@ -49,7 +50,7 @@ class ImageSource:
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class ImageModule(CutModule, LabelledModule):
+class ImageModule(GivenImages, CutModule, LabelledModule):
     """Images that are decoded once, by the first process to want them, into memory maps in the cache folder.
 
     Files that cannot be read are left out with one warning that counts them.

@@ -7,11 +7,11 @@ import struct
 import zlib
 from functools import cache
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 Encoded: TypeAlias = "bytes | Path | NDArray[np.uint8] | None"
 """An image file, its content, or pixels (H, W) or (H, W, 3); None if it is missing."""
@@ -46,8 +46,30 @@ def image_endings() -> tuple[str, ...]:
     return (*_COMMON, *sorted(set(endings) - set(_COMMON)))
 
 
-def decode(encoded: Encoded, *, channels: int | None, image_size: int | None) -> NDArray[np.uint8] | None:
-    """Pixels of an image, upright, uint8 (C, H, W); None if it cannot be read.
+class Picture(NamedTuple):
+    """A decoded image.
+
+    Attributes:
+        pixels: Its pixels as they were asked for, uint8 (C, H, W).
+        size: Height and width that it had before it was resized, upright.
+    """
+
+    pixels: NDArray[np.uint8]
+    size: tuple[int, int]
+
+
+def decode(
+    encoded: Encoded, *, channels: int | None, image_size: int | tuple[int, int] | None
+) -> NDArray[np.uint8] | None:
+    """The pixels of :func:`decode_picture`, uint8 (C, H, W); None if the image cannot be read."""
+    picture = decode_picture(encoded, channels=channels, image_size=image_size)
+    return None if picture is None else picture.pixels
+
+
+def decode_picture(
+    encoded: Encoded, *, channels: int | None, image_size: int | tuple[int, int] | None
+) -> Picture | None:
+    """An image, upright; None if it cannot be read.
 
     The orientation stored by cameras is applied, transparent pixels are laid on white, 16-bit greys keep their upper
     8 bits, floats are greys in [0, 1], and CMYK, palette and other modes become grey or RGB. Pixels of 32 bits whose range
@@ -56,22 +78,25 @@ def decode(encoded: Encoded, *, channels: int | None, image_size: int | None) ->
     Args:
         encoded: The image.
         channels: 1 for grey, 3 for RGB, None for whichever it is.
-        image_size: Its short side is resized to this (bicubic, antialiased) and the centre square cut out; None to
-            keep its size.
+        image_size: Its short side is resized to this (bicubic, antialiased) and the centre square cut out; of a height
+            and a width, it is resized to cover both and the centre cut out; None to keep its size.
     """
     if encoded is None:
         return None
     try:
         with _open(encoded) as image:
-            if image_size is not None:
-                image.draft(None, (2 * image_size, 2 * image_size))  # JPEG: skip frequencies far above the target
+            height, width = image_size if isinstance(image_size, tuple) else (image_size, image_size)
+            size = image.size if image.getexif().get(ExifTags.Base.Orientation, 1) >= 5 else image.size[::-1]
+            if height is not None and width is not None:
+                longest = 2 * max(height, width)
+                image.draft(None, (longest, longest))  # JPEG: skip frequencies far above the target
             image = _to_grey_or_rgb(ImageOps.exif_transpose(image), channels)
-            if image_size is not None and image.size != (image_size, image_size):
-                image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BICUBIC)
+            if height is not None and width is not None and image.size != (width, height):
+                image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
             pixels = np.array(image)
     except DAMAGED:
         return None
-    return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
+    return Picture(np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)), size)
 
 
 def _open(encoded: bytes | Path | NDArray[np.uint8]) -> Image.Image:

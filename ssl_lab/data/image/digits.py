@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ssl_lab.data.columns import Columns
 from ssl_lab.data.image.base import image_spec
+from ssl_lab.data.image.given import GivenImages
 from ssl_lab.data.labelled import LabelledModule
 from ssl_lab.data.splits import CutModule, Part, find_split, plan_splits
 from ssl_lab.modalities.image import ImageSpec
@@ -21,7 +22,7 @@ TEST_SEED = 0
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Digits(CutModule, LabelledModule):
+class Digits(GivenImages, CutModule, LabelledModule):
     """1,797 handwritten digits, 8x8 greys, ten classes; a fixed quarter of them, stratified, is the test split.
 
     References:

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssl_lab.data.base import DataModule
 from ssl_lab.data.image.base import image_spec
+from ssl_lab.data.image.given import GivenImages
 from ssl_lab.data.splits import find_split
 from ssl_lab.modalities.image import ImageSpec
 from ssl_lab.types import Batch
@@ -28,7 +28,7 @@ _ROWS_AT_ONCE = 512
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Shapes(DataModule):
+class Shapes(GivenImages):
     """One coloured square, ellipse or triangle per image, on black, in any place, size and orientation.
 
     A batch also holds ``factors``, float32 (B, 6): the number of the shape, its hue (0 red to 0.75 violet), scale (the

@@ -13,14 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from ssl_lab.data.base import PRETRAIN
+from ssl_lab.data.base import PRETRAIN, Sample
 from ssl_lab.data.columns import Columns
 from ssl_lab.data.files.inventory import tell_once
 from ssl_lab.data.files.layout import shown
 from ssl_lab.data.splits import UNLABELLED, CutModule, Part, find_split, plan_splits
+from ssl_lab.data.text.given import TEXT_ENDINGS, is_filled, read_samples
 from ssl_lab.data.text.token_rows import TokenRows, frame_of
 from ssl_lab.data.text.tokenized import Tokenized
 from ssl_lab.data.text.tokenizer import (
@@ -177,6 +179,42 @@ class TokenModule(Tokenized):
         step = -(-self.max_length // NUM_LENGTHS)
         return min(self.max_length, max(1, -(-longest // step)) * step)
 
+    @property
+    def fields(self) -> Mapping[str, str]:
+        """The text."""
+        return {"text": "text"}
+
+    @property
+    def given_endings(self) -> tuple[str, ...]:
+        """Those of plain text and tables, gzipped or not."""
+        return TEXT_ENDINGS
+
+    def samples_in(self, file: Path, fields: Mapping[str, str]) -> list[Sample]:
+        """A text a line of plain text, or a row of a table each."""
+        return read_samples(file, fields)
+
+    def give(self, samples: Sequence[Sample], spec: Spec) -> list[int]:
+        """Tokenise texts as labelled ones are: a text is a row, truncated to ``max_length``; blank ones cannot be read."""
+        kept = [k for k, sample in enumerate(samples) if all(map(is_filled, sample.values()))]
+        self._given = self._columns_given([samples[k] for k in kept]) if kept else {"input_ids": torch.empty(0)}
+        return kept
+
+    def _columns_given(self, samples: Sequence[Sample]) -> Columns:
+        """Columns of samples without blank texts."""
+        encoded = self._encode([sample["text"] for sample in samples])
+        lengths = np.array([len(ids) for ids in encoded])
+        rows = self.token_rows([np.concatenate(encoded)], [lengths], labelled=True)
+        return {name: torch.from_numpy(column.whole()) for name, column in rows.columns().items()}
+
+    @cached_property
+    def _backend(self) -> Tokenizer:
+        return plain_backend(self.tokenizer)
+
+    def _encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """Ids of whole texts, without special tokens."""
+        encoded = self._backend.encode_batch_fast(texts, add_special_tokens=False)
+        return [np.array(each.ids, np.int32) for each in encoded]
+
     def metrics(self) -> Mapping[str, float]:
         """``data/padding_share`` of the rows that are trained on."""
         return {"data/padding_share": self.padding_share(PRETRAIN)}
@@ -319,12 +357,11 @@ class TextModule(TokenModule, CutModule):
                 stacklevel=2,
             )
         encoded = []
-        backend = plain_backend(self.tokenizer)
         if labelled:
             filled = [bool(text.strip()) for texts in self._chunks(part) for text in texts]
             labels = labels[np.array(filled)]
         for texts in self.documents(split):
-            encoded += [np.array(e.ids, np.int32) for e in backend.encode_batch_fast(texts, add_special_tokens=False)]
+            encoded += self._encode(texts)
         if not encoded:
             raise ValueError(
                 f"The {split} split has no text: all of its {len(part.rows)} samples are blank. Check the files, or "

@@ -55,6 +55,11 @@ class HubText(TextModule, LabelledModule):
             raise ValueError(f"Cannot use sample_by={self.sample_by!r}. Set data.sample_by to one of {_SAMPLE_BY}.")
 
     @property
+    def fields(self) -> Mapping[str, str]:
+        """The text."""
+        return {"text": self.text_column or "text"}
+
+    @property
     def title(self) -> str:
         """The last part of the path; where each split names files, the folder of the first."""
         return title_of(self.path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from ssl_lab.data.base import Sample
+from ssl_lab.data.columns import Columns
 from ssl_lab.data.files.inventory import NoUsableFilesError, Source, places, suffix, take_inventory, title_of
 from ssl_lab.data.files.tables import check_text_column
 from ssl_lab.data.files.text_files import read_lines
@@ -82,6 +84,15 @@ class ParallelText(_Translated):
             raise ValueError(
                 f"target_max_length counts the begin and end token too, found {self.target_max_length}. Choose 3 or more."
             )
+
+    @property
+    def fields(self) -> Mapping[str, str]:
+        """The text to translate."""
+        return {"text": self.source}
+
+    def _columns_given(self, samples: Sequence[Sample]) -> Columns:
+        texts = [sample["text"] for sample in samples]
+        return {"input_ids": token_ids(self.tokenizer, texts, max_length=self.max_length)}
 
     @property
     def title(self) -> str:
@@ -231,6 +242,8 @@ class ParallelText(_Translated):
 
     def as_batch(self, rows: dict[str, Tensor]) -> Any:
         """Ids as int64 and their attention masks, each with the padding of its tokenizer."""
+        if "target_input_ids" not in rows:  # given to be translated
+            return super().as_batch(rows)
         target = rows["target_input_ids"].long()
         pad, (_, end) = self.target_tokenizer.pad_token_id, _ends(self.target_tokenizer)
         if pad == end:  # as in GPT-2: the first one after the begin token is the end

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import operator
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ssl_lab.data.files.inventory import Source, title_of
+from ssl_lab.data.base import GIVEN, Sample
+from ssl_lab.data.columns import Columns
+from ssl_lab.data.files.inventory import Source, suffix, title_of
 from ssl_lab.data.files.text_files import read_text
 from ssl_lab.data.hub import files_by_split
 from ssl_lab.data.splits import UNLABELLED, Part
@@ -92,6 +94,31 @@ class QuestionAnswering(TextModule):
             )
         self._offsets: dict[str, Tensor] = {}
         self._question_of_row: dict[str, Tensor] = {}
+        self._given_questions: list[Question] = []
+
+    @property
+    def fields(self) -> Mapping[str, str]:
+        """The question, and the text that may hold its answer."""
+        return {"question": "question", "text": "context"}
+
+    def samples_in(self, file: Path, fields: Mapping[str, str]) -> list[Sample]:
+        """A question and a text in each row of a table, or the questions of a SQuAD file, with answers or without."""
+        if suffix(file.name) != ".json" or (articles := _articles_in(file)) is None:
+            return super().samples_in(file, fields)
+        return [
+            {"question": asked["question"].strip(), "text": paragraph["context"]}
+            for article in articles
+            for paragraph in article["paragraphs"]
+            for asked in paragraph["qas"]
+        ]
+
+    def _columns_given(self, samples: Sequence[Sample]) -> Columns:
+        self._given_questions = [
+            Question(id=str(k), text=sample["question"], context=sample["text"], answers=(), answer_start=-1)
+            for k, sample in enumerate(samples)
+        ]
+        self._by_row.pop(GIVEN, None)
+        return self._windows(GIVEN, self._given_questions)
 
     @property
     def title(self) -> str:
@@ -99,20 +126,26 @@ class QuestionAnswering(TextModule):
         return title_of(self.path)
 
     def questions(self, split: str) -> list[Question]:
-        """Questions of a split in their order."""
+        """Questions of a split in their order; given ones have no answers."""
+        if split == GIVEN:
+            return self._given_questions
         part = self._parts[split]
         return [question for row in part.rows for question in self._articles[part.source][row]]
 
     def question_of_row(self, split: str) -> Tensor:
         """The number of each row's question within the split, int64 (N,)."""
-        self.columns(split)
+        self._prepare(split)
         return self._question_of_row[split]
 
     def text_of(self, split: str, row: int, start: int, end: int) -> str:
         """The characters of the text from token ``start`` to token ``end`` of a row, both inclusive."""
-        self.columns(split)
+        self._prepare(split)
         context = self.questions_by_row(split)[row].context
         return context[int(self._offsets[split][row, start, 0]) : int(self._offsets[split][row, end, 1])]
+
+    def _prepare(self, split: str) -> None:
+        if split != GIVEN:  # whose facts are there with its columns
+            self.columns(split)
 
     def questions_by_row(self, split: str) -> Sequence[Question]:
         """The question of each row."""
@@ -157,7 +190,10 @@ class QuestionAnswering(TextModule):
         return TextSource(labels=labels, read=read)
 
     def _tokenize(self, split: str, part: Part) -> dict[str, Tensor]:
-        questions = [question for row in part.rows for question in self._articles[part.source][row]]
+        return self._windows(split, [question for row in part.rows for question in self._articles[part.source][row]])
+
+    def _windows(self, split: str, questions: Sequence[Question]) -> dict[str, Tensor]:
+        """Columns of the windows of all questions; where their tokens lie in the texts is kept for the split."""
         columns: dict[str, list[Any]] = {
             name: [] for name in ("input_ids", "token_type_ids", "context_mask", "start_position", "end_position")
         }
@@ -216,11 +252,28 @@ def token_span(question: Question, spans: NDArray[np.int32], inside: NDArray[np.
         spans: First and last but one character of each token (L, 2).
         inside: Which tokens are part of the text (L,).
     """
+    if not question.answers:
+        return 0, 0
     begin, stop = question.answer_start, question.answer_start + len(question.answers[0])
     tokens = np.flatnonzero(inside & (spans[:, 1] > begin) & (spans[:, 0] < stop))
     if not len(tokens) or spans[tokens[0], 0] > begin or spans[tokens[-1], 1] < stop:
         return 0, 0
     return int(tokens[0]), int(tokens[-1])
+
+
+def _articles_in(file: Path) -> list[Any] | None:
+    """The articles of a SQuAD file, whether it has answers or not; None of a file of another form."""
+    try:
+        found = json.loads(read_text(file))
+    except (json.JSONDecodeError, RecursionError):
+        return None
+    try:
+        articles = found["data"]
+        for paragraph in (paragraph for article in articles for paragraph in article["paragraphs"]):
+            [asked["question"].strip() + paragraph["context"] for asked in paragraph["qas"]]
+    except (LookupError, TypeError, AttributeError):
+        return None
+    return list(articles)
 
 
 def read_squad(file: Path) -> list[list[Question]]:

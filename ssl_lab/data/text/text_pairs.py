@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ssl_lab.data.base import PRETRAIN
+from ssl_lab.data.base import PRETRAIN, Sample
+from ssl_lab.data.columns import Columns
 from ssl_lab.data.files.inventory import Source, title_of
 from ssl_lab.data.files.tables import as_numbers, check_column, check_text_column
 from ssl_lab.data.hub import load_splits
@@ -70,6 +71,18 @@ class TextPairs(TextModule):
         self.text_columns = {"input_ids": self.first_column, "second_input_ids": self.second_column}
         if self.negative_column is not None:
             self.text_columns["negative_input_ids"] = self.negative_column
+
+    @property
+    def fields(self) -> Mapping[str, str]:
+        """Both texts."""
+        return {"text": self.first_column, "second_text": self.second_column}
+
+    def _columns_given(self, samples: Sequence[Sample]) -> Columns:
+        columns = {"input_ids": "text", "second_input_ids": "second_text"}
+        return {
+            name: token_ids(self.tokenizer, [sample[field] for sample in samples], max_length=self.max_length)
+            for name, field in columns.items()
+        }
 
     @property
     def title(self) -> str:

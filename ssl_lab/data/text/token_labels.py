@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from ssl_lab.data.base import GIVEN, Sample
+from ssl_lab.data.columns import Columns
 from ssl_lab.data.files.inventory import Source, suffix, title_of
 from ssl_lab.data.files.tables import check_column
 from ssl_lab.data.files.text_files import read_lines
@@ -71,13 +73,42 @@ class TokenLabels(TextModule):
 
     class_column = "token_labels"
 
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        super().__post_init__()
+        self._given_sentences: list[Sentence] = []
+
+    @property
+    def fields(self) -> Mapping[str, str]:
+        """The sentence: words between white space, or a list of words."""
+        return {"text": self.words_column}
+
+    @property
+    def given_endings(self) -> tuple[str, ...]:
+        """Those of plain text, tables and column files."""
+        return tuple(dict.fromkeys((*super().given_endings, *COLUMN_FILES)))
+
+    def samples_in(self, file: Path, fields: Mapping[str, str]) -> list[Sample]:
+        """A sentence a line of plain text or a row of a table; of column files the words, whatever their tags are."""
+        if suffix(file.name) in COLUMN_FILES and suffix(file.name) != ".txt":
+            sentences = read_columns(file, word=self.word_position, tag=self.tag_position)
+            return [{"text": words} for words, _ in sentences]
+        return super().samples_in(file, fields)
+
+    def _columns_given(self, samples: Sequence[Sample]) -> Columns:
+        sentences = [words.split() if isinstance(words := sample["text"], str) else list(words) for sample in samples]
+        self._given_sentences = [(words, [""] * len(words)) for words in sentences]
+        return self._rows_of(self._given_sentences, {})
+
     @property
     def title(self) -> str:
         """The last part of the path; where each split names files, the folder of the first."""
         return title_of(self.path)
 
     def sentences(self, split: str) -> list[Sentence]:
-        """Words and tags of a split, whole sentences in their order."""
+        """Words and tags of a split, whole sentences in their order; given ones have empty tags."""
+        if split == GIVEN:
+            return self._given_sentences
         part = self._parts[split]
         return [self._sentences[part.source][row] for row in part.rows]
 
@@ -149,11 +180,14 @@ class TokenLabels(TextModule):
 
     def _tokenize(self, split: str, part: Part) -> dict[str, Tensor]:
         number = {tag: k for k, tag in enumerate(self._texts.class_names)}
+        return self._rows_of([self._sentences[part.source][row] for row in part.rows], number)
+
+    def _rows_of(self, sentences: Sequence[Sentence], number: Mapping[str, int]) -> dict[str, Tensor]:
+        """Columns of sentences, cut between words, with the numbers of their tags."""
         around = frame_of(self.tokenizer, "encoder")
         prefix, suffix_ids = list(around.before), list(around.after)
         room = self.max_length - len(prefix) - len(suffix_ids)
         rows, labels = [], []
-        sentences = [self._sentences[part.source][row] for row in part.rows]
         pieces = split_words(self.tokenizer, [words for words, _ in sentences])
         for (_, tags), words in zip(sentences, pieces, strict=True):
             for first, last in cut(list(map(len, words)), room):
