@@ -209,6 +209,12 @@ def printable(text: str, *, keep: str = "\n\t") -> str:
     return "".join(char if char in keep or not _steers(char) else _written_out(char) for char in text)
 
 
+def no_formula(cell: str) -> str:
+    """A text that no spreadsheet takes for a formula, which could start programs."""
+    cell = printable(cell, keep="")
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@")) else cell
+
+
 def _steers(char: str) -> bool:
     return unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") and char not in "\u200c\u200d\u00ad"
 

@@ -330,4 +330,17 @@ class Drawing:
     caption: Caption | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClassMap:
+    """The class of each pixel of one picture, to be kept as an indexed picture.
+
+    Attributes:
+        pixels: Number of the class, uint8 (H, W); 255 where none was predicted.
+        colours: Red, green and blue of each of the 256 values, uint8 (256, 3).
+    """
+
+    pixels: NDArray[np.uint8]
+    colours: NDArray[np.uint8]
+
+
 Picture: TypeAlias = ImageGrid | MaskedText | Drawing

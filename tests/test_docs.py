@@ -22,7 +22,7 @@ from ssl_lab.cli.trust.targets import split_off_trust, trusting
 from ssl_lab.testing import train
 
 NOT_COMPOSED = ("list", "runs", "report", "leaderboard", "dashboard")
-TEXTS = ("text=", "prompt=")  # which the command quotes by itself
+TEXTS = ("text=", "prompt=", "second_text=", "question=")  # which the command quotes by itself
 FLAGS = ("-m", "--multirun", "--cfg", "job", "--package")
 
 page = pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -24,7 +24,7 @@ _ONE = {"ckpt", "out", "run_dir", "sweep_dir"}
 """Settings that name one path."""
 _SEVERAL = {"run", "input", "root", "path", "tokenizer", "target_tokenizer", "pretrained", "cache_dir", "save_dir"}
 """Last words of settings that name a path, or several."""
-_TEXTS = {"text", "prompt"}
+_TEXTS = {"text", "prompt", "second_text", "question"}
 """Settings whose value is text as it is written: brackets and quotes belong to it."""
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
 _PLAIN = re.compile(r"(?!(?:true|false|null|inf|nan)$)(?:\.{0,2}/|[A-Za-z_])[\w./-]*", re.ASCII | re.IGNORECASE)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
 
-from ssl_lab.cli.commands import COMMANDS, SETTINGS
+from ssl_lab.cli.commands import CHECKED, COMMANDS, SETTINGS
 from ssl_lab.cli.trust.own_code import forget_working_folder
 from ssl_lab.engine.checkpoints.signals import (
     InterruptedRunError,
@@ -133,6 +133,8 @@ def _with_trust(name: str, args: list[str]) -> int:
         from ssl_lab.cli.settings import compose_settings
 
         cfg = compose_settings(name, args)
+        if name in CHECKED:
+            import_module(f"ssl_lab.cli.commands.{name}").check(cfg)
         from ssl_lab.cli.process import prepare_process
 
         prepare_process()

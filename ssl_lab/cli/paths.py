@@ -26,7 +26,8 @@ def no_run(run_dir: Path, missing: str) -> FileNotFoundError:
         missing: The file of a run that it lacks.
     """
     several = [part.strip() for part in str(run_dir).split(",")]
-    inside = sorted(path.parent for path in run_dir.glob(f"*/{missing}")) if run_dir.is_dir() else []
+    below = ("*", "*/*") if run_dir.is_dir() else ()  # a fine-tuning holds a run for each start and seed
+    inside = sorted(path.parent for depth in below for path in run_dir.glob(f"{depth}/{missing}"))
     if len(several) > 1 and all(Path(part, missing).is_file() for part in several):
         advice = f"ssl-lab evaluate takes several runs as 'run=[{','.join(several)}]'."
     elif inside:

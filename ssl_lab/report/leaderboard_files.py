@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ssl_lab.files import replace_file
-from ssl_lab.limited import printable
+from ssl_lab.limited import no_formula, printable
 from ssl_lab.outputs import check_output, marked
 from ssl_lab.report.leaderboard import Board, Entry, Leaderboard
 from ssl_lab.report.page import IS_PAGE, environment
@@ -96,14 +96,8 @@ def as_csv(found: Leaderboard) -> str:
                     seeds,
                 ]
                 row = [*facts, wall, entry.checkpoint, entry.hardware, entry.command]
-                writer.writerow([_no_formula(cell) if isinstance(cell, str) else cell for cell in row])
+                writer.writerow([no_formula(cell) if isinstance(cell, str) else cell for cell in row])
     return out.getvalue()
-
-
-def _no_formula(cell: str) -> str:
-    """A text that no spreadsheet takes for a formula, which could start programs."""
-    cell = printable(cell, keep="")
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@")) else cell
 
 
 def as_html(found: Leaderboard) -> str:

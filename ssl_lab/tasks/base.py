@@ -7,10 +7,11 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from ssl_lab.data.base import DataModule
 from ssl_lab.methods.base import Method
 from ssl_lab.methods.parts.token_mean import TokenMean
 from ssl_lab.optim import Optim
-from ssl_lab.types import Encoder, Spec
+from ssl_lab.types import Encoder, NotOfferedError, Spec
 
 
 class FineTuning(Method):
@@ -84,6 +85,24 @@ class FineTuning(Method):
         Raises:
             ValueError: Saying what does not fit.
         """
+
+    def predict(self, datamodule: DataModule, *, device: torch.device) -> list[dict[str, Any]]:
+        """What it predicts for the samples of the split ``given``: one row each, in their order.
+
+        A value is a text, a number, a list of texts, numbers by name, or a :class:`~ssl_lab.types.ClassMap`.
+
+        Args:
+            datamodule: Data like that of the training, to which the samples were given.
+            device: Where to compute.
+
+        Raises:
+            NotOfferedError: If the task does not say what its predictions are.
+            ValueError: If a prediction is not finite.
+        """
+        raise NotOfferedError(
+            f"Cannot predict with {type(self).__name__}: the task does not say what its predictions are. Give it a method "
+            "predict, as the tasks of ssl_lab.tasks have."
+        )
 
     def train(self, mode: bool = True) -> Self:
         """Training mode but for what is frozen; see above."""

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_lab.data.base import DataModule
+from ssl_lab.data.base import GIVEN, DataModule
 from ssl_lab.evaluation.probes.scores import class_counts, scores_of_counts
-from ssl_lab.evaluation.protocol import StreamingProtocol, check_none_broken
+from ssl_lab.evaluation.protocol import StreamingProtocol, check_finite, check_none_broken, outputs_of
 from ssl_lab.optim import Optim
 from ssl_lab.pretext.base import Augmentation
 from ssl_lab.pretext.mixing import Mixing
@@ -156,6 +156,19 @@ class Classification(FineTuning):
     def capabilities(self) -> Mapping[str, Callable[..., Any]]:
         """Features, and scores of classes."""
         return {**super().capabilities(), "class_logits": self.in_eval_mode(torch.no_grad()(self.class_logits))}
+
+    def predict(self, datamodule: DataModule, *, device: torch.device) -> list[dict[str, Any]]:
+        """The most probable class, its probability, and those of all classes."""
+        scores = self.capabilities()["class_logits"]
+        (logits,) = outputs_of(lambda batch: (full_precision(scores(batch)),), datamodule, GIVEN, device=device)
+        check_finite(logits, what="Scores", use="written")
+        names = self.encoder.spec.class_names or tuple(map(str, range(logits.shape[1])))
+        shares = logits.softmax(1)
+        best = shares.max(1)
+        return [
+            {"prediction": names[k], "probability": share, "probabilities": dict(zip(names, each, strict=True))}
+            for k, share, each in zip(best.indices.tolist(), best.values.tolist(), shares.tolist(), strict=True)
+        ]
 
 
 class ClassScores(StreamingProtocol):

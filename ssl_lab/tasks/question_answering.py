@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_lab.data.base import DataModule
+from ssl_lab.data.base import GIVEN, DataModule
 from ssl_lab.encoders.text_transformer import TextTransformer
 from ssl_lab.evaluation.protocol import Protocol, check_finite, outputs_of
 from ssl_lab.optim import Optim
@@ -91,6 +91,12 @@ class QuestionAnswering(TextTask):
         """Features, and best spans."""
         return {**super().capabilities(), "answer_spans": self.in_eval_mode(torch.no_grad()(self.best_spans))}
 
+    def predict(self, datamodule: DataModule, *, device: torch.device) -> list[dict[str, Any]]:
+        """The answer to each question in the characters of its text, and the score of its span: a sum of two logits."""
+        assert isinstance(datamodule, AnsweredQuestions)
+        found = _answers(self.capabilities()["answer_spans"], datamodule, GIVEN, device=device, use="written")
+        return [{"answer": answer, "score": score} for answer, score in found]
+
 
 def best_spans(start: Tensor, end: Tensor, allowed: Tensor, *, max_length: int) -> Tensor:
     """The span i <= j < i + max_length of allowed tokens with the largest start_i + end_j, of each row.
@@ -136,6 +142,30 @@ class AnsweredQuestions(typing.Protocol):
         """The characters of the text from token ``start`` to token ``end`` of a row, both inclusive."""
 
 
+def _answers(
+    fn: Callable[[Batch], Tensor], datamodule: Any, split: str, *, device: torch.device, use: str = "judged"
+) -> list[tuple[str, float]]:
+    """The best span ``fn(batch) -> (B, 3)`` of all windows of each question, as text, and its score.
+
+    Raises:
+        ValueError: If a span or a score is not finite.
+    """
+    (spans,) = outputs_of(lambda batch: (fn(batch),), datamodule, split, device=device)
+    check_finite(spans, "" if split == GIVEN else split, what="Answer spans", use=use)
+    best: dict[int, tuple[float, int]] = {}
+    for row, (number, score) in enumerate(
+        zip(datamodule.question_of_row(split).tolist(), spans[:, 2].tolist(), strict=True)
+    ):
+        if number not in best or score > best[number][0]:
+            best[number] = score, row
+    found = []
+    for number in range(len(datamodule.questions(split))):
+        score, row = best[number]
+        start, end = spans[row, :2].int().tolist()
+        found.append((datamodule.text_of(split, row, start, end), score))
+    return found
+
+
 class Answers(Protocol):
     """Exact match and F1 of words, SQuAD v1.1's official metric: the mean over questions of the best of their answers.
 
@@ -164,20 +194,9 @@ class Answers(Protocol):
             ValueError: If a span or a score is not finite.
         """
         assert isinstance(datamodule, AnsweredQuestions)
-        (spans,) = outputs_of(lambda batch: (fn(batch),), datamodule, split, device=device)
-        check_finite(spans, split, what="Answer spans")
-        best: dict[int, tuple[float, int]] = {}
-        for row, (number, score) in enumerate(
-            zip(datamodule.question_of_row(split).tolist(), spans[:, 2].tolist(), strict=True)
-        ):
-            if number not in best or score > best[number][0]:
-                best[number] = score, row
         questions = datamodule.questions(split)
         exact = f1 = 0.0
-        for number, question in enumerate(questions):
-            row = best[number][1]
-            start, end = spans[row, :2].int().tolist()
-            answer = datamodule.text_of(split, row, start, end)
+        for question, (answer, _) in zip(questions, _answers(fn, datamodule, split, device=device), strict=True):
             exact += max(float(normalise(answer) == normalise(gold)) for gold in question.answers)
             f1 += max(word_f1(answer, gold) for gold in question.answers)
         return {"finetune/exact_match": exact / len(questions), "finetune/f1": f1 / len(questions)}

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import colorsys
 import math
+import typing
 import warnings
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, TypeAlias, final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, TypeAlias, final, runtime_checkable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
 from ssl_lab.captions import Caption
-from ssl_lab.data.base import DataModule
-from ssl_lab.evaluation.protocol import StreamingProtocol, check_none_broken
+from ssl_lab.data.base import GIVEN, DataModule
+from ssl_lab.evaluation.protocol import StreamingProtocol, check_none_broken, outputs_of
 from ssl_lab.metrics import Metric, Table
 from ssl_lab.modalities.image import ImageSpec, as_float
 from ssl_lab.optim import Optim
 from ssl_lab.pretext.base import Augmentation
 from ssl_lab.tasks.base import FineTuning, full_precision
 from ssl_lab.tasks.metrics import finetuned
-from ssl_lab.types import Batch, Encoder, ImageGrid, Spec
+from ssl_lab.types import Batch, ClassMap, Encoder, ImageGrid, Spec
 
 Head: TypeAlias = Literal["linear", "fcn"]
 
@@ -123,6 +127,30 @@ class SemanticSegmentation(FineTuning):
         """Features, and masks."""
         return {**super().capabilities(), "masks": self.in_eval_mode(torch.no_grad()(self.masks))}
 
+    def predict(self, datamodule: DataModule, *, device: torch.device) -> list[dict[str, Any]]:
+        """A mask as large as each picture, and the share of each class in it.
+
+        The network sees a picture resized, and its centre where the shape is another one. The mask is enlarged to the
+        picture by the nearest pixel; outside of what was seen it is 255.
+        """
+        assert isinstance(datamodule, SizedPictures)
+        fn = self.capabilities()["masks"]
+        (masks,) = outputs_of(lambda batch: (fn(batch),), datamodule, GIVEN, device=device)
+        broken = int((masks == IGNORED).flatten(1).any(1).sum())
+        check_none_broken(broken, len(masks), what="Scores", unit="masks", use="written")
+        names = pixel_classes(self.encoder.spec)
+        palette = (colours(len(names)) * 255).round().byte().numpy()
+        rows = []
+        for mask, size in zip(masks.numpy(), datamodule.given_sizes, strict=True):
+            shares = np.bincount(mask.ravel(), minlength=len(names)) / mask.size
+            rows.append(
+                {
+                    "mask": ClassMap(pixels=over_picture(mask, size), colours=palette),
+                    "shares": dict(zip(names, shares.tolist(), strict=True)),
+                }
+            )
+        return rows
+
     def pictures(self, batch: Batch) -> Mapping[str, ImageGrid]:
         """A few images of the batch, their masks and the predicted ones; pixels that do not count are black."""
         num = len(batch["image"])
@@ -141,6 +169,30 @@ class SemanticSegmentation(FineTuning):
             images=torch.stack(rows), row_names=("image", "mask", "prediction"), legend=legend, caption=_MASKS
         )
         return {"masks": grid}
+
+
+@runtime_checkable
+class SizedPictures(typing.Protocol):
+    """Data to which pictures of any size can be given."""
+
+    given_sizes: Sequence[tuple[int, int]]
+    """Height and width of each before it was resized."""
+
+
+def over_picture(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A mask of the centre of a picture, enlarged to lie over it; 255 beside the centre.
+
+    Args:
+        mask: Classes (h, w) of the largest part in the middle of the picture that has their shape.
+        size: Height and width of the picture.
+    """
+    scale = min(size[0] / mask.shape[0], size[1] / mask.shape[1])
+    height, width = (min(whole, max(1, round(scale * side))) for whole, side in zip(size, mask.shape, strict=True))
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    found = np.full(size, IGNORED, np.uint8)
+    part = Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST)
+    found[top : top + height, left : left + width] = np.array(part)
+    return found
 
 
 def _conv(d_in: int, d_out: int) -> nn.Sequential:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from scipy.stats import pearsonr, spearmanr
 from torch import Tensor, nn
 
-from ssl_lab.data.base import DataModule
+from ssl_lab.data.base import GIVEN, DataModule
 from ssl_lab.encoders.text_transformer import TextTransformer
 from ssl_lab.evaluation.protocol import Protocol, check_finite, outputs_of
 from ssl_lab.modalities.text import TextSpec
@@ -90,6 +90,14 @@ class Similarity(TextTask):
     def capabilities(self) -> Mapping[str, Callable[..., Any]]:
         """Features of the first text, and similarities of pairs."""
         return {**super().capabilities(), "similarities": self.in_eval_mode(torch.no_grad()(self.similarities))}
+
+    def predict(self, datamodule: DataModule, *, device: torch.device) -> list[dict[str, Any]]:
+        """The score of each pair, on the scale of the data's scores; it may lie a little beyond their ends."""
+        similarities = self.capabilities()["similarities"]
+        (found,) = outputs_of(lambda batch: (similarities(batch),), datamodule, GIVEN, device=device)
+        check_finite(found, what="Scores", use="written")
+        scores = self.min_score + (self.max_score - self.min_score) * found
+        return [{"similarity": score} for score in scores.tolist()]
 
 
 def join_texts(batch: Batch, spec: TextSpec) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import typing
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, final, runtime_checkable
 
 import torch
@@ -14,7 +14,7 @@ from seqeval.metrics import f1_score, precision_score, recall_score
 from seqeval.scheme import IOB2
 from torch import Tensor, nn
 
-from ssl_lab.data.base import DataModule
+from ssl_lab.data.base import GIVEN, DataModule
 from ssl_lab.data.text.tag_schemes import is_iob2
 from ssl_lab.data.text.token_labels import NO_WORD
 from ssl_lab.encoders.text_transformer import TextTransformer
@@ -60,6 +60,7 @@ class TokenClassification(TextTask):
         super().__init__(encoder, optim, layer_decay=layer_decay, freeze=freeze, dropout=dropout)
         classes = encoder.spec.classes("token_labels")
         assert classes is not None
+        self._tag_names = classes.names
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(encoder.embed_dim, classes.number))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -80,6 +81,15 @@ class TokenClassification(TextTask):
         """Features, and tags."""
         return {**super().capabilities(), "tags": self.in_eval_mode(torch.no_grad()(self.predict_tags))}
 
+    def predict(self, datamodule: DataModule, *, device: torch.device) -> list[dict[str, Any]]:
+        """The words of each sentence and their tags."""
+        tags = _tags_of_words(
+            self.capabilities()["tags"], datamodule, GIVEN, self._tag_names, device=device, use="written"
+        )
+        assert isinstance(datamodule, TaggedSentences)
+        words = [words for words, _ in datamodule.sentences(GIVEN)]
+        return [{"words": list(each), "tags": [next(tags) for _ in each]} for each in words]
+
 
 @runtime_checkable
 class TaggedSentences(typing.Protocol):
@@ -87,6 +97,30 @@ class TaggedSentences(typing.Protocol):
 
     def sentences(self, split: str) -> Sequence[tuple[Sequence[str], Sequence[str]]]:
         """Words and tags of a split, whole sentences in their order."""
+
+
+def _tags_of_words(
+    fn: Callable[[Batch], Tensor],
+    datamodule: DataModule,
+    split: str,
+    names: Sequence[str],
+    *,
+    device: torch.device,
+    use: str = "judged",
+) -> Iterator[str]:
+    """The tag of each word of a split, one after the other, by the numbers ``fn(batch) -> (B, L)``.
+
+    Raises:
+        ValueError: If a word has scores that are not finite.
+    """
+
+    def of_words(batch: Batch) -> tuple[Tensor, ...]:
+        return (fn(batch)[batch["token_labels"] != NO_WORD],)
+
+    (numbers,) = outputs_of(of_words, datamodule, split, device=device)
+    kind = "" if split == GIVEN else split
+    check_none_broken(int((numbers < 0).sum()), len(numbers), kind, what="Scores", unit="words", use=use)
+    return iter([names[number] for number in numbers.tolist()])
 
 
 class TaggedSpans(Protocol):
@@ -121,14 +155,10 @@ class TaggedSpans(Protocol):
             ValueError: If a word has such scores.
         """
         assert isinstance(datamodule, TaggedSentences)
-        (numbers,) = outputs_of(
-            lambda batch: (fn(batch)[batch["token_labels"] != NO_WORD],), datamodule, split, device=device
-        )
-        check_none_broken(int((numbers < 0).sum()), len(numbers), split, what="Scores", unit="words")
         classes = datamodule.spec.classes("token_labels")
         assert classes is not None
         names = classes.names
-        flat = iter([names[number] for number in numbers.tolist()])
+        flat = _tags_of_words(fn, datamodule, split, names, device=device)
         gold = [tags for _, tags in datamodule.sentences(split)]
         found = [[next(flat) for _ in tags] for tags in gold]
         assert next(flat, None) is None, "every word is predicted once"

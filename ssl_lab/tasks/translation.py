@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import BertConfig, BertLMHeadModel, LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
-from ssl_lab.data.base import DataModule
+from ssl_lab.data.base import GIVEN, DataModule
 from ssl_lab.encoders.text_transformer import TextTransformer
 from ssl_lab.evaluation.protocol import Protocol, check_none_broken, outputs_of
 from ssl_lab.modalities.text import WrittenText
@@ -148,6 +148,12 @@ class Translation(TextTask):
         """Features, and translations."""
         return {**super().capabilities(), "translations": self.in_eval_mode(torch.no_grad()(self.translate))}
 
+    def predict(self, datamodule: DataModule, *, device: torch.device) -> list[dict[str, Any]]:
+        """The translation of each text."""
+        assert isinstance(datamodule, TranslatedTexts)
+        texts = _written(self.capabilities()["translations"], datamodule, GIVEN, device=device, use="written")
+        return [{"translation": text} for text in texts]
+
 
 class _BrokenScores(LogitsProcessor):
     """Remembers the samples that had scores that are not finite, and changes none."""
@@ -171,6 +177,20 @@ class TranslatedTexts(typing.Protocol):
 
     def references(self, split: str) -> list[str]:
         """The translations of a split as people wrote them."""
+
+
+def _written(
+    fn: Callable[[Batch], Tensor], datamodule: Any, split: str, *, device: torch.device, use: str = "judged"
+) -> list[str]:
+    """The texts of the token ids ``fn(batch) -> (B, T)``; -1 is that of scores that are not finite.
+
+    Raises:
+        ValueError: If a translation has such scores.
+    """
+    (ids,) = outputs_of(lambda batch: (fn(batch),), datamodule, split, device=device)
+    kind = "" if split == GIVEN else split
+    check_none_broken(int((ids < 0).any(1).sum()), len(ids), kind, what="Scores", unit="translations", use=use)
+    return [text.strip() for text in datamodule.target_tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
 
 class Translations(Protocol):
@@ -200,9 +220,7 @@ class Translations(Protocol):
             ValueError: If a translation has such scores.
         """
         assert isinstance(datamodule, TranslatedTexts)
-        (ids,) = outputs_of(lambda batch: (fn(batch),), datamodule, split, device=device)
-        check_none_broken(int((ids < 0).any(1).sum()), len(ids), split, what="Scores", unit="translations")
-        texts = [text.strip() for text in datamodule.target_tokenizer.batch_decode(ids, skip_special_tokens=True)]
+        texts = _written(fn, datamodule, split, device=device)
         references = [datamodule.references(split)]
         bleu, chrf = BLEU(), CHRF()
         found = {

@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-RUN_COMMANDS = ("evaluate", "embed", "sample", "reconstruct", "interpolate", "export out=new")
+RUN_COMMANDS = ("evaluate", "embed", "sample", "reconstruct", "interpolate", "export out=new", "predict text=a")
 CASES = [
     *((f"{name} run={wrong}", "is no run directory") for name in RUN_COMMANDS for wrong in ("none", "file", "empty")),
     *((f"{name} run=bare", "No checkpoint at bare") for name in RUN_COMMANDS),
@@ -36,7 +36,7 @@ CASES = [
     *((f"{name} run=run --flag", "--flag is no option") for name in RUN_COMMANDS),
     *((f"{name} run=run -x", "-x is no option") for name in RUN_COMMANDS),
     *((f"{name} run=run word", "Cannot read the argument 'word'") for name in RUN_COMMANDS),
-    *((f"{name} out=new", "needs run=DIR") for name in ("evaluate", "embed", "sample", "export")),
+    *((f"{name} out=new", "needs run=DIR") for name in ("evaluate", "embed", "sample", "export", "predict")),
     ("evaluate run=[]", "found run=[]"),
     ("evaluate run=run data=digits data.seed=3", "the order of samples comes from seed="),
     ("pretrain data.seed=3", "the order of samples comes from seed="),
@@ -64,6 +64,15 @@ CASES = [
     ("embed run=run splits=test", "splits should be a list of which each is text, found 'test'"),
     ("embed run=run splits=[]", "Give different splits"),
     ("embed run=run splits=[test,test]", "Give different splits"),
+    ("predict run=run", "needs input=FILE, input=FOLDER or text='...'"),
+    ("predict run=run input=none", "nothing is there"),
+    ("predict run=run input=file text=a", "Give files, or one text"),
+    ("predict run=run text=a columns={text:b}", "no table is given"),
+    ("predict run=run text=a columns=b", "columns should be a mapping"),
+    ("predict run=run text=a batch_size=0", "batch_size to 1 or more"),
+    ("predict run=run input=file out=new.txt", "a name that ends in .csv, .jsonl or .parquet"),
+    ("predict run=run input=file out=file", "a name that ends in .csv"),
+    ("predict run=run input=empty", "VAE has pretrained an encoder, which has no head of a task yet"),
     ("sample run=run num_samples=many", "num_samples should be a whole number"),
     ("sample run=run num_samples=0 out=new.png", "num_samples=0"),
     ("sample run=run seed=a", "seed should be a whole number"),
@@ -137,7 +146,8 @@ CASES = [
 
 def test_every_setting_of_a_command_has_a_type():
     """Paths and texts are read as they are; the groups hold objects, whose types their signatures say."""
-    as_they_are = {"run", "out", "run_dir", "sweep_dir", "ckpt", "text", "prompt", "trial", "trainer", "hydra"}
+    texts = {"text", "prompt", "second_text", "question"}
+    as_they_are = {"run", "out", "run_dir", "sweep_dir", "ckpt", "input", "trial", "trainer", "hydra", *texts}
     for name in (*SETTINGS, "pretrain"):
         own = {key for key, default in _defaults(name).items() if default is not ...}
         assert own <= {*_TYPES, *as_they_are}, f"a new setting of {name} needs its type in _TYPES"

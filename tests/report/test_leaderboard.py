@@ -13,9 +13,9 @@ from cli.made_runs import make_run
 
 from ssl_lab.cli.completion import completions
 from ssl_lab.cli.main import main
+from ssl_lab.limited import no_formula
 from ssl_lab.measured import merged
 from ssl_lab.report.leaderboard import leaderboard
-from ssl_lab.report.leaderboard_files import _no_formula
 
 RAW = {"knn/top1": 0.9, "few_label/top1_n1": 0.5, "few_label/top1_n1_std": 0.06}
 
@@ -347,5 +347,5 @@ def test_an_update_writes_through_a_link_and_keeps_the_mode(tmp_path):
 
 def test_no_cell_of_a_csv_file_is_a_formula():
     for text in ("=cmd|' /C calc'!A0", "+1", "-1", "@SUM(1)", "\t=1"):
-        assert not _no_formula(text).startswith(("=", "+", "-", "@", "\t"))
-    assert _no_formula("Digits") == "Digits"
+        assert not no_formula(text).startswith(("=", "+", "-", "@", "\t"))
+    assert no_formula("Digits") == "Digits"

@@ -7,6 +7,7 @@ COMMANDS = {
     "pretrain": "pretrain a method:  ssl-lab pretrain experiment=NAME [key=value ...]   (-m for sweeps; run=DIR resumes)",
     "evaluate": "judge runs:         ssl-lab evaluate run=DIR [data=NAME] [evaluation=NAME]   ('run=[DIR1,DIR2]': one table)",
     "finetune": "train on labels:    ssl-lab finetune run=DIR data=NAME [task=NAME] [seeds=[0,1,2]] [baseline=true]",
+    "predict": "use a head:         ssl-lab predict run=DIR input=FILE|FOLDER [out=FILE.csv]   (text='...': one text)",
     "embed": "write features:     ssl-lab embed run=DIR [data=NAME] out=features.parquet",
     "sample": "draw samples:       ssl-lab sample run=DIR [num_samples=80 out=FILE.png] [text='A [MASK]' | prompt='The']",
     "reconstruct": "encode and decode:  ssl-lab reconstruct run=DIR [data=NAME] [num_images=16] [out=FILE.png]",
@@ -20,5 +21,9 @@ COMMANDS = {
     "dashboard": "watch and compare:  ssl-lab dashboard [DIR ...] [--open] [--port 8787]   (--out FOLDER: static files)",
     "list": "what there is:      ssl-lab list [methods|data|encoders|experiments|...]",
 }
-SETTINGS = ("evaluate", "finetune", "embed", "sample", "reconstruct", "interpolate", "export", "prepare", "bench")
+SETTINGS = (
+    *("evaluate", "finetune", "predict", "embed", "sample", "reconstruct", "interpolate", "export", "prepare", "bench"),
+)
 """Commands whose settings are ``conf/COMMAND.yaml``; pretrain's help is Hydra's, of the others argparse's."""
+CHECKED = ("predict",)
+"""Commands whose ``check(cfg)`` refuses settings before anything slow is imported."""

@@ -14,7 +14,7 @@ from ssl_lab.cli.paths import config_dir
 
 _TYPES: dict[str, Any] = {
     **dict.fromkeys(("seed", "num_samples", "num_images", "first", "second", "steps", "label", "num_workers"), int),
-    **dict.fromkeys(("num_steps", "warmup_steps", "top_k", "max_new_tokens"), int),
+    **dict.fromkeys(("num_steps", "warmup_steps", "top_k", "max_new_tokens", "batch_size"), int),
     **dict.fromkeys(("top_p", "temperature", "truncation", "shard_mib"), float),
     **dict.fromkeys(
         ("baseline", "baselines", "overwrite", "private", "force", "compile", "activation_checkpointing"), bool
@@ -22,7 +22,7 @@ _TYPES: dict[str, Any] = {
     **dict.fromkeys(("split", "format", "push_to_hub", "select", "resume", "objective"), str),
     **dict.fromkeys(("evaluate_every_n_epochs", "evaluate_max_train_samples", "pictures_every_n_epochs"), int | None),
     **{"save_every_n_minutes": float | None, "save_every_n_steps": int | None},
-    **{"seeds": list[int], "splits": list[str], "metric": Mapping},
+    **{"seeds": list[int], "splits": list[str], "metric": Mapping, "columns": Mapping},
 }
 """What each setting takes; null besides where that is its default."""
 

@@ -1,0 +1,66 @@
+"""Where predictions and features are written: looked at before anything slow is imported."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from ssl_lab.outputs import marked
+
+ENDINGS = (".csv", ".jsonl", ".parquet")
+PLACES = ("path", "row", "id")
+"""Columns that say where a sample came from."""
+_GIVEN = (*PLACES, "text", "second_text", "question")
+_PREDICTED = ("prediction", "mask", "words", "tags", "answer", "similarity", "translation")
+_BESIDE = ("probability", "score", "probabilities", "shares")
+MARK = ("Software", "ssl_lab")
+"""What the pictures that are written say of their origin."""
+
+
+def check_ending(out: Path, endings: Sequence[str] = ENDINGS) -> None:
+    """Refuse a name whose ending says no kind of table.
+
+    Raises:
+        ValueError: Naming the endings that do.
+    """
+    if out.suffix not in endings:
+        raise ValueError(
+            f"Cannot write out={out}: the ending says what is written. Give a name that ends in {_or(endings)}."
+        )
+
+
+def holds_predictions(path: Path) -> bool:
+    """Whether ``ssl-lab predict`` wrote a file: its columns are those of predictions, and no others."""
+    names = columns_of(path)
+    tops = {name.partition(".")[0] for name in names}
+    return bool(tops & set(_PREDICTED)) and tops <= {*_GIVEN, *_PREDICTED, *_BESIDE}
+
+
+def columns_of(path: Path) -> list[str]:
+    """Names of the columns of a csv, jsonl or parquet file; none of a file that is no such table."""
+    try:
+        if path.suffix == ".parquet":
+            import pyarrow.parquet as pq
+
+            return list(pq.read_schema(path).names)
+        with path.open(encoding="utf-8", newline="") as file:
+            line = file.readline(1 << 20)
+        found = json.loads(line) if path.suffix == ".jsonl" else next(csv.reader([line]), [])
+    except (OSError, ValueError, csv.Error):  # pyarrow's errors are of these classes
+        return []
+    return list(found) if isinstance(found, dict | list) else []
+
+
+def masks_folder(out: Path) -> Path:
+    """Where the masks of a table lie."""
+    return out.with_name(f"{out.stem}_masks")
+
+
+is_mask_of_ours = marked("\0".join(MARK).encode(), begin=b"\x89PNG")
+"""Whether a file is a mask that :func:`~ssl_lab.predict.tables.write_masks` wrote."""
+
+
+def _or(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} or {words[-1]}"
