@@ -70,9 +70,12 @@ def classes(path):
 
 
 def keys(command):
-    """The top-level settings of a command."""
-    rows = [(f"`{k}`", _default(d), m) for k, d, m in rows_of(CONF / f"{command}.yaml")]
-    return _table(("key", "default", "meaning"), rows)
+    """The examples, groups and settings of a command."""
+    told = importlib.import_module("ssl_lab.cli.help").command_settings(command)
+    rows = [(f"`{k}`", _default(d), _sentence(m)) for k, d, m in (*told.groups, *told.keys)]
+    examples = "".join(f"    {example}\n" for example in told.examples or (f"ssl-lab {command} run=DIR",))
+    others = "".join(f"\n\nIt also takes all settings of `ssl-lab {base}`." for base in told.bases)
+    return f"{examples}\n{_table(('key', 'default', 'meaning'), rows)}{others}"
 
 
 def changes(group):
@@ -100,10 +103,10 @@ def commands():
     commands_module = importlib.import_module("ssl_lab.cli.commands")
     parts = []
     for name, line in commands_module.COMMANDS.items():
-        purpose, _, usage = line.partition(":")
-        parts.append(f"## `ssl-lab {name}`\n\n{purpose[0].upper()}{purpose[1:]}.\n")
+        purpose = line.partition(":")[0]
+        parts.append(f"## `ssl-lab {name}`\n\n{purpose[0].upper()}{purpose[1:]}:\n")
         if (CONF / f"{name}.yaml").is_file():
-            parts.append(f"    {usage.strip()}\n\n{keys(name)}\n")
+            parts.append(f"{keys(name)}\n")
         else:
             parts.append(f"```text\n{_help(name)}\n```\n")
     return "\n".join(parts)
@@ -145,16 +148,17 @@ def rows_of(path):
 
 
 def joined(meaning, comment):
-    """A meaning, followed by the comment on the value where that says more."""
-    words = (set(re.findall(r"\w+", text.lower())) for text in (comment, meaning))
-    if meaning and not next(words) - next(words):
-        return _sentence(meaning)
-    return " ".join(_sentence(text) for text in (meaning, comment) if text)
+    """A meaning, followed by the comment on the value if most of its words are new."""
+    words = [word for word in re.findall(r"\w+", comment.lower()) if word not in ("a", "an", "as", "in", "of", "the")]
+    new = [word for word in words if word not in re.findall(r"\w+", meaning.lower())]
+    if not meaning or 2 * len(new) > len(words):
+        return " ".join(_sentence(text) for text in (meaning, comment) if text)
+    return _sentence(meaning)
 
 
 def _sentence(text):
     text = text[:1].upper() + text[1:]
-    return text if not text or text.endswith((".", ")", "`")) else f"{text}."
+    return text if not text or text.endswith(".") else f"{text}."
 
 
 def without_meaning():
@@ -170,16 +174,12 @@ def without_meaning():
 
 
 def head(path):
-    """The first comment of a file, as sentences and a command."""
-    lines = []
-    for line in path.read_text().splitlines():
-        if not line.startswith("#"):
-            break
-        if not line.startswith("# @package"):
-            lines.append(line.removeprefix("#").removeprefix(" "))
-    told = [f"\n    {line.strip()}\n" if line.startswith("  ") else line for line in lines]
-    text = "\n".join(told)
-    return _sentence(re.sub(r"\(([\w.=]+=)\)", r"(`\1`)", text))
+    """The first comment of a file, its first line as a sentence of its own, and commands as code."""
+    lines = path.read_text().splitlines()
+    told = [line[1:].removeprefix(" ") for line in lines[: len(lines)] if line.startswith("#")]
+    told = [line for line in told if not line.startswith("@package")]
+    told = [_sentence(told[0]), *(f"\n    {line.strip()}\n" if line.startswith("  ") else line for line in told[1:])]
+    return re.sub(r"\(([\w.]+=)\)", r"(`\1`)", "\n".join(told)).strip("\n")
 
 
 def protocols():

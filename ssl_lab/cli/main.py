@@ -20,13 +20,11 @@ from ssl_lab.engine.checkpoints.signals import (
     stop_on_signals,
 )
 
-HYDRA_FLAGS = (
-    *("help", "hydra-help", "version", "cfg", "resolve", "package", "run", "multirun", "shell-completion", "info"),
-)
+HYDRA_FLAGS = (*("hydra-help", "version", "cfg", "resolve", "package", "run", "multirun", "shell-completion", "info"),)
 """What pretrain takes with two dashes; the commands with settings take ``--help`` alone. Those of Hydra's that read settings
 from elsewhere are missing: a saved one (``--experimental-rerun``) is a pickle."""
 
-HYDRA_SHORT_FLAGS = ("-h", "-c", "-p", "-r", "-m", "-i", "-sc")
+HYDRA_SHORT_FLAGS = ("-c", "-p", "-r", "-m", "-i", "-sc")
 
 HELP = """ssl-lab: self-supervised pretraining, evaluation and reports.
 
@@ -73,8 +71,10 @@ def _run(args: list[str]) -> int:
         advice = f"Did you mean {close[0]}?" if close else f"Choose from: {', '.join(COMMANDS)}."
         print(f"ssl-lab: there is no command {args[0]!r}. {advice}", file=sys.stderr)
         return 1
-    if args[0] in SETTINGS and {"-h", "--help"} & set(args[1:]):
-        print(_help(args[0]))
+    if (args[0] == "pretrain" or args[0] in SETTINGS) and {"-h", "--help"} & set(args[1:]):
+        from ssl_lab.cli.help import help_text
+
+        print(help_text(args[0]))
         return 0
     if args[0] == "pretrain" or args[0] in SETTINGS:
         known = HYDRA_FLAGS if args[0] == "pretrain" else ()
@@ -168,14 +168,6 @@ def _plain_warnings() -> Iterator[None]:
         yield
     finally:
         warnings.formatwarning = usual
-
-
-def _help(name: str) -> str:
-    from ssl_lab.cli.paths import config_dir
-
-    settings = (config_dir() / f"{name}.yaml").read_text(encoding="utf-8")
-    usage = COMMANDS[name].partition(":")[2].strip()
-    return f"usage: {usage}\n\nSettings and their defaults, given as key=value:\n\n{settings.rstrip()}"
 
 
 def _command(name: str) -> Callable[..., int]:

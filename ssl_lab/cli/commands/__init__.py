@@ -24,6 +24,6 @@ COMMANDS = {
 SETTINGS = (
     *("evaluate", "finetune", "predict", "embed", "sample", "reconstruct", "interpolate", "export", "prepare", "bench"),
 )
-"""Commands whose settings are ``conf/COMMAND.yaml``; pretrain's help is Hydra's, of the others argparse's."""
+"""Commands whose settings are ``conf/COMMAND.yaml``, as are those of pretrain; the others read theirs by argparse."""
 CHECKED = ("predict",)
 """Commands whose ``check(cfg)`` refuses settings before anything slow is imported."""

@@ -21,10 +21,10 @@ TITLES = {
     "loggers": "logger",
 }
 NOTES = {
-    "experiment": "The head of each file states its command, cost and result. Nothing was measured on a GPU yet: recipes "
-    "for one state published results alone.",
+    "experiment": "The head of each file states its command, cost and result. Nothing has been measured on a GPU yet, so "
+    "recipes for a GPU state only the published result.",
 }
-"""What is said once of all choices of a group."""
+"""A sentence below the choices of a group."""
 DEFAULT = ("methods", "data", "encoders", "experiments")
 
 

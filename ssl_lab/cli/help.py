@@ -1,0 +1,86 @@
+"""``ssl-lab COMMAND --help`` of commands with settings: examples, then each setting with its default and meaning.
+
+All of it is read from ``conf/COMMAND.yaml``: its first comment, the commands in the comments below, and the comment beside
+each key.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import textwrap
+from dataclasses import dataclass
+
+from ssl_lab.cli.paths import config_dir
+
+_GROUP = re.compile(r"  - ([\w@/.]+): ([\w.]+)(?:  # (.*))?$")
+_KEY = re.compile(r"(\w+): ((?:'[^']*'|\"[^\"]*\"|[^#])*?)(?:\s+# (.*))?$")
+_MOST = 16  # characters of a default in its column
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandSettings:
+    """What ``conf/COMMAND.yaml`` says to a reader.
+
+    Attributes:
+        purpose: One line.
+        examples: Commands, each with its comment.
+        bases: Commands whose settings it takes as well.
+        groups: Name, default choice and meaning of each group.
+        keys: Name, default and meaning of each key; the default ``???`` must be given.
+    """
+
+    purpose: str
+    examples: tuple[str, ...]
+    bases: tuple[str, ...]
+    groups: tuple[tuple[str, str, str], ...]
+    keys: tuple[tuple[str, str, str], ...]
+
+
+def command_settings(name: str) -> CommandSettings:
+    """Read the settings of a command."""
+    lines = (config_dir() / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    head = [line.removeprefix("#").rstrip() for line in lines if line.startswith("#")]
+    groups = [found.groups(default="") for found in map(_GROUP.match, lines) if found]
+    keys = [found.groups(default="") for found in map(_KEY.match, lines) if found]
+    return CommandSettings(
+        purpose=head[0].strip(),
+        examples=tuple(line.strip() for line in head if line.startswith("   ")),
+        bases=tuple(line[4:] for line in lines if re.fullmatch(r"  - [a-z]+", line)),
+        groups=tuple((group, choice, meaning) for group, choice, meaning in groups),
+        keys=tuple((key, default, meaning) for key, default, meaning in keys if key not in ("defaults", "hydra")),
+    )
+
+
+def help_text(name: str) -> str:
+    """The help of a command with settings."""
+    settings = command_settings(name)
+    parts = [f"ssl-lab {name}: {settings.purpose}"]
+    if settings.examples:
+        parts.append("\n".join(["Examples:", *(f"  {example}" for example in settings.examples)]))
+    if settings.groups:
+        parts.append(_table("Groups, given as group=choice (ssl-lab list GROUP shows the choices):", settings.groups))
+    parts.append(_table("Settings, given as key=value:", settings.keys))
+    parts += [f"Also all settings of ssl-lab {base}: ssl-lab {base} --help" for base in settings.bases]
+    return "\n\n".join(parts)
+
+
+def _table(title: str, rows: tuple[tuple[str, str, str], ...]) -> str:
+    """Rows of key, default and meaning, the meaning wrapped at the width of the terminal."""
+    shown = [(key, _short(default), meaning) for key, default, meaning in rows]
+    key_width, default_width = (max(len(row[place]) for row in shown) for place in (0, 1))
+    indent = " " * (key_width + default_width + 6)
+    width = max(shutil.get_terminal_size().columns, len(indent) + 30)
+    lines = [title]
+    for key, default, meaning in shown:
+        first = f"  {key:<{key_width}}  {default:<{default_width}}  "
+        lines += textwrap.wrap(meaning, width, initial_indent=first, subsequent_indent=indent) or [first.rstrip()]
+    return "\n".join(lines)
+
+
+def _short(default: str) -> str:
+    if default == "???":
+        return "(required)"
+    if default.startswith("runs/${") or len(default) > _MOST:
+        return "..."
+    return default
