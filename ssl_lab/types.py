@@ -224,6 +224,21 @@ class NotOfferedError(ValueError):
     """The encoder lacks what only some encoders offer, such as feature maps."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """Weights of a published network.
+
+    Attributes:
+        tensors: By their published names.
+        mean: Of each channel of the images that it was trained on, pixels scaled to [0, 1]; empty if unknown.
+        std: Standard deviation of each channel, same scale.
+    """
+
+    tensors: Mapping[str, Tensor]
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
 class Encoder(nn.Module, ABC):
     """A network that turns a batch into one feature vector per sample.
 
@@ -250,6 +265,28 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def embed(self, batch: Batch) -> Tensor:
         """Features of a batch, shape (B, embed_dim). What every protocol and every export uses."""
+
+    def converted(self, tensors: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], Sequence[str]]:
+        """Tensors of a published network of this architecture as this encoder keeps them, and what was changed in words.
+
+        Args:
+            tensors: By their published names, without what stands before those of the network; others may be among them.
+
+        Raises:
+            ValueError: If they are of a network that this encoder cannot be.
+        """
+        return tensors, ()
+
+    def published(self, name: str) -> Published:
+        """Published weights of this architecture by name.
+
+        Raises:
+            ValueError: If there are none of this name, or they cannot be reached.
+        """
+        raise ValueError(
+            f"Cannot start {self.title} from encoder.weights={name}: there is no such file, and this encoder has no "
+            "published weights by name. Give a file or folder, or encoder.from_run=DIR."
+        )
 
     @property
     def tower(self) -> Encoder:

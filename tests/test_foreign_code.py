@@ -155,7 +155,7 @@ def test_a_checkpoint_makes_nothing_that_it_does_not_hold(tmp_path, monkeypatch)
     torch.save({"state_dict": {}, "x": Large()}, path, _use_new_zipfile_serialization=False)
     with pytest.raises(ValueError, match="no whole archive as torch writes it"):
         read_checkpoint(path)
-    monkeypatch.setattr("ssl_lab.engine.checkpoints.checkpoint._MOST_STRUCTURE", 1000)
+    monkeypatch.setattr("ssl_lab.tensors._MOST_STRUCTURE", 1000)
     torch.save({"state_dict": {}, "x": [[]] * 1000}, path)
     with pytest.raises(ValueError, match="take more than 1,000 bytes"):
         read_checkpoint(path)

@@ -8,7 +8,7 @@ import ssl_lab
 from ssl_lab.cli.commands import COMMANDS
 
 ROOT = Path(ssl_lab.__file__).parent
-LOWEST = {"types", "modalities", "layers", "limited", "files", "measured", "metrics", "captions", "outputs"}
+LOWEST = {"types", "modalities", "layers", "limited", "files", "measured", "metrics", "captions", "outputs", "tensors"}
 LOWER = {"optim", "distributed", "losses", *LOWEST}
 PARTS = {"encoders", "generators", "heads", "teacher", "pretext", *LOWER}
 MAY_IMPORT = {
@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "captions": {"metrics"},
     "outputs": {"files", "limited"},
     "files": set(),
+    "tensors": {"limited"},
     "optim": LOWEST,
     "distributed": LOWEST,
     "losses": set(),

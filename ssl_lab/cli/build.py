@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor, nn
+from torch import nn
 
 from ssl_lab.cli.arguments import literal
-from ssl_lab.cli.instantiate import check_types, class_of, instantiate
+from ssl_lab.cli.instantiate import check_types, class_of, instantiate, takes
 from ssl_lab.cli.paths import no_run
 from ssl_lab.cli.trust.spec import read_spec
 from ssl_lab.cli.trust.targets import read_settings
@@ -38,6 +38,8 @@ from ssl_lab.methods.base import Method
 from ssl_lab.runs.directory import BEST_CHECKPOINT, DATA_SPEC, find_checkpoint, read_json, write_spec
 from ssl_lab.types import Encoder, Spec
 
+OF_START = ("from_run", "weights", "normalise_by")
+"""Settings of every encoder that say where its weights come from; see :mod:`ssl_lab.cli.starting`."""
 _BEING_BUILT: list[Path] = []
 
 
@@ -48,18 +50,28 @@ def build_data(node: DictConfig, *, seed: int) -> DataModule:
 
 def build_encoder(node: DictConfig, spec: Spec) -> Encoder:
     """The encoder for a data set; an argument ``run:DIR`` becomes that run's method."""
-    fixed = node.copy()
-    runs = {str(name): value for name, value in node.items() if isinstance(value, str) and value.startswith("run:")}
+    own = takes(node) or ()
+    fixed = OmegaConf.masked_copy(node, [str(name) for name in node if name not in OF_START or name in own])
+    runs = {str(name): value for name, value in fixed.items() if isinstance(value, str) and value.startswith("run:")}
     fixed.update(dict.fromkeys(runs))
     methods = {name: load_run(Path(value.removeprefix("run:")))[2] for name, value in runs.items()}
     return instantiate(fixed, _partial_=True, _convert_="all")(spec, **methods)  # type: ignore[no-any-return]
 
 
-def build_method(cfg: DictConfig, spec: Spec, *, encoder_weights: Mapping[str, Tensor] | None = None) -> Method:
-    """Encoder, on request with weights of another of its kind, optimizer settings and the method around them."""
+def build_method(cfg: DictConfig, spec: Spec, *, begin_with: Callable[[Encoder], Any] | None = None) -> Method:
+    """Encoder, optimizer settings and the method around them.
+
+    Args:
+        cfg: The configuration.
+        spec: The facts of the data that the encoder is built from.
+        begin_with: Gives the encoder its first weights.
+
+    Raises:
+        ValueError: If settings do not fit each other.
+    """
     encoder = build_encoder(cfg.encoder, spec)
-    if encoder_weights is not None:
-        encoder.load_state_dict(encoder_weights)
+    if begin_with is not None:
+        begin_with(encoder)
     optim = instantiate(cfg.optim, _convert_="all")
     method: Method = instantiate(cfg.method, _partial_=True, _convert_="all")(encoder, optim)
     if cfg.get("activation_checkpointing"):

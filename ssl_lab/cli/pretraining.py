@@ -17,6 +17,7 @@ from ssl_lab.cli.errors import explain
 from ssl_lab.cli.instantiate import instantiate
 from ssl_lab.cli.process import prepare_process, print_table
 from ssl_lab.cli.resume import begin, chosen_run_dir, task_overrides, without_resumption
+from ssl_lab.cli.starting import is_started, settle, start_of
 from ssl_lab.cli.sweeps.study import reporter
 from ssl_lab.cli.training import build_training
 from ssl_lab.engine import judge
@@ -29,8 +30,9 @@ from ssl_lab.engine.logging.text_log import text_log
 from ssl_lab.engine.pruned import PrunedRunError
 from ssl_lab.outputs import clear
 from ssl_lab.report.page import write_report
-from ssl_lab.runs.directory import read_json, update_summary
+from ssl_lab.runs.directory import START_WEIGHTS, read_json, update_summary
 from ssl_lab.runs.lock import lock_run
+from ssl_lab.tensors import write_tensors
 
 
 def pretrain_run(cfg: DictConfig) -> float | None:
@@ -38,6 +40,7 @@ def pretrain_run(cfg: DictConfig) -> float | None:
     prepare_process()
     run_dir = chosen_run_dir()
     cfg.run_dir = literal(str(run_dir))
+    settle(cfg, run_dir, task_overrides())
     lock = lock_run(run_dir, wait=cfg.trial is not None) if is_first_rank() else None
     try:
         start = begin(cfg, run_dir)
@@ -79,7 +82,9 @@ def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None, beginning: B
     hydra_cfg = HydraConfig.get()
     L.seed_everything(cfg.seed, verbose=False)
     datamodule = config.build_data(cfg.data, seed=cfg.seed)
-    method = config.build_method(cfg, datamodule.spec)
+    begins = start_of(cfg, run_dir, resumed=checkpoint is not None)
+    spec = begins.spec(datamodule.spec)
+    method = config.build_method(cfg, spec, begin_with=begins.load)
     _label_for_wandb(cfg)
     launcher, sweeper = hydra_cfg.launcher._target_, hydra_cfg.sweeper._target_
     training = build_training(
@@ -100,8 +105,13 @@ def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None, beginning: B
     if trainer.is_global_zero:
         overrides, experiment = task_overrides(), hydra_cfg.runtime.choices.get("experiment")
 
+        kept = is_started(cfg) and checkpoint is None
+        first = {name: each.clone() for name, each in method.encoder.state_dict().items()} if kept else None
+
         def write_settings() -> None:
-            config.save_config(cfg, without_resumption(overrides), datamodule, run_dir)
+            config.save_config(cfg, without_resumption(overrides), datamodule, run_dir, spec=method.encoder.spec)
+            if first is not None:
+                write_tensors(run_dir / START_WEIGHTS, first)
             training.log_settings(cfg)
             update_summary(run_dir, experiment=experiment, seed=cfg.seed)
 

@@ -40,6 +40,8 @@ NOT_THE_RUN = (
 _WEIGHTS = "the weights of its checkpoint stay, so the setting would have no effect"
 _SPLITS = "samples that were trained on would be judged on"
 _STEPS = "steps, epochs and schedules so far were counted with the old one"
+# Settings that runs of before them lack, which are null unless asked for.
+_NEW_SETTINGS = ("encoder.from_run", "encoder.weights", "encoder.normalise_by")
 # Settings that no run can change once it has a checkpoint, by patterns of their names, and why.
 FIXED = {
     "seed": "weights, order and random streams came from the old one",
@@ -49,6 +51,9 @@ FIXED = {
     "method.generator_optim._target_": "its checkpoint holds the state of another optimizer",
     "method.loss._target_": "its checkpoint belongs to another objective",
     "encoder*.pretrained": _WEIGHTS,
+    "encoder*.from_run": _WEIGHTS,
+    "encoder*.weights": _WEIGHTS,
+    "encoder*.normalise_by": "its checkpoint has learned from pixels that were normalised by the old one",
     "encoder.codes": _WEIGHTS,
     "data.seed": "the order of samples comes from seed=",
     "data.val_fraction": _SPLITS,
@@ -210,6 +215,7 @@ def differences(before: DictConfig, now: DictConfig) -> list[str]:
         f"{key}: {old.get(key, none)}, now {new.get(key, none)}"
         for key in keys
         if old.get(key, none) != new.get(key, none)
+        and not (key in _NEW_SETTINGS and old.get(key) is None and new.get(key) is None)
     ]
 
 

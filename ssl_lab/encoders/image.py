@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ class ImageEncoder(Encoder):
 
     Attributes:
         strides: Of its feature maps, the finest first; empty if it has none.
+        statistics: Mean and standard deviation of each channel that its published weights were trained with; None without.
 
     Raises:
         ValueError: If the data are not images.
@@ -29,6 +31,7 @@ class ImageEncoder(Encoder):
 
     spec: ImageSpec
     strides: tuple[int, ...] = ()
+    statistics: tuple[Sequence[float], Sequence[float]] | None = None
 
     mean: Tensor
     std: Tensor
@@ -39,6 +42,30 @@ class ImageEncoder(Encoder):
         self.embed_dim = embed_dim
         self.register_buffer("mean", torch.tensor(spec.mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(-1, 1, 1), persistent=False)
+
+    def normalise_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Normalise pixels by other statistics than the data's, such as those that published weights were trained with.
+
+        Grey images take the mean over the channels.
+
+        Args:
+            mean: Of each channel, pixels scaled to [0, 1].
+            std: Standard deviation of each channel, same scale.
+
+        Raises:
+            ValueError: If the images have other channels.
+        """
+        channels = self.spec.shape[0]
+        if channels == 1:
+            mean, std = [sum(mean) / len(mean)], [sum(std) / len(std)]
+        if not channels == len(mean) == len(std):
+            raise ValueError(
+                f"Cannot normalise images of {channels} channels by the statistics of {len(mean)}. Set "
+                "encoder.normalise_by=data."
+            )
+        self.spec = replace(self.spec, mean=tuple(mean), std=tuple(std))
+        self.mean.copy_(torch.tensor(self.spec.mean).view(-1, 1, 1))
+        self.std.copy_(torch.tensor(self.spec.std).view(-1, 1, 1))
 
     @abstractmethod
     def encode(self, x: Tensor) -> Tensor:
@@ -100,3 +127,16 @@ def outputs(modules: Iterable[nn.Module], x: Tensor) -> tuple[Tensor, ...]:
 def require_channels_last(module: nn.Module) -> nn.Module:
     """The module with its kernels in channels-last layout, which convolutions prefer on CPU and GPU."""
     return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def with_channels(
+    tensors: Mapping[str, Tensor], name: str, channels: int
+) -> tuple[Mapping[str, Tensor], Sequence[str]]:
+    """Tensors with a first convolution (D, C, h, w) for images of other channels, and what was changed in words.
+
+    Of grey images its kernels are summed over the channels, as timm does.
+    """
+    kernel = tensors.get(name)
+    if kernel is None or kernel.ndim != 4 or channels != 1 or kernel.shape[1] == 1:
+        return tensors, ()
+    return {**tensors, name: kernel.sum(1, keepdim=True)}, (f"{name} summed over its {kernel.shape[1]} channels",)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
-from ssl_lab.encoders.image import SpatialEncoder, outputs, require_channels_last
+from ssl_lab.encoders.image import SpatialEncoder, outputs, require_channels_last, with_channels
 from ssl_lab.modalities.image import ImageSpec
+from ssl_lab.types import Published
 
 SMALL_IMAGE = 64
 
@@ -52,6 +54,35 @@ class ResNet(SpatialEncoder):
         network.fc = nn.Identity()
         self.depth = depth
         self.network: Any = require_channels_last(network)
+
+    def published(self, name: str) -> Published:
+        """Torchvision's weights, such as ``IMAGENET1K_V2``; a download at first use.
+
+        Raises:
+            ValueError: If torchvision has no such weights, or they cannot be reached.
+        """
+        known = torchvision.models.get_model_weights(f"resnet{self.depth}")
+        if name != "DEFAULT" and name not in known.__members__:
+            raise ValueError(
+                f"Cannot start ResNet-{self.depth} from encoder.weights={name}: there is no such file, and torchvision has "
+                f"{', '.join(known.__members__)}. Give one of these names, a file or a folder."
+            )
+        weights: Any = known[name] if name != "DEFAULT" else known.DEFAULT
+        try:
+            tensors = torch.hub.load_state_dict_from_url(
+                weights.url, check_hash=True, weights_only=True, map_location="cpu"
+            )
+        except OSError as error:
+            raise ValueError(
+                f"Cannot download {weights.name} of ResNet-{self.depth} for encoder.weights: {weights.url} cannot be reached "
+                f"({error}). Download it where you can, and give encoder.weights= the path of the file."
+            ) from error
+        preset = weights.transforms()
+        return Published(tensors=tensors, mean=tuple(preset.mean), std=tuple(preset.std))
+
+    def converted(self, tensors: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], Sequence[str]]:
+        """The first convolution summed over its channels for grey images."""
+        return with_channels(tensors, "conv1.weight", self.spec.shape[0])
 
     def encode(self, x: Tensor) -> Tensor:
         """Globally pooled features of the last stage."""

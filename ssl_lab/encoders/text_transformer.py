@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -100,6 +102,11 @@ class TextTransformer(Encoder):
     def title(self) -> str:
         """Architecture and size of a new model, else the name of the pretrained one."""
         return self._title
+
+    def converted(self, tensors: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], Sequence[str]]:
+        """With the names of today for layer normalisation, which the first published BERTs call gamma and beta."""
+        old = {".gamma": ".weight", ".beta": ".bias"}
+        return {re.sub(r"\.(gamma|beta)$", lambda found: old[found[0]], name): t for name, t in tensors.items()}, ()
 
     def _new_model(self, attention: str) -> Any:
         """A language model with new weights; how it computes attention is noted in the copy of the configuration."""

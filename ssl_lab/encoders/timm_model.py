@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor
 
-from ssl_lab.encoders.image import ImageEncoder
+from ssl_lab.encoders.image import ImageEncoder, with_channels
 from ssl_lab.limited import load_json
 from ssl_lab.modalities.image import ImageSpec
 
@@ -61,6 +63,8 @@ class TimmModel(ImageEncoder):
         super().__init__(spec, embed_dim=network.num_features)
         self.name = name
         self.pretrained = pretrained
+        if pretrained:
+            self.statistics = network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
         self.network = network
         self.arguments = {**saved, **arguments}
         try:
@@ -80,6 +84,22 @@ class TimmModel(ImageEncoder):
     def title(self) -> str:
         """The network's name in timm."""
         return re.split("[:/]", self.name)[-1]
+
+    def converted(self, tensors: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], Sequence[str]]:
+        """Position embeddings of another grid interpolated to that of the data's images, and a first layer for grey ones."""
+        stem = self.network.pretrained_cfg.get("first_conv")
+        found, notes = with_channels(tensors, f"{stem}.weight", self.spec.shape[0])
+        own, there = getattr(self.network, "pos_embed", None), found.get("pos_embed")
+        grid = getattr(getattr(self.network, "patch_embed", None), "grid_size", None)
+        if own is None or there is None or grid is None or own.shape == there.shape or own.shape[-1] != there.shape[-1]:
+            return found, notes
+        num_prefix = own.shape[1] - grid[0] * grid[1]
+        side = math.isqrt(there.shape[1] - num_prefix)
+        if side * side + num_prefix != there.shape[1]:
+            return found, notes
+        resized = resample_abs_pos_embed(there, list(grid), [side, side], num_prefix_tokens=num_prefix)
+        told = f"position embeddings interpolated from {side}x{side} to {grid[0]}x{grid[1]} patches"
+        return {**found, "pos_embed": resized}, (*notes, told)
 
     def encode(self, x: Tensor) -> Tensor:
         """The model's pooled features."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Mapping, Sequence
+from itertools import permutations
 from typing import Literal
 
 import torch
@@ -69,6 +73,39 @@ class ViT(ImageEncoder):
         initialise(self)
         self.register_buffer("positions", sincos_positions(self.grid, embed_dim), persistent=False)
 
+    def converted(self, tensors: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], Sequence[str]]:
+        """A ViT of timm or of the published MAE, whose fixed positions stand in another order of channels.
+
+        The channels of all layers are then put into the order of these positions, which leaves the network what it is.
+
+        Raises:
+            ValueError: If its positions are learned.
+        """
+        if "cls_token" not in tensors:
+            return tensors, ()
+        found = {_OWN_NAMES.get(name, name): tensor for name, tensor in tensors.items()}
+        for kind in ("weight", "bias"):
+            if f"norm.{kind}" in found:
+                found[f"blocks.{len(self.blocks) - 1}.{kind}"] = found.pop(f"norm.{kind}")
+        if "patch_embed.weight" in found:
+            found["patch_embed.weight"] = found["patch_embed.weight"].flatten(1)
+        positions, dim = found.pop("pos_embed", None), self.embed_dim
+        if positions is None or positions.shape[-1] != dim:
+            return found, ()
+        side = math.isqrt(positions.shape[1])
+        order = _order_of(positions[0, -side * side :], sincos_positions((side, side), dim))
+        if order is None:
+            raise ValueError(
+                "Cannot start a ViT with fixed positions from a network that has learned its own. Choose encoder=timm "
+                "encoder.name=vit_small_patch16_224, or the name of its size."
+            )
+        if positions.shape[1] > side * side:
+            found["class_token"] = found["class_token"] + positions[:, :1]
+        own = self.state_dict()
+        found = {name: _reordered(name, tensor, order) if name in own else tensor for name, tensor in found.items()}
+        told = f"fixed positions of {self.grid[0]}x{self.grid[1]} patches, there {side}x{side}"
+        return found, () if (side, side) == self.grid else (told,)
+
     @property
     def num_patches(self) -> int:
         """Number L of patches of an image."""
@@ -119,6 +156,35 @@ class ViT(ImageEncoder):
             patches, positions = take(patches, ids_keep), positions[ids_keep]
         tokens = self.patch_embed(patches) + positions
         return self.blocks(torch.cat([self.class_token.expand(x.shape[0], -1, -1), tokens], 1))  # type: ignore[no-any-return]
+
+
+_OWN_NAMES = {
+    "cls_token": "class_token",
+    "patch_embed.proj.weight": "patch_embed.weight",
+    "patch_embed.proj.bias": "patch_embed.bias",
+}
+_READ_TOKENS = ("attn.qkv.weight", "mlp.fc1.weight")
+_WRITE_TOKENS = ("class_token", "patch_embed.", "attn.proj.", "mlp.fc2.", "norm1.", "norm2.")
+
+
+def _order_of(found: Tensor, own: Tensor) -> Tensor | None:
+    """Channels of ``found`` in the order of ``own``, both (L, D), if they are the same quarters; else None."""
+    quarters, wanted = found.chunk(4, 1), own.chunk(4, 1)
+    for order in permutations(range(4)):
+        if all(torch.allclose(quarters[k], quarter, atol=1e-3) for k, quarter in zip(order, wanted, strict=True)):
+            channels = torch.arange(own.shape[1]).chunk(4)
+            return torch.cat([channels[k] for k in order])
+    return None
+
+
+def _reordered(name: str, tensor: Tensor, order: Tensor) -> Tensor:
+    """A layer's tensor with the channels of tokens in another order, where it reads or writes tokens."""
+    if any(part in name for part in _READ_TOKENS):
+        return tensor[:, order]
+    last_norm = re.fullmatch(r"blocks\.\d+\.(weight|bias)", name)
+    if name == "class_token":
+        return tensor[..., order]
+    return tensor[order] if last_norm or any(part in name for part in _WRITE_TOKENS) else tensor
 
 
 def patchify(images: Tensor, patch_size: int) -> Tensor:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 LAST_CHECKPOINT = Path("checkpoints/last.ckpt")
 PREVIOUS_CHECKPOINT = Path("checkpoints/previous.ckpt")
 BEST_CHECKPOINT = Path("checkpoints/best.ckpt")
+START_WEIGHTS = Path("checkpoints/start.safetensors")
+"""The encoder before training, of a run that begins with weights of a file or another run."""
 HEARTBEAT = Path("heartbeat.json")
 SPEC = Path("spec.json")
 DATA_SPEC = Path("data_spec.json")

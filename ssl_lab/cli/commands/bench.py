@@ -10,6 +10,7 @@ import lightning as L
 from omegaconf import DictConfig
 
 from ssl_lab.cli import build as config
+from ssl_lab.cli.starting import settle, start_of
 from ssl_lab.data.base import DataModule
 from ssl_lab.engine.bench import Speed
 from ssl_lab.engine.bench import bench as run_bench
@@ -28,9 +29,11 @@ def run(cfg: DictConfig, args: list[str]) -> int:
         )
     if cfg.out:
         check_output(Path(cfg.out), ours=marked(b'"samples_per_sec"', begin=b'{\n  "experiment": ['))
+    settle(cfg, Path(), args)
     L.seed_everything(cfg.seed, verbose=False)
     datamodule = config.build_data(cfg.data, seed=cfg.seed)
-    method = config.build_method(cfg, datamodule.spec)
+    start = start_of(cfg)
+    method = config.build_method(cfg, start.spec(datamodule.spec), begin_with=start.load)
     cfg.trainer.max_epochs = -1
     # An optimizer's step counts: a method that steps two optimizers by hand needs twice as many.
     cfg.trainer.max_steps = (1 if method.automatic_optimization else 2) * (cfg.warmup_steps + 2 * cfg.num_steps)

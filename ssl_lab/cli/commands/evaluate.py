@@ -15,6 +15,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from ssl_lab.cli import build as config
 from ssl_lab.cli.data_of_run import check_same_classes, check_same_data, data_for_run, data_in_run
 from ssl_lab.cli.process import find_device, print_table
+from ssl_lab.cli.starting import initial_encoder
 from ssl_lab.data.base import DataModule, has_split
 from ssl_lab.data.store import fingerprint
 from ssl_lab.engine import judge
@@ -68,9 +69,9 @@ def run(cfg: DictConfig, args: list[str]) -> int:
         key = f"{spec!r} {datamodule.fingerprint} {run_cfg.encoder} {run_cfg.evaluation}"  # share a random encoder
         if key not in baselines:
             L.seed_everything(runs[0][0].seed, verbose=False)
-            random_encoder = config.build_encoder(run_cfg.encoder, spec)
+            before = initial_encoder(run_cfg, spec, run_dir) if cfg.baselines else method.feature_encoder
             beside = protocols if cfg.baselines else []
-            baselines[key] = baseline_rows(beside, datamodule, random_encoder, device=device, split=cfg.split)
+            baselines[key] = baseline_rows(beside, datamodule, before, device=device, split=cfg.split)
         records = judge.evaluate_with_baselines(
             method.to(device), protocols, datamodule, baselines[key], device=device, split=cfg.split
         )

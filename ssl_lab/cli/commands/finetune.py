@@ -26,6 +26,7 @@ from ssl_lab.cli.errors import explain
 from ssl_lab.cli.process import print_table
 from ssl_lab.cli.resume import refuse_other_files
 from ssl_lab.cli.run_name import named_run
+from ssl_lab.cli.starting import start_of
 from ssl_lab.cli.training import build_training
 from ssl_lab.cli.trust.targets import read_settings
 from ssl_lab.data.base import DataModule
@@ -294,7 +295,8 @@ def _train(
     """Train one cell as any run is trained; what its summary says."""
     cfg, run_dir = cell.cfg, cell.run_dir
     L.seed_everything(cell.seed, verbose=False)
-    method = config.build_method(cfg, spec, encoder_weights=weights)
+    begin_with = start_of(cfg).load if weights is None else lambda encoder: encoder.load_state_dict(weights)
+    method = config.build_method(cfg, spec, begin_with=begin_with)
     assert isinstance(method, FineTuning)
     method.check(datamodule.spec)
     training = build_training(

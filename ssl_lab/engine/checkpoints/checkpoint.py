@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-import re
-import struct
 import warnings
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +12,7 @@ import torch
 
 from ssl_lab.methods.base import Method
 from ssl_lab.runs.directory import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
-
-# What zipfile, torch and its unpickler raise on damaged files.
-_DAMAGED = (
-    OSError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, ValueError, TypeError,
-    AttributeError, LookupError, AssertionError, OverflowError, struct.error,
-)  # fmt: skip
-
-
-_MOST_STRUCTURE = 32 << 20  # bytes of everything but the tensors, which become a hundred times as many in memory
-_BYTES_OF_ANY_SIZE = re.compile(rb"c(?:__builtin__|builtins)\nbytearray\n")
+from ssl_lab.tensors import DAMAGED, load_plain
 
 
 class DamagedCheckpointError(ValueError):
@@ -66,10 +53,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             plain containers.
     """
     try:
-        _check_sums(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols, before the error that says more
-            contents = torch.load(path, map_location="cpu", weights_only=True)
+        contents = load_plain(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"There is no checkpoint {path}. Give ckpt= an existing file, or last.") from error
     except pickle.UnpicklingError as error:
@@ -79,7 +63,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise (ValueError if code else DamagedCheckpointError)(
             f"{path} holds {reason} and was not loaded ({first_line}). Use a checkpoint that ssl_lab wrote."
         ) from error
-    except _DAMAGED as error:
+    except DAMAGED as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise DamagedCheckpointError(
             f"{path} is truncated or damaged ({reason}). Use another checkpoint, or start the run anew."
@@ -93,37 +77,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} is not a checkpoint of a run: it has no state_dict of named tensors. Use checkpoints/last.ckpt of a run."
         )
     return contents  # type: ignore[no-any-return]
-
-
-def _check_sums(path: Path) -> None:
-    """Compare every part of the archive with the sum that was written with it, which ``torch.load`` does not.
-
-    Raises:
-        ValueError: If a part is compressed or lies in another one, or values are made that no file holds: a small file would
-            fill the memory.
-        zipfile.BadZipFile: If one differs, or the file is a part of an archive. What is small and no archive at all is left
-            to ``torch.load`` to refuse.
-    """
-    if not zipfile.is_zipfile(path):
-        with path.open("rb") as file:
-            head = file.read(_MOST_STRUCTURE + 1)
-        if len(head) > _MOST_STRUCTURE or head.startswith(b"PK") or _BYTES_OF_ANY_SIZE.search(head):
-            raise zipfile.BadZipFile("it is no whole archive as torch writes it")
-        return
-    with zipfile.ZipFile(path) as archive:
-        parts = archive.infolist()
-        packed = any(part.compress_type != zipfile.ZIP_STORED for part in parts)
-        if packed or sum(part.file_size for part in parts) > path.stat().st_size:
-            raise ValueError("its parts would be larger than the file, which those of torch never are")
-        for part in parts:
-            if part.filename.endswith(".pkl"):
-                if part.file_size > _MOST_STRUCTURE:
-                    raise ValueError(f"the names and sizes of its tensors take more than {_MOST_STRUCTURE:,} bytes")
-                if _BYTES_OF_ANY_SIZE.search(archive.read(part)):
-                    raise ValueError("it asks for bytes that it does not hold")
-        damaged = archive.testzip()
-    if damaged is not None:
-        raise zipfile.BadZipFile(f"the checksum of {damaged} in it is wrong")
 
 
 def load_weights(method: Method, path: Path) -> None:
