@@ -73,6 +73,7 @@ class FromRun(Start):
         source = load_run(self.run_dir)[2].feature_encoder
         weights = source.state_dict()
         encoder.load_state_dict(weights)
+        encoder.pretrained = True
         _tell(f"all {len(weights)} tensors of the encoder from {self.run_dir}")
 
 
@@ -94,6 +95,7 @@ class FromWeights(Start):
         is_file = path.exists() or _LOOKS_LIKE_FILE.search(self.weights) is not None
         published = _of_file(path) if is_file else encoder.published(self.weights)
         fitted = fit(encoder, published.tensors, self.weights)
+        encoder.pretrained = True
         LOG.info(fitted.whole)
         _tell(f"{fitted.line}{self._normalise(encoder, published)}")
 
