@@ -1,19 +1,18 @@
 """ssl_lab: self-supervised pretraining with masked, contrastive and generative objectives.
 
-The package imports nothing heavy before it is used. Train, judge and open runs by name::
+The package imports nothing heavy before it is used. From images, texts, a folder or a Dataset to a judged encoder::
 
     import ssl_lab
 
-    ssl_lab.pretrain(method, data, trainer, evaluation=ssl_lab.Evaluation([KNN()]))
-    method, data = ssl_lab.open_run("runs/mine")
+    run = ssl_lab.pretrain(images, method="simclr", epochs=10, labels=labels)
+    features = run.embed(images)
 
-and import methods, encoders and data from the modules that hold them::
-
-    from ssl_lab.data.image.digits import Digits
-    from ssl_lab.encoders.convnet import ConvNet
-    from ssl_lab.methods.simclr import SimCLR
+See what there is by ``ssl_lab.list()``, open a run by ``ssl_lab.open_run(DIR)``, and judge any network by
+``ssl_lab.evaluate(network, images, labels=labels)``. Methods, encoders and data to build by hand are imported from the
+modules that hold them, such as ``ssl_lab.methods.simclr``.
 """
 
+import builtins
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -21,14 +20,15 @@ from typing import TYPE_CHECKING, Any
 from ssl_lab.runs.moved import FormerNames
 
 if TYPE_CHECKING:
-    from ssl_lab.cli.open_run import open_run
+    from ssl_lab.api.evaluate import evaluate
+    from ssl_lab.api.listing import list
+    from ssl_lab.api.pretrain import pretrain
+    from ssl_lab.api.run import Run, open_run
     from ssl_lab.engine.callbacks.evaluation import Evaluation
     from ssl_lab.engine.callbacks.pictures import Pictures
     from ssl_lab.engine.checkpoints.saving import Saving
-    from ssl_lab.engine.pretrain import pretrain
-    from ssl_lab.evaluation.evaluate import evaluate
 
-__all__ = ["Evaluation", "Pictures", "Saving", "evaluate", "open_run", "pretrain"]
+__all__ = ["Evaluation", "Pictures", "Run", "Saving", "evaluate", "list", "open_run", "pretrain"]
 __version__ = "0.1.0"
 sys.meta_path.append(FormerNames())
 
@@ -36,9 +36,11 @@ _HOMES = {
     "Evaluation": "ssl_lab.engine.callbacks.evaluation",
     "Pictures": "ssl_lab.engine.callbacks.pictures",
     "Saving": "ssl_lab.engine.checkpoints.saving",
-    "evaluate": "ssl_lab.evaluation.evaluate",
-    "open_run": "ssl_lab.cli.open_run",
-    "pretrain": "ssl_lab.engine.pretrain",
+    "Run": "ssl_lab.api.run",
+    "evaluate": "ssl_lab.api.evaluate",
+    "list": "ssl_lab.api.listing",
+    "open_run": "ssl_lab.api.run",
+    "pretrain": "ssl_lab.api.pretrain",
 }
 
 
@@ -50,6 +52,6 @@ def __getattr__(name: str) -> Any:
     return found
 
 
-def __dir__() -> list[str]:
+def __dir__() -> builtins.list[str]:
     """The names of the module, with those that are not imported yet."""
     return sorted({*globals(), *__all__})

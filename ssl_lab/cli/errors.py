@@ -210,6 +210,12 @@ def is_users_file(path: str) -> bool:
     )
 
 
+def of_settings(error: BaseException) -> bool:
+    """Whether Hydra or OmegaConf raised it, whose words :func:`explain` replaces."""
+    libraries = ("hydra.", "omegaconf.", "antlr4.")
+    return type(error).__module__.startswith(libraries) or _raised_in(error).startswith(libraries)
+
+
 def _raised_in(error: BaseException) -> str:
     """The module in which it was raised."""
     frames = list(traceback.walk_tb(error.__traceback__))

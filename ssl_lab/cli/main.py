@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; errors become one message and exit code 1."""
     forget_working_folder()
     try:
-        with _plain_warnings():
+        with plain_warnings():
             code = _run(list(sys.argv[1:] if argv is None else argv))
         stop_listening(process_ends=argv is None)
         sys.stdout.flush()
@@ -142,7 +142,7 @@ def _with_trust(name: str, args: list[str]) -> int:
 
 
 @contextmanager
-def _plain_warnings() -> Iterator[None]:
+def plain_warnings() -> Iterator[None]:
     """Each warning as one line, once: ours as they are, others with the package or the line of the user's that they name."""
     usual = warnings.formatwarning
     shown: set[str] = set()

@@ -6,7 +6,8 @@ import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, final
+from importlib import import_module
+from typing import Any, ClassVar, Self, final
 
 import lightning as L
 import torch
@@ -57,8 +58,20 @@ class Method(L.LightningModule, ABC):
     whole_by: ClassVar[str] = ""
     may_collapse: ClassVar[bool] = True
 
+    def __init_subclass__(cls, **settings: Any) -> None:
+        """Let the constructor take a bare network of torchvision, timm or your own in the place of an encoder."""
+        super().__init_subclass__(**settings)
+        if "__init__" in vars(cls):
+            cls.__init__ = _adapting(cls.__init__)  # type: ignore[method-assign]
+
     def __init__(self, encoder: Encoder, optim: Optim) -> None:
         super().__init__()
+        if not isinstance(optim, Optim):
+            found = optim.__name__ if isinstance(optim, type) else type(optim).__name__
+            raise ValueError(
+                f"Cannot train {type(self).__name__} with {found}: optim is a setting of ssl_lab, which builds the optimizer "
+                "when the length of training is known. Give one of ssl_lab.optim, such as AdamW(lr=1e-3)."
+            )
         if self.takes is not None:
             self.takes.of(encoder.spec, type(self).__name__)
         self.encoder = encoder
@@ -69,6 +82,20 @@ class Method(L.LightningModule, ABC):
     def result_name(self) -> str:
         """What tables call the row of what was trained."""
         return f"{type(self).__name__} encoder"
+
+    def fit(self, data: Any, **settings: Any) -> Self:
+        """Train on data of any kind and judge what was learned, see :func:`ssl_lab.api.estimator.fit`; the method itself.
+
+        Args:
+            data: As for :func:`ssl_lab.pretrain`.
+            **settings: ``labels=``, ``epochs=`` and more.
+        """
+        fit = import_module("ssl_lab.api.estimator").fit  # a room above this one, which no method needs to be trained
+        return fit(self, data, **settings)  # type: ignore[no-any-return]
+
+    def embed(self, data: Any) -> Any:
+        """Features float32 (N, D) of samples, a row for each in their order; ``data`` as for :func:`ssl_lab.pretrain`."""
+        return import_module("ssl_lab.api.estimator").embed(self, data)
 
     @abstractmethod
     def training_step(self, batch: Batch, batch_idx: int) -> Any:
@@ -211,3 +238,17 @@ class Method(L.LightningModule, ABC):
                     module.training = mode
 
         return run
+
+
+def _adapting(init: Callable[..., None]) -> Callable[..., None]:
+    """A constructor whose encoder may be a bare network."""
+
+    @functools.wraps(init)
+    def adapted(self: Method, encoder: Any, *args: Any, **settings: Any) -> None:
+        if isinstance(encoder, nn.Module) and not isinstance(encoder, Encoder):
+            from ssl_lab.encoders.network import Network
+
+            encoder = Network(encoder)
+        init(self, encoder, *args, **settings)
+
+    return adapted

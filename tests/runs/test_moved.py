@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from ssl_lab.api.run import open_run
 from ssl_lab.cli.main import main
-from ssl_lab.cli.open_run import open_run
 from ssl_lab.cli.trust.targets import closed_list, read_settings
 from ssl_lab.runs.moved import MOVED, RENAMED, renamed
 
@@ -33,7 +33,8 @@ def test_all_moves_are_needed():
 
 def test_a_stored_run_is_opened_with_the_features_it_had(run):
     assert "ssl_lab.data.digits.Digits" in (run / "config.yaml").read_text()
-    method, datamodule = open_run(run)
+    opened = open_run(run)
+    method, datamodule = opened.method, opened.data
     assert type(method).__name__ == "SimCLR"
     batch = next(iter(datamodule.eval_dataloader("test")))
     assert method.features(batch).shape == (len(batch["index"]), 4)

@@ -40,6 +40,14 @@ _COLUMNS = ("split", "index", "label")  # of features
 
 def run(cfg: DictConfig, args: list[str]) -> int:
     """``ssl-lab evaluate``: judge a run again, or several side by side, on their own or on other data."""
+    table, written = judged(cfg)
+    print_table(table)
+    print(printable("\n".join(written)))
+    return 0
+
+
+def judged(cfg: DictConfig) -> tuple[dict[str, Any], list[str]]:
+    """What was measured, written to its files: the table, and a line for each file."""
     run_dirs = [Path(run_dir) for run_dir in (cfg.run if isinstance(cfg.run, ListConfig) else [cfg.run])]
     runs = [config.load_run(run_dir) for run_dir in run_dirs]
     if cfg.get("data") is None:
@@ -82,9 +90,7 @@ def run(cfg: DictConfig, args: list[str]) -> int:
         written.append(f"Written to {path}.{report}")
         measured.append(records)
     labels = run_labels([read_run(run_dir) for run_dir in run_dirs])
-    print_table(side_by_side(measured, labels) if len(measured) > 1 else merged([], measured[0]))
-    print(printable("\n".join(written)))
-    return 0
+    return side_by_side(measured, labels) if len(measured) > 1 else merged([], measured[0]), written
 
 
 def _protocols(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -12,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ssl_lab.cli.experiments import drop_replaced, keep_composable
 from ssl_lab.cli.paths import config_dir
-from ssl_lab.cli.resume import task_overrides, trial_name, with_saved_overrides
+from ssl_lab.cli.resume import chosen_run_dir, task_overrides, trial_name, with_saved_overrides
 from ssl_lab.cli.run_name import named_run
 from ssl_lab.cli.sweeps.grid import Outcome, attempt
 from ssl_lab.cli.sweeps.register import register_sweepers
@@ -25,11 +26,18 @@ OmegaConf.register_new_resolver("trial_name", trial_name, replace=True)
 
 def run(args: list[str]) -> int:
     """``ssl-lab pretrain``: one run, with ``-m`` a sweep, or with ``run=DIR`` what is left of a run."""
+    return int(pretrained(args) is None)
+
+
+def pretrained(args: list[str]) -> list[Path] | None:
+    """The same; the directories of the runs of this process, or None if Hydra has refused the arguments and said why."""
     command_line = list(sys.argv)
     ended: list[BaseException] = []
+    run_dirs: list[Path] = []
 
     def task(cfg: DictConfig) -> float | None | Outcome:
         sys.argv = command_line  # Lightning starts further DDP ranks from it
+        run_dirs.append(chosen_run_dir())
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             return attempt(lambda: _pretrain(cfg))
         try:
@@ -51,12 +59,12 @@ def run(args: list[str]) -> int:
     except SystemExit as stop:
         if stop.code != 2:
             raise
-        return 1  # Hydra's own parser has said why
+        return None
     finally:
         sys.argv = command_line
     if ended:
         raise ended[0]
-    return 0
+    return run_dirs
 
 
 def _pretrain(cfg: DictConfig) -> float | None:

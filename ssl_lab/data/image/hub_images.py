@@ -12,7 +12,9 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
+from ssl_lab.data.files.inventory import tell_once
 from ssl_lab.data.files.labels import encode_labels
+from ssl_lab.data.files.layout import shown
 from ssl_lab.data.files.tables import check_column
 from ssl_lab.data.hub import identity, load_splits
 from ssl_lab.data.image.base import CHUNK, ImageModule, ImageSource
@@ -48,7 +50,10 @@ class HubImages(ImageModule):
 
     @cached_property
     def _splits(self) -> dict[str, datasets.Dataset]:
-        return load_splits(self.path, name=self.name, options=self.options, words=label_columns(self.label_column))
+        splits = load_splits(self.path, name=self.name, options=self.options, words=label_columns(self.label_column))
+        for note in self.cut_notes(splits):
+            tell_once(f"{shown(self.title)}: {note}.")
+        return splits
 
     @cached_property
     def _identity(self) -> tuple[str, Any]:

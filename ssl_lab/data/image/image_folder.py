@@ -72,6 +72,11 @@ class ImageFolder(ImageModule):
         self._inventory.tell(self.title, *notes, *self.cut_notes(classes))
         return classes
 
+    @property
+    def has_classes(self) -> bool:
+        """Whether its folders are classes; known before images are decoded."""
+        return set(self._classes["train"]) != {""}
+
     @cached_property
     def _identity(self) -> tuple[str, Any]:
         roots = [str(Path(place).expanduser().absolute()) for place in places(self.root)]

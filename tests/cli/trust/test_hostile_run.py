@@ -19,11 +19,11 @@ import yaml
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
+from ssl_lab.api.run import open_run
 from ssl_lab.cli import build as config
 from ssl_lab.cli import settings as composed
 from ssl_lab.cli.arguments import literal
 from ssl_lab.cli.main import main
-from ssl_lab.cli.open_run import open_run
 from ssl_lab.cli.paths import config_dir
 from ssl_lab.cli.trust.targets import check_saved_overrides, closed_list, trusting
 from ssl_lab.data.image.digits import Digits
@@ -118,7 +118,7 @@ HARMFUL = {
     "wandb.init": {},
     # the package itself, and what it imports
     "ssl_lab.cli.main.main": {"argv": ["list"]},
-    "ssl_lab.cli.open_run.open_run": {"run_dir": ".", "trust": True},
+    "ssl_lab.api.run.open_run": {"run_dir": ".", "trust": True},
     "ssl_lab.cli.instantiate.instantiate": {"node": {"_target_": "os.system", "command": "touch ran"}},
     "ssl_lab.data.store.write_atomically": {"path": "ran", "write": "os.remove"},
     "ssl_lab.runs.directory.write_json": {"path": "ran", "value": 1},

@@ -1,0 +1,202 @@
+"""Arrays, tensors and pictures of any layout as uint8 (N, C, H, W)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_ROWS_AT_ONCE = 4096
+_CHANNELS = (1, 3)
+
+
+def as_array(data: Any) -> NDArray[Any]:
+    """An array, tensor or picture as a NumPy array."""
+    if hasattr(data, "detach"):  # a tensor, on whatever device
+        data = data.detach().cpu().numpy()
+    return np.asarray(data)
+
+
+def as_pixels(data: Any) -> NDArray[np.uint8]:
+    """Images as uint8 (N, C, H, W).
+
+    Args:
+        data: (N, H, W, C), (N, C, H, W) or (N, H, W), with 1 or 3 channels; whole numbers from 0 to 255, or floats in [0, 1].
+
+    Raises:
+        ValueError: If the array holds something else; says what was found and what to do.
+    """
+    array = as_array(data)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(
+            f"Cannot read images from an array of {array.dtype}: its elements are no numbers. Give images of one size as one "
+            "array of uint8, such as numpy.stack(images)."
+        )
+    return _as_bytes(_channels_first(array))
+
+
+def as_one_size(images: Iterable[Any], *, image_size: int | None) -> NDArray[np.uint8]:
+    """Single images (H, W), (H, W, C), (C, H, W) or pictures of PIL as uint8 (N, C, H, W).
+
+    Args:
+        images: At least one.
+        image_size: The short side is resized to this and the centre square cut out; None if all have one size.
+
+    Raises:
+        ValueError: If one is no image, or sizes or channels differ.
+    """
+    found: list[NDArray[np.uint8]] = []
+    for k, image in enumerate(images):
+        pixels = _one(image, k)
+        if image_size is not None:
+            pixels = _resized(pixels, image_size)
+        if found and pixels.shape != found[0].shape:
+            same_channels = len(pixels) == len(found[0])
+            remedy = (
+                "Give image_size=, to which all are resized" if same_channels else "Convert all to RGB, or all to grey"
+            )
+            raise ValueError(
+                f"Cannot put images of different size into one array: image 0 has (C, H, W) {found[0].shape}, image {k} has "
+                f"{pixels.shape}. {remedy}."
+            )
+        found.append(pixels)
+    return np.stack(found)
+
+
+def _one(image: Any, number: int) -> NDArray[np.uint8]:
+    if hasattr(image, "convert") and hasattr(image, "mode"):  # PIL's
+        from ssl_lab.data.image.decode import decode
+
+        channels = 1 if image.mode in ("1", "L", "LA") else 3
+        found = decode(np.array(image.convert({1: "L", 3: "RGB"}[channels])), channels=channels, image_size=None)
+        assert found is not None
+        return found
+    array = as_array(image)
+    if array.dtype.kind not in "biuf" or array.ndim not in (2, 3):
+        raise ValueError(
+            f"Cannot read image {number}: found {type(image).__name__} of {array.dtype} {array.shape}. Give arrays of "
+            "numbers "
+            "(H, W), (H, W, C) or (C, H, W), or pictures of PIL."
+        )
+    return as_pixels(array[None])[0]
+
+
+def _resized(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    from ssl_lab.data.image.decode import decode
+
+    picture = pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0))
+    found = decode(picture, channels=len(pixels), image_size=size)
+    assert found is not None
+    return found
+
+
+def _channels_first(array: NDArray[Any]) -> NDArray[Any]:
+    shape = array.shape
+    if array.ndim == 3:
+        if shape[2] in _CHANNELS or (shape[2] == 4 and shape[1] > 4):
+            raise ValueError(
+                f"Cannot read an array of shape {shape}: it looks like one image (H, W, C). Give images (N, H, W, C): one as "
+                "image[None], grey ones of this shape as images[:, None]."
+            )
+        return array[:, None]
+    if array.ndim != 4:
+        known = "images have 3 or 4 axes, (N, H, W), (N, H, W, C) or (N, C, H, W)"
+        flat = " Give flat pixels their shape back, such as images.reshape(-1, 8, 8)." if array.ndim == 2 else ""
+        raise ValueError(f"Cannot read images from an array of shape {shape}: {known}.{flat}")
+    first, last = shape[1] in _CHANNELS, shape[3] in _CHANNELS
+    if first and last and shape[1:] != (1, 1, 1):
+        raise ValueError(
+            f"Cannot tell the channels of an array of shape {shape}: both its second and its last axis could be. Give larger "
+            "images, or grey ones as (N, H, W)."
+        )
+    if not first and not last:
+        four = " Leave transparency out: images[..., :3]." if 4 in (shape[1], shape[3]) else ""
+        raise ValueError(
+            f"Cannot read images of shape {shape}: neither its second nor its last axis has 1 (grey) or 3 (RGB) "
+            f"channels.{four}"
+        )
+    return array if first else array.transpose(0, 3, 1, 2)
+
+
+def _as_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
+    if len(array) == 0:
+        raise ValueError("Cannot read images from an empty array: it has no rows. Give at least one image.")
+    if array.dtype == np.uint8:
+        return np.ascontiguousarray(array)
+    out = np.empty(array.shape, dtype=np.uint8)
+    for start in range(0, len(array), _ROWS_AT_ONCE):
+        part = array[start : start + _ROWS_AT_ONCE]
+        low, high = part.min(), part.max()
+        if array.dtype.kind == "f":
+            _check_floats(float(low), float(high), start, part)
+            out[start : start + len(part)] = np.rint(part.astype(np.float32) * 255)
+        else:
+            if low < 0 or high > 255:
+                raise ValueError(
+                    f"Cannot read images of whole numbers from {low} to {high}: pixels go from 0 to 255. Scale them, or give "
+                    "floats in [0, 1]."
+                )
+            out[start : start + len(part)] = part.astype(np.uint8) * (255 if array.dtype.kind == "b" else 1)
+    return out
+
+
+def _check_floats(low: float, high: float, start: int, part: NDArray[Any]) -> None:
+    if not np.isfinite(low) or not np.isfinite(high):
+        bad = start + int(np.flatnonzero(~np.isfinite(part.reshape(len(part), -1)).all(1))[0])
+        raise ValueError(f"Cannot read image {bad}: it has pixels that are NaN or infinite. Leave it out, or mend it.")
+    if low < 0 or high > 1:
+        normalised = low < 0
+        remedy = (
+            "Leave out what normalises them: encoders of ssl_lab do that themselves"
+            if normalised
+            else "Give uint8, images.astype('uint8'), if they go to 255, or divide them by their largest possible value"
+        )
+        raise ValueError(f"Cannot read images of floats from {low:.4g} to {high:.4g}: floats are in [0, 1]. {remedy}.")
+
+
+def as_labels(
+    labels: Any, num_samples: int, known: Sequence[str] | None = None
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Labels 0, 1, ... of samples, -1 where unknown, and the names of the classes.
+
+    Args:
+        labels: Whole numbers from 0 up, or names, one for each sample; None and -1 mean unknown.
+        num_samples: How many there should be.
+        known: Names of the classes in label order, if they have any.
+
+    Raises:
+        ValueError: If they are of another number, or no classes.
+    """
+    values = as_array(labels)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != 1 or len(values) != num_samples:
+        raise ValueError(
+            f"Cannot use labels of shape {values.shape} for {num_samples} samples. Give one label for each, or None without."
+        )
+    if values.dtype.kind == "f":
+        whole = np.where(np.isfinite(values), values, -1)
+        if (whole != np.rint(whole)).any():
+            raise ValueError(
+                f"Cannot use real numbers as labels, found {values[whole != np.rint(whole)][0]}. Give classes."
+            )
+        values = whole.astype(np.int64)
+    if values.dtype.kind in "biu":
+        numbers = values.astype(np.int64)
+        if numbers.min(initial=-1) < -1:
+            raise ValueError(
+                f"Cannot use {numbers.min()} as a label. Give numbers from 0 up, and -1 where it is unknown."
+            )
+        if known is not None and numbers.max(initial=-1) >= len(known):
+            raise ValueError(f"Cannot name label {numbers.max()}: there are {len(known)} names of classes. Name all.")
+        return numbers, tuple(map(str, known if known is not None else range(int(numbers.max(initial=-1)) + 1)))
+    words = [None if value is None or value != value else str(value) for value in values.tolist()]
+    names = tuple(known or sorted({word for word in words if word is not None}))
+    if strangers := sorted({word for word in words if word is not None} - set(names)):
+        raise ValueError(
+            f"Cannot use label {strangers[0]!r}: the classes are {', '.join(names[:10])}. Name it among them."
+        )
+    number = {name: k for k, name in enumerate(names)}
+    return np.array([-1 if word is None else number[word] for word in words], np.int64), names

@@ -1,0 +1,131 @@
+"""Folders, files, and names of data sets."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssl_lab.api.given import Configured, Given, ImageFiles, parts_for_texts
+from ssl_lab.api.in_memory import Arrays
+from ssl_lab.api.reader import Asked, Reader
+from ssl_lab.cli.paths import choices
+
+_TEXT_ENDINGS = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".parquet")
+
+
+class Places(Reader):
+    """A folder, a file, or the name of a data set."""
+
+    def takes(self, data: Any) -> bool:
+        """Whether it is one."""
+        return isinstance(data, str | os.PathLike)
+
+    def read(self, data: Any, asked: Asked) -> Given:
+        """As images or texts, by the files that are there."""
+        asked.none(f"{data!r}")
+        path = Path(data).expanduser()
+        if not path.exists():
+            if isinstance(data, str) and data in choices("data"):
+                return Configured(named={"data": data})
+            close = difflib.get_close_matches(str(data), [*choices("data")], n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else " For one text, give a list: [text]."
+            raise ValueError(
+                f"Cannot read data from {str(data)[:100]!r}: there is no such folder or file, and no data set of that name."
+                f"{hint}"
+            )
+        if path.is_dir():
+            return _folder(path, asked.image_size)
+        return _file(path, asked.image_size)
+
+
+def _folder(path: Path, image_size: int | None) -> Given:
+    from ssl_lab.data.image.decode import image_endings
+
+    found = {"image": 0, "text": 0, "arrays": 0}
+    for folder, folders, names in os.walk(path, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            found["image"] += name.lower().endswith(image_endings())
+            found["text"] += name.lower().removesuffix(".gz").endswith(_TEXT_ENDINGS)
+            found["arrays"] += name == "train_images.npy" and Path(folder) == path
+        if sum(found.values()) > 10_000:
+            break
+    if found["arrays"]:
+        return Configured(named={"data": "arrays", "data.path": str(path.absolute())})
+    if not any(found.values()):
+        raise ValueError(
+            f"Cannot read data from {path}: the folder has no images and no text files. Give a folder that has some, of "
+            "images "
+            f"or of {', '.join(_TEXT_ENDINGS)}."
+        )
+    if found["image"] >= found["text"]:
+        size = {} if image_size is None else {"data.image_size": image_size}
+        return FolderOfImages(named={"data": "image_folder", "data.root": str(path.absolute()), **size})
+    return TextFiles(named={"data": "text_files", "data.path": str(path.absolute())})
+
+
+def _file(path: Path, image_size: int | None) -> Given:
+    from ssl_lab.data.image.decode import image_endings
+
+    if path.suffix.lower() == ".npy":
+        return Arrays().read(np.load(path, mmap_mode="r", allow_pickle=False), Asked(image_size=image_size))
+    if path.name.lower().endswith(image_endings()):
+        return ImageFiles(paths={"train": [str(path.absolute())]}, image_size=image_size, labelled=False)
+    if path.suffix.lower() == ".parquet" and _holdsimages_of(path):
+        size = {} if image_size is None else {"data.image_size": image_size}
+        return Configured(named={"data": "hub_images", "data.path": str(path.absolute()), **size})
+    if path.name.lower().removesuffix(".gz").endswith(_TEXT_ENDINGS):
+        return TextFiles(named={"data": "text_files", "data.path": str(path.absolute())})
+    raise ValueError(
+        f"Cannot read data from {path}: ssl_lab reads images, {', '.join(_TEXT_ENDINGS)} and .npy. Give such a file, or "
+        "a folder."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextFiles(Configured):
+    """Text files that are read as they lie."""
+
+    def parts(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """As for texts in memory."""
+        return parts_for_texts(settings, labelled="data.label_column" in {key.replace("__", ".") for key in settings})
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderOfImages(Configured):
+    """A folder of images that are read as they lie."""
+
+    task = "image_classification"
+
+    def parts(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The label-free evaluation where folders are no classes."""
+        from ssl_lab.data.image.image_folder import ImageFolder
+
+        return replace(self, labelled=ImageFolder(self.named["data.root"]).has_classes)._usual(settings)
+
+    def _usual(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        return super().parts(settings)
+
+    def batches(self, run_data: Any, spec: Any) -> Any:
+        """The images in the order of their paths."""
+        from ssl_lab.data.image.decode import image_endings
+
+        root = Path(self.named["data.root"])
+        paths = sorted(str(path) for path in root.rglob("*") if path.name.lower().endswith(image_endings()))
+        return ImageFiles(paths={"train": paths}).batches(run_data, spec)
+
+
+def _holdsimages_of(path: Path) -> bool:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = [field.type for field in pq.read_schema(path)]
+    return any(
+        pa.types.is_binary(one) or pa.types.is_struct(one) and one.get_field_index("bytes") >= 0 for one in types
+    )

@@ -1,0 +1,100 @@
+"""Arrays of any layout as uint8 (N, C, H, W), and labels."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ssl_lab.api.pixels import as_labels, as_one_size, as_pixels
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 6, 8, 3), dtype=np.uint8)
+FIRST = IMAGES.transpose(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        IMAGES,
+        FIRST,
+        torch.from_numpy(FIRST.copy()),
+        IMAGES.astype(np.int64),
+        IMAGES / 255,
+        (IMAGES / 255).astype(np.float32),
+        torch.from_numpy(FIRST / 255).requires_grad_(),
+    ],
+)
+def test_all_layouts_and_types_are_the_same_pixels(given):
+    pixels = as_pixels(given)
+    assert pixels.dtype == np.uint8 and pixels.flags.c_contiguous
+    np.testing.assert_array_equal(pixels, FIRST)
+
+
+def test_grey_images_need_no_axis_of_channels():
+    assert as_pixels(IMAGES[..., 0]).shape == (5, 1, 6, 8)
+    np.testing.assert_array_equal(as_pixels(IMAGES[..., :1]), as_pixels(IMAGES[..., 0]))
+    assert set(np.unique(as_pixels(np.eye(4, dtype=bool)[None]))) == {0, 255}
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (IMAGES.astype(np.float32), r"floats from 0 to 255: .*uint8"),
+        (IMAGES / 127.5 - 1, r"floats from -1 to 1: .*Leave out what normalises"),
+        (IMAGES.astype(np.int32) * 100, "whole numbers from 0 to 25500"),
+        (IMAGES.reshape(5, -1), r"\(5, 144\).*images.reshape"),
+        (IMAGES[0], "looks like one image"),
+        (np.repeat(IMAGES[..., :1], 4, -1), "Leave transparency out"),
+        (np.zeros((2, 5, 6, 7)), "neither its second nor its last axis"),
+        (np.zeros((2, 3, 5, 3)), "Cannot tell the channels"),
+        (np.zeros((0, 4, 4)), "no rows"),
+        (np.array([IMAGES[0], None], dtype=object), "no numbers"),
+        (np.where(np.arange(5)[:, None, None, None] == 3, np.nan, IMAGES / 255), "image 3: .*NaN"),
+        (np.where(np.arange(5)[:, None, None, None] == 3, np.inf, IMAGES / 255), "image 3: .*infinite"),
+    ],
+)
+def test_what_is_no_image_is_refused_with_what_was_found(given, told):
+    with pytest.raises(ValueError, match=told):
+        as_pixels(given)
+
+
+def test_single_images_of_any_kind_become_one_array():
+    kinds = [IMAGES[0], FIRST[1], torch.from_numpy(FIRST[2].copy()) / 255, Image.fromarray(IMAGES[3]), IMAGES[4]]
+    np.testing.assert_array_equal(as_one_size(kinds, image_size=None), FIRST)
+    resized = as_one_size([IMAGES[0], IMAGES[1][:4]], image_size=4)
+    assert resized.shape == (2, 3, 4, 4)
+    with pytest.raises(ValueError, match="Give image_size="):
+        as_one_size([IMAGES[0], IMAGES[1][:4]], image_size=None)
+    with pytest.raises(ValueError, match="all to RGB, or all to grey"):
+        as_one_size([IMAGES[0], IMAGES[1][..., 0]], image_size=None)
+    with pytest.raises(ValueError, match="Cannot read image 1: found dict"):
+        as_one_size([IMAGES[0], {}], image_size=None)
+
+
+@pytest.mark.parametrize(
+    ("labels", "numbers", "names"),
+    [
+        ([0, 2, -1], [0, 2, -1], ("0", "1", "2")),
+        (np.array([[0], [1], [1]]), [0, 1, 1], ("0", "1")),
+        ([1.0, float("nan"), 0.0], [1, -1, 0], ("0", "1")),
+        (torch.tensor([1, 0, 1]), [1, 0, 1], ("0", "1")),
+        (["dog", None, "cat"], [1, -1, 0], ("cat", "dog")),
+    ],
+)
+def test_labels_are_numbers_or_names(labels, numbers, names):
+    found = as_labels(labels, 3)
+    assert found[0].tolist() == numbers and found[1] == names
+
+
+@pytest.mark.parametrize(
+    ("labels", "known", "told"),
+    [
+        ([0, 1], None, "for 3 samples"),
+        ([0.5, 1, 2], None, "real numbers"),
+        ([0, -2, 1], None, "Cannot use -2"),
+        ([0, 1, 2], ["a", "b"], "Cannot name label 2"),
+        (["a", "b", "c"], ["a", "b"], "Cannot use label 'c'"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused(labels, known, told):
+    with pytest.raises(ValueError, match=told):
+        as_labels(labels, 3, known)
