@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "engine": {"tasks", "pictures", "methods", "evaluation", "data", "runs", *PARTS},
     "predict": {"tasks", "methods", "evaluation", "data", *LOWEST},
     "testing": {"engine", "tasks", "methods", "evaluation", "data", "pretext", *LOWEST},
-    "api": {"cli", "engine", "report", "runs", "evaluation", "data", "methods", *PARTS},
+    "api": {"cli", "engine", "report", "runs", "predict", "evaluation", "data", "methods", *PARTS},
     "cli": {
         "engine",
         "report",

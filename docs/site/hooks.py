@@ -11,6 +11,7 @@ import reference  # noqa: E402  # beside this file
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = {
+    "api": "ssl_lab in Python",
     "methods": "Methods",
     "losses": "Losses",
     "pretext": "Views and masks",

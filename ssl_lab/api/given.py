@@ -48,7 +48,18 @@ class Given(ABC):
         Raises:
             ValueError: If the run reads other data, or these have no order.
         """
-        raise ValueError(f"Cannot embed these {self.kind} in order. Give an array, a list, a folder, or a Dataset.")
+        raise self._has_no_order()
+
+    def samples(self) -> list[Any]:
+        """All samples in order, as :func:`ssl_lab.cli.using.predict` takes them.
+
+        Raises:
+            ValueError: If they have no order.
+        """
+        raise self._has_no_order()
+
+    def _has_no_order(self) -> ValueError:
+        return ValueError(f"Cannot read these {self.kind} in order. Give an array, a list, a folder, or a Dataset.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +103,7 @@ class Images(Given):
         return {"data": "arrays", "data.path": str(folder)}
 
     def batches(self, run_data: Any, spec: Any) -> Iterator[dict[str, Any]]:
-        """Batches of ``image`` uint8 (B, C, H, W); grey and RGB as the encoder needs it.
+        """Batches of ``image`` uint8 (B, C, H, W) of the channels and size of the run's data, as those of files become.
 
         Raises:
             ValueError: If the run reads no images.
@@ -106,12 +117,27 @@ class Images(Given):
         for images in self.pixels.values():
             for start in range(0, len(images), _ROWS_AT_ONCE):
                 part = images[start : start + _ROWS_AT_ONCE]
-                if part.shape[1] != spec.shape[0]:
-                    raise ValueError(
-                        f"Cannot embed images of {part.shape[1]} channels: the run reads {spec}. Convert them to "
-                        f"{'grey' if spec.shape[0] == 1 else 'RGB'}."
-                    )
-                yield {"image": torch.from_numpy(np.array(part))}
+                yield {
+                    "image": torch.from_numpy(np.array(part if part.shape[1:] == spec.shape else _fitted(part, spec)))
+                }
+
+    def samples(self) -> list[Any]:
+        """Each image."""
+        return [image for images in self.pixels.values() for image in images]
+
+
+def _fitted(images: NDArray[np.uint8], spec: Any) -> NDArray[np.uint8]:
+    """Images of the channels and size that an encoder is used on, as those of files become."""
+    from ssl_lab.data.image.decode import decode_picture
+
+    channels, height, width = spec.shape
+    found = []
+    for image in images:
+        pixels = image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
+        picture = decode_picture(pixels, channels=channels, image_size=(height, width))
+        assert picture is not None
+        found.append(picture.pixels)
+    return np.stack(found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +193,10 @@ class Texts(Given):
                 columns = {name: torch.from_numpy(column.whole()) for name, column in rows.columns().items()}
                 yield run_data.as_batch(columns)
 
+    def samples(self) -> list[Any]:
+        """Each text."""
+        return [text for texts in self.texts.values() for text in texts]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFiles(Given):
@@ -205,19 +235,23 @@ class ImageFiles(Given):
         Raises:
             ValueError: If the run reads no images, or a file cannot be read.
         """
-        from ssl_lab.data.image.decode import decode
+        from ssl_lab.data.image.decode import decode_picture
         from ssl_lab.modalities.image import ImageSpec
 
-        spec = ImageSpec.of(spec, "The encoder of images")
+        channels, *size = ImageSpec.of(spec, "The encoder of images").shape
         for paths in self.paths.values():
             for start in range(0, len(paths), _ROWS_AT_ONCE):
                 found = []
                 for path in paths[start : start + _ROWS_AT_ONCE]:
-                    pixels = decode(Path(path), channels=spec.shape[0], image_size=min(spec.shape[1:]))
-                    if pixels is None:
+                    picture = decode_picture(Path(path), channels=channels, image_size=(size[0], size[1]))
+                    if picture is None:
                         raise ValueError(f"Cannot read {path}: it is no image, or damaged. Leave it out.")
-                    found.append(pixels)
+                    found.append(picture.pixels)
                 yield from Images(pixels={"train": np.stack(found)}).batches(run_data, spec)
+
+    def samples(self) -> list[Any]:
+        """Each path."""
+        return [Path(path) for paths in self.paths.values() for path in paths]
 
 
 def parts_for_texts(settings: Mapping[str, Any], *, labelled: bool) -> dict[str, Any]:

@@ -75,6 +75,12 @@ class Table(Given):
             for batch in rows.iter(256):
                 yield from self._in_memory(batch).batches(run_data, spec)
 
+    def samples(self) -> list[Any]:
+        """Each image or text."""
+        return [
+            one for rows in self.splits.values() for batch in rows.iter(256) for one in self._in_memory(batch).samples()
+        ]
+
     def _in_memory(self, batch: Mapping[str, Any]) -> Given:
         features = next(iter(self.splits.values())).features
         if self.is_images:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from ssl_lab.cli.using import Opened
     from ssl_lab.data.base import DataModule
     from ssl_lab.methods.base import Method
     from ssl_lab.types import Encoder
@@ -40,30 +41,28 @@ class Run:
         self._args = list(args)
 
     @cached_property
-    def _loaded(self) -> tuple[Any, Any, Method]:
-        from ssl_lab.cli.build import load_run
+    def _opened(self) -> Opened:
+        from ssl_lab.cli.using import open_to_use
 
         with as_command("evaluate", self._args, trust=self._trust):
-            return load_run(self.dir)
+            opened = open_to_use(self.dir)
+            opened.method.cpu()
+            return opened
 
     @property
     def method(self) -> Method:
         """The trained method, in eval mode."""
-        return self._loaded[2]
+        return self._opened.method
 
     @property
     def encoder(self) -> Encoder:
         """The encoder that was judged, in eval mode: ``encoder.embed({"image": images})`` gives features (B, D)."""
         return self.method.feature_encoder
 
-    @cached_property
+    @property
     def data(self) -> DataModule:
-        """The data that it was trained on."""
-        from ssl_lab.cli.data_of_run import data_for_run
-
-        cfg, spec, _ = self._loaded
-        with as_command("evaluate", self._args, trust=self._trust):
-            return data_for_run(cfg, self.dir, spec, None)
+        """The data that it was trained on; they are read when they are first asked for something."""
+        return self._opened.datamodule
 
     @property
     def results(self) -> Results:
@@ -94,8 +93,28 @@ class Run:
             ValueError: If the run's encoder cannot read them, or features are not finite.
         """
         given = recognise(data, image_size=image_size)
-        batches = given.batches(_Lazily(self), self._loaded[1])
+        batches = given.batches(self.data, self._opened.spec)
         return features_in_order(self.method.features, batches, self.method)
+
+    def predict(self, data: Any, **settings: Any) -> list[dict[str, Any]]:
+        """What the head of a fine-tuned run says of samples, a dict for each in their order.
+
+        Args:
+            data: As for :meth:`embed`; for samples of several parts dicts or tuples, such as
+                ``{"question": ..., "text": ...}``.
+            **settings: ``columns=`` of tables and ``batch_size=``, see :func:`ssl_lab.cli.using.predict`.
+
+        Returns:
+            By the task ``prediction`` and ``probabilities``, ``tags``, ``answer``, ``translation`` or ``mask``.
+
+        Raises:
+            ValueError: If the run has no head, or a sample cannot be read.
+        """
+        from ssl_lab.cli.using import predict
+
+        inputs = data if isinstance(data, str | os.PathLike | list | dict) else recognise(data).samples()
+        with as_command("predict", self._args):
+            return predict(self.dir, inputs, trust=self._trust, **settings)
 
     def evaluate(
         self, data: Any = None, *, labels: Any = None, image_size: int | None = None, **settings: Any
@@ -188,18 +207,8 @@ class Run:
         told = " ".join(str(word) for word in words if word)
         steps = f", step {summary['step']:,}" if isinstance(summary.get("step"), int) else ""
         head = f"Run({str(self.dir)!r})  {told}{steps}"
-        use = "use .embed(x) .evaluate() .finetune(x, y) .export(folder) .report() .encoder .results"
+        use = "use .embed(x) .predict(x) .evaluate() .finetune(x, y) .export(folder) .report() .encoder .results"
         return "\n".join([head, *([repr(self.results)] if self.results else []), use])
-
-
-class _Lazily:
-    """The tokenizer and rows of a run's data, which are opened only by those who need them."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._run.data, name)
 
 
 def _data_settings(data: Any, labels: Any, image_size: int | None) -> dict[str, Any]:

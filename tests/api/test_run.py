@@ -60,8 +60,8 @@ def test_features_have_a_row_for_each_sample_in_order(run):
     assert features.shape == (60, 8) and features.dtype == np.float32
     np.testing.assert_allclose(run.embed(IMAGES[::-1].copy())[::-1], features, atol=1e-5)
     np.testing.assert_allclose(run.embed(list(IMAGES[:3]))[2], features[2], atol=1e-5)
-    with pytest.raises(ValueError, match="Cannot embed images of 3 channels"):
-        run.embed(np.repeat(IMAGES, 3, -1))
+    np.testing.assert_allclose(run.embed(np.repeat(IMAGES, 3, -1)), features, atol=1e-5)  # read as grey, as files are
+    assert run.embed(IMAGES[:2].repeat(2, 1).repeat(2, 2)).shape == (2, 8)
     with pytest.raises(ValueError, match="Cannot embed texts: the run reads images"):
         run.embed(TEXTS)
 
@@ -90,6 +90,11 @@ def test_a_run_is_judged_on_other_data_and_carried_to_labels(run):
     tuned = run.finetune(IMAGES, LABELS, run_dir="tuned", **SMALL)
     assert tuned.dir == Path("tuned/pretrained/seed_0").absolute()
     assert set(tuned.results["fine-tuned encoder"]) >= {"finetune/accuracy"}
+    said = tuned.predict(IMAGES[:3])
+    assert [row["prediction"] in ("0", "1") for row in said] == [True] * 3
+    assert said[1]["probabilities"] == pytest.approx(tuned.predict([IMAGES[1]])[0]["probabilities"], abs=1e-4)
+    with pytest.raises(ValueError, match="no head of a task yet"):
+        run.predict(IMAGES[:3])
     assert (run.export("exported", format="torch_export") / "model.pt2").is_file()
 
 

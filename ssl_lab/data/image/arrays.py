@@ -18,6 +18,7 @@ from ssl_lab.data.base import PRETRAIN
 from ssl_lab.data.columns import Columns, as_tensor, take
 from ssl_lab.data.files.inventory import tell_once
 from ssl_lab.data.image.base import image_spec
+from ssl_lab.data.image.given import GivenImages
 from ssl_lab.data.labelled import LabelledModule
 from ssl_lab.data.splits import UNLABELLED, CutModule, Part, find_split, plan_splits
 from ssl_lab.data.store import build_once
@@ -29,7 +30,7 @@ _FACTS = "facts.json"
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class ImageArrays(CutModule, LabelledModule):
+class ImageArrays(GivenImages, CutModule, LabelledModule):
     """Images of one size in a folder of NumPy files, memory-mapped.
 
     ``train_images.npy``, and ``val_images.npy``, ``test_images.npy`` and ``pretrain_images.npy`` where they exist, hold
