@@ -9,7 +9,9 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/python.md").read_tex
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec")  # Lightning's, outside of the command
+@pytest.mark.filterwarnings(
+    "ignore::UserWarning:lightning", "ignore:.isinstance.treespec, LeafSpec"
+)  # outside of the command
 def test_the_examples_of_the_page_run_and_say_what_it_says(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     code = "\n".join(BLOCKS).replace("epochs=40", "steps=2").replace('"epochs": 1', '"steps": 2')
