@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from omegaconf import DictConfig
 from ssl_lab.cli.arguments import quote
 from ssl_lab.cli.errors import explain, of_settings
 from ssl_lab.cli.main import plain_warnings
+from ssl_lab.cli.run_name import RUN_NAME, run_name
 from ssl_lab.cli.settings import compose_settings
 from ssl_lab.cli.trust.targets import check_choices, trusting
 from ssl_lab.engine.checkpoints.signals import STOP_SIGNALS, InterruptedRunError, requeue, stop_listening
@@ -114,6 +116,7 @@ def as_command(name: str, args: Sequence[str], *, trust: bool = False) -> Iterat
         stack.enter_context(plain_warnings())
         stack.enter_context(without_bars())
         stack.enter_context(trusting(args, everything=trust))
+        stack.enter_context(_new_name(args))
         try:
             check_choices(args)
             yield
@@ -150,6 +153,24 @@ def pretrain_by_command(args: Sequence[str], *, trust: bool = False) -> Path:
                 f"Cannot read the settings {' '.join(args)}. See ssl-lab pretrain --cfg job for all of them."
             )
         return run_dirs[0]
+
+
+@contextmanager
+def _new_name(args: Sequence[str]) -> Iterator[None]:
+    """Within it, default directories have a name of their own: two calls of a program may come in one second."""
+    if RUN_NAME in os.environ or run_name(args, sweep=False) is not None:  # ranks agree on that name
+        yield
+        return
+    base = name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    number = 1
+    while any(Path("runs").glob(f"*/{name}")):
+        number += 1
+        name = f"{base}_{number}"
+    os.environ[RUN_NAME] = name
+    try:
+        yield
+    finally:
+        os.environ.pop(RUN_NAME, None)
 
 
 @contextmanager

@@ -169,6 +169,12 @@ def test_the_process_is_left_as_it_was(folder):
     matplotlib.rcdefaults()
 
 
+def test_calls_within_a_second_have_directories_of_their_own(folder):
+    first, second = (ssl_lab.pretrain(IMAGES, evaluation="none", seed=seed, steps=1, **TINY) for seed in (0, 1))
+    assert first.dir != second.dir and first.dir.parent == second.dir.parent == folder / "runs/simclr_arrays"
+    assert "SSL_LAB_RUN_NAME" not in os.environ
+
+
 def test_ctrl_c_saves_and_says_how_to_go_on(folder, monkeypatch):
     from ssl_lab.methods.simclr import SimCLR
 
