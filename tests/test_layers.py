@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "report": {"runs", "tasks", "pictures", "methods", "evaluation", "pretext", *LOWEST},
     "export": {"report", "runs", "evaluation", "methods", *PARTS},
     "engine": {"tasks", "pictures", "methods", "evaluation", "data", "runs", *PARTS},
-    "predict": {"tasks", "methods", "evaluation", "data", *LOWEST},
+    "predict": {"report", "tasks", "methods", "evaluation", "data", *LOWEST},
     "testing": {"engine", "tasks", "methods", "evaluation", "data", "pretext", *LOWEST},
     "api": {"cli", "engine", "report", "runs", "predict", "evaluation", "data", "methods", *PARTS},
     "cli": {

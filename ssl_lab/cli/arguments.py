@@ -22,7 +22,18 @@ from typing import Any, NoReturn
 
 _ONE = {"ckpt", "out", "run_dir", "sweep_dir"}
 """Settings that name one path."""
-_SEVERAL = {"run", "input", "root", "path", "tokenizer", "target_tokenizer", "pretrained", "cache_dir", "save_dir"}
+_SEVERAL = {
+    "run",
+    "input",
+    "query",
+    "root",
+    "path",
+    "tokenizer",
+    "target_tokenizer",
+    "pretrained",
+    "cache_dir",
+    "save_dir",
+}
 """Last words of settings that name a path, or several."""
 _TEXTS = {"text", "prompt", "second_text", "question"}
 """Settings whose value is text as it is written: brackets and quotes belong to it."""

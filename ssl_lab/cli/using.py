@@ -7,21 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from omegaconf import DictConfig
 
 from ssl_lab.cli.build import load_run
 from ssl_lab.cli.data_of_run import data_in_run
+from ssl_lab.cli.inputs import given_to
 from ssl_lab.cli.process import find_device
+from ssl_lab.cli.progress import counting
 from ssl_lab.cli.trust.spec import read_spec
 from ssl_lab.cli.trust.targets import trusting
 from ssl_lab.data.base import DataModule
 from ssl_lab.methods.base import Method
-from ssl_lab.predict.inputs import Given, from_python
-from ssl_lab.predict.running import Found, predicting, run_on, task_of
+from ssl_lab.predict.inputs import Given, fields_of_features, from_python, named, unread
+from ssl_lab.predict.neighbours import Shown, nearest, neighbour_rows, shown_inputs
+from ssl_lab.predict.running import Found, embedding, predicting, run_on, task_of
 from ssl_lab.runs.directory import DATA_SPEC
 from ssl_lab.types import Spec
-
-_NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,15 +92,18 @@ def open_to_use(run_dir: Path, *, batch_size: int | None = None) -> Opened:
     return Opened(run_dir=run_dir, method=method.to(device), datamodule=datamodule, spec=spec, device=device)
 
 
-def named(given: Sequence[Given]) -> str:
-    """The first of some samples, in words."""
-    names = [each.name or f"text {each.shown}" for each in given[:_NAMED]]
-    return ", ".join([*names, *(["..."] if len(given) > _NAMED else [])])
+def features_of_inputs(cfg: DictConfig, opened: Opened) -> tuple[Found, NDArray[np.float32]]:
+    """The samples that settings of a command name, and their features (N, D)."""
+    given = given_to(cfg, opened.datamodule, fields=fields_of_features(opened.datamodule))
+    with counting(len(given), "samples") as advance:
+        found = opened.run(given, embedding(opened.method, opened.device), advance)
+    return found, np.stack(found.results)
 
 
-def unread(datamodule: DataModule) -> str:
-    """Why samples of this data cannot be read."""
-    return "they are blank" if "text" in datamodule.fields else "they are no pictures, or damaged"
+def places_of(queries: Sequence[Shown], among: Sequence[Shown]) -> list[int | None]:
+    """The place of each query among samples that are files; None if it is none of them."""
+    places = {str(Path(sample.name).resolve()): k for k, sample in enumerate(among) if sample.picture and sample.name}
+    return [places.get(str(Path(query.name).resolve())) if query.name else None for query in queries]
 
 
 def predicted_rows(found: Found) -> list[dict[str, Any]]:
@@ -138,10 +145,88 @@ def predict(
     with trusting(everything=trust):
         run = open_to_use(Path(run_dir), batch_size=batch_size)
     task = task_of(run.method, str(run_dir))
-    found = run.run(from_python(inputs, run.datamodule, columns), predicting(task, run.device))
+    return predicted_rows(_all_read(run, from_python(inputs, run.datamodule, columns), predicting(task, run.device)))
+
+
+def embed(
+    run_dir: Path | str,
+    inputs: Any,
+    *,
+    columns: Mapping[str, str] | None = None,
+    batch_size: int | None = None,
+    trust: bool = False,
+) -> NDArray[np.float32]:
+    """Features of samples of yours, fp32 (N, D), one row for each in their order, as protocols judge them.
+
+    Args:
+        run_dir: A run directory.
+        inputs: As of :func:`predict`; of samples with several texts the first text alone.
+        columns: As of :func:`predict`.
+        batch_size: As of :func:`predict`.
+        trust: As of :func:`predict`.
+
+    Raises:
+        FileNotFoundError: If there is no such run or file.
+        ValueError: If an input cannot be read, or a feature is not finite.
+    """
+    with trusting(everything=trust):
+        run = open_to_use(Path(run_dir), batch_size=batch_size)
+    return np.stack(_embedded(run, inputs, columns).results)
+
+
+def neighbours(
+    run_dir: Path | str,
+    query: Any,
+    among: Any,
+    *,
+    k: int = 10,
+    columns: Mapping[str, str] | None = None,
+    trust: bool = False,
+) -> list[dict[str, Any]]:
+    """The samples that are most similar to each query, by cosine similarity of a run's features.
+
+    Args:
+        run_dir: A run directory.
+        query: One input or several, as of :func:`predict`.
+        among: The inputs among which neighbours are found.
+        k: How many for each query.
+        columns: As of :func:`predict`.
+        trust: As of :func:`predict`.
+
+    Returns:
+        Rows with ``query``, ``rank`` from 1, ``similarity``, ``name`` (path or number of the input) and for texts ``text``. A
+        file is no neighbour of itself.
+
+    Raises:
+        FileNotFoundError: If there is no such run or file.
+        ValueError: If an input cannot be read, or ``k`` is not positive.
+    """
+    if k < 1:
+        raise ValueError(f"Cannot find {k} neighbours. Set k to 1 or more.")
+    with trusting(everything=trust):
+        run = open_to_use(Path(run_dir))
+    asked, found = (_embedded(run, inputs, columns) for inputs in (query, among))
+    questions, shown = shown_inputs(asked.given), shown_inputs(found.given)
+    best = nearest(np.stack(asked.results), np.stack(found.results), k, same=places_of(questions, shown))
+    return neighbour_rows(questions, shown, best)
+
+
+def _embedded(run: Opened, inputs: Any, columns: Mapping[str, str] | None) -> Found:
+    fields = fields_of_features(run.datamodule)
+    given = from_python(inputs, run.datamodule, columns, fields=fields)
+    return _all_read(run, given, embedding(run.method, run.device))
+
+
+def _all_read(run: Opened, given: Sequence[Given], compute: Callable[[DataModule], Sequence[Any]]) -> Found:
+    """What is computed for samples, all of which can be read.
+
+    Raises:
+        ValueError: If one cannot.
+    """
+    found = run.run(given, compute)
     if found.unreadable:
         raise ValueError(
-            f"Cannot read {len(found.unreadable)} of {len(found.given) + len(found.unreadable)} inputs "
-            f"({named(found.unreadable)}): {unread(run.datamodule)}. Leave them out."
+            f"Cannot read {len(found.unreadable)} of {len(given)} inputs ({named(found.unreadable)}): "
+            f"{unread(run.datamodule)}. Leave them out."
         )
-    return predicted_rows(found)
+    return found

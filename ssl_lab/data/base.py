@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import lightning as L
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ssl_lab.data.columns import Column, Columns, Decoded, LazyColumn, Ragged, as_tensor
@@ -51,6 +53,7 @@ class DataModule(L.LightningDataModule, ABC):
 
     Attributes:
         train_split: What is trained on: ``pretrain``, unless labels are learned from.
+        origin_column: What tables call the names of samples: ``path`` of those that are files, or ``id``.
 
     Args:
         batch_size: Samples per device and training step.
@@ -65,6 +68,7 @@ class DataModule(L.LightningDataModule, ABC):
     device_cache_gib: float = 4.0
 
     train_split = PRETRAIN
+    origin_column: ClassVar[str] = "id"
 
     def __post_init__(self) -> None:
         """Check the settings.
@@ -118,6 +122,21 @@ class DataModule(L.LightningDataModule, ABC):
             own: Settings of the run's own data, if this is other data; None if it is the run's own.
         """
         return {}
+
+    def origin(self, split: str) -> tuple[str, NDArray[np.int64]]:
+        """The part of the source that a split was taken or cut from, and the place of each of its samples there.
+
+        By default a split is its own source.
+        """
+        return split, np.arange(len(next(iter(self.columns(split).values()))))
+
+    def name_of(self, source: str, row: int) -> str:
+        """What a table calls a sample, such as the path of its file; by default ``train/17``."""
+        return f"{source}/{row}"
+
+    def readable(self, split: str, row: int) -> str:
+        """A sample of a split as text, where it can be read; empty by default."""
+        return ""
 
     @property
     def fields(self) -> Mapping[str, str]:

@@ -34,7 +34,11 @@ class Given:
 
 
 def from_files(
-    places: Sequence[Path], datamodule: DataModule, columns: Mapping[str, str] | None = None
+    places: Sequence[Path],
+    datamodule: DataModule,
+    columns: Mapping[str, str] | None = None,
+    *,
+    fields: Mapping[str, str] | None = None,
 ) -> tuple[list[Given], list[Path]]:
     """Samples of files, and of all files in folders, in their order; those of a folder in the order of their paths.
 
@@ -42,6 +46,7 @@ def from_files(
         places: Files and folders.
         datamodule: Data like that of the run, which says which files it reads.
         columns: The column of a table that holds each part of a sample; its own names for those that are missing.
+        fields: The parts of a sample that are needed, and their columns; None for all.
 
     Returns:
         The samples, and files of folders that are of another kind and left out.
@@ -50,7 +55,7 @@ def from_files(
         FileNotFoundError: If a place does not exist.
         ValueError: If ``columns`` names what is no part of a sample, a file is of another kind, or a folder holds none.
     """
-    fields = dict(datamodule.fields)
+    fields = dict(datamodule.fields if fields is None else fields)
     endings = datamodule.given_endings
     if not fields or not endings:
         datamodule.samples_in(Path(), fields)  # which says that there are none
@@ -114,7 +119,13 @@ def _files_below(folder: Path) -> list[Path]:
     return sorted((file for file in found if file.is_file()), key=lambda file: file.parts)
 
 
-def from_python(inputs: Any, datamodule: DataModule, columns: Mapping[str, str] | None = None) -> list[Given]:
+def from_python(
+    inputs: Any,
+    datamodule: DataModule,
+    columns: Mapping[str, str] | None = None,
+    *,
+    fields: Mapping[str, str] | None = None,
+) -> list[Given]:
     """The same of values in Python: one or several.
 
     Args:
@@ -123,45 +134,65 @@ def from_python(inputs: Any, datamodule: DataModule, columns: Mapping[str, str] 
             folder for all.
         datamodule: Data like that of the run.
         columns: As of :func:`from_files`.
+        fields: As of :func:`from_files`.
 
     Raises:
         FileNotFoundError: If a path does not exist.
         ValueError: If there is no input, or one has other parts than a sample.
     """
-    fields = tuple(datamodule.fields)
-    if not fields:
+    needed = datamodule.fields if fields is None else fields
+    if not needed:
         datamodule.samples_in(Path(), {})  # which says that there are none
     found: list[Given] = []
     for number, each in enumerate(_each(inputs)):
         if isinstance(each, Path):
-            found += from_files([each], datamodule, columns)[0]
+            found += from_files([each], datamodule, columns, fields=needed)[0]
             continue
-        sample = _sample(each, fields)
+        sample = _sample(each, tuple(needed))
         named = each if isinstance(each, str) and not is_text(datamodule) else None
         origin: dict[str, Any] = {"path": named} if named is not None else {"id": number}
         found.append(Given(sample=sample, origin=origin, shown=texts_of(sample) if named is None else {}))
     if not found:
-        raise ValueError("Cannot predict from no inputs. Give at least one file, text or picture.")
+        raise ValueError("There are no inputs. Give at least one file, text or picture.")
     return found
 
 
-def from_texts(texts: Mapping[str, str], datamodule: DataModule) -> list[Given]:
+def from_texts(
+    texts: Mapping[str, str], datamodule: DataModule, *, fields: Mapping[str, str] | None = None
+) -> list[Given]:
     """One sample whose parts are given one by one.
 
     Raises:
         ValueError: If a sample of the run has other parts.
     """
-    fields = tuple(datamodule.fields)
+    parts = tuple(datamodule.fields if fields is None else fields)
     if not is_text(datamodule):
         raise ValueError("Cannot read text=: this run reads no texts. Give input=FILE or input=FOLDER.")
-    if set(texts) != set(fields):
-        needed = " ".join(f"{name}='...'" for name in fields)
+    if set(texts) != set(parts):
+        needed = " ".join(f"{name}='...'" for name in parts)
         raise ValueError(
             f"Cannot make a sample of {' and '.join(f'{name}=' for name in texts)}: one of this run consists of "
-            f"{' and '.join(fields)}. Give {needed}, or a table as input=FILE."
+            f"{' and '.join(parts)}. Give {needed}, or a table as input=FILE."
         )
-    sample = {name: texts[name] for name in fields}
+    sample = {name: texts[name] for name in parts}
     return [Given(sample=sample, origin={}, shown=sample)]
+
+
+def fields_of_features(datamodule: DataModule) -> Mapping[str, str]:
+    """The parts of a sample that its features are made of: of texts the text alone."""
+    fields = datamodule.fields
+    return {"text": fields["text"]} if "text" in fields else fields
+
+
+def named(given: Sequence[Given]) -> str:
+    """The first of some samples, in words."""
+    names = [each.name or f"text {each.shown}" for each in given[:_NAMED]]
+    return ", ".join([*names, *(["..."] if len(given) > _NAMED else [])])
+
+
+def unread(datamodule: DataModule) -> str:
+    """Why samples of this data cannot be read."""
+    return "they are blank" if "text" in datamodule.fields else "they are no pictures, or damaged"
 
 
 def is_text(datamodule: DataModule) -> bool:

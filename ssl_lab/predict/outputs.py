@@ -9,6 +9,11 @@ from pathlib import Path
 
 from ssl_lab.outputs import marked
 
+FEATURES = ("features", "features.0")
+FEATURE_ENDINGS = (".parquet", ".npy", ".csv")
+_OF_FEATURES = ("split", "index", "label", "class")
+NEIGHBOURS_TABLE, NEIGHBOURS_PAGE = "neighbours.csv", "index.html"
+_OF_NEIGHBOURS = ("query", "rank", "similarity", "name")
 ENDINGS = (".csv", ".jsonl", ".parquet")
 PLACES = ("path", "row", "id")
 """Columns that say where a sample came from."""
@@ -36,6 +41,30 @@ def holds_predictions(path: Path) -> bool:
     names = columns_of(path)
     tops = {name.partition(".")[0] for name in names}
     return bool(tops & set(_PREDICTED)) and tops <= {*_GIVEN, *_PREDICTED, *_BESIDE}
+
+
+def holds_features(path: Path) -> bool:
+    """Whether ``ssl-lab embed`` wrote a file; of npy its rows beside it say so."""
+    if path.suffix == ".npy":
+        names = columns_of(rows_beside(path))
+        return bool(names) and set(names) <= {*_GIVEN, *_OF_FEATURES}
+    names = columns_of(path)
+    tops = {name.partition(".")[0] for name in names}
+    return bool(set(names) & set(FEATURES)) and tops <= {*_GIVEN, *_OF_FEATURES, "features"}
+
+
+def holds_neighbours(path: Path) -> bool:
+    """Whether ``ssl-lab neighbours`` wrote a table."""
+    return columns_of(path)[: len(_OF_NEIGHBOURS)] == list(_OF_NEIGHBOURS)
+
+
+is_page_of_neighbours = marked(b".similar { display", begin=b"<!doctype html>")
+"""Whether ``ssl-lab neighbours`` wrote a page."""
+
+
+def rows_beside(out: Path) -> Path:
+    """Where the rows of features that are an array alone are named."""
+    return out.with_name(f"{out.name.removesuffix('.npy')}.rows.csv")
 
 
 def columns_of(path: Path) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,6 +17,7 @@ from ssl_lab.types import ClassMap
 Row: TypeAlias = Mapping[str, Any]
 
 _SHOWN_ROWS = 20
+_WIDTH = 120  # of a table that goes into a file
 _SHOWN_CHARS = 60
 _SHOWN_SHARES = 3
 
@@ -118,10 +120,13 @@ def shown_table(rows: Sequence[Row]) -> Any:
     return drawn
 
 
-def left_out_of_table(num_rows: int) -> str:
-    """What is said below the table on the terminal."""
-    more = num_rows - _SHOWN_ROWS
-    return f"The first {_SHOWN_ROWS} of {num_rows:,} rows. Give out=FILE.csv for all of them." if more > 0 else ""
+def print_rows(rows: Sequence[Row], *, whole: str) -> None:
+    """Show the first rows on the terminal, and where there are more, where all of them are: ``whole``."""
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else _WIDTH).print(shown_table(rows))
+    if len(rows) > _SHOWN_ROWS:
+        print(f"The first {_SHOWN_ROWS} of {len(rows):,} rows. {whole}")
 
 
 def _cell(value: Any) -> str:

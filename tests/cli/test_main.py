@@ -193,7 +193,8 @@ def test_evaluate_and_embed_a_run(run, tmp_path, capsys):
     assert main(["embed", f"run={run}", f"out={out}"]) == 0
     features = pq.read_table(out)
     assert features.num_rows == 1797
-    assert set(features.column_names) == {"split", "index", "label", "features"}
+    assert features.column_names == ["id", "label", "class", "features"]
+    assert features["id"].to_pylist() == [f"digits/{k}" for k in range(1797)], "in scikit-learn's order"
     assert len(features["features"][0].as_py()) == 16
     assert main(["sample", f"run={run}"]) == 1
     assert "SimCLR draws no images" in capsys.readouterr().err
@@ -208,9 +209,9 @@ def test_embed_takes_new_data_as_a_whole(run, tmp_path, number):
     data = ["data=image_folder", f"data.root={tmp_path}/new", "data.image_size=8", "data.channels=1"]
     assert main(["embed", f"run={run}", *data, f"out={tmp_path}/new.parquet"]) == 0
     found = pq.read_table(tmp_path / "new.parquet")
-    assert found["split"].to_pylist() == ["train"] * number and found["index"].to_pylist() == list(range(number))
-    assert "label" not in found.column_names
-    chosen = [f"out={tmp_path}/cut.parquet", "data.val_fraction=0.5"]
+    assert found["path"].to_pylist() == [str(tmp_path / "new" / f"{k}.png") for k in range(number)]
+    assert found.column_names == ["path", "features"]
+    chosen = [f"out={tmp_path}/cut.parquet", "data.val_fraction=0.5", "splits=[train,val]"]
     assert main(["embed", f"run={run}", *data, *chosen]) == (1 if number == 1 else 0)
     if number == 2:
         assert pq.read_table(tmp_path / "cut.parquet")["split"].to_pylist() == ["train", "val"]

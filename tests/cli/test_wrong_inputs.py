@@ -26,7 +26,16 @@ def folder(tmp_path_factory):
     return folder
 
 
-RUN_COMMANDS = ("evaluate", "embed", "sample", "reconstruct", "interpolate", "export out=new", "predict text=a")
+RUN_COMMANDS = (
+    "evaluate",
+    "embed",
+    "sample",
+    "reconstruct",
+    "interpolate",
+    "export out=new",
+    "predict text=a",
+    "neighbours text=a",
+)
 CASES = [
     *((f"{name} run={wrong}", "is no run directory") for name in RUN_COMMANDS for wrong in ("none", "file", "empty")),
     *((f"{name} run=bare", "No checkpoint at bare") for name in RUN_COMMANDS),
@@ -58,7 +67,7 @@ CASES = [
     ("finetune run=run data=digits seeds=[1,1]", "Give different numbers"),
     ("finetune run=run data=digits baseline=maybe", "baseline should be true or false"),
     ("finetune run=run data=digits select=worst", "Choose last, or best"),
-    ("embed run=run out=new.csv", "ends in .parquet"),
+    ("embed run=run out=new.txt", "ends in .parquet, .npy or .csv"),
     ("embed run=run out=empty", "it is a folder, and a file is written"),
     ("embed run=run out=file/f.parquet", "is no folder"),
     ("embed run=run splits=test", "splits should be a list of which each is text, found 'test'"),
@@ -147,7 +156,7 @@ CASES = [
 def test_every_setting_of_a_command_has_a_type():
     """Paths and texts are read as they are; the groups hold objects, whose types their signatures say."""
     texts = {"text", "prompt", "second_text", "question"}
-    as_they_are = {"run", "out", "run_dir", "sweep_dir", "ckpt", "input", "trial", "trainer", "hydra", *texts}
+    as_they_are = {"run", "out", "run_dir", "sweep_dir", "ckpt", "input", "query", "trial", "trainer", "hydra", *texts}
     for name in (*SETTINGS, "pretrain"):
         own = {key for key, default in _defaults(name).items() if default is not ...}
         assert own <= {*_TYPES, *as_they_are}, f"a new setting of {name} needs its type in _TYPES"

@@ -8,7 +8,8 @@ COMMANDS = {
     "evaluate": "judge runs:         ssl-lab evaluate run=DIR [data=NAME] [evaluation=NAME]   ('run=[DIR1,DIR2]': one table)",
     "finetune": "train on labels:    ssl-lab finetune run=DIR data=NAME [task=NAME] [seeds=[0,1,2]] [baseline=true]",
     "predict": "use a head:         ssl-lab predict run=DIR input=FILE|FOLDER [out=FILE.csv]   (text='...': one text)",
-    "embed": "write features:     ssl-lab embed run=DIR [data=NAME] out=features.parquet",
+    "embed": "write features:     ssl-lab embed run=DIR [data=NAME | input=FOLDER] out=FILE.parquet|.npy|.csv",
+    "neighbours": "most similar:       ssl-lab neighbours run=DIR query=FILE [data=NAME | input=FOLDER] [k=10] out=FOLDER",
     "sample": "draw samples:       ssl-lab sample run=DIR [num_samples=80 out=FILE.png] [text='A [MASK]' | prompt='The']",
     "reconstruct": "encode and decode:  ssl-lab reconstruct run=DIR [data=NAME] [num_images=16] [out=FILE.png]",
     "interpolate": "walk in latents:    ssl-lab interpolate run=DIR [first=0 second=1 | seed=0] [steps=10] [out=FILE.png]",
@@ -22,8 +23,9 @@ COMMANDS = {
     "list": "what there is:      ssl-lab list [methods|data|encoders|experiments|...]",
 }
 SETTINGS = (
-    *("evaluate", "finetune", "predict", "embed", "sample", "reconstruct", "interpolate", "export", "prepare", "bench"),
+    *("evaluate", "finetune", "predict", "embed", "neighbours", "sample", "reconstruct", "interpolate", "export"),
+    *("prepare", "bench"),
 )
 """Commands whose settings are ``conf/COMMAND.yaml``, as are those of pretrain; the others read theirs by argparse."""
-CHECKED = ("predict",)
+CHECKED = ("predict", "embed", "neighbours")
 """Commands whose ``check(cfg)`` refuses settings before anything slow is imported."""

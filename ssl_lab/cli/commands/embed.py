@@ -1,62 +1,88 @@
-"""``ssl-lab embed``: a run's features as a parquet file."""
+"""``ssl-lab embed``: a run's features of a data set, or of a user's own files and texts."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import torch
 from omegaconf import DictConfig
 
-from ssl_lab.cli import build as config
-from ssl_lab.cli.commands.evaluate import _holds_features
-from ssl_lab.cli.data_of_run import data_for_run
-from ssl_lab.cli.process import find_device
-from ssl_lab.data.base import has_split
-from ssl_lab.evaluation.protocol import check_finite
-from ssl_lab.files import write_atomically
+from ssl_lab.cli.inputs import check_inputs, has_inputs, places, refuse_input, tell_unread
+from ssl_lab.limited import printable
 from ssl_lab.outputs import check_output, clear
+from ssl_lab.predict.outputs import FEATURE_ENDINGS, check_ending, holds_features, rows_beside
+
+if TYPE_CHECKING:
+    from ssl_lab.data.base import DataModule
+    from ssl_lab.predict.features import Features
 
 
-@torch.no_grad()
-def run(cfg: DictConfig, args: list[str]) -> int:
-    """``ssl-lab embed``: features of every sample as a parquet file; new data are taken as a whole, nothing is cut off."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    run_dir, out, device = Path(cfg.run), Path(cfg.out), find_device()
+def check(cfg: DictConfig) -> None:
+    """Refuse what cannot be meant, before anything slow is imported."""
     if cfg.splits is not None and (not cfg.splits or len(set(cfg.splits)) < len(cfg.splits)):
         raise ValueError(f"Cannot embed splits={cfg.splits}. Give different splits, at least one, or null for all.")
-    check_output(out, ours=_holds_features)
-    if out.suffix != ".parquet":
-        raise ValueError(
-            f"Cannot write features to out={out}: they are a parquet file. Give out= a name that ends in .parquet."
-        )
-    clear(out, runs=[run_dir])
-    run_cfg, spec, method = config.load_run(run_dir)
-    if (new := cfg.get("data")) is not None:
-        chosen = {arg.partition("=")[0] for arg in args}
-        new.update(
-            {name: 0 for name in ("val_fraction", "test_fraction") if name in new and f"data.{name}" not in chosen}
-        )
-    datamodule = data_for_run(run_cfg, run_dir, spec, new)
-    method.to(device)
-    tables = []
-    for split in cfg.splits or [split for split in ("train", "val", "test") if has_split(datamodule, split)]:
-        found = []
-        for batch in datamodule.eval_dataloader(split):
-            features = method.features({name: column.to(device) for name, column in batch.items()}).float().cpu()
-            found.append(features)
-            columns: dict[str, Any] = {"split": [split] * len(features), "index": batch["index"].tolist()}
-            if datamodule.labelled:
-                labels = batch["label"].tolist() if "label" in batch else [-1] * len(features)
-                columns["label"] = pa.array([label if label >= 0 else None for label in labels], pa.int64())
-            columns["features"] = pa.FixedSizeListArray.from_arrays(
-                pa.array(features.flatten().numpy()), features.shape[1]
+    check_inputs(cfg)
+    if has_inputs(cfg):
+        unused = [f"{name}=" for name in ("data", "splits") if cfg.get(name) is not None]
+        if unused:
+            raise ValueError(
+                f"{unused[0]} has no effect on samples of yours. Leave it out, or leave input= and text= out."
             )
-            tables.append(pa.table(columns))
-        check_finite(torch.cat(found), split, use="written")
-    table = pa.concat_tables(tables)
-    write_atomically(out, lambda path: pq.write_table(table, path), through_link=True)
-    print(f"{table.num_rows:,} rows of {features.shape[1]} features: {out}")
+    out = Path(cfg.out)
+    check_output(out)
+    check_ending(out, FEATURE_ENDINGS)
+    check_output(out, ours=holds_features)
+    if out.suffix == ".npy":
+        check_output(rows_beside(out), ours=holds_features_rows)
+    refuse_input(out, places(cfg))
+
+
+def holds_features_rows(path: Path) -> bool:
+    """Whether this command wrote the rows beside an array, which is then there too."""
+    array = path.with_name(f"{path.name.removesuffix('.rows.csv')}.npy")
+    return array.is_file() and holds_features(array)
+
+
+def run(cfg: DictConfig, args: list[str]) -> int:
+    """``ssl-lab embed``: a row for each sample, in the order of their source."""
+    from ssl_lab.predict.features import write_features
+
+    run_dir, out = Path(cfg.run), Path(cfg.out)
+    clear(out, runs=[run_dir])
+    found = features_asked(cfg, args)
+    files = write_features(found, out)
+    beside = f" Rows: {files[1]}" if len(files) > 1 else ""
+    print(printable(f"{len(found):,} rows of {found.values.shape[1]} features: {out}.{beside}"))
     return 0
+
+
+def features_asked(cfg: DictConfig, args: list[str]) -> Features:
+    """Features of a user's samples, or else of the chosen data or the run's own."""
+    from ssl_lab.cli.progress import counting
+    from ssl_lab.cli.using import features_of_inputs, open_to_use
+    from ssl_lab.predict.features import Features, features_of_data, num_samples
+
+    opened = open_to_use(Path(cfg.run))
+    if has_inputs(cfg):
+        found, values = features_of_inputs(cfg, opened)
+        tell_unread(found.unreadable, opened.datamodule)
+        rows = [{**each.origin, **each.shown} for each in found.given]
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        return Features(columns={name: [row.get(name) for row in rows] for name in names}, values=values)
+    datamodule = data_asked(cfg, args)
+    with counting(num_samples(datamodule, cfg.splits), "samples") as advance:
+        return features_of_data(opened.method, datamodule, opened.device, splits=cfg.get("splits"), advance=advance)
+
+
+def data_asked(cfg: DictConfig, args: list[str]) -> DataModule:
+    """The chosen data, of which nothing is cut off unless the command says so, or else the run's own."""
+    from ssl_lab.cli.build import read_setup
+    from ssl_lab.cli.data_of_run import data_for_run
+
+    run_cfg, spec = read_setup(Path(cfg.run))
+    new = cfg.get("data")
+    if new is not None:
+        chosen = {arg.partition("=")[0] for arg in args}
+        fractions = [name for name in ("val_fraction", "test_fraction") if name in new and f"data.{name}" not in chosen]
+        new.update(dict.fromkeys(fractions, 0))
+    return data_for_run(run_cfg, Path(cfg.run), spec, new)

@@ -1,4 +1,4 @@
-"""``ssl-lab evaluate`` and ``ssl-lab embed``: what a run's model is worth, and its features."""
+"""``ssl-lab evaluate``: what a run's model is worth."""
 
 from __future__ import annotations
 
@@ -35,7 +35,6 @@ from ssl_lab.types import Spec
 
 EVALUATION = "evaluation.json"
 _READ_ONLY = "Give out=FILE.json or out=FOLDER."
-_COLUMNS = ("split", "index", "label")  # of features
 
 
 def run(cfg: DictConfig, args: list[str]) -> int:
@@ -173,14 +172,3 @@ def _earlier(run_dir: Path, path: Path, method: Method, settings: Any, *, own: b
     paths = list(dict.fromkeys([*([run_dir / EVALUATION] if own else []), path]))
     found = (judge.earlier_records(file, settings, weights=weights, replaced=file == path) for file in paths)
     return [record for records in found for record in records]
-
-
-def _holds_features(path: Path) -> bool:
-    """Whether ``ssl-lab embed`` wrote a file."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return {"split", "index", "features"} <= set(pq.read_schema(path).names) <= {*_COLUMNS, "features"}
-    except (pa.ArrowException, OSError):
-        return False

@@ -132,6 +132,11 @@ class ImageModule(GivenImages, CutModule, LabelledModule):
         known: str | None = digests.get(find_split(split, self._facts["num_images"])) if name == "image" else None
         return known if known and not self.keeps_few(split) else super().column_digest(split, name)
 
+    def origin(self, split: str) -> tuple[str, NDArray[np.int64]]:
+        """The source split, and the row of each image there; those that could not be read are missing."""
+        source, rows = self._source_rows(find_split(split, self._facts["num_images"]))
+        return source, rows[self._kept] if self.keeps_few(split) else rows
+
     def _source_rows(self, split: str) -> tuple[str, NDArray[np.int64]]:
         """The source split that a stored split was cut from, and the row of each of its images there."""
         return self._facts["source_splits"][split], np.load(self._folder / f"{split}_rows.npy")

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from torch import Tensor
 
@@ -32,20 +33,29 @@ class Digits(GivenImages, CutModule, LabelledModule):
     test_fraction: float = field(default=0, init=False)  # of the digits besides the fixed test split
 
     @cached_property
-    def _splits(self) -> dict[str, dict[str, Tensor]]:
-        digits = load_digits()
-        labels = digits.target.astype(np.int64)
-        images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]  # stored values are 0..16
+    def _parts(self) -> dict[str, Part]:
+        labels = load_digits().target.astype(np.int64)
         test = plan_splits({"train": labels}, val_fraction=0, test_fraction=TEST_FRACTION, split_seed=TEST_SEED)
         rest = test["train"].rows
         val = plan_splits(
             {"train": labels[rest]}, val_fraction=self.val_fraction, test_fraction=0, split_seed=self.split_seed
         )
-        parts = {"test": test["test"]} | {name: Part("train", rest[part.rows]) for name, part in val.items()}
+        return {"test": test["test"]} | {name: Part("train", rest[part.rows]) for name, part in val.items()}
+
+    @cached_property
+    def _splits(self) -> dict[str, dict[str, Tensor]]:
+        digits = load_digits()
+        labels = digits.target.astype(np.int64)
+        images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]  # stored values are 0..16
         return {
             name: {"image": torch.from_numpy(images[part.rows]), "label": torch.from_numpy(labels[part.rows])}
-            for name, part in parts.items()
+            for name, part in self._parts.items()
         }
+
+    def origin(self, split: str) -> tuple[str, NDArray[np.int64]]:
+        """All splits are cut from the digits in scikit-learn's order."""
+        rows = self._parts[find_split(split, self._parts)].rows
+        return "digits", rows[self._kept] if self.keeps_few(split) else rows
 
     @cached_property
     def spec(self) -> ImageSpec:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,12 @@ class ImageFolder(ImageModule):
     """
 
     root: Source = field(kw_only=False)
+
+    origin_column: ClassVar[str] = "path"
+
+    def name_of(self, source: str, row: int) -> str:
+        """The path of the image."""
+        return self._inventory.files[source][row].path
 
     @property
     def title(self) -> str:

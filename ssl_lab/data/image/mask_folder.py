@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +86,12 @@ class MaskFolder(ImageModule):
             )
         if self.classes is not None and not 0 < len(self.classes) <= IGNORED:
             raise ValueError(f"Masks hold 1 to {IGNORED} classes, found {len(self.classes)} names. Set data.classes.")
+
+    origin_column: ClassVar[str] = "path"
+
+    def name_of(self, source: str, row: int) -> str:
+        """The path of the image."""
+        return self._pairs[source][row][0].path
 
     @property
     def title(self) -> str:

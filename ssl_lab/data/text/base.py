@@ -179,6 +179,11 @@ class TokenModule(Tokenized):
         step = -(-self.max_length // NUM_LENGTHS)
         return min(self.max_length, max(1, -(-longest // step)) * step)
 
+    def readable(self, split: str, row: int) -> str:
+        """The text of a row, from its tokens."""
+        ids = self.columns(split)["input_ids"][np.array([row])]  # type: ignore[index]
+        return str(self.tokenizer.decode(ids[0].tolist(), skip_special_tokens=True))
+
     @property
     def fields(self) -> Mapping[str, str]:
         """The text."""

@@ -8,6 +8,8 @@ from functools import partial
 from typing import Any
 
 import datasets
+import numpy as np
+from numpy.typing import NDArray
 
 from ssl_lab.data.columns import Columns
 from ssl_lab.data.files.inventory import Source, title_of
@@ -15,6 +17,7 @@ from ssl_lab.data.files.labels import encode_labels
 from ssl_lab.data.files.tables import check_text_column
 from ssl_lab.data.hub import load_splits
 from ssl_lab.data.labelled import LabelledModule
+from ssl_lab.data.splits import find_split
 from ssl_lab.data.text.base import TextModule, TextSource
 
 _SAMPLE_BY = ("line", "paragraph", "document")
@@ -53,6 +56,14 @@ class HubText(TextModule, LabelledModule):
         super().__post_init__()
         if self.sample_by is not None and self.sample_by not in _SAMPLE_BY:
             raise ValueError(f"Cannot use sample_by={self.sample_by!r}. Set data.sample_by to one of {_SAMPLE_BY}.")
+
+    def origin(self, split: str) -> tuple[str, NDArray[np.int64]]:
+        """The source split and the row of each labelled text there; unlabelled ones are cut into pieces, which have none."""
+        if "label" not in self.columns(split):
+            return super().origin(split)
+        part = self._parts[find_split(split, self._parts)]
+        rows = part.rows[[bool(text.strip()) for texts in self._chunks(part) for text in texts]]
+        return part.source, rows[self._kept] if self.keeps_few(split) else rows
 
     @property
     def fields(self) -> Mapping[str, str]:

@@ -113,6 +113,8 @@ class QuestionAnswering(TextModule):
         ]
 
     def _columns_given(self, samples: Sequence[Sample]) -> Columns:
+        if "question" not in samples[0]:  # for features
+            return super()._columns_given(samples)
         self._given_questions = [
             Question(id=str(k), text=sample["question"], context=sample["text"], answers=(), answer_start=-1)
             for k, sample in enumerate(samples)
@@ -241,6 +243,8 @@ class QuestionAnswering(TextModule):
 
     def as_batch(self, rows: dict[str, Tensor]) -> Any:
         """Ids, masks and token types as int64."""
+        if "token_type_ids" not in rows:  # given without a question
+            return super().as_batch(rows)
         return {**super().as_batch(rows), "token_type_ids": rows["token_type_ids"].long()}
 
 

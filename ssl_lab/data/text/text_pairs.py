@@ -19,7 +19,7 @@ from ssl_lab.data.columns import Columns
 from ssl_lab.data.files.inventory import Source, title_of
 from ssl_lab.data.files.tables import as_numbers, check_column, check_text_column
 from ssl_lab.data.hub import load_splits
-from ssl_lab.data.splits import UNLABELLED, Part
+from ssl_lab.data.splits import UNLABELLED, Part, find_split
 from ssl_lab.data.text.base import TextModule, TextSource, token_ids
 
 
@@ -72,6 +72,11 @@ class TextPairs(TextModule):
         if self.negative_column is not None:
             self.text_columns["negative_input_ids"] = self.negative_column
 
+    def origin(self, split: str) -> tuple[str, NDArray[np.int64]]:
+        """The source split and the row of each pair there."""
+        part = self._parts[find_split(split, self._parts)]
+        return part.source, part.rows
+
     @property
     def fields(self) -> Mapping[str, str]:
         """Both texts."""
@@ -82,6 +87,7 @@ class TextPairs(TextModule):
         return {
             name: token_ids(self.tokenizer, [sample[field] for sample in samples], max_length=self.max_length)
             for name, field in columns.items()
+            if field in samples[0]
         }
 
     @property

@@ -104,7 +104,7 @@ def test_one_text_on_the_terminal_and_what_is_refused(folder, capsys):
 def test_pictures_are_seen_at_the_size_of_the_fine_tuning(folder, capsys):
     (folder / "photos/cat/note.md").write_text("x")
     assert main(["predict", "run=photo_run/pretrained/seed_0", "input=photos", "out=photos.jsonl"]) == 0
-    assert "1 files of other kinds are left out: photos/cat/note.md" in capsys.readouterr().out
+    assert "Files of other kinds that are left out: 1 (photos/cat/note.md)" in capsys.readouterr().out
     rows = [json.loads(line) for line in (folder / "photos.jsonl").read_text().splitlines()]
     assert [row["path"] for row in rows] == sorted(
         f"photos/{name}/{k}.png" for name in ("cat", "dog") for k in range(10)

@@ -134,7 +134,7 @@ PLACES = (
     *("data", "encoder", "method", "optim", "method.views", "trainer", "trainer.plugins", "callbacks.x", "logger.x"),
     *("evaluation.x", "launcher", "hydra.sweeper", "anything", "deep.er.and.deeper", "encoder.options", "data.options"),
 )
-COMMANDS = ("evaluate", "embed", "export", "sample", "reconstruct", "interpolate", "finetune", "predict")
+COMMANDS = ("evaluate", "embed", "export", "sample", "reconstruct", "interpolate", "finetune", "predict", "neighbours")
 FORBIDDEN = {
     *("os.system", "os.exec", "os.posix_spawn", "os.fork", "os.remove", "os.rmdir", "os.putenv", "subprocess.Popen"),
     *("shutil.rmtree", "pty.spawn", "webbrowser.open", "socket.connect", "urllib.Request", "pickle.find_class"),
@@ -250,7 +250,7 @@ def test_nothing_that_a_run_names_is_run_or_imported(folder, settings, composed_
     run = folder / "run"
     settings = {name: settings[name] for name in ("seed", "data", "encoder", "method", "optim")}
     extra = {"embed": ["out=x.parquet"], "export": ["format=hf", "out=x"], "finetune": ["data=digits", "run_dir=f"]}
-    extra["predict"] = ["input=kept"]
+    extra |= {"predict": ["input=kept"], "neighbours": ["query=kept"]}
     monkeypatch.setattr("ssl_lab.cli.commands.finetune._agreed_run_dir", lambda cfg, args: Path("f"))
     met = Counter()
     for name in COMMANDS:  # the imports of each

@@ -1,0 +1,188 @@
+"""The samples whose features are most similar to those of a query."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from ssl_lab.data.base import DataModule
+from ssl_lab.data.image.decode import decode
+from ssl_lab.evaluation.protocol import unit_rows
+from ssl_lab.files import replace_file
+from ssl_lab.predict.features import Features
+from ssl_lab.predict.inputs import Given
+from ssl_lab.predict.outputs import NEIGHBOURS_PAGE, NEIGHBOURS_TABLE
+from ssl_lab.predict.tables import write_rows
+from ssl_lab.report.page import environment
+
+_QUERIES_AT_ONCE = 256
+_SIDE = 192  # pixels of the longest side of a picture on the page
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """A sample as tables and the page show it.
+
+    Attributes:
+        name: Its path or id.
+        text: What can be read of it; empty for pictures.
+        kind: Its class, where it is known.
+        picture: Gives its pixels uint8 (H, W) or (H, W, 3); None where it has none.
+    """
+
+    name: str
+    text: str = ""
+    kind: str = ""
+    picture: Callable[[], NDArray[np.uint8] | None] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neighbour:
+    """One sample that is similar to a query.
+
+    Attributes:
+        index: Its place among the samples.
+        similarity: Cosine of the angle between both features, in [-1, 1].
+    """
+
+    index: int
+    similarity: float
+
+
+def nearest(
+    queries: NDArray[np.float32], among: NDArray[np.float32], k: int, *, same: Sequence[int | None] = ()
+) -> list[list[Neighbour]]:
+    """The k samples of largest cosine similarity to each query, the most similar first.
+
+    Args:
+        queries: Features (Q, D).
+        among: Features (N, D).
+        k: How many; all there are if these are fewer.
+        same: The place of each query among the samples, if it is one of them: it is no neighbour of itself.
+    """
+    units = unit_rows(torch.from_numpy(among))
+    found: list[list[Neighbour]] = []
+    places = list(same) or [None] * len(queries)
+    for start in range(0, len(queries), _QUERIES_AT_ONCE):
+        cosines: Tensor = unit_rows(torch.from_numpy(queries[start : start + _QUERIES_AT_ONCE])) @ units.T
+        best = cosines.topk(min(k + 1, len(units)))
+        for row, (values, indices) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True)):
+            pairs = [(i, v) for i, v in zip(indices, values, strict=True) if i != places[start + row]]
+            found.append([Neighbour(index=i, similarity=max(-1.0, min(1.0, v))) for i, v in pairs[:k]])
+    return found
+
+
+def shown_inputs(given: Sequence[Given]) -> list[Shown]:
+    """How samples of a user's are shown."""
+    return [
+        Shown(
+            name=each.name,
+            text=" ".join(map(str, each.shown.values())),
+            picture=partial(_picture_of, each.sample["image"]) if "image" in each.sample else None,
+        )
+        for each in given
+    ]
+
+
+def shown_data(found: Features, datamodule: DataModule) -> list[Shown]:
+    """How samples of a data set are shown."""
+    names = found.columns[datamodule.origin_column]
+    kinds = found.columns.get("class", [None] * len(found))
+    has_pictures = "image" in datamodule.columns(found.places[0][0])
+    return [
+        Shown(
+            name=str(name),
+            text="" if has_pictures else datamodule.readable(split, row),
+            kind=kind or "",
+            picture=partial(_pixels_of, datamodule, split, row) if has_pictures else None,
+        )
+        for name, kind, (split, row) in zip(names, kinds, found.places, strict=True)
+    ]
+
+
+def _picture_of(image: Any) -> NDArray[np.uint8] | None:
+    pixels = decode(image, channels=None, image_size=None)
+    return None if pixels is None else _upright(pixels)
+
+
+def _pixels_of(datamodule: DataModule, split: str, row: int) -> NDArray[np.uint8]:
+    column: Any = datamodule.columns(split)["image"]
+    return _upright(np.asarray(column[np.array([row])])[0])
+
+
+def _upright(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
+
+
+def neighbour_rows(
+    queries: Sequence[Shown], among: Sequence[Shown], found: Sequence[Sequence[Neighbour]]
+) -> list[dict[str, Any]]:
+    """A row for each neighbour of each query: ``query``, ``rank`` from 1, ``similarity``, and what it is."""
+    rows = []
+    for query, neighbours in zip(queries, found, strict=True):
+        for rank, each in enumerate(neighbours, start=1):
+            sample = among[each.index]
+            facts = {"text": sample.text, "class": sample.kind}
+            row = {"query": query.name or query.text, "rank": rank, "similarity": each.similarity, "name": sample.name}
+            rows.append({**row, **facts})
+    empty = [name for name in ("text", "class") if not any(row[name] for row in rows)]
+    return [{name: value for name, value in row.items() if name not in empty} for row in rows]
+
+
+def write_neighbours(
+    folder: Path,
+    queries: Sequence[Shown],
+    among: Sequence[Shown],
+    found: Sequence[Sequence[Neighbour]],
+    *,
+    title: str,
+    note: str,
+) -> list[Path]:
+    """Write ``neighbours.csv``, and where there are pictures one page ``index.html`` that loads nothing from elsewhere.
+
+    Returns:
+        The files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_rows(neighbour_rows(queries, among, found), folder / NEIGHBOURS_TABLE)
+    if not any(query.picture for query in queries):
+        return [folder / NEIGHBOURS_TABLE]
+    groups = [
+        (_for_page(query), [(_for_page(among[each.index]), each.similarity) for each in neighbours])
+        for query, neighbours in zip(queries, found, strict=True)
+    ]
+    page = environment().get_template("neighbours.html").render(title=title, note=note, groups=groups)
+    replace_file(folder / NEIGHBOURS_PAGE, page.encode(), through_link=True)
+    return [folder / NEIGHBOURS_TABLE, folder / NEIGHBOURS_PAGE]
+
+
+def _for_page(sample: Shown) -> dict[str, str]:
+    """Name, class and picture of a sample, the last as an address that holds the data."""
+    pixels = sample.picture() if sample.picture is not None else None
+    address = "" if pixels is None else _thumbnail(pixels)
+    return {"name": sample.name, "kind": sample.kind, "picture": address}
+
+
+def _thumbnail(pixels: NDArray[np.uint8]) -> str:
+    """The address of a picture of at most 192 pixels a side; small ones are enlarged by whole numbers and stay sharp."""
+    picture = Image.fromarray(pixels)
+    longest = max(picture.size)
+    if longest > _SIDE:
+        picture.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    elif longest <= _SIDE // 2:
+        times = _SIDE // longest
+        picture = picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)
+    out, kind = io.BytesIO(), "JPEG" if longest > _SIDE else "PNG"
+    picture.save(out, kind, quality=88)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(out.getvalue()).decode()}"
