@@ -8,11 +8,13 @@ import ssl_lab
 from ssl_lab.cli.commands import COMMANDS
 
 ROOT = Path(ssl_lab.__file__).parent
-LOWEST = {"types", "modalities", "layers", "limited", "files", "measured", "metrics", "captions", "outputs", "tensors"}
+LOWEST = {"types", "devices", "modalities", "layers", "limited", "files", "measured", "metrics", "captions", "outputs"}
+LOWEST |= {"tensors"}
 LOWER = {"optim", "distributed", "losses", *LOWEST}
 PARTS = {"encoders", "generators", "heads", "teacher", "pretext", *LOWER}
 MAY_IMPORT = {
     "types": {"captions", "layers"},
+    "devices": set(),
     "modalities": {"types"},
     "layers": set(),
     "limited": set(),
@@ -24,7 +26,7 @@ MAY_IMPORT = {
     "tensors": {"limited"},
     "optim": LOWEST,
     "distributed": LOWEST,
-    "losses": set(),
+    "losses": {"devices"},
     "heads": LOWEST,
     "teacher": LOWEST,
     "pretext": LOWEST,

@@ -98,7 +98,7 @@ def features_in_order(
     import numpy as np
     import torch
 
-    from ssl_lab.cli.process import find_device
+    from ssl_lab.devices import find_device
     from ssl_lab.evaluation.protocol import check_finite
 
     device = find_device()

@@ -83,7 +83,7 @@ def _judge(network: Any, cfg: Any, mean: Sequence[float] | None, std: Sequence[f
     import lightning as L
 
     from ssl_lab.cli import build
-    from ssl_lab.cli.process import find_device
+    from ssl_lab.devices import find_device
     from ssl_lab.engine.baselines import baseline_rows
     from ssl_lab.engine.judge import data_facts
     from ssl_lab.evaluation.evaluate import measure

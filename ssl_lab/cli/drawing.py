@@ -12,8 +12,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from ssl_lab.cli import build as config
 from ssl_lab.cli.data_of_run import data_for_run
-from ssl_lab.cli.process import find_device
 from ssl_lab.data.base import DataModule
+from ssl_lab.devices import find_device
 from ssl_lab.files import write_atomically
 from ssl_lab.methods.base import Method
 from ssl_lab.outputs import check_output, clear, marked

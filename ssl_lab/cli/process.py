@@ -10,17 +10,11 @@ from typing import Any
 import lightning.fabric
 import lightning.pytorch
 import matplotlib
-import torch
 from rich.console import Console
 
 from ssl_lab.engine.memory import keep_freed_memory
 from ssl_lab.engine.settled import hide_settled_warnings
 from ssl_lab.report.tables import results_table
-
-
-def find_device() -> torch.device:
-    """The GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def prepare_process() -> None:

@@ -15,11 +15,11 @@ from omegaconf import DictConfig
 from ssl_lab.cli.build import load_run
 from ssl_lab.cli.data_of_run import data_in_run
 from ssl_lab.cli.inputs import given_to
-from ssl_lab.cli.process import find_device
 from ssl_lab.cli.progress import counting
 from ssl_lab.cli.trust.spec import read_spec
 from ssl_lab.cli.trust.targets import trusting
 from ssl_lab.data.base import DataModule
+from ssl_lab.devices import find_device
 from ssl_lab.methods.base import Method
 from ssl_lab.predict.inputs import Given, fields_of_features, from_python, named, unread
 from ssl_lab.predict.neighbours import Shown, nearest, neighbour_rows, shown_inputs

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from ssl_lab.devices import keep_random_state
 from ssl_lab.encoders.image import ImageEncoder
 from ssl_lab.layers import Layers
 from ssl_lab.modalities.image import ImageSpec
@@ -135,7 +136,7 @@ class CodeGPT(ImageEncoder):
         """Codes (N, L), each drawn given those before it; the global random state stays as it is."""
         device = self.gpt.device
         begin = torch.full((num_samples, 1), self.num_codes, device=device)
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        with keep_random_state(device):
             torch.manual_seed(seed)
             drawn = self.gpt.generate(  # type: ignore[operator]
                 begin,

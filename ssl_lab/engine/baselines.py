@@ -15,6 +15,7 @@ from torch import Tensor
 from ssl_lab import distributed
 from ssl_lab.data.base import DataModule, has_split
 from ssl_lab.data.store import cache_folder, fingerprint
+from ssl_lab.devices import device_name, keep_random_state
 from ssl_lab.evaluation.evaluate import measure
 from ssl_lab.evaluation.on_data import by_data, inner, named, on_split
 from ssl_lab.evaluation.protocol import Protocol, plain
@@ -124,10 +125,10 @@ def _kept_or_measured(
 
 def _facts(fn: Callable[[Batch], Tensor], datamodule: DataModule, device: torch.device, split: str) -> list[Any]:
     """What tells features of whole splits from others, their values on a few samples among it."""
-    with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with torch.no_grad(), keep_random_state(device):
         (batch,) = datamodule.eval_dataloader(split, max_samples=min(32, datamodule.eval_batch_size))
         some = fn({name: column.to(device) for name, column in batch.items()}).float().cpu().contiguous()
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    name = device_name(device) or device.type
     data = [datamodule.fingerprint.get(part) for part in ("train", split)]
     return [
         hashlib.sha256(some.numpy().tobytes()).hexdigest(),

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_lab import distributed
 from ssl_lab.data.base import DataModule
+from ssl_lab.devices import device_name, synchronise
 from ssl_lab.engine.flops import peak_flops, synchronised_time
 from ssl_lab.methods.base import Method
 from ssl_lab.runs.environment import cpu_threads
@@ -114,8 +115,7 @@ class _Clock(Callback):
         return run
 
     def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
+        synchronise(self.device)
         return time.perf_counter()
 
     @property
@@ -215,7 +215,7 @@ def bench(
         peak_tflops=peak / 1e12,
         bare_ms=1000 * bare,
         ratio=step / bare,
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_threads(),
+        device=device_name(device) or cpu_threads(),
         precision=str(trainer.precision),
     )
 

@@ -8,6 +8,8 @@ import torch
 from lightning.fabric.utilities.throughput import get_available_flops
 from torch.utils.flop_counter import FlopCounterMode
 
+from ssl_lab.devices import find_device, synchronise
+
 
 class FlopCounter:
     """Counts the operations between two calls."""
@@ -40,7 +42,7 @@ def peak_flops(device: torch.device, precision: str) -> float:
     known = get_available_flops(device, dtype)
     if known:
         return float(known)
-    clock = synchronised_time if device.type == "cuda" else _processor_time_per_thread
+    clock = _processor_time_per_thread if device.type == "cpu" else synchronised_time
     side = 2048
     a = torch.ones(side, side, device=device, dtype=dtype)
     best = float("inf")
@@ -56,7 +58,6 @@ def _processor_time_per_thread() -> float:
 
 
 def synchronised_time() -> float:
-    """Now, when the GPU has done what it was asked to."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    """Now, when the accelerator has done what it was asked to."""
+    synchronise(find_device())
     return time.perf_counter()

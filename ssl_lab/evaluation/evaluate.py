@@ -11,6 +11,7 @@ import torch
 
 from ssl_lab import distributed
 from ssl_lab.data.base import DataModule
+from ssl_lab.devices import keep_random_state
 from ssl_lab.evaluation.on_data import by_data, data_of, inner, named
 from ssl_lab.evaluation.protocol import FeatureProtocol, LabelFreeProtocol, Protocol, check_data, extract, features_of
 from ssl_lab.measured import rows_of
@@ -102,7 +103,7 @@ def _measure_on(
     probes = {k: p for k, p in runnable.items() if isinstance(p, FeatureProtocol)}
     label_free = {k: p for k, p in runnable.items() if isinstance(p, LabelFreeProtocol)}
     found: list[dict[str, float]] = [{} for _ in protocols]
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with keep_random_state(device):
         if probes or label_free:
             fn = capabilities["features"]
             scored = features_of(fn, datamodule, split, device=device)

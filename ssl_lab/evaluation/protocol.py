@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ssl_lab import distributed
 from ssl_lab.data.base import DataModule
+from ssl_lab.devices import wide
 from ssl_lab.evaluation.samples.real_images import module_digest
 from ssl_lab.metrics import Metric
 from ssl_lab.types import Batch
@@ -194,8 +195,8 @@ class StreamingProtocol(Protocol):
 
 def _added(sums: Mapping[str, Tensor], parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Sums with further ones, of which there may be none: of a rank without a batch."""
-    wide = {name: part.double() if part.is_floating_point() else part.long() for name, part in parts.items()}
-    return {**sums, **{name: sums[name] + part if name in sums else part for name, part in wide.items()}}
+    parts = {name: wide(part) if part.is_floating_point() else part.long() for name, part in parts.items()}
+    return {**sums, **{name: sums[name] + part if name in sums else part for name, part in parts.items()}}
 
 
 def extract(

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ssl_lab.devices import wide
+
 
 def bernoulli_nll(logits: Tensor, x: Tensor) -> Tensor:
     """Negative log likelihood of pixels in [0, 1] under independent Bernoulli variables.
@@ -100,7 +102,7 @@ def gaussian_level_nll(mean: Tensor, log_sigma: Tensor, x: Tensor) -> Tensor:
         Ho et al., Denoising Diffusion Probabilistic Models (2020), eq. 13. arXiv:2006.11239
     """
     with torch.autocast(mean.device.type, enabled=False):
-        mean, x, sigma = mean.double(), x.double(), log_sigma.double().exp()
+        mean, x, sigma = wide(mean), wide(x), wide(log_sigma).exp()
         upper, lower = (x - mean + 0.5 / 255) / sigma, (x - mean - 0.5 / 255) / sigma
         upper = upper.where(x < 254.5 / 255, torch.inf)
         lower = lower.where(x > 0.5 / 255, -torch.inf)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
+from ssl_lab.devices import keep_random_state
 from ssl_lab.encoders.text_transformer import TextTransformer
 from ssl_lab.losses.tokens import IGNORED, token_cross_entropies, token_cross_entropy_sum
 from ssl_lab.methods.base import Method
@@ -140,8 +141,7 @@ class CausalLM(Method):
         if temperature > 0:
             drawing = {"do_sample": True, "temperature": temperature, "top_k": top_k or 0, "top_p": top_p}
         prompts = prompt.expand(num_samples, -1)
-        devices = [prompt.device] if prompt.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
+        with keep_random_state(prompt.device):
             torch.manual_seed(seed)
             return self.language_model().generate(  # type: ignore[no-any-return]
                 prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=max_new_tokens, **drawing

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_lab.data.base import DataModule
+from ssl_lab.devices import float64_device
 from ssl_lab.generators.base import Generator
 from ssl_lab.methods.base import Method
 from ssl_lab.modalities.image import as_float
@@ -107,7 +108,8 @@ def traversal(
         num_values: Number of columns.
     """
     dims = codes.std(0).argsort(descending=True)[:num_dims]
-    low, high = (torch.quantile(codes.float(), share, dim=0) for share in (0.02, 0.98))
+    spread = codes.float().to(float64_device(codes.device))  # quantile finds its ranks in float64
+    low, high = (torch.quantile(spread, share, dim=0).to(codes.device) for share in (0.02, 0.98))
     z = codes[0].repeat(len(dims), num_values, 1)
     shares = torch.linspace(0, 1, num_values, device=codes.device)
     for row, dim in enumerate(dims):

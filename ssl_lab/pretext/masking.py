@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from ssl_lab.devices import narrow, wide
 from ssl_lab.modalities.text import TextSpec
 from ssl_lab.pretext.packing import starts_of_documents
 
@@ -104,7 +105,8 @@ class Masking(nn.Module, ABC):
         return torch.zeros_like(order).scatter(1, order, ranks) < self._budget(eligible)
 
     def _budget(self, eligible: Tensor) -> Tensor:
-        return (eligible.sum(1, keepdim=True).double() * self.mask_prob).round().clamp(min=1)
+        number = wide(eligible.sum(1, keepdim=True)) * self.mask_prob
+        return narrow(number.round().clamp(min=1), eligible.device)
 
     def max_predictions(self, length: int) -> int | None:
         """How many tokens of a row of ``length`` are chosen at most, if that is known beforehand."""

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ssl_lab.devices import wide
 from ssl_lab.modalities.text import TextSpec
 from ssl_lab.pretext.masking import NEVER, eligible_tokens
 
@@ -62,10 +63,10 @@ class SpanCorruption(nn.Module):
 
     def counts(self, num_tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens that are cut out of texts of so many, and in how many spans; texts of fewer than two stay whole."""
-        n = num_tokens.double()
+        n = wide(num_tokens)
         cut = (n * self.noise_density).round().clamp(min=1).minimum(n - 1).clamp(min=0)
         spans = (cut / self.mean_span).round().clamp(min=1).minimum(cut).minimum(n - cut).clamp(min=0)
-        return cut.long(), spans.long()
+        return cut.long().to(num_tokens.device), spans.long().to(num_tokens.device)
 
     def lengths(self, length: int) -> tuple[int, int, int]:
         """Length of the corrupted rows, length of the targets and number of spans of rows of ``length`` tokens."""

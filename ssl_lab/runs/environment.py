@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
+from ssl_lab.devices import device_name, find_device
+
 
 def environment() -> dict[str, Any]:
     """Versions, source commit and hardware, for the summary."""
     packages = ("ssl_lab", "torch", "torchvision", "lightning", "transformers")
-    if torch.cuda.is_available():
-        hardware = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
-    else:
-        hardware = f"{cpu_threads()} ({platform.machine()})"
+    name = device_name(find_device())
+    hardware = f"{torch.accelerator.device_count()} x {name}" if name else f"{cpu_threads()} ({platform.machine()})"
     return {
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         "commit": _commit(),

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ssl_lab.captions import Caption
 from ssl_lab.data.base import GIVEN, DataModule
+from ssl_lab.devices import wide
 from ssl_lab.evaluation.protocol import StreamingProtocol, check_none_broken, outputs_of
 from ssl_lab.metrics import Metric, Table
 from ssl_lab.modalities.image import ImageSpec, as_float
@@ -261,7 +262,7 @@ class MaskScores(StreamingProtocol):
                 f"Cannot score masks on the {split} split: none of its pixels counts. Score another split."
             )
         occurs = truth > 0
-        shares = (right.double() / (truth + found - right).clamp(min=1))[occurs]
+        shares = (wide(right) / (truth + found - right).clamp(min=1))[occurs]
         scores = {"finetune/miou": float(shares.mean()), "finetune/pixel_accuracy": float(right.sum() / truth.sum())}
         scores |= {f"class_iou/{names[k]}": float(iou) for k, iou in zip(occurs.nonzero(), shares, strict=True)}
         if len(shares) < 2:

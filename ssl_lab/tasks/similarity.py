@@ -13,6 +13,7 @@ from scipy.stats import pearsonr, spearmanr
 from torch import Tensor, nn
 
 from ssl_lab.data.base import GIVEN, DataModule
+from ssl_lab.devices import wide
 from ssl_lab.encoders.text_transformer import TextTransformer
 from ssl_lab.evaluation.protocol import Protocol, check_finite, outputs_of
 from ssl_lab.modalities.text import TextSpec
@@ -142,7 +143,7 @@ class PairScores(Protocol):
         self, fn: Callable[[Batch], Tensor], datamodule: DataModule, *, device: torch.device, split: str = "test"
     ) -> dict[str, float]:
         """Correlate ``fn(batch) -> (B,)`` with the scores."""
-        x, y = outputs_of(lambda batch: (fn(batch).double(), batch["score"].double()), datamodule, split, device=device)
+        x, y = outputs_of(lambda batch: (wide(fn(batch)), wide(batch["score"])), datamodule, split, device=device)
         known = ~y.isnan()
         if known.sum() < 2:
             raise ValueError(

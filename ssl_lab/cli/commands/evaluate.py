@@ -14,10 +14,11 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ssl_lab.cli import build as config
 from ssl_lab.cli.data_of_run import check_same_classes, check_same_data, data_for_run, data_in_run
-from ssl_lab.cli.process import find_device, print_table
+from ssl_lab.cli.process import print_table
 from ssl_lab.cli.starting import initial_encoder
 from ssl_lab.data.base import DataModule, has_split
 from ssl_lab.data.store import fingerprint
+from ssl_lab.devices import find_device
 from ssl_lab.engine import judge
 from ssl_lab.engine.baselines import Baseline, baseline_rows, check_baselines
 from ssl_lab.evaluation.on_data import by_data, data_of, inner

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ssl_lab.cli import build as config
 from ssl_lab.cli.drawing import COLUMNS, output_of, save_picture
-from ssl_lab.cli.process import find_device
 from ssl_lab.data.text.tokenizer import load_tokenizer
+from ssl_lab.devices import find_device
 from ssl_lab.engine.checkpoints.checkpoint import checkpoint_identity
 from ssl_lab.evaluation.protocol import check_finite
 from ssl_lab.generate.complete import complete

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from ssl_lab.devices import wide
 from ssl_lab.engine.callbacks.encoder_tap import EncoderTap
 from ssl_lab.engine.steps import log_interval, steps_done
 from ssl_lab.evaluation.geometry.label_free import effective_rank, normalised_std
@@ -90,6 +91,6 @@ def rank_of_differences(features: Tensor, *, num_samples: int = 64) -> float:
     A few samples are enough to tell one direction from several, and keep the decomposition off the device.
     """
     x = unit_rows(features[:num_samples].float())
-    x = (x - x.mean(0)).double()
+    x = wide(x - x.mean(0))
     eigenvalues = torch.linalg.eigvalsh((x @ x.T).cpu())
     return float(effective_rank(eigenvalues.clamp(min=0).sqrt()))

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from ssl_lab import distributed
+from ssl_lab.devices import random_state, set_random_state
 from ssl_lab.engine.steps import optimizer_steps_done, steps_done
 from ssl_lab.types import Batch
 
@@ -39,8 +40,9 @@ class ExactPosition(Callback):
             torch.manual_seed((torch.initial_seed() + rank) % 2**63)
             return
         torch.set_rng_state(states[rank]["cpu"])
-        if "cuda" in states[rank] and torch.cuda.is_available():
-            torch.cuda.set_rng_state(states[rank]["cuda"])
+        kind = pl_module.device.type
+        if kind != "cpu" and kind in states[rank]:
+            set_random_state(pl_module.device, states[rank][kind])
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Compare sizes with the checkpoint's even where no step was left to do."""
@@ -68,8 +70,9 @@ class ExactPosition(Callback):
             if isinstance(progress, dict):
                 progress["completed"] = progress["processed"]
         state = {"cpu": torch.get_rng_state()}
-        if pl_module.device.type == "cuda":
-            state["cuda"] = torch.cuda.get_rng_state()
+        on_device = random_state(pl_module.device)
+        if on_device is not None:
+            state[pl_module.device.type] = on_device
         checkpoint["data"] = self.data
         checkpoint["random_states"] = distributed.gather_objects(state)
         checkpoint["data_position"] = trainer.train_dataloader.state_dict()  # type: ignore[union-attr]

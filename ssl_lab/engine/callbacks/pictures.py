@@ -15,6 +15,7 @@ from PIL import Image
 
 from ssl_lab.captions import CAPTION_FILE
 from ssl_lab.data.base import DataModule
+from ssl_lab.devices import keep_random_state
 from ssl_lab.engine.checkpoints.sharded import gathered
 from ssl_lab.engine.logging.dashboards import dashboards
 from ssl_lab.engine.steps import check_count, evaluation_due, optimizer_steps_done
@@ -79,8 +80,7 @@ class PicturesDuringTraining(Callback):
             )
 
     def _draw(self, trainer: L.Trainer, method: Any) -> None:
-        devices = [method.device] if method.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
+        with keep_random_state(method.device):
             torch.manual_seed(0)
             batch = next(iter(self.datamodule.eval_dataloader("val")))
             batch = {name: column.to(method.device) for name, column in batch.items()}

@@ -16,6 +16,7 @@ from sklearn.metrics import mutual_info_score
 from torch import Tensor
 
 from ssl_lab.data.base import DataModule
+from ssl_lab.devices import wide
 from ssl_lab.evaluation.geometry.metrics import DCI_METRICS, MIG_METRICS
 from ssl_lab.evaluation.protocol import Protocol, outputs_of
 from ssl_lab.types import Batch
@@ -80,7 +81,7 @@ class DisentanglementProtocol(Protocol):
         for name in ("train", split):
             codes, factors = outputs_of(both, datamodule, name, device=device)
             rows = slice(self.num_samples)
-            parts.append(Coded(codes[rows].double().numpy(), factors[rows].double().numpy()))
+            parts.append(Coded(wide(codes[rows]).numpy(), wide(factors[rows]).numpy()))
         return self.score(*parts)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ssl_lab.devices import float64_device, wide
 from ssl_lab.evaluation.geometry.metrics import FEATURE_STD_METRICS, RANKME_METRICS, UNIFORMITY_METRICS
 from ssl_lab.evaluation.protocol import LabelFreeProtocol, check_finite, unit_rows
 
@@ -35,7 +36,7 @@ class RankMe(LabelFreeProtocol):
     def score(self, x: Tensor) -> dict[str, float]:
         """The effective rank."""
         check_finite(x)
-        x = some_rows(x, self.num_samples).double()
+        x = wide(some_rows(x, self.num_samples))
         gram = x.T @ x if x.shape[1] <= len(x) else x @ x.T  # half the time of a decomposition of x itself
         squares = torch.linalg.eigvalsh(gram)
         rounding = len(gram) * torch.finfo(gram.dtype).eps * squares.max()
@@ -69,11 +70,11 @@ class Uniformity(LabelFreeProtocol):
         check_finite(x)
         x = unit_rows(some_rows(x, self.num_samples))
         square = x.square().sum(1)  # 1, or 0 of features that are all zero, which have no direction
-        total = torch.zeros((), dtype=torch.float64, device=x.device)
+        total = torch.zeros((), dtype=torch.float64, device=float64_device(x.device))
         for start in range(0, len(x), 1024):
             cosine = x[start : start + 1024] @ x.T
             potential = torch.exp(4 * cosine - 2 * square[start : start + 1024, None] - 2 * square)
-            total += potential.double().sum() - potential.diagonal(start).double().sum()  # no sample with itself
+            total += wide(potential).sum() - wide(potential.diagonal(start)).sum()  # no sample with itself
         return {"uniformity/loss": float(torch.log(total / (len(x) * (len(x) - 1))))}
 
 

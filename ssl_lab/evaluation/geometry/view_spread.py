@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ssl_lab.data.base import DataModule
+from ssl_lab.devices import keep_random_state, wide
 from ssl_lab.evaluation.geometry.label_free import effective_rank
 from ssl_lab.evaluation.geometry.metrics import ALIGNMENT_METRICS, LIDAR_METRICS
 from ssl_lab.evaluation.protocol import Protocol, check_finite, unit_rows
@@ -57,7 +58,7 @@ class ViewProtocol(Protocol):
         chosen = torch.zeros(loader.num_samples, dtype=torch.bool)
         chosen[order[: self.num_samples]] = True
         views = []
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        with keep_random_state(device):
             torch.manual_seed(self.seed)
             for batch in loader:
                 rows = chosen[batch["index"].cpu()]
@@ -95,7 +96,7 @@ class Alignment(ViewProtocol):
     def score(self, views: Tensor) -> dict[str, float]:
         """Mean over samples and over pairs of views."""
         check_finite(views.transpose(0, 1))
-        x = unit_rows(views.double())
+        x = unit_rows(wide(views))
         if (x - x.mean((0, 1))).square().mean() <= RESOLUTION**2:
             return {"alignment/loss": math.nan}
         num = len(x)
@@ -143,7 +144,7 @@ class LiDAR(ViewProtocol):
     def score(self, views: Tensor) -> dict[str, float]:
         """The effective rank."""
         check_finite(views.transpose(0, 1))
-        x = views.double()
+        x = wide(views)
         means = x.mean(0)
         between = means - means.mean(0)
         if between.square().mean() <= RESOLUTION**2 * x.square().mean():

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ssl_lab.data.base import DataModule
+from ssl_lab.devices import wide
 from ssl_lab.evaluation.likelihood.metrics import CODES_METRICS
 from ssl_lab.evaluation.protocol import StreamingProtocol
 from ssl_lab.types import Batch
@@ -30,7 +31,7 @@ class CodePrediction(StreamingProtocol):
     def update(self, fn: Callable[[Batch], Tensor], batch: Batch, prepared: None) -> dict[str, Tensor]:
         """Sum ``fn(batch)``, nats (B, L)."""
         nats = fn(batch)
-        return {"nats": nats.double().sum(), "codes": torch.tensor(nats.numel()), "images": torch.tensor(len(nats))}
+        return {"nats": wide(nats).sum(), "codes": torch.tensor(nats.numel()), "images": torch.tensor(len(nats))}
 
     def compute(self, sums: Mapping[str, Tensor], datamodule: DataModule, split: str) -> dict[str, float]:
         """Means over codes and images."""

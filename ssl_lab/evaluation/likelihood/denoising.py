@@ -9,6 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ssl_lab.data.base import DataModule
+from ssl_lab.devices import wide
 from ssl_lab.evaluation.likelihood.metrics import DENOISING_METRICS
 from ssl_lab.evaluation.protocol import StreamingProtocol
 from ssl_lab.types import Batch
@@ -40,7 +41,7 @@ class Denoising(StreamingProtocol):
     ) -> dict[str, Tensor]:
         """Sum ``fn(batch, seed) -> (nats, written)``, both (B, L_out)."""
         losses, written = fn(batch, self.seed)
-        return {"nats": losses[written].double().sum(), "written": written.sum()}
+        return {"nats": wide(losses[written]).sum(), "written": written.sum()}
 
     def compute(self, sums: Mapping[str, Tensor], datamodule: DataModule, split: str) -> dict[str, float]:
         """The mean over written tokens.

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_lab.data.base import DataModule
+from ssl_lab.devices import float64_device, wide
 from ssl_lab.evaluation.likelihood.metrics import BOUND_METRICS, LATENT_USE_METRICS, NLL_METRICS
 from ssl_lab.evaluation.protocol import Protocol, outputs_of
 from ssl_lab.losses.variational import gaussian_level_nll
@@ -92,7 +93,7 @@ class LikelihoodBound(Protocol):
                 )
             terms = {"level_nll": terms["reconstruction"], **terms}
             for name in sums:
-                sums[name] += float(terms[name].double().sum())
+                sums[name] += float(wide(terms[name]).sum())
             count += len(batch["index"])
         means = {name: total / count for name, total in sums.items()}
         level_nll = means.pop("level_nll")
@@ -203,9 +204,9 @@ class ImportanceNLL(Protocol):
     def _of_image(self, fn: Callable[..., Tensor], image: Batch, device: torch.device) -> Tensor:
         """-log p(x) and effective number of samples of a batch of one, fp64 (2,)."""
         generator = torch.Generator(device).manual_seed(hash((self.seed, int(image["index"]))) % 2**63)
-        log_sum, log_sum_of_squares = torch.full((2,), -math.inf, dtype=torch.float64, device=device)
+        log_sum, log_sum_of_squares = torch.full((2,), -math.inf, dtype=torch.float64, device=float64_device(device))
         for start in range(0, self.num_samples, self.chunk_size):
-            log_w = fn(image, min(self.chunk_size, self.num_samples - start), generator).double()
+            log_w = wide(fn(image, min(self.chunk_size, self.num_samples - start), generator))
             log_sum = torch.logaddexp(log_sum, log_w.logsumexp((0, 1)))
             log_sum_of_squares = torch.logaddexp(log_sum_of_squares, (2 * log_w).logsumexp((0, 1)))
         nll = math.log(self.num_samples) - log_sum
@@ -246,7 +247,7 @@ class LatentUse(Protocol):
         split: str = "test",
     ) -> dict[str, float]:
         """Judge means and KL ``fn(batch)``, each (B, K), of the whole split."""
-        mean, kl = (part.double() for part in outputs_of(fn, datamodule, split, device=device))
+        mean, kl = (wide(part) for part in outputs_of(fn, datamodule, split, device=device))
         metrics = {"elbo/active_units": float((mean.var(0) > self.threshold).sum())}
         if kl.shape[1] <= MAX_DIMS:
             metrics |= {f"elbo/kl_dim_{j}": value for j, value in enumerate(kl.mean(0).tolist())}
@@ -266,7 +267,7 @@ def _moments(datamodule: DataModule, split: str, binarize: Binarize) -> _Moments
     total = torch.zeros(math.prod(datamodule.spec.shape), dtype=torch.float64)
     total_square = torch.zeros_like(total)
     for batch in datamodule.eval_dataloader(split):
-        x = binarize(batch["image"] / 255, batch["index"]).flatten(1).double()
+        x = wide(binarize(batch["image"] / 255, batch["index"]).flatten(1))
         count += len(x)
         total += x.sum(0)
         total_square += x.square().sum(0)

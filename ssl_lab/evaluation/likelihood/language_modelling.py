@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ssl_lab.data.base import PRETRAIN
+from ssl_lab.devices import placed, wide
 from ssl_lab.evaluation.likelihood.metrics import LANGUAGE_MODELLING_METRICS
 from ssl_lab.evaluation.protocol import StreamingProtocol
 from ssl_lab.modalities.text import TextSpec
@@ -60,8 +61,8 @@ class LanguageModelling(StreamingProtocol):
         ids, real = batch["input_ids"], batch["attention_mask"] == 1
         unpredicted = real & ~torch.cat([torch.zeros_like(real[:, :1]), predicted], dim=1)
         return {
-            "nats": losses[predicted].double().sum(),
-            "unigram_nats": -log_frequency[ids[:, 1:][predicted]].sum(),
+            "nats": wide(losses[predicted]).sum(),
+            "unigram_nats": -log_frequency[ids[:, 1:][predicted].to(log_frequency.device)].sum(),
             "predicted": predicted.sum(),
             "first": (unpredicted & ~torch.isin(ids, special)).sum(),
         }
@@ -99,4 +100,4 @@ def _unigram(datamodule: Any, spec: TextSpec, device: torch.device) -> Tensor:
     for batch in datamodule.eval_dataloader(PRETRAIN):
         real = batch["input_ids"][batch["attention_mask"] == 1]
         counts += torch.bincount(real.cpu(), minlength=len(counts))
-    return torch.log(counts / counts.sum()).to(device)
+    return placed(torch.log(counts / counts.sum()), device)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_lab.data.base import PRETRAIN, DataModule
+from ssl_lab.devices import placed, wide
 from ssl_lab.evaluation.likelihood.metrics import MASKED_PREDICTION_METRICS
 from ssl_lab.evaluation.protocol import StreamingProtocol, check_none_broken
 from ssl_lab.modalities.text import TextSpec
@@ -62,13 +63,14 @@ class MaskedPrediction(StreamingProtocol):
         targets = labels[chosen]
         documents = [batch["document_ids"]] if "document_ids" in batch else []
         scores = fn(corrupted, mask, chosen, *documents).float()
+        known = targets.to(log_frequency.device)
         return {
             "tokens": chosen.sum(),
             "broken": (~scores.isfinite().all(1)).sum(),
-            "nats": F.cross_entropy(scores, targets, reduction="none").double().sum(),
+            "nats": wide(F.cross_entropy(scores, targets, reduction="none")).sum(),
             "right": (scores.argmax(1) == targets).sum(),
-            "unigram_nats": -log_frequency[targets].sum(),
-            "unigram_right": (log_frequency.argmax() == targets).sum(),
+            "unigram_nats": -log_frequency[known].sum(),
+            "unigram_right": (log_frequency.argmax() == known).sum(),
         }
 
     def compute(self, sums: Mapping[str, Tensor], datamodule: DataModule, split: str) -> dict[str, float]:
@@ -101,4 +103,4 @@ def _unigram(datamodule: DataModule, spec: TextSpec, device: torch.device) -> Te
     for batch in datamodule.eval_dataloader(PRETRAIN):
         counts += torch.bincount(batch["input_ids"].flatten().cpu(), minlength=spec.vocab_size)
     counts[list(spec.special_ids)] = 0
-    return torch.log(counts / counts.sum()).to(device)
+    return placed(torch.log(counts / counts.sum()), device)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_lab.data.base import DataModule
+from ssl_lab.devices import float64_device, wide
 from ssl_lab.evaluation.likelihood.metrics import PSEUDO_PERPLEXITY_METRICS
 from ssl_lab.evaluation.protocol import Protocol
 from ssl_lab.modalities.text import TextSpec
@@ -59,7 +60,7 @@ class PseudoPerplexity(Protocol):
         """
         spec = TextSpec.of(datamodule.spec, "Pseudo-perplexity")
         assert spec.mask_id is not None
-        total, count = torch.zeros((), dtype=torch.float64, device=device), 0
+        total, count = torch.zeros((), dtype=torch.float64, device=float64_device(device)), 0
         for batch in self._sentences(datamodule, split):
             ids, mask = batch["input_ids"].to(device), batch["attention_mask"].to(device)
             for places in eligible_tokens(ids, mask, spec).nonzero().split(datamodule.eval_batch_size):
@@ -67,7 +68,7 @@ class PseudoPerplexity(Protocol):
                 positions = F.one_hot(column, ids.shape[1]).bool()
                 documents = [batch["document_ids"].to(device)[row]] if "document_ids" in batch else []
                 logits = fn(ids[row].masked_fill(positions, spec.mask_id), mask[row], positions, *documents)
-                total += F.cross_entropy(logits.float(), ids[row, column], reduction="none").double().sum()
+                total += wide(F.cross_entropy(logits.float(), ids[row, column], reduction="none")).sum()
                 count += len(places)
         if count == 0:
             raise ValueError(

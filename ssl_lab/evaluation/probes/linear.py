@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ssl_lab.devices import wide
 from ssl_lab.evaluation.probes.metrics import FEW_LABEL_METRICS, LINEAR_METRICS
 from ssl_lab.evaluation.probes.scores import classification_scores, has_two_classes
 from ssl_lab.evaluation.protocol import FeatureProtocol, FeatureSet, order_of_two
@@ -213,7 +214,7 @@ class FewLabelProbe(FeatureProtocol):
             for chosen in torch.stack(draws).split(max(1, _WEIGHTS_AT_ONCE // (len(draws[0]) * len(classes)))):
                 weights = fit_few(train[chosen], train_y[chosen], num_classes=len(classes), l2=self.penalty)
                 found = logits(weights, test).argmax(-1)
-                accuracies += (classes[found] == test_y).double().mean(-1).tolist()
+                accuracies += wide(classes[found] == test_y).mean(-1).tolist()
             metrics[f"few_label/top1_n{n}"] = statistics.mean(accuracies)
             metrics[f"few_label/top1_n{n}_std"] = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
         return metrics

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ssl_lab.data.base import DataModule
+from ssl_lab.devices import wide
 from ssl_lab.evaluation.protocol import Protocol, check_finite
 from ssl_lab.evaluation.retrieval.metrics import RETRIEVAL_METRICS
 from ssl_lab.modalities.pair import PairSpec
@@ -97,7 +98,7 @@ class Retrieval(Protocol):
             for direction, counts in ahead.items():
                 name = f"retrieval/{direction}_r{k}"
                 chance = fmean(_chance(*numbers, k=k) for numbers in chances[direction])
-                metrics[name] = float((torch.cat(counts) < k).double().mean()) if chance < 1 else math.nan
+                metrics[name] = float(wide(torch.cat(counts) < k).mean()) if chance < 1 else math.nan
                 metrics[f"{name}_chance"] = chance
         return metrics
 

@@ -11,6 +11,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from ssl_lab.data.base import DataModule
+from ssl_lab.devices import wide
 from ssl_lab.evaluation.protocol import Protocol, unit_rows
 from ssl_lab.evaluation.retrieval.metrics import STS_METRICS
 from ssl_lab.types import Batch
@@ -47,11 +48,11 @@ class STS(Protocol):
         similarities, scores = [], []
         for batch in datamodule.eval_dataloader(split):
             first, second = (
-                fn({name: batch[kind + name].to(device) for name in ("input_ids", "attention_mask")}).double()
+                wide(fn({name: batch[kind + name].to(device) for name in ("input_ids", "attention_mask")}))
                 for kind in ("", "second_")
             )
             similarities.append((unit_rows(first) * unit_rows(second)).sum(1).cpu())
-            scores.append(batch["score"].double().cpu())
+            scores.append(wide(batch["score"]).cpu())
         x, y = torch.cat(similarities), torch.cat(scores)
         known = ~y.isnan()
         if known.sum() < 2:

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ssl_lab.devices import float64_device, wide
+
 _CHUNK = 4096
 
 
@@ -29,7 +31,7 @@ def fit_gaussian(x: Tensor) -> Gaussian:
             f"Cannot fit a Gaussian to features {tuple(x.shape)}: it takes two or more, all finite. Give more samples, or an "
             "earlier checkpoint where a training has diverged."
         )
-    x = x.double()
+    x = wide(x)
     rows = (x - x.mean(0)) / (len(x) - 1) ** 0.5
     if len(rows) > rows.shape[1]:
         rows = torch.linalg.qr(rows).R
@@ -95,8 +97,8 @@ def kernel_within(x: Tensor, rows: Tensor) -> float:
             f"Cannot take the kernel distance of features {tuple(x.shape)}: it compares two or more, all finite. Give more "
             "samples, or an earlier checkpoint where a training has diverged."
         )
-    itself = (x.double().square().sum(1) / x.shape[1] + 1) ** 3
-    total = _kernel_sum(x, x, Subsets(rows, rows)) - itself[rows.to(x.device)].sum()
+    itself = (wide(x).square().sum(1) / x.shape[1] + 1) ** 3
+    total = _kernel_sum(x, x, Subsets(rows, rows)) - itself[rows.to(itself.device)].sum()
     return float(total) / (num_subsets * size * (size - 1))
 
 
@@ -107,6 +109,7 @@ def kernel_between(x: Tensor, y: Tensor, subsets: Subsets) -> float:
 
 def _kernel_sum(x: Tensor, y: Tensor, subsets: Subsets) -> Tensor:
     """Sum of the kernel over all pairs of all subsets."""
+    x, y = (z.to(float64_device(z.device)) for z in (x, y))
     rows_x, rows_y = (rows.to(x.device) for rows in subsets)
     total = torch.zeros((), dtype=torch.float64, device=x.device)
     if len(x) * len(y) > rows_x.numel() * rows_y.shape[1]:
@@ -124,4 +127,4 @@ def _kernel_sum(x: Tensor, y: Tensor, subsets: Subsets) -> Tensor:
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:
-    return (x.double() @ y.double().T / x.shape[1] + 1) ** 3
+    return (wide(x) @ wide(y).T / x.shape[1] + 1) ** 3

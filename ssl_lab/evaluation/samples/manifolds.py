@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ssl_lab.devices import wide
+
 PRECISION_NEIGHBORS = 3  # Kynkaanniemi et al., section 3
 DENSITY_NEIGHBORS = 5  # Naeem et al., section 4
 _CHUNK = 2048
@@ -28,7 +30,7 @@ def fit_manifold(x: Tensor) -> Manifold:
     """Balls around each row of (N, D) that reach its nearest other rows; k is cut to N - 1."""
     if not bool(x.isfinite().all()):
         raise ValueError("Cannot estimate the support of features that are not finite. Use an earlier checkpoint.")
-    x = x.double()
+    x = wide(x)
     numbers = (PRECISION_NEIGHBORS, DENSITY_NEIGHBORS)
     reach = min(max(numbers), len(x) - 1) + 1  # the nearest of all is the row itself
     nearest = torch.cat([_squared_distances(part, x).topk(reach, largest=False).values for part in x.split(_CHUNK)])
@@ -66,10 +68,10 @@ def support_metrics(fake: Manifold, real: Manifold) -> dict[str, float]:
         recalled |= (distances <= fake.radii[PRECISION_NEIGHBORS][rows].unsqueeze(1)).any(0)
         covered |= in_real_ball.any(0)
     return {
-        "precision": float(torch.cat(precise).double().mean()),
-        "recall": float(recalled.double().mean()),
-        "density": float(torch.cat(dense).double().mean()) / DENSITY_NEIGHBORS,
-        "coverage": float(covered.double().mean()),
+        "precision": float(wide(torch.cat(precise)).mean()),
+        "recall": float(wide(recalled).mean()),
+        "density": float(wide(torch.cat(dense)).mean()) / DENSITY_NEIGHBORS,
+        "coverage": float(wide(covered).mean()),
     }
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ssl_lab.data.base import DataModule
+from ssl_lab.devices import wide
 from ssl_lab.evaluation.probes.knn import KNN
 from ssl_lab.evaluation.protocol import FeatureSet, Protocol
 from ssl_lab.evaluation.samples.distances import (
@@ -113,7 +114,7 @@ class SampleQuality(Protocol):
         if real.labelled and (datamodule.spec.num_classes or 0) > 1:
             assert datamodule.spec.num_classes is not None
             classes = _classify(fake, real.train, datamodule.spec.num_classes)
-            shares = torch.bincount(classes, minlength=datamodule.spec.num_classes).double() / len(classes)
+            shares = wide(torch.bincount(classes, minlength=datamodule.spec.num_classes)) / len(classes)
             metrics |= {f"samples/class_share_{k}": float(share) for k, share in enumerate(shares)}
             metrics |= {"samples/min_class_share": float(shares.min()), "samples/classifier_top1": real.classifier_top1}
         return metrics
@@ -165,7 +166,7 @@ class _Real:
         self.subsets = draw_subsets(num_samples, len(self.x), seed=seed)
         self.kernel_within = float(statistics["kernel_within"])
         radii = {int(name.removeprefix("radii_")): value for name, value in statistics.items() if "radii_" in name}
-        self.manifold = Manifold(some_rows(self.x, num_samples, seed).double(), radii)
+        self.manifold = Manifold(wide(some_rows(self.x, num_samples, seed)), radii)
         self.labelled = "classifier_top1" in statistics
         self.classifier_top1 = float(statistics.get("classifier_top1", torch.nan))
         self.floor = {
@@ -198,7 +199,7 @@ def _statistics(
     if "y" in train and "y" in scored and num_classes is not None:
         labelled = some_rows((scored["y"] >= 0).nonzero()[:, 0], num_samples, seed)  # -1 marks an unlabelled sample
         right = _classify(x[labelled], train, num_classes) == scored["y"][labelled]
-        scalars["classifier_top1"] = float(right.double().mean())
+        scalars["classifier_top1"] = float(wide(right).mean())
     return {
         "mean": gaussian.mean,
         "root": gaussian.root,

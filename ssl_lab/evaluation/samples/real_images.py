@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ssl_lab.data.base import DataModule
 from ssl_lab.data.store import build_once, fingerprint
+from ssl_lab.devices import placed
 from ssl_lab.types import Batch
 
 MAX_REAL = 50_000
@@ -61,7 +62,8 @@ def cached(facts: Any, compute: Callable[[], Mapping[str, Tensor]], device: torc
         torch.save({name: value.cpu() for name, value in compute().items()}, folder / "tensors.pt")
 
     folder = build_once(f"real-images-{fingerprint([_VERSION, facts])}", build)
-    return torch.load(folder / "tensors.pt", map_location=device, weights_only=True)
+    kept = torch.load(folder / "tensors.pt", map_location="cpu", weights_only=True)
+    return {name: placed(value, device) for name, value in kept.items()}
 
 
 @torch.no_grad()

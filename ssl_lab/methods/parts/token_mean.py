@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_lab import distributed
+from ssl_lab.devices import narrow, wide
 
 
 class TokenMean:
@@ -43,7 +44,8 @@ class TokenMean:
         """Under accumulation, divide by the tokens of all batches instead of the first one's."""
         counts, self._counts = torch.stack(self._counts), []
         if len(counts) > 1:
-            scale = counts[0].clamp(min=1) * len(counts) / counts.double().sum().clamp(min=1)
+            exact = wide(counts)
+            scale = narrow(exact[0].clamp(min=1) * len(counts) / exact.sum().clamp(min=1), counts.device)
             for p in parameters:
                 if p.grad is not None:
                     p.grad.mul_(scale)
