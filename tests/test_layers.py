@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "generate": {"runs", "evaluation", *LOWEST},
     "pictures": {"methods", "data", *PARTS},
     "report": {"runs", "tasks", "pictures", "methods", "evaluation", "pretext", *LOWEST},
-    "export": {"report", "runs", "evaluation", "methods", *PARTS},
+    "export": {"report", "runs", "evaluation", "tasks", "methods", *PARTS},
     "engine": {"tasks", "pictures", "methods", "evaluation", "data", "runs", *PARTS},
     "predict": {"report", "tasks", "methods", "evaluation", "data", *LOWEST},
     "testing": {"engine", "tasks", "methods", "evaluation", "data", "pretext", *LOWEST},

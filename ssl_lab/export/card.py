@@ -21,8 +21,13 @@ _TASKS = {
     "transformers.AutoModelForMaskedLM": "fill-mask",
     "transformers.AutoModelForCausalLM": "text-generation",
     "transformers.AutoModelForSeq2SeqLM": "text2text-generation",
+    "transformers.AutoModelForSequenceClassification": "text-classification",
+    "transformers.AutoModelForTokenClassification": "token-classification",
+    "transformers.AutoModelForQuestionAnswering": "question-answering",
 }
 """What a model is for in the hub's words, by what loads it; the others give features."""
+_NO_CLASSES = "It gives features, no classes."
+_MOST_NAMED = 50
 _LIBRARIES = {"hf": "transformers", "timm": "timm", "onnx": "onnx", "torch_export": "pytorch"}
 
 
@@ -40,6 +45,7 @@ class Exported:
         uses_labels: Whether the method read labels.
         packages: Versions that it was written with.
         pooling: How features are made of a transformer's states.
+        classes: What the scores of its head stand for; empty without a head.
         commands: Commands that made the run and the export, as far as they are known.
     """
 
@@ -52,6 +58,7 @@ class Exported:
     uses_labels: bool
     packages: Mapping[str, str]
     pooling: str = "mean"
+    classes: tuple[str, ...] = ()
     commands: list[str] = field(default_factory=list)
 
 
@@ -101,7 +108,7 @@ A {made.architecture} {_trained(run, made, fine_tuned)}.
 ```python
 {_snippet(run, made)}```
 
-{_inputs(made.spec, made)}
+{_outputs_of_head(made) if made.classes else _inputs(made.spec, made)}
 ## Made by
 
 ```bash
@@ -109,7 +116,7 @@ A {made.architecture} {_trained(run, made, fine_tuned)}.
 
 ## Limits
 
-{_limits(made.spec, source or (str(start) if start else None))}
+{_limits(made.spec, source or (str(start) if start else None)).replace(_NO_CLASSES if made.classes else "", "")}
 
 ## Licence
 
@@ -130,7 +137,8 @@ def _front_matter(run: Run, made: Exported, fine_tuned: bool) -> str:
 
 def _trained(run: Run, made: Exported, fine_tuned: bool) -> str:
     if fine_tuned:
-        return f"fine-tuned with the labels of {run.data}; the head of its task is not in it"
+        head = "with the head of its task" if made.classes else "the head of its task is not in it"
+        return f"fine-tuned with the labels of {run.data}; {head}"
     return f"pretrained on {made.spec.kind} {'and their labels' if made.uses_labels else 'without labels'}"
 
 
@@ -153,6 +161,8 @@ def _measured(run: Run, made: Exported) -> str:
 
 
 def _snippet(run: Run, made: Exported) -> str:
+    if made.classes:
+        return snippets.for_head(made.format, made.loader, made.spec)
     if made.format == "timm":
         return snippets.for_timm(made.spec.shape)
     if made.format == "onnx":
@@ -164,6 +174,16 @@ def _snippet(run: Run, made: Exported) -> str:
     of_tokenizer = (run.config.get("encoder") or {}).get("pretrained") is not None
     end = "len(tokenizer)" if of_tokenizer else "model.config.vocab_size"
     return snippets.for_transformers(made.loader.partition(".")[2], pooling=made.pooling, sentinels_end=end)
+
+
+def _outputs_of_head(made: Exported) -> str:
+    """What goes in and comes out of a model with a head."""
+    inputs = ", ".join(
+        f"`{name}` {facts['type']} ({', '.join(map(str, facts['shape']))})"
+        for name, facts in made.spec.exported_inputs()["inputs"].items()
+    )
+    names = ", ".join(made.classes[:_MOST_NAMED]) + (", ..." if len(made.classes) > _MOST_NAMED else "")
+    return f"Input: {made.spec.kind} as {inputs}.\nOutput: scores before the softmax, in the order {names}.\n"
 
 
 @singledispatch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -102,15 +102,33 @@ def _reason(error: Exception) -> str:
     return told[0][:200] if told else type(error).__name__
 
 
-def write_graph(program: ExportedProgram, features: Features, spec: Spec, folder: Path, *, kind: str) -> None:
-    """Write ``model.onnx`` or ``model.pt2`` and compare what it computes with the run's features.
+def write_graph(
+    program: ExportedProgram,
+    features: Features,
+    spec: Spec,
+    folder: Path,
+    *,
+    kind: str,
+    output: str = "features",
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write ``model.onnx`` or ``model.pt2`` and compare what it computes with the run's features, or scores.
+
+    Args:
+        program: The graph.
+        features: What it is compared with.
+        spec: What it reads.
+        folder: A folder that exists.
+        kind: ``onnx`` or ``torch_export``.
+        output: Name of what it gives.
+        metadata: Texts by name that ``model.onnx`` carries, such as the classes.
 
     Raises:
         ValueError: If what was written computes something else.
     """
     path = folder / FILES[kind]
     if kind == "onnx":
-        _write_onnx(program, features.names, path)
+        _write_onnx(program, features.names, path, output=output, metadata=metadata or {})
         check_features(lambda: _load_onnx(path), features.represent, spec)
     else:
         torch.export.save(program, path)
@@ -126,20 +144,23 @@ def require_onnx() -> None:
         )
 
 
-def _write_onnx(program: ExportedProgram, names: tuple[str, ...], path: Path) -> None:
+def _write_onnx(
+    program: ExportedProgram, names: tuple[str, ...], path: Path, *, output: str, metadata: Mapping[str, str]
+) -> None:
     size = sum(tensor.numel() * tensor.element_size() for tensor in program.state_dict.values())
     # The fused kernels' layouts are not those that the graph was traced with; ONNX has none of these kernels anyway.
     with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the translator, about itself
         try:
             onnx_program = torch.onnx.export(
-                program, input_names=list(names), output_names=["features"], dynamo=True, verbose=False
+                program, input_names=list(names), output_names=[output], dynamo=True, verbose=False
             )
         except OnnxExporterError as error:
             raise ValueError(
                 f"The graph could not be written in the operators of ONNX ({_reason(error)}). Choose format=torch_export."
             ) from error
     assert onnx_program is not None
+    onnx_program.model.metadata_props.update(metadata)
     onnx_program.save(path, external_data=size > _ONE_FILE_BYTES)
 
 

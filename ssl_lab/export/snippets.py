@@ -79,6 +79,33 @@ model = {auto_class}.from_pretrained(folder)
 {use}"""
 
 
+def for_head(format: str, loader: str, spec: Spec) -> str:
+    """A model with the head of a task, in whatever format."""
+    name = loader.partition(".")[2]
+    if format == "hf":
+        texts = """\
+inputs = tokenizer(["One text.", "Another, longer text."], padding=True, truncation=True, return_tensors="pt")
+inputs.pop("token_type_ids", None)"""
+        if name == "AutoModelForQuestionAnswering":
+            texts = 'inputs = tokenizer("Who wrote it?", "It was written by Ada.", return_tensors="pt")'
+        return f"""\
+import torch
+from transformers import {", ".join(sorted((name, "AutoTokenizer")))}
+
+folder = "."  # where this file is, or the model's name on the hub
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = {name}.from_pretrained(folder).eval()
+
+{texts}
+with torch.no_grad():
+    print(model(**inputs))  # scores in the order of model.config.id2label
+"""
+    if format == "timm":
+        return for_timm(spec.shape).replace("features", "scores") + 'print(model.pretrained_cfg["label_names"])\n'
+    graph = for_onnx(spec) if format == "onnx" else for_torch_export(spec)
+    return graph.replace("features", "scores")
+
+
 def for_vit(spec: ImageSpec, *, pooling: str) -> str:
     """A ViT of transformers."""
     pooled = (

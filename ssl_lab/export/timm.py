@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import singledispatch
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ssl_lab.encoders.timm_model import TimmModel
 from ssl_lab.encoders.vit import ViT
 from ssl_lab.export.transformers import check_features
 from ssl_lab.modalities.image import ImageSpec
-from ssl_lab.types import Batch, Encoder
+from ssl_lab.types import Batch, Encoder, NotOfferedError, Spec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,22 +78,52 @@ def _(encoder: ResNet) -> ForTimm:
     )
 
 
-def write_for_timm(encoder: Encoder, folder: Path) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Classifier:
+    """A linear head on an encoder's features.
+
+    Attributes:
+        linear: The layer.
+        names: The classes.
+        scores: Scores (B, C) of a batch, to compare with.
+    """
+
+    linear: nn.Linear
+    names: tuple[str, ...]
+    scores: Callable[[Batch], Tensor]
+
+
+def write_for_timm(
+    encoder: Encoder, folder: Path, *, classifier: Classifier | None = None, spec: Spec | None = None
+) -> None:
     """Weights (safetensors) and configuration in a folder that exists, loaded back and compared.
 
+    Args:
+        encoder: The encoder.
+        folder: The folder.
+        classifier: A head that goes along; None for features.
+        spec: What the model reads; None for what the encoder was built from.
+
     Raises:
-        ValueError: If timm has no such architecture, or its model gives other features.
+        ValueError: If timm has no such architecture, or its model gives other features or scores.
     """
-    model, spec = for_timm(encoder), ImageSpec.of(encoder.spec, "A model of timm")
+    model, spec = for_timm(encoder), ImageSpec.of(spec or encoder.spec, "A model of timm")
+    num_classes = 0 if classifier is None else len(classifier.names)
+    named: dict[str, Any] = {}
+    if classifier is not None:
+        place = _place_of_classifier(model, num_classes)
+        head = {f"{place}.{name}": tensor for name, tensor in classifier.linear.state_dict().items()}
+        model, named = replace(model, weights={**model.weights, **head}), {"label_names": list(classifier.names)}
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.weights.items()}
     (folder / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
     config = {
         "architecture": model.architecture,
-        "num_classes": 0,
+        "num_classes": num_classes,
+        **named,
         "num_features": encoder.embed_dim,
         "model_args": model.arguments,
         "pretrained_cfg": {
-            "num_classes": 0,
+            "num_classes": num_classes,
             "input_size": list(spec.shape),
             "fixed_input_size": model.fixed_size,
             "mean": list(spec.mean),
@@ -110,7 +140,20 @@ def write_for_timm(encoder: Encoder, folder: Path) -> None:
         return lambda batch: network((batch["image"] - mean) / std)
 
     encoder.cpu().eval()
-    check_features(load, encoder.embed, spec)
+    check_features(load, encoder.embed if classifier is None else classifier.scores, spec)
+
+
+def _place_of_classifier(model: ForTimm, num_classes: int) -> str:
+    """Where timm's model keeps its last layer.
+
+    Raises:
+        NotOfferedError: If it has several.
+    """
+    network: Any = timm.create_model(model.architecture, num_classes=num_classes, **model.arguments)
+    place = network.pretrained_cfg.get("classifier")
+    if not isinstance(place, str):
+        raise NotOfferedError(f"timm's {model.architecture} has no single classifier")
+    return place
 
 
 @for_timm.register

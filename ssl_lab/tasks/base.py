@@ -11,7 +11,7 @@ from ssl_lab.data.base import DataModule
 from ssl_lab.methods.base import Method
 from ssl_lab.methods.parts.token_mean import TokenMean
 from ssl_lab.optim import Optim
-from ssl_lab.types import Encoder, NotOfferedError, Spec
+from ssl_lab.types import Batch, Encoder, NotOfferedError, Spec
 
 
 class FineTuning(Method):
@@ -103,6 +103,22 @@ class FineTuning(Method):
             f"Cannot predict with {type(self).__name__}: the task does not say what its predictions are. Give it a method "
             "predict, as the tasks of ssl_lab.tasks have."
         )
+
+    def scores(self, batch: Batch) -> Tensor:
+        """What the head gives for a batch before anything is decided, as one tensor: what an export holds.
+
+        Raises:
+            NotOfferedError: If the task has no such scores.
+        """
+        raise NotOfferedError(f"the scores of {type(self).__name__} are not one tensor of its inputs")
+
+    def score_names(self) -> tuple[str, ...]:
+        """What the last axis of :meth:`scores` stands for, or of pixels the one before their places.
+
+        Raises:
+            NotOfferedError: If the task has no such scores.
+        """
+        raise NotOfferedError(f"the scores of {type(self).__name__} are not one tensor of its inputs")
 
     def train(self, mode: bool = True) -> Self:
         """Training mode but for what is frozen; see above."""

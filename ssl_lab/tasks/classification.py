@@ -136,7 +136,11 @@ class Classification(FineTuning):
 
     def logits(self, batch: Batch) -> Tensor:
         """Scores (B, C) of the classes."""
-        return self.head(self.encoder.embed(batch))  # type: ignore[no-any-return]
+        return self.head(self.pooled(self.encoder, batch))  # type: ignore[no-any-return]
+
+    def pooled(self, encoder: Encoder, batch: Batch) -> Tensor:
+        """What the head reads of a batch: the features (B, D) of an encoder."""
+        return encoder.embed(batch)
 
     def after_step(self) -> None:
         """Move the average of the weights."""
@@ -151,7 +155,15 @@ class Classification(FineTuning):
     def class_logits(self, batch: Batch) -> Tensor:
         """Scores (B, C) by the weights that are judged."""
         head = self.head if self.average is None else self.average.head
-        return head(self.feature_encoder.embed(batch))  # type: ignore[no-any-return]
+        return head(self.pooled(self.feature_encoder, batch))  # type: ignore[no-any-return]
+
+    def scores(self, batch: Batch) -> Tensor:
+        """Those of the classes (B, C), by the weights that are judged."""
+        return self.class_logits(batch)
+
+    def score_names(self) -> tuple[str, ...]:
+        """The classes."""
+        return self.encoder.spec.class_names or tuple(map(str, range(self.encoder.spec.num_classes or 0)))
 
     def capabilities(self) -> Mapping[str, Callable[..., Any]]:
         """Features, and scores of classes."""
@@ -162,7 +174,7 @@ class Classification(FineTuning):
         scores = self.capabilities()["class_logits"]
         (logits,) = outputs_of(lambda batch: (full_precision(scores(batch)),), datamodule, GIVEN, device=device)
         check_finite(logits, what="Scores", use="written")
-        names = self.encoder.spec.class_names or tuple(map(str, range(logits.shape[1])))
+        names = self.score_names()
         shares = logits.softmax(1)
         best = shares.max(1)
         return [

@@ -82,6 +82,14 @@ class QuestionAnswering(TextTask):
         start, end = scores.unbind(-1)
         return start, end
 
+    def scores(self, batch: Batch) -> Tensor:
+        """Those that the answer begins and that it ends at each token (B, L, 2)."""
+        return self.head(self.hidden(batch))  # type: ignore[no-any-return]
+
+    def score_names(self) -> tuple[str, ...]:
+        """Both ends."""
+        return ("start", "end")
+
     def best_spans(self, batch: Batch) -> Tensor:
         """First token, last token and score of the best span of each window, fp32 (B, 3)."""
         batch = trim(batch, "context_mask")

@@ -119,6 +119,14 @@ class SemanticSegmentation(FineTuning):
         scores = self.head(self.encoder.maps(batch)[-1].tensor)
         return F.interpolate(scores, batch["image"].shape[2:], mode="bilinear", align_corners=False)
 
+    def scores(self, batch: Batch) -> Tensor:
+        """Those of the classes of each pixel (B, C, H, W)."""
+        return self.logits(batch)
+
+    def score_names(self) -> tuple[str, ...]:
+        """The classes of pixels."""
+        return pixel_classes(self.encoder.spec)
+
     def masks(self, batch: Batch) -> Tensor:
         """The most probable class of each pixel, uint8 (B, H, W); 255 where a score is not finite."""
         logits = self.logits(batch)

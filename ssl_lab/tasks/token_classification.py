@@ -71,6 +71,14 @@ class TokenClassification(TextTask):
         total = F.cross_entropy(full_precision(logits), batch["token_labels"][known], reduction="sum")
         return self.mean_over_targets(total, known.sum())
 
+    def scores(self, batch: Batch) -> Tensor:
+        """Those of the tags at each token (B, L, C)."""
+        return self.head(self.hidden(batch))  # type: ignore[no-any-return]
+
+    def score_names(self) -> tuple[str, ...]:
+        """The tags."""
+        return self._tag_names
+
     def predict_tags(self, batch: Batch) -> Tensor:
         """The most probable tag at every position (B, L); 0 in padding, -1 where a score is not finite."""
         logits = self.head(self.hidden(trim(batch)))

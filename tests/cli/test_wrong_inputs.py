@@ -156,7 +156,20 @@ CASES = [
 def test_every_setting_of_a_command_has_a_type():
     """Paths and texts are read as they are; the groups hold objects, whose types their signatures say."""
     texts = {"text", "prompt", "second_text", "question"}
-    as_they_are = {"run", "out", "run_dir", "sweep_dir", "ckpt", "input", "query", "trial", "trainer", "hydra", *texts}
+    as_they_are = {
+        "run",
+        "out",
+        "run_dir",
+        "sweep_dir",
+        "ckpt",
+        "input",
+        "query",
+        "trial",
+        "trainer",
+        "encoder",
+        "hydra",
+        *texts,
+    }
     for name in (*SETTINGS, "pretrain"):
         own = {key for key, default in _defaults(name).items() if default is not ...}
         assert own <= {*_TYPES, *as_they_are}, f"a new setting of {name} needs its type in _TYPES"

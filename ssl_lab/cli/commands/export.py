@@ -10,13 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
+from torch import nn
 
 from ssl_lab.cli import build as config
+from ssl_lab.cli.trust.spec import read_spec
 from ssl_lab.data.text.tokenizer import load_tokenizer
 from ssl_lab.export import hub
 from ssl_lab.export.card import Exported, model_card
 from ssl_lab.export.graph import export_program, features_of, require_onnx, write_graph
-from ssl_lab.export.timm import write_for_timm
+from ssl_lab.export.heads import (
+    auto_class_of_head,
+    check_head,
+    classifier_of,
+    head_in_transformers,
+    scores_of,
+    sizes_of,
+)
+from ssl_lab.export.timm import for_timm, write_for_timm
 from ssl_lab.export.transformers import (
     auto_class,
     check_finite_method,
@@ -31,8 +41,10 @@ from ssl_lab.export.transformers import (
 from ssl_lab.methods.base import Method
 from ssl_lab.modalities.text import TextSpec
 from ssl_lab.outputs import check_output, clear, restore
+from ssl_lab.runs.directory import DATA_SPEC
 from ssl_lab.runs.read import read_run
-from ssl_lab.types import Spec
+from ssl_lab.tasks.base import FineTuning
+from ssl_lab.types import NotOfferedError, Spec
 
 FORMATS = ("hf", "timm", "onnx", "torch_export")
 _PACKAGES = {
@@ -59,10 +71,10 @@ def run(cfg: DictConfig, args: list[str]) -> int:
     clear(out, runs=[run_dir])
     if cfg.push_to_hub is not None:
         hub.check_hub(cfg.push_to_hub)
-    _, _, method = config.load_run(run_dir)
+    run_cfg, _, method = config.load_run(run_dir)
     spec = method.feature_encoder.tower.spec
     check_finite_method(method, spec)
-    write, made = _writer(method, spec, run_dir, cfg.format)
+    write, made = _chosen(cfg, method, _sizes_of_head(run_cfg, run_dir, spec), run_dir)
     run = read_run(run_dir)
     made.commands = [
         shlex.join(command)
@@ -81,6 +93,100 @@ def run(cfg: DictConfig, args: list[str]) -> int:
         message = f"{run.method} on {run.data}"
         print(f"Uploaded to {hub.push(out, cfg.push_to_hub, private=cfg.private, message=message)}")
     return 0
+
+
+def _sizes_of_head(run_cfg: DictConfig, run_dir: Path, spec: Spec) -> Spec:
+    """What a model reads: of a fine-tuned run as large or long as the data of its head."""
+    return sizes_of(spec, read_spec(run_dir, run_cfg, DATA_SPEC)) if (run_dir / DATA_SPEC).is_file() else spec
+
+
+def _chosen(cfg: DictConfig, method: Method, spec: Spec, run_dir: Path) -> tuple[Callable[[Path], None], Exported]:
+    """A writer of encoder and head where the run has one and the format too, or else of the encoder.
+
+    Raises:
+        ValueError: If ``head=true`` asks for a head that is not there.
+    """
+    if cfg.head is not False and isinstance(method, FineTuning):
+        try:
+            return _writer_with_head(method, spec, run_dir, cfg.format)
+        except NotOfferedError as error:
+            if cfg.head:
+                raise ValueError(
+                    f"Cannot export the head in format={cfg.format}: {error}. Choose format=onnx, or head=false for the "
+                    "encoder alone."
+                ) from error
+            print(f"The head is left out: {error}. format=onnx holds any head of classes.")
+    elif cfg.head:
+        raise ValueError(
+            f"Cannot export a head of {run_dir}: {type(method).__name__} has none. Leave head= out, or give run= a run of "
+            "ssl-lab finetune."
+        )
+    return _writer(method, method.feature_encoder.tower.spec, run_dir, cfg.format)
+
+
+def _writer_with_head(
+    task: FineTuning, spec: Spec, run_dir: Path, format: str
+) -> tuple[Callable[[Path], None], Exported]:
+    """What fills the folder with encoder and head, and what the model card says of it.
+
+    Raises:
+        NotOfferedError: If the format has no such head.
+    """
+    tokenizer = load_tokenizer(str(run_dir / "tokenizer")) if (run_dir / "tokenizer").is_dir() else None
+    facts: dict[str, Any] = {
+        "format": format,
+        "spec": spec,
+        "whole": True,
+        "uses_labels": True,
+        "packages": {name: version(name) for name in ("ssl_lab", *_PACKAGES[format])},
+        "classes": task.score_names(),
+        "num_parameters": sum(p.numel() for p in (*task.feature_encoder.parameters(), *_head_of(task).parameters())),
+    }
+
+    def write_texts(folder: Path) -> None:
+        if tokenizer is not None:
+            write_tokenizer(tokenizer, folder, max_length=spec.shape[0])
+
+    if format == "hf":
+        model = head_in_transformers(task)
+
+        def write_hf(folder: Path) -> None:
+            write_for_transformers(model, folder)
+            write_texts(folder)
+            check_head(model, task, spec, folder)
+
+        loader = f"transformers.{auto_class_of_head(model)}"
+        return write_hf, Exported(architecture=type(model).__name__, loader=loader, **facts)
+    if format == "timm":
+        classifier, encoder = classifier_of(task), task.feature_encoder
+        for_timm(encoder)  # refused before a folder is made
+
+        def write_timm(folder: Path) -> None:
+            task.cpu().eval()
+            write_for_timm(encoder, folder, classifier=classifier, spec=spec)
+
+        return write_timm, Exported(architecture=type(encoder).__name__, loader="timm.create_model", **facts)
+    if format == "onnx":
+        require_onnx()
+    scores = scores_of(task)
+    program = export_program(scores, spec)
+    names = list(facts["classes"])
+    config_json = {"format": format, **spec.exported_inputs(), "outputs": ["scores"], "classes": names}
+
+    def write_as_graph(folder: Path) -> None:
+        metadata = {"classes": json.dumps(names), "task": type(task).__name__}
+        write_graph(program, scores, spec, folder, kind=format, output="scores", metadata=metadata)
+        write_texts(folder)
+        (folder / "config.json").write_text(json.dumps(config_json, indent=2) + "\n", encoding="utf-8")
+
+    loader = {"onnx": "onnxruntime.InferenceSession", "torch_export": "torch.export.load"}[format]
+    return write_as_graph, Exported(architecture=type(task.feature_encoder).__name__, loader=loader, **facts)
+
+
+def _head_of(task: FineTuning) -> nn.Module:
+    """The head's layers."""
+    assert isinstance(task.head, nn.Module)
+    return task.head
 
 
 def _writer(method: Method, spec: Spec, run_dir: Path, format: str) -> tuple[Callable[[Path], None], Exported]:

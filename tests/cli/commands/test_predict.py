@@ -6,10 +6,13 @@ import subprocess
 import sys
 
 import numpy as np
+import onnxruntime
 import pyarrow.parquet as pq
 import pytest
+import torch
 from data.picture_files import write_classes, write_masked
 from PIL import Image
+from transformers import AutoTokenizer
 
 from ssl_lab.cli.main import main
 from ssl_lab.cli.using import predict
@@ -130,6 +133,37 @@ def test_masks_lie_in_a_folder_beside_the_table(folder, capsys):
     assert main(command) == 1
     assert "it holds other files than masks" in capsys.readouterr().err
     assert main(command[:-1]) == 0, "without masks on the terminal"
+
+
+def test_exports_take_the_head_along_and_agree_on_real_texts_and_pictures(folder, capsys):
+    run = "run=texts/random/seed_0"
+    assert main(["export", run, "format=onnx", "out=onnx"]) == 0
+    session = onnxruntime.InferenceSession(folder / "onnx/model.onnx", providers=["CPUExecutionProvider"])
+    assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == ["=spam", "ham"]
+    tokenizer = AutoTokenizer.from_pretrained(folder / "onnx")
+    inputs = tokenizer(TEXTS[:5], padding=True, truncation=True, return_tensors="np")
+    (scores,) = session.run(None, {name: inputs[name] for name in ("input_ids", "attention_mask")})
+    shares = torch.tensor(scores).softmax(1)[:, 1].tolist()
+    rows = predict(folder / "texts/random/seed_0", TEXTS[:5])
+    np.testing.assert_allclose(shares, [row["probabilities"]["ham"] for row in rows], atol=1e-4)
+    assert "with the head of its task" in (folder / "onnx/README.md").read_text()
+    capsys.readouterr()
+    assert main(["export", run, "format=hf", "out=hf", "head=true"]) == 1
+    assert "fine-tune with method.head=bert" in capsys.readouterr().err
+    assert main(["export", run, "format=hf", "out=hf"]) == 0
+    assert "The head is left out: transformers' classifier of a bert" in capsys.readouterr().out
+    assert main(["export", "run=vae", "format=onnx", "out=v", "head=true"]) == 1
+    assert "VAE has none" in capsys.readouterr().err
+    photos = "run=photo_run/pretrained/seed_0"
+    assert main(["export", photos, "format=onnx", "out=photos_onnx"]) == 0
+    assert json.loads((folder / "photos_onnx/config.json").read_text())["inputs"]["image"]["shape"] == [
+        "batch",
+        1,
+        9,
+        9,
+    ]
+    assert main(["export", photos, "format=onnx", "out=alone", "head=false"]) == 0
+    assert json.loads((folder / "alone/config.json").read_text())["outputs"] == ["features"]
 
 
 def test_help_begins_with_examples_and_refusals_load_no_torch(folder):
