@@ -14,6 +14,7 @@ from ssl_lab.api.in_memory import Arrays, Lists, images_of, kind_of, texts_or_fi
 from ssl_lab.api.pixels import as_array, as_one_size
 from ssl_lab.api.places import Places
 from ssl_lab.api.reader import KINDS, Asked, Reader, called, is_a
+from ssl_lab.cli.from_python import import_bars
 from ssl_lab.cli.paths import config_dir
 
 SPLITS = ("train", "val", "test", "pretrain")
@@ -31,6 +32,7 @@ def recognise(data: Any, *, labels: Any = None, image_size: int | None = None) -
     Raises:
         ValueError: If it is nothing that ssl_lab reads; says what was found and what to do.
     """
+    import_bars()
     asked = Asked(labels=labels, image_size=image_size)
     for reader in READERS:
         if reader.takes(data):

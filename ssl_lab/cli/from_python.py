@@ -173,6 +173,13 @@ def _new_name(args: Sequence[str]) -> Iterator[None]:
         os.environ.pop(RUN_NAME, None)
 
 
+def import_bars() -> None:
+    """Import what draws bars for many libraries; without the widgets of notebooks these are plain, which need not be said."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        import tqdm.auto  # noqa: F401
+
+
 @contextmanager
 def without_bars() -> Iterator[None]:
     """Within it, the ``datasets`` library draws no bars where there is no terminal, as in the command."""
@@ -189,6 +196,7 @@ def without_bars() -> Iterator[None]:
 
 @contextmanager
 def _state_kept() -> Iterator[None]:
+    import_bars()
     import matplotlib
     from lightning.pytorch.utilities.seed import isolate_rng
 
