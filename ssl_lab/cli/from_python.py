@@ -177,7 +177,7 @@ def import_bars() -> None:
     """Import what draws bars for many libraries; without the widgets of notebooks these are plain, which need not be said."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="IProgress not found")
-        import tqdm.auto  # noqa: F401
+        import tqdm.auto  # type: ignore[import-untyped]  # noqa: F401
 
 
 @contextmanager
