@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ssl_lab.cli.experiments import drop_replaced, keep_composable
 from ssl_lab.cli.paths import config_dir
+from ssl_lab.cli.python314 import allow_lazy_help
 from ssl_lab.cli.resume import chosen_run_dir, task_overrides, trial_name, with_saved_overrides
 from ssl_lab.cli.run_name import named_run
 from ssl_lab.cli.sweeps.grid import Outcome, attempt
@@ -50,6 +51,7 @@ def pretrained(args: list[str]) -> list[Path] | None:
     sweep = "-m" in args or "--multirun" in args
     args = args if sweep else keep_composable("pretrain", args)
     register_sweepers()
+    allow_lazy_help()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions reach us instead of being printed in part
     # Hydra wants its flags before the overrides; the commonest may stand anywhere here.
     sys.argv = [command_line[0], *sorted(args, key=lambda arg: arg not in ("-m", "--multirun"))]
