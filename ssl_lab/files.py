@@ -7,7 +7,6 @@ process lives. So others can recognise what a killed process has left.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import re
@@ -18,6 +17,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+
+from ssl_lab.locks import HAS_LOCKS, flags, is_windows, lock
 
 UNFINISHED = ".unfinished"
 _NAME = re.compile(r"\.(?P<of>.+)\.((?P<host>[0-9a-f]{6})-)?(?P<pid>\d+)\.[0-9a-f]{8}\.unfinished")
@@ -58,11 +59,11 @@ def remove_if_left(path: Path) -> bool:
         if match is None or path.is_symlink():
             return False
         age = unchanged_sec(path)
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        handle = os.open(path, flags("O_RDONLY", "O_NONBLOCK"))
     except OSError:  # gone meanwhile, or someone else's
         return False
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(handle)
         here = match["host"] == _host()
         least = (_LEFT_AFTER_SEC if is_alive(int(match["pid"])) else 0.0) if here else DAY_SEC
     except OSError as error:
@@ -85,7 +86,9 @@ def unchanged_sec(path: Path) -> float:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether there is a process of this number on this host."""
+    """Whether there is a process of this number on this host; Windows does not tell, and it counts as alive."""
+    if is_windows():
+        return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -129,10 +132,12 @@ def write_atomically(
         raise PermissionError(errno.EACCES, "The file must not be written to", str(path))
     _remove_what_is_left_of(target)
     temporary = target.with_name(temporary_name(target.name))
-    handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    handle = os.open(temporary, flags("O_RDWR", "O_CREAT", "O_EXCL", "O_CLOEXEC"), 0o666)
+    if not HAS_LOCKS:
+        os.close(handle)  # Windows renames no open file
     try:
         with suppress(OSError):  # not every file system has locks
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(handle)
         write(temporary)
         if known:
             _take_over(target, temporary)
@@ -145,12 +150,15 @@ def write_atomically(
         raise
     finally:
         temporary.unlink(missing_ok=True)
-        os.close(handle)
+        if HAS_LOCKS:
+            os.close(handle)
 
 
 def flush_to_disk(path: Path) -> None:
     """Return when a file's content, or a folder's list of names, is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
+    if is_windows() and path.is_dir():
+        return  # NTFS writes names by itself
+    handle = os.open(path, flags("O_RDWR" if is_windows() else "O_RDONLY"))
     try:
         os.fsync(handle)
     finally:
@@ -184,7 +192,7 @@ def _take_over(old: Path, new: Path) -> None:
     """Give the new file owner, group, mode and access list of the old one, as far as this user may."""
     facts = old.stat()
     for owner, group in ((facts.st_uid, -1), (-1, facts.st_gid)):
-        with suppress(OSError):
+        with suppress(OSError, AttributeError):  # Windows has no chown
             os.chown(new, owner, group)
     with suppress(OSError):
         shutil.copystat(old, new)

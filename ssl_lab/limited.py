@@ -15,6 +15,8 @@ from typing import Any, BinaryIO
 
 import yaml
 
+from ssl_lab.locks import flags
+
 MAX_BYTES = 4 << 20
 """Of a YAML, JSON or text file; a run's own have some kilobytes."""
 MAX_TABLE_BYTES = 256 << 20
@@ -83,7 +85,7 @@ def open_regular(path: Path, *, within: Path | None = None) -> BinaryIO:
     try:
         if within is not None and _leads_out(path, within):
             raise UnreadableFileError(path, f"it is a link that leads out of {within.name or within}")
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        handle = os.open(path, flags("O_RDONLY", "O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY"))
     except FileNotFoundError:
         if path.is_symlink():
             raise UnreadableFileError(path, "it is a link to nothing") from None

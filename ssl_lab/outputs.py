@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import os
 import platform
 import shutil
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from ssl_lab.files import DAY_SEC, flush_to_disk, is_alive, remove_if_left, temporaries, temporary_name, unchanged_sec
 from ssl_lab.limited import UnreadableFileError, load_json
+from ssl_lab.locks import HAS_LOCKS, flags, is_windows, lock
 
 REPLACED = ".replaced"
 """What a folder that is being replaced is called for a moment, where the file system cannot exchange two folders."""
@@ -127,11 +127,11 @@ def _is_left_half(path: Path, run: Path, *, is_held: bool) -> bool:
         holder = load_json(run / "heartbeat.json", within=run)
         pid = holder.get("pid")
         is_gone = holder.get("host") == platform.node() and isinstance(pid, int) and not is_alive(pid)
-        handle = os.open(run / ".lock", os.O_RDONLY | os.O_NOFOLLOW)
+        handle = os.open(run / ".lock", flags("O_RDONLY", "O_NOFOLLOW"))
     except (OSError, UnreadableFileError):
         return False
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(handle)
         return is_gone or unchanged_sec(path) > DAY_SEC
     except OSError:  # locked, or renamed meanwhile
         return False
@@ -145,13 +145,15 @@ def unfinished_folder(out: Path) -> Iterator[Path]:
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = out.with_name(temporary_name(out.name))
     folder.mkdir()
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(folder, os.O_RDONLY) if HAS_LOCKS else None
     try:
-        with suppress(OSError):  # not every file system has locks
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if handle is not None:
+            with suppress(OSError):  # not every file system has locks
+                lock(handle)
         yield folder
     finally:
-        os.close(handle)
+        if handle is not None:
+            os.close(handle)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -201,6 +203,8 @@ def restore(out: Path) -> str:
 
 def exchange(a: Path, b: Path) -> bool:
     """Let two folders change places in one step; False where the system or the file system cannot."""
+    if is_windows():
+        return False
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is None:
         return False

@@ -9,7 +9,7 @@ from ssl_lab.cli.commands import COMMANDS
 
 ROOT = Path(ssl_lab.__file__).parent
 LOWEST = {"types", "devices", "modalities", "layers", "limited", "files", "measured", "metrics", "captions", "outputs"}
-LOWEST |= {"tensors"}
+LOWEST |= {"tensors", "locks"}
 LOWER = {"optim", "distributed", "losses", *LOWEST}
 PARTS = {"encoders", "generators", "heads", "teacher", "pretext", *LOWER}
 MAY_IMPORT = {
@@ -17,12 +17,13 @@ MAY_IMPORT = {
     "devices": set(),
     "modalities": {"types"},
     "layers": set(),
-    "limited": set(),
+    "limited": {"locks"},
     "measured": set(),
     "metrics": set(),
     "captions": {"metrics"},
-    "outputs": {"files", "limited"},
-    "files": set(),
+    "outputs": {"files", "limited", "locks"},
+    "files": {"locks"},
+    "locks": set(),
     "tensors": {"limited"},
     "optim": LOWEST,
     "distributed": LOWEST,

@@ -321,4 +321,4 @@ def _once(run_dir: Path) -> Iterator[None]:
 
 
 def _write(path: Path, text: str) -> None:
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
@@ -41,6 +42,9 @@ Full error traces: SSL_LAB_TRACEBACK=1
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; errors become one message and exit code 1."""
     forget_working_folder()
+    for stream in (sys.stdout, sys.stderr):  # a terminal of Windows may lack arrows, and a pipe has its old encoding
+        if isinstance(stream, io.TextIOWrapper) and "utf" not in stream.encoding.lower():
+            stream.reconfigure(errors="replace")
     try:
         with plain_warnings():
             code = _run(list(sys.argv[1:] if argv is None else argv))

@@ -42,6 +42,10 @@ def choices(group: str) -> dict[str, str]:
     described: dict[str, str] = {}
     for folder in filter(None, (config_dir(), own_config_dir())):
         for path in sorted((folder / group).glob("*.yaml")):
-            lines = [line for line in path.read_text().splitlines() if line.startswith("#") and "@package" not in line]
+            lines = [
+                line
+                for line in path.read_text(encoding="utf-8").splitlines()
+                if line.startswith("#") and "@package" not in line
+            ]
             described.setdefault(path.stem, lines[0].lstrip("# ").strip() if lines else "")
     return described

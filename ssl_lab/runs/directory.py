@@ -74,7 +74,7 @@ def has_checkpoint(run_dir: Path) -> bool:
 
 
 def _write_text(path: Path, text: str) -> None:
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
 
 
 def _finite(value: Any) -> Any:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import re
 import socket
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_lab.limited import UnreadableFileError, load_json, open_regular, read_table, read_text
+from ssl_lab.locks import lock
 from ssl_lab.runs.files import noted, number, number_in, read_summary, shortened, time_of
 
 STATUSES = ("running", "finished", "failed", "interrupted", "preempted", "pruned", "stale", "unknown")
@@ -171,7 +171,7 @@ def _is_unlocked(path: Path) -> bool:
     """Whether a lock file is there and no process holds it."""
     try:
         with open_regular(path, within=path.parent) as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # closing it gives it back
+            lock(file.fileno(), shared=True)  # closing it gives it back
     except (OSError, UnreadableFileError):  # held, or not there
         return False
     return True

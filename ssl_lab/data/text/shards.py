@@ -35,7 +35,7 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     text = json.dumps({**manifest, "digest": fingerprint(manifest)}, indent=2) + "\n"
 
     def write(temporary: Path) -> None:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
     write_atomically(folder / MANIFEST, write)
 

@@ -23,8 +23,12 @@ _USUAL = (*"aA1 ._-\n\u00e9\u4e2d",)
 _MOST_PARTS = 200
 # In a process of its own: what goes wrong there is an abort, a panic or no end, none of which an exception tells.
 _TRIAL = """
-import resource, sys
-resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+import sys
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+except ImportError:  # Windows: its memory is not limited
+    pass
 from tokenizers import Tokenizer
 tokenizer = Tokenizer.from_file(sys.argv[1])
 for part in sys.stdin.read().split("\\0"):

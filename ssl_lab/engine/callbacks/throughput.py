@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from typing import Any
@@ -17,6 +16,12 @@ from ssl_lab.data.base import DataModule
 from ssl_lab.engine.flops import FlopCounter, peak_flops
 from ssl_lab.engine.steps import log_interval, steps_done
 from ssl_lab.types import Batch
+
+resource: Any
+try:
+    import resource
+except ImportError:  # Windows does not tell the memory of a process in this way
+    resource = None
 
 _OF_ALL_LIVES = ("num_samples", "training_time_sec", "evaluation_time_sec", "wall_time_sec")
 
@@ -139,9 +144,13 @@ class Throughput(Callback):
             self._window_samples = self._window_elements = 0
 
 
+def _kib() -> float:
+    assert resource is not None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+
+
 def _memory(device: torch.device) -> dict[str, float]:
-    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
-    found = {"perf/memory_gib": kib / 2**20}
+    found = {} if resource is None else {"perf/memory_gib": _kib() / 2**20}
     if device.type == "cuda":
         found["perf/gpu_memory_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
     return found

@@ -8,8 +8,9 @@ import subprocess
 import time
 from types import FrameType
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-"""Ctrl-C; preemption, or the end of a job; some time before a Slurm job's time is over (``--signal=USR1@120``)."""
+STOP_SIGNALS = tuple(signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+"""Ctrl-C; preemption, or the end of a job; some time before a Slurm job's time is over (``--signal=USR1@120``), which Windows
+lacks."""
 
 _WAIT_SEC = 120
 _listening = False
