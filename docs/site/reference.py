@@ -102,9 +102,8 @@ def commands():
     """Each command with its usage and its settings."""
     commands_module = importlib.import_module("ssl_lab.cli.commands")
     parts = []
-    for name, line in commands_module.COMMANDS.items():
-        purpose = line.partition(":")[0]
-        parts.append(f"## `ssl-lab {name}`\n\n{purpose[0].upper()}{purpose[1:]}:\n")
+    for name, purpose in commands_module.COMMANDS.items():
+        parts.append(f"## `ssl-lab {name}`\n\n{_sentence(purpose)}\n")
         if (CONF / f"{name}.yaml").is_file():
             parts.append(f"{keys(name)}\n")
         else:

@@ -27,15 +27,22 @@ from elsewhere are missing: a saved one (``--experimental-rerun``) is a pickle."
 
 HYDRA_SHORT_FLAGS = ("-c", "-p", "-r", "-m", "-i", "-sc")
 
-HELP = """ssl-lab: self-supervised pretraining, evaluation and reports.
+HELP = """ssl-lab: self-supervised pretraining, evaluation and reports
 
+Examples:
+  ssl-lab pretrain experiment=simclr_digits
+  ssl-lab pretrain data=image_folder data.root=photos data.image_size=64
+  ssl-lab finetune run=DIR data=fashion_mnist task=image_classification
+  ssl-lab embed run=DIR out=features.parquet
+
+Commands (ssl-lab COMMAND --help shows examples and settings):
 {commands}
 
-Settings are Hydra overrides: group=choice (method=vae data=fashion_mnist) and key=value (optim.lr=1e-3).
-See a run's settings without starting it: ssl-lab pretrain experiment=NAME --cfg job
-Tab completion in bash: eval "$(ssl-lab -sc install=bash)"
-Classes of your own that a run or preset names: trust=true, see docs/security.md
-Full error traces: SSL_LAB_TRACEBACK=1
+Settings are Hydra overrides: group=choice (method=vae) and key=value (optim.lr=1e-3).
+Show a run's settings without starting it: ssl-lab pretrain experiment=NAME --cfg job
+Complete commands in bash by the tab key: eval "$(ssl-lab -sc install=bash)"
+Use classes of your own that a run or preset names: trust=true, see docs/security.md
+Show full error traces: SSL_LAB_TRACEBACK=1
 """
 
 
