@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 from torch import Tensor, nn
@@ -265,6 +266,19 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def embed(self, batch: Batch) -> Tensor:
         """Features of a batch, shape (B, embed_dim). What every protocol and every export uses."""
+
+    @classmethod
+    def settings_in_run(cls, run_dir: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings by which the network of a run is built again without what it was pretrained from.
+
+        Args:
+            run_dir: The run directory, with what :meth:`save_in_run` left.
+            settings: The settings that the run was begun with.
+        """
+        return {}
+
+    def save_in_run(self, run_dir: Path) -> None:
+        """Leave in a run directory what :meth:`settings_in_run` needs; nothing by default."""
 
     def converted(self, tensors: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], Sequence[str]]:
         """Tensors of a published network of this architecture as this encoder keeps them, and what was changed in words.

@@ -25,6 +25,7 @@ from ssl_lab.cli.paths import no_run
 from ssl_lab.cli.trust.spec import read_spec
 from ssl_lab.cli.trust.targets import read_settings
 from ssl_lab.data.base import DataModule
+from ssl_lab.encoders.lora import add_adapters, has_adapters
 from ssl_lab.engine.callbacks.progress import CompactBar
 from ssl_lab.engine.checkpoints.checkpoint import load_weights
 from ssl_lab.engine.checkpoints.signals import slurm_job
@@ -48,32 +49,62 @@ def build_data(node: DictConfig, *, seed: int) -> DataModule:
     return instantiate(node, _partial_=True, _convert_="all")(seed=seed)  # type: ignore[no-any-return]
 
 
-def build_encoder(node: DictConfig, spec: Spec) -> Encoder:
-    """The encoder for a data set; an argument ``run:DIR`` becomes that run's method."""
+def build_encoder(node: DictConfig, spec: Spec, *, run_dir: Path | None = None) -> Encoder:
+    """The encoder for a data set; an argument ``run:DIR`` becomes that run's method.
+
+    Args:
+        node: Its settings.
+        spec: The facts of the data.
+        run_dir: A run whose weights it will get, so that it is built without those that it was pretrained from.
+    """
     own = takes(node) or ()
     fixed = OmegaConf.masked_copy(node, [str(name) for name in node if name not in OF_START or name in own])
+    if run_dir is not None:
+        fixed.update(encoder_in_run(node, run_dir))
     runs = {str(name): value for name, value in fixed.items() if isinstance(value, str) and value.startswith("run:")}
     fixed.update(dict.fromkeys(runs))
     methods = {name: load_run(Path(value.removeprefix("run:")))[2] for name, value in runs.items()}
     return instantiate(fixed, _partial_=True, _convert_="all")(spec, **methods)  # type: ignore[no-any-return]
 
 
-def build_method(cfg: DictConfig, spec: Spec, *, begin_with: Callable[[Encoder], Any] | None = None) -> Method:
+def encoder_in_run(node: DictConfig, run_dir: Path) -> dict[str, Any]:
+    """Settings that build the encoder of a run without what it was pretrained from."""
+    kind = class_of(node)
+    found = kind.settings_in_run(run_dir, node) if issubclass(kind, Encoder) else {}
+    return {name: literal(value) for name, value in found.items()}
+
+
+def build_method(
+    cfg: DictConfig,
+    spec: Spec,
+    *,
+    begin_with: Callable[[Encoder], Any] | None = None,
+    run_dir: Path | None = None,
+) -> Method:
     """Encoder, optimizer settings and the method around them.
 
     Args:
         cfg: The configuration.
         spec: The facts of the data that the encoder is built from.
         begin_with: Gives the encoder its first weights.
+        run_dir: As of :func:`build_encoder`.
 
     Raises:
         ValueError: If settings do not fit each other.
     """
-    encoder = build_encoder(cfg.encoder, spec)
+    encoder = build_encoder(cfg.encoder, spec, run_dir=run_dir)
     if begin_with is not None:
         begin_with(encoder)
+    adapters = cfg.get("lora") or {}
+    if adapters.get("rank") is not None:
+        add_adapters(encoder, **OmegaConf.to_container(adapters))  # type: ignore[arg-type]
     optim = instantiate(cfg.optim, _convert_="all")
     method: Method = instantiate(cfg.method, _partial_=True, _convert_="all")(encoder, optim)
+    if has_adapters(encoder) and not any(p.requires_grad for p in encoder.parameters()):
+        raise ValueError(
+            f"lora.rank={adapters.rank} has no effect: the whole encoder is frozen. Set method.freeze=none, or leave "
+            "lora.rank out."
+        )
     if cfg.get("activation_checkpointing"):
         if cfg.get("compile"):
             raise ValueError(
@@ -245,7 +276,13 @@ def _parts(node: DictConfig | None) -> list[DictConfig]:
 
 
 def save_config(
-    cfg: DictConfig, overrides: list[str], datamodule: DataModule, run_dir: Path, *, spec: Spec | None = None
+    cfg: DictConfig,
+    overrides: list[str],
+    datamodule: DataModule,
+    run_dir: Path,
+    *,
+    encoder: Encoder,
+    spec: Spec | None = None,
 ) -> None:
     """Leave in the run directory what is needed to build the same objects again.
 
@@ -254,6 +291,7 @@ def save_config(
         overrides: What was asked on the command line.
         datamodule: The data.
         run_dir: The run directory.
+        encoder: What is trained.
         spec: What the encoder was built from, if not from the data's own facts.
     """
     resolved = OmegaConf.to_yaml(literal(OmegaConf.to_container(cfg, resolve=True)))
@@ -264,6 +302,7 @@ def save_config(
     write_spec(run_dir, spec or datamodule.spec)
     if spec is not None:
         write_spec(run_dir, datamodule.spec, DATA_SPEC)
+    encoder.save_in_run(run_dir)
     for name, artifact in datamodule.artifacts().items():
         artifact.save_pretrained(str(run_dir / name))
 
@@ -293,7 +332,7 @@ def load_run(run_dir: Path) -> tuple[DictConfig, Spec, Method]:
     cfg.activation_checkpointing = False
     cfg.compile = False  # each new shape, such as each length of a text, would wait for the compiler
     with _once(run_dir):
-        method = build_method(cfg, spec)
+        method = build_method(cfg, spec, run_dir=run_dir)
     load_weights(method, checkpoint)
     return cfg, spec, method.eval()
 

@@ -17,9 +17,10 @@ from ssl_lab.cli.errors import explain
 from ssl_lab.cli.instantiate import instantiate
 from ssl_lab.cli.process import prepare_process, print_table
 from ssl_lab.cli.resume import begin, chosen_run_dir, task_overrides, without_resumption
-from ssl_lab.cli.starting import is_started, settle, start_of
+from ssl_lab.cli.starting import Kept, first_weights, is_started, settle, start_of
 from ssl_lab.cli.sweeps.study import reporter
 from ssl_lab.cli.training import build_training
+from ssl_lab.encoders.lora import has_adapters, trained_words
 from ssl_lab.engine import judge
 from ssl_lab.engine.beginning import Beginning
 from ssl_lab.engine.callbacks.evaluation import Evaluation
@@ -84,7 +85,8 @@ def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None, beginning: B
     datamodule = config.build_data(cfg.data, seed=cfg.seed)
     begins = start_of(cfg, run_dir, resumed=checkpoint is not None)
     spec = begins.spec(datamodule.spec)
-    method = config.build_method(cfg, spec, begin_with=begins.load)
+    kept = run_dir if isinstance(begins, Kept) else None
+    method = config.build_method(cfg, spec, begin_with=begins.load, run_dir=kept)
     _label_for_wandb(cfg)
     launcher, sweeper = hydra_cfg.launcher._target_, hydra_cfg.sweeper._target_
     training = build_training(
@@ -105,11 +107,12 @@ def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None, beginning: B
     if trainer.is_global_zero:
         overrides, experiment = task_overrides(), hydra_cfg.runtime.choices.get("experiment")
 
-        kept = is_started(cfg) and checkpoint is None
-        first = {name: each.clone() for name, each in method.encoder.state_dict().items()} if kept else None
+        encoder = method.encoder
+        own_spec = None if encoder.spec == datamodule.spec else encoder.spec
+        first = first_weights(encoder) if is_started(cfg) and kept is None else None
 
         def write_settings() -> None:
-            config.save_config(cfg, without_resumption(overrides), datamodule, run_dir, spec=method.encoder.spec)
+            config.save_config(cfg, without_resumption(overrides), datamodule, run_dir, encoder=encoder, spec=own_spec)
             if first is not None:
                 write_tensors(run_dir / START_WEIGHTS, first)
             training.log_settings(cfg)
@@ -123,6 +126,8 @@ def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None, beginning: B
             f"{trainer.world_size}. Run directory: {run_dir}"
             + (f", resumed from {checkpoint.name}" if checkpoint is not None else "")
         )
+        if has_adapters(method.encoder):
+            print(trained_words(method, method.encoder))
         print("".join(f"{name} {value:.4f}\n" for name, value in datamodule.metrics().items()), end="")
     try:
         metrics = training.run(checkpoint, trial=_trial(cfg, training.evaluation), beginning=beginning)

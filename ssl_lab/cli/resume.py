@@ -41,7 +41,10 @@ _WEIGHTS = "the weights of its checkpoint stay, so the setting would have no eff
 _SPLITS = "samples that were trained on would be judged on"
 _STEPS = "steps, epochs and schedules so far were counted with the old one"
 # Settings that runs of before them lack, which are null unless asked for.
-_NEW_SETTINGS = ("encoder.from_run", "encoder.weights", "encoder.normalise_by")
+_NEW_SETTINGS = (
+    *("encoder.from_run", "encoder.weights", "encoder.normalise_by"),
+    *("lora.rank", "lora.alpha", "lora.dropout", "lora.layers"),
+)
 # Settings that no run can change once it has a checkpoint, by patterns of their names, and why.
 FIXED = {
     "seed": "weights, order and random streams came from the old one",
@@ -51,6 +54,8 @@ FIXED = {
     "method.generator_optim._target_": "its checkpoint holds the state of another optimizer",
     "method.loss._target_": "its checkpoint belongs to another objective",
     "encoder*.pretrained": _WEIGHTS,
+    "lora.rank": "its checkpoint belongs to adapters of another rank",
+    "lora.layers": "its checkpoint belongs to adapters of other layers",
     "encoder*.from_run": _WEIGHTS,
     "encoder*.weights": _WEIGHTS,
     "encoder*.normalise_by": "its checkpoint has learned from pixels that were normalised by the old one",
@@ -215,7 +220,7 @@ def differences(before: DictConfig, now: DictConfig) -> list[str]:
         f"{key}: {old.get(key, none)}, now {new.get(key, none)}"
         for key in keys
         if old.get(key, none) != new.get(key, none)
-        and not (key in _NEW_SETTINGS and old.get(key) is None and new.get(key) is None)
+        and not (key in _NEW_SETTINGS and not old.get(key) and not new.get(key))
     ]
 
 

@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
+from torch import Tensor
 
 from ssl_lab.cli.arguments import literal
-from ssl_lab.cli.build import OF_START, build_encoder, load_run, read_setup
+from ssl_lab.cli.build import OF_START, build_encoder, encoder_in_run, load_run, read_setup
 from ssl_lab.cli.data_of_run import check_readable, settings_in_run
+from ssl_lab.cli.instantiate import check_value
 from ssl_lab.cli.trust.targets import read_settings
 from ssl_lab.encoders.fitting import fit
 from ssl_lab.encoders.image import ImageEncoder
+from ssl_lab.encoders.lora import merge_adapters, without_adapters
 from ssl_lab.engine.checkpoints.signals import is_first_rank
 from ssl_lab.engine.logging.text_log import LOG
 from ssl_lab.limited import load_json
@@ -70,7 +73,7 @@ class FromRun(Start):
 
     def load(self, encoder: Encoder) -> None:
         """All weights of the run's encoder."""
-        source = load_run(self.run_dir)[2].feature_encoder
+        source = merge_adapters(load_run(self.run_dir)[2].feature_encoder)
         weights = source.state_dict()
         encoder.load_state_dict(weights)
         encoder.pretrained = True
@@ -176,10 +179,39 @@ def settle(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
             raise ValueError(f"Cannot use encoder.normalise_by={by}. Choose from {', '.join(_STATISTICS)}, or null.")
         if "weights" not in given:
             raise ValueError(f"encoder.normalise_by={by} has no effect without encoder.weights. Leave it out.")
+    check_adapters(cfg, pretrained=is_started(cfg))
     if "from_run" in given:
         _take_over_encoder(cfg, Path(given["from_run"]), run_dir, overrides)
     elif isinstance(published, str) and cfg.data.get("tokenizer", "") is None:
         cfg.data.tokenizer = literal(published)
+
+
+def check_adapters(cfg: DictConfig, *, pretrained: bool) -> None:
+    """Refuse adapters that would stand beside random weights, and settings of adapters where there are none.
+
+    Args:
+        cfg: The configuration.
+        pretrained: Whether the encoder begins with weights of a file, a run or a published model.
+
+    Raises:
+        ValueError: Naming the setting.
+    """
+    hints = {"rank": int | None, "alpha": float | None, "dropout": float, "layers": list[str] | None}
+    for name, hint in hints.items():
+        check_value(f"lora.{name}", cfg.lora[name], hint)
+    given = [name for name in ("alpha", "layers") if cfg.lora[name] is not None] + ["dropout"] * bool(cfg.lora.dropout)
+    if cfg.lora.rank is None and given:
+        raise ValueError(f"lora.{given[0]} has no effect without lora.rank. Set lora.rank=8, or leave it out.")
+    if cfg.lora.rank is not None and not pretrained:
+        raise ValueError(
+            f"Cannot put adapters (lora.rank={cfg.lora.rank}) beside random weights, which would stay random. Give "
+            "encoder.from_run=DIR, encoder.weights=FILE or encoder.pretrained=, or leave lora.rank out."
+        )
+
+
+def first_weights(encoder: Encoder) -> dict[str, Tensor]:
+    """A copy of an encoder's weights before training."""
+    return {name: each.clone() for name, each in without_adapters(encoder).state_dict().items()}
 
 
 def start_of(cfg: DictConfig, run_dir: Path | None = None, *, resumed: bool = False) -> Start:
@@ -192,7 +224,8 @@ def start_of(cfg: DictConfig, run_dir: Path | None = None, *, resumed: bool = Fa
     """
     node = cfg.encoder
     if resumed and run_dir is not None and is_started(cfg) and (run_dir / SPEC).is_file():
-        return Kept(run_dir, with_weights=bool(cfg.get("baselines", True)))
+        if _comes_from_elsewhere(cfg) or (run_dir / START_WEIGHTS).is_file():
+            return Kept(run_dir, with_weights=bool(cfg.get("baselines", True)))
     if node.get("from_run") is not None:
         return FromRun(Path(node.from_run))
     if node.get("weights") is not None:
@@ -201,15 +234,20 @@ def start_of(cfg: DictConfig, run_dir: Path | None = None, *, resumed: bool = Fa
 
 
 def is_started(cfg: DictConfig) -> bool:
-    """Whether the encoder of these settings begins with weights of a run or file, which its run keeps."""
+    """Whether the encoder of these settings begins with weights that its run keeps."""
+    return _comes_from_elsewhere(cfg) or bool(cfg.encoder.get("pretrained"))
+
+
+def _comes_from_elsewhere(cfg: DictConfig) -> bool:
     return any(cfg.encoder.get(name) is not None for name in ("from_run", "weights"))
 
 
 def initial_encoder(cfg: DictConfig, spec: Spec, run_dir: Path) -> Encoder:
     """The encoder of a run as it was before training."""
-    encoder = build_encoder(cfg.encoder, spec)
-    if is_started(cfg):
-        Kept(run_dir).load(encoder)
+    if not _comes_from_elsewhere(cfg) and not (run_dir / START_WEIGHTS).is_file():
+        return build_encoder(cfg.encoder, spec)
+    encoder = build_encoder(cfg.encoder, spec, run_dir=run_dir)
+    Kept(run_dir).load(encoder)
     return encoder
 
 
@@ -223,6 +261,7 @@ def _take_over_encoder(cfg: DictConfig, source: Path, run_dir: Path, overrides: 
         node, of_data = before.encoder, {name: before.data[name] for name in ("tokenizer",) if name in before.data}
     else:
         run_cfg, spec = read_setup(source)
+        run_cfg.encoder.update(encoder_in_run(run_cfg.encoder, source))
         node, of_data = run_cfg.encoder, settings_in_run(cfg.data, source, spec, None)
         if "encoder" in keys and node._target_ != cfg.encoder._target_:
             chosen = next(one for one in overrides if one.startswith("encoder="))

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 from transformers import AttentionInterface, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from ssl_lab.encoders.lora import without_adapters
 from ssl_lab.encoders.text_configs import first_position_of, load_config, max_length_of, new_config, objective_of
 from ssl_lab.layers import Layers
 from ssl_lab.modalities.text import TextSpec
@@ -28,6 +30,10 @@ AttentionInterface.register(_ATTENTION, sdpa_attention_forward)
 
 _AUTO = {"masked": AutoModelForMaskedLM, "causal": AutoModelForCausalLM, "denoising": AutoModelForSeq2SeqLM}
 _MASKS_GIVEN = ("bert", "roberta", "xlm-roberta", "camembert", "modernbert", "gpt2", "t5")
+
+
+_KEPT = "encoder"
+"""Folder of a run directory with the configuration of a pretrained model."""
 
 
 class TextTransformer(Encoder):
@@ -96,12 +102,26 @@ class TextTransformer(Encoder):
         model = self._language_model()
         self.transformer = model.encoder if self.objective == "denoising" else model.base_model
         self.embed_dim = self.config.hidden_size
-        self._title = f"{architecture}-{size}" if pretrained is None else Path(pretrained).name
+        kept_name = str(vars(self.config).pop("published_name", None) or pretrained)
+        self._title = f"{architecture}-{size}" if pretrained is None else Path(kept_name).name
 
     @property
     def title(self) -> str:
         """Architecture and size of a new model, else the name of the pretrained one."""
         return self._title
+
+    @classmethod
+    def settings_in_run(cls, run_dir: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The configuration that the run has kept of a pretrained model."""
+        kept = run_dir / _KEPT
+        return {"pretrained": str(kept)} if settings.get("pretrained") and (kept / "config.json").is_file() else {}
+
+    def save_in_run(self, run_dir: Path) -> None:
+        """The configuration of a pretrained model, without its weights."""
+        if self._pretrained is not None:
+            config = deepcopy(self.config)
+            config.published_name = self._title
+            config.save_pretrained(run_dir / _KEPT)
 
     def converted(self, tensors: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], Sequence[str]]:
         """With the names of today for layer normalisation, which the first published BERTs call gamma and beta."""
@@ -116,8 +136,9 @@ class TextTransformer(Encoder):
 
     def _language_model(self) -> Any:
         attention = _ATTENTION if self._masks_given else "sdpa"
-        if self._pretrained is None:
+        if self._pretrained is None or _is_config_alone(self._pretrained):
             return self._new_model(attention)
+        transformers.utils.logging.disable_progress_bar()
         try:
             return _AUTO[self.objective].from_pretrained(
                 self._pretrained, attn_implementation=attention, trust_remote_code=False
@@ -152,7 +173,7 @@ class TextTransformer(Encoder):
             heads = [lm_head] if len(names) == 1 else list(lm_head.children())
             parts = {model.base_model_prefix: self.transformer, **dict(zip(names, heads, strict=True))}
         for name, part in parts.items():
-            getattr(model, name).load_state_dict(part.state_dict())
+            getattr(model, name).load_state_dict(without_adapters(part).state_dict())
         return model.to(next(self.parameters()).device).eval()
 
     def _check_is_whole_head(self, model: Any, head: nn.Module) -> None:
@@ -281,6 +302,14 @@ class TextTransformer(Encoder):
         num_blocks = self.transformer.config.num_hidden_layers
         lists = [m for m in self.transformer.modules() if isinstance(m, nn.ModuleList) and len(m) == num_blocks]
         return Layers.around(self, lists[0] if lists else [])
+
+
+def _is_config_alone(name: str) -> bool:
+    """Whether a folder holds the configuration of a model without weights, as a run keeps it."""
+    folder = Path(name)
+    return (folder / "config.json").is_file() and not any(
+        path.suffix in (".safetensors", ".bin") for path in folder.iterdir()
+    )
 
 
 def padding_mask(attention_mask: Tensor, *, num_queries: int) -> Tensor | None:

@@ -85,6 +85,11 @@ class TimmModel(ImageEncoder):
         """The network's name in timm."""
         return re.split("[:/]", self.name)[-1]
 
+    @classmethod
+    def settings_in_run(cls, run_dir: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Without the published weights, which those of the run replace."""
+        return {"pretrained": False} if settings.get("pretrained") else {}
+
     def converted(self, tensors: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], Sequence[str]]:
         """Position embeddings of another grid interpolated to that of the data's images, and a first layer for grey ones."""
         stem = self.network.pretrained_cfg.get("first_conv")

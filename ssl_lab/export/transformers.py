@@ -23,6 +23,7 @@ from transformers import (
 from transformers.models.t5.modeling_t5 import T5Stack
 
 from ssl_lab import outputs
+from ssl_lab.encoders.lora import has_adapters, merge_adapters
 from ssl_lab.encoders.text_transformer import TextTransformer
 from ssl_lab.encoders.vit import ViT
 from ssl_lab.evaluation.protocol import check_finite
@@ -74,6 +75,25 @@ def check_finite_method(method: Method, spec: Spec) -> None:
     batch = {name: column.to(method.device) for name, column in spec.example(3).items()}
     batch["index"] = torch.arange(len(next(iter(batch.values()))), device=method.device)
     check_finite(method.features(batch), "random", use="exported")
+
+
+@torch.no_grad()
+def merge_checked(method: Method, spec: Spec) -> None:
+    """Merge the adapters of a method, and compare its features with those before.
+
+    Raises:
+        ValueError: If they differ.
+    """
+    if not has_adapters(method):
+        return
+    batch = {name: column.to(method.device) for name, column in spec.example(3).items()}
+    batch["index"] = torch.arange(len(next(iter(batch.values()))), device=method.device)
+    before = method.features(batch)
+    merge_adapters(method)
+    if not same_features(method.features(batch), before):
+        raise ValueError(
+            "Cannot export the run: its features change when its adapters are added to its weights. Train it in fp32."
+        )
 
 
 @torch.no_grad()

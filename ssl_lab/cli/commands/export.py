@@ -74,6 +74,7 @@ def run(cfg: DictConfig, args: list[str]) -> int:
     run_cfg, _, method = config.load_run(run_dir)
     spec = method.feature_encoder.tower.spec
     check_finite_method(method, spec)
+    merge_checked(method, spec)
     write, made = _chosen(cfg, method, _sizes_of_head(run_cfg, run_dir, spec), run_dir)
     run = read_run(run_dir)
     made.commands = [

@@ -26,11 +26,12 @@ from ssl_lab.cli.errors import explain
 from ssl_lab.cli.process import print_table
 from ssl_lab.cli.resume import refuse_other_files
 from ssl_lab.cli.run_name import named_run
-from ssl_lab.cli.starting import start_of
+from ssl_lab.cli.starting import check_adapters, is_started, settle, start_of
 from ssl_lab.cli.training import build_training
 from ssl_lab.cli.trust.targets import read_settings
 from ssl_lab.data.base import DataModule
 from ssl_lab.data.labelled import LabelledModule
+from ssl_lab.encoders.lora import has_adapters, merge_adapters, trained_words
 from ssl_lab.engine.checkpoints.checkpoint import checkpoint_identity
 from ssl_lab.engine.checkpoints.signals import InterruptedRunError, is_first_rank
 from ssl_lab.engine.logging.text_log import text_log
@@ -127,16 +128,21 @@ def _check(cfg: DictConfig) -> None:
         )
     if not cfg.seeds or len(set(cfg.seeds)) < len(cfg.seeds):
         raise ValueError(f"Cannot use seeds={list(cfg.seeds)}. Give different numbers, at least one: seeds=[0,1,2].")
-    if cfg.run is not None and cfg.get("encoder") is not None:
+    has_encoder = "_target_" in cfg.encoder
+    if cfg.run is not None and (has_encoder or any(value is not None for value in cfg.encoder.values())):
         raise ValueError(
             "Both run= and encoder= were given, but the encoder is the run's own. Leave encoder= out, or set run=null to "
             "train an encoder from random weights."
         )
-    if cfg.run is None and cfg.get("encoder") is None:
+    if cfg.run is None and not has_encoder:
         raise ValueError(
             "run=null trains an encoder from random weights: say which, such as encoder=bert_mini or encoder=convnet."
         )
-    if cfg.run is None and cfg.baseline and not cfg.encoder.get("pretrained"):
+    if cfg.run is None:
+        settle(cfg, Path(), [])
+    else:
+        check_adapters(cfg, pretrained=True)
+    if cfg.run is None and cfg.baseline and not is_started(cfg):
         raise ValueError("baseline=true and run=null are the same training twice. Give run=DIR, or baseline=false.")
 
 
@@ -166,9 +172,10 @@ def _take_over_run(cfg: DictConfig) -> tuple[Spec, dict[str, Tensor]]:
     run_dir = Path(cfg.run)
     run_cfg, run_spec, method = config.load_run(run_dir)
     with open_dict(cfg):
-        cfg.encoder = run_cfg.encoder
+        own = config.encoder_in_run(run_cfg.encoder, run_dir)
+        cfg.encoder = {**run_cfg.encoder, **dict.fromkeys(config.OF_START), **own}
         cfg.data.update(settings_in_run(cfg.data, run_dir, run_spec, None))
-    return run_spec, method.feature_encoder.state_dict()
+    return run_spec, merge_adapters(method.feature_encoder).state_dict()
 
 
 def _spec(run_spec: Spec | None, found: Spec) -> Spec:
@@ -185,14 +192,14 @@ def _spec(run_spec: Spec | None, found: Spec) -> Spec:
 
 def _cells(cfg: DictConfig) -> list[Cell]:
     """All trainings of a command: seeds within starting points."""
-    published = cfg.encoder.get("pretrained")
+    published = cfg.encoder.get("pretrained") if cfg.run is None else None
     if cfg.baseline and published:
         raise ValueError(
             f"baseline=true trains the same network from random weights, but this one is {published}, whose size no setting "
             "says. Train the baseline by a second command with run=null encoder=bert_base, or another of its size."
         )
     source = None if cfg.run is None else checkpoint_identity(config.judged_checkpoint(Path(cfg.run)))
-    starts = [PRETRAINED if cfg.run is not None or published else RANDOM, *([RANDOM] if cfg.baseline else [])]
+    starts = [PRETRAINED if cfg.run is not None or is_started(cfg) else RANDOM, *([RANDOM] if cfg.baseline else [])]
     return [_cell(cfg, start, seed, source) for start in starts for seed in cfg.seeds]
 
 
@@ -205,6 +212,8 @@ def _cell(cfg: DictConfig, start: str, seed: int, source: dict[str, Any] | None)
         cell.source = source  # a run that is pretrained further keeps its directory
         if start == RANDOM:
             cell.run = cell.source = None
+            cell.encoder.weights = cell.encoder.normalise_by = cell.lora.rank = None
+            cell.lora.update(alpha=None, dropout=0.0, layers=None)
     return Cell(start, seed, cell)
 
 
@@ -310,7 +319,7 @@ def _train(
     trainer = training.trainer
     checkpoint = find_checkpoint(run_dir) if resume and has_checkpoint(run_dir) else None
     if trainer.is_global_zero:
-        config.save_config(cfg, list(args), datamodule, run_dir, spec=spec)
+        config.save_config(cfg, list(args), datamodule, run_dir, encoder=method.encoder, spec=method.encoder.spec)
         training.log_settings(cfg)
         pretraining = None if cfg.run is None else read_summary(Path(cfg.run), []).get("method")
         update_summary(run_dir, seed=cell.seed, start=cell.start, pretraining=pretraining, checkpoint=cfg.select)
@@ -319,6 +328,8 @@ def _train(
             f"{run_dir}",
             flush=True,
         )
+        if has_adapters(method.encoder):
+            print(trained_words(method, method.encoder), flush=True)
     try:
         with text_log(run_dir) if trainer.is_global_zero else nullcontext():
             training.run(checkpoint)

@@ -22,6 +22,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 from torch import Tensor
 
+from ssl_lab.encoders.lora import without_adapters
 from ssl_lab.engine.beginning import Beginning
 from ssl_lab.engine.logging.loggers import last_step
 from ssl_lab.engine.steps import optimizer_steps_done
@@ -271,7 +272,8 @@ class WeightsAndBiases(WandbLogger):
         run = self.experiment
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "encoder.pt"
-            torch.save({name: value.cpu() for name, value in encoder.state_dict().items()}, path)
+            weights = without_adapters(encoder).state_dict()
+            torch.save({name: value.cpu() for name, value in weights.items()}, path)
             for name, file in {"encoder": path, "checkpoint": run_dir / LAST_CHECKPOINT}.items():
                 artifact = wandb.Artifact(f"{name}-{run.id}", type="model")
                 artifact.add_file(str(file))  # a copy of it
