@@ -140,7 +140,7 @@ class TextTransformer(Encoder):
             return self._new_model(attention)
         transformers.utils.logging.disable_progress_bar()
         try:
-            return _AUTO[self.objective].from_pretrained(
+            model = _AUTO[self.objective].from_pretrained(
                 self._pretrained, attn_implementation=attention, trust_remote_code=False
             )
         except ValueError as error:
@@ -148,6 +148,7 @@ class TextTransformer(Encoder):
                 f"{self._pretrained} is a {self.config.model_type}, which cannot be used as encoder.pretrained. Choose a "
                 "masked language model such as BERT, RoBERTa or ModernBERT, a GPT-2, or a T5."
             ) from error
+        return model.train()  # transformers loads models ready for use, without dropout, and Lightning leaves it so
 
     def lm_head(self) -> nn.Module:
         """The architecture's own language-model head: (..., D) to (..., V), tied to this encoder's embeddings.

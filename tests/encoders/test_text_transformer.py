@@ -155,7 +155,9 @@ def test_goes_on_from_a_folder(architecture, tmp_path):
     model = new._language_model()
     (model.encoder if architecture == "t5" else model.base_model).load_state_dict(new.transformer.state_dict())
     model.save_pretrained(tmp_path)
-    old = TextTransformer(LONG, pretrained=str(tmp_path)).eval()
+    old = TextTransformer(LONG, pretrained=str(tmp_path))
+    assert all(module.training for module in old.modules()), "it would be trained on without dropout"
+    old.eval()
     assert old.pretrained and old.objective == new.objective
     assert torch.equal(old(*packed()), new(*packed()))
     with pytest.raises(ValueError, match="tokens and"):

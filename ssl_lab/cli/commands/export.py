@@ -32,6 +32,7 @@ from ssl_lab.export.transformers import (
     check_finite_method,
     check_replaceable,
     is_whole,
+    merge_checked,
     transformers_model,
     write_folder,
     write_for_transformers,
