@@ -102,7 +102,7 @@ def build_method(
     method: Method = instantiate(cfg.method, _partial_=True, _convert_="all")(encoder, optim)
     if has_adapters(encoder) and not any(p.requires_grad for p in encoder.parameters()):
         raise ValueError(
-            f"lora.rank={adapters.rank} has no effect: the whole encoder is frozen. Set method.freeze=none, or leave "
+            f"lora.rank={cfg.lora.rank} has no effect: the whole encoder is frozen. Set method.freeze=none, or leave "
             "lora.rank out."
         )
     if cfg.get("activation_checkpointing"):
