@@ -55,6 +55,11 @@ class ResNet(SpatialEncoder):
         self.depth = depth
         self.network: Any = require_channels_last(network)
 
+    @property
+    def title(self) -> str:
+        """ResNet and its depth."""
+        return f"ResNet-{self.depth}"
+
     def published(self, name: str) -> Published:
         """Torchvision's weights, such as ``IMAGENET1K_V2``; a download at first use.
 

@@ -163,6 +163,7 @@ def _metric(name: str, described: Mapping[str, Metric]) -> Metric:
         "perf/tokens_per_sec": Metric(
             table=None, column="", panel="Tokens per second, without padding", line="", format=",.0f"
         ),
+        "data/unknown_share": Metric(table=None, column="", panel="Unknown tokens, %", line="", percent=True),
         "data/padding_share": Metric(table=None, column="", panel="Padding, % of tokens", line="", percent=True),
         "perf/data_wait_frac": Metric(
             table=None, column="", panel="Waiting for data, % of time", line="", percent=True

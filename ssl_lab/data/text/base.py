@@ -37,6 +37,7 @@ from ssl_lab.modalities.text import TextSpec
 from ssl_lab.types import Batch, Classes, Spec
 
 CHUNK = 1000
+_ROWS_READ = 1000  # to find out how many tokens are unknown
 NUM_LENGTHS = 8  # of the batches on a CPU, at most
 _OF_TEXTS = ("input_ids", "document_ids", "second_input_ids", "negative_input_ids")
 
@@ -221,8 +222,26 @@ class TokenModule(Tokenized):
         return [np.array(each.ids, np.int32) for each in encoded]
 
     def metrics(self) -> Mapping[str, float]:
-        """``data/padding_share`` of the rows that are trained on."""
-        return {"data/padding_share": self.padding_share(PRETRAIN)}
+        """``data/padding_share`` of the rows that are trained on, and where it is not 0, ``data/unknown_share``.
+
+        The latter is the share of tokens that the tokenizer does not know, in up to 1,000 rows spread over the split.
+        """
+        unknown = self._unknown_share()
+        return {"data/padding_share": self.padding_share(PRETRAIN)} | (
+            {"data/unknown_share": unknown} if unknown else {}
+        )
+
+    def _unknown_share(self) -> float:
+        names = ("pad", "eos", "bos", "cls", "sep", "mask")
+        unknown = self.tokenizer.unk_token_id
+        if unknown in {None, *(getattr(self.tokenizer, f"{name}_token_id") for name in names)}:
+            return 0.0  # there is none, or it stands for something else as well, as GPT-2's
+        column = self.columns(PRETRAIN)["input_ids"]
+        rows = np.unique(np.linspace(0, len(column) - 1, _ROWS_READ).astype(np.int64))
+        ids = np.asarray(column[rows])
+        num_unknown = int((ids == unknown).sum())
+        num_known = int((~np.isin(ids, self.tokenizer.all_special_ids)).sum())
+        return num_unknown / max(1, num_unknown + num_known)
 
     def token_rows(
         self, ids: Sequence[NDArray[Any]], lengths: Sequence[NDArray[Any]], *, labelled: bool = False

@@ -116,6 +116,11 @@ def check_loaded(tokenizer: PreTrainedTokenizerFast, name: str) -> None:
     ids = list(_ids(settings))
     if not ids:
         raise ValueError(f"{name} has no tokens. Restore its files, or choose another tokenizer.")
+    if set(tokenizer.get_vocab().values()) <= set(tokenizer.all_special_ids):
+        raise ValueError(
+            f"Cannot use the tokenizer {name}: it has no tokens but its {len(tokenizer)} special ones, so that every text is "
+            "unknown to it. Restore its vocabulary, or choose another tokenizer."
+        )
     _check_ids(Path(name), ids)
     if not _is_plain(settings) and not Path(name).is_dir():
         with tempfile.TemporaryDirectory() as folder:

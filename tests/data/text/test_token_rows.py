@@ -5,6 +5,7 @@ import torch
 from ssl_lab.data.text.hub_text import HubText
 from ssl_lab.data.text.python_docs import PythonDocs
 from ssl_lab.data.text.token_rows import Frame, TokenRows
+from ssl_lab.data.text.tokenizer import train_tokenizer
 
 ENCODER = Frame(before=(1,), after=(2,), pad=0)
 CAUSAL = Frame(end=(3,), pad=0)
@@ -124,3 +125,13 @@ def test_packing_of_labelled_text_has_no_effect_and_says_so(tmp_path):
     data = HubText(str(tmp_path / "x.csv"), label_column="label", vocab_size=100, packing=True)
     with pytest.warns(UserWarning, match="no effect on labelled text"):
         assert "document_ids" not in data.columns("train")
+
+
+def test_the_share_of_tokens_that_are_unknown_is_counted(tmp_path):
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/train.txt").write_text("the cat sat\n" * 30)
+    (tmp_path / "texts/val.txt").write_text("a mat\n")
+    train_tokenizer("wordpiece", lambda: iter([["the cat"] * 100]), vocab_size=100).save_pretrained(tmp_path / "known")
+    data = HubText(path=str(tmp_path / "texts"), tokenizer=str(tmp_path / "known"), max_length=16, batch_size=2)
+    data.prepare_data()
+    assert data.metrics()["data/unknown_share"] == pytest.approx(1 / 3)

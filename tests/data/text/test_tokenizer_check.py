@@ -4,6 +4,7 @@ import json
 
 import pytest
 from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
 from transformers import PreTrainedTokenizerFast
 
 from ssl_lab.data.text import tokenizer_check
@@ -148,3 +149,15 @@ def test_a_tokenizer_with_code_is_not_run_and_nobody_is_asked(sound, tmp_path, m
     except ValueError as error:
         assert "cannot be read" in str(error)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_tokenizer_of_special_tokens_alone_is_refused(tmp_path):
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    backend = Tokenizer(WordPiece({token: k for k, token in enumerate(special)}, unk_token="[UNK]"))
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
+        mask_token="[MASK]",
+    )  # fmt: skip
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="has no tokens but its 5 special ones"):
+        load_tokenizer(str(tmp_path))
