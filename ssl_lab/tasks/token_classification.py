@@ -10,8 +10,6 @@ from typing import Any, ClassVar, final, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from seqeval.metrics import f1_score, precision_score, recall_score
-from seqeval.scheme import IOB2
 from torch import Tensor, nn
 
 from ssl_lab.data.base import GIVEN, DataModule
@@ -22,6 +20,7 @@ from ssl_lab.evaluation.protocol import Protocol, check_none_broken, outputs_of
 from ssl_lab.optim import Optim
 from ssl_lab.tasks.base import full_precision
 from ssl_lab.tasks.metrics import SPANS_METRICS
+from ssl_lab.tasks.spans import span_scores
 from ssl_lab.tasks.text import TextTask, trim
 from ssl_lab.types import Batch
 
@@ -132,7 +131,7 @@ def _tags_of_words(
 
 
 class TaggedSpans(Protocol):
-    """Precision, recall and F1 of spans, by seqeval: a span counts if its words and its name are exactly right.
+    """Precision, recall and F1 of spans: a span counts if its words and its name are exactly right.
 
     Tags are read as IOB2 (``B-NP``, ``I-NP``, ``O``), strictly: an ``I-`` that continues no span of its name begins none.
     Micro-averages over all spans of the split; sentences are whole again, however they were cut into rows. Tags that are
@@ -152,7 +151,7 @@ class TaggedSpans(Protocol):
     columns_from = TokenClassification.columns_from
     needs_data: ClassVar[type | None] = TaggedSentences
     shared: ClassVar[bool] = True
-    signature = "seqeval, mode strict, scheme IOB2, micro-average"
+    signature = "exact spans, IOB2 read strictly, micro-average (seqeval's mode strict)"
 
     def run(
         self, fn: Callable[[Batch], Tensor], datamodule: DataModule, *, device: torch.device, split: str = "test"
@@ -180,12 +179,5 @@ class TaggedSpans(Protocol):
             )
             return dict.fromkeys((*metrics, *spans), math.nan)
         if spans:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about spans that were never predicted, which are worth 0
-                settings = {"mode": "strict", "scheme": IOB2, "zero_division": 0}
-                metrics |= {
-                    "finetune/precision": float(precision_score(gold, found, **settings)),
-                    "finetune/span_recall": float(recall_score(gold, found, **settings)),
-                    "finetune/f1": float(f1_score(gold, found, **settings)),
-                }
+            metrics |= dict(zip(spans, span_scores(gold, found), strict=True))
         return metrics
