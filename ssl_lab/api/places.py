@@ -74,7 +74,7 @@ def _file(path: Path, image_size: int | None) -> Given:
     from ssl_lab.data.image.decode import image_endings
 
     if path.suffix.lower() == ".npy":
-        return Arrays().read(np.load(path, mmap_mode="r", allow_pickle=False), Asked(image_size=image_size))
+        return Arrays().read(np.load(path, mmap_mode="r"), Asked(image_size=image_size))
     if path.name.lower().endswith(image_endings()):
         return ImageFiles(paths={"train": [str(path.absolute())]}, image_size=image_size, labelled=False)
     if path.suffix.lower() == ".parquet" and _holdsimages_of(path):

@@ -10,12 +10,12 @@ from cli.made_runs import make_run
 from omegaconf import OmegaConf
 from PIL import Image
 
-from ssl_lab.cli.commands.evaluate import _holds_features
 from ssl_lab.cli.commands.finetune import Cell, _finished
 from ssl_lab.cli.drawing import _IS_OURS, save_picture
 from ssl_lab.cli.main import main
 from ssl_lab.cli.resume import begin
 from ssl_lab.data.text.prepare import prepare
+from ssl_lab.predict.outputs import holds_features
 from ssl_lab.runs.directory import update_summary, write_json
 from ssl_lab.types import ImageGrid
 
@@ -59,7 +59,7 @@ def test_pictures_and_features_are_recognised(tmp_path):
     pq.write_table(pa.table(columns), tmp_path / "ours.parquet")
     pq.write_table(pa.table({"text": ["a"], "label": [1]}), tmp_path / "mine.parquet")
     (tmp_path / "broken.parquet").write_text("mine")
-    assert [_holds_features(tmp_path / f"{name}.parquet") for name in ("ours", "mine", "broken")] == [
+    assert [holds_features(tmp_path / f"{name}.parquet") for name in ("ours", "mine", "broken")] == [
         True,
         False,
         False,

@@ -167,6 +167,7 @@ def test_every_setting_of_a_command_has_a_type():
         "trial",
         "trainer",
         "encoder",
+        "lora",
         "hydra",
         *texts,
     }

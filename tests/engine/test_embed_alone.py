@@ -73,7 +73,7 @@ class ForwardAside(EmbedAlone):
 
 @pytest.mark.parametrize("kind", [EmbedAlone, ForwardAside])
 def test_compiling_nothing_is_refused_by_name(kind, monkeypatch):
-    monkeypatch.setattr(build, "build_encoder", lambda node, spec: kind(spec))
+    monkeypatch.setattr(build, "build_encoder", lambda node, spec, **_: kind(spec))
     monkeypatch.setattr(build, "instantiate", lambda node, **_: lambda encoder, optim: simclr(encoder))
     cfg = OmegaConf.create({"encoder": {}, "optim": {}, "method": {}, "compile": True})
     with pytest.raises(ValueError, match=f"Cannot compile {kind.__name__}: its embed does not pass through a forward"):

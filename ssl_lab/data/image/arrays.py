@@ -191,6 +191,6 @@ def store_arrays(
 def _load(path: Path) -> NDArray[Any]:
     """A memory map of an array, copy-on-write: torch warns about arrays that it could not write to."""
     try:
-        return np.load(path, mmap_mode="c", allow_pickle=False)  # type: ignore[no-any-return]
+        return np.load(path, mmap_mode="c")  # type: ignore[no-any-return]
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"Cannot read {path}: {error}. Restore the file, or store it by numpy.save.") from error

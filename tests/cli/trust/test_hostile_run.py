@@ -25,6 +25,7 @@ from ssl_lab.cli import settings as composed
 from ssl_lab.cli.arguments import literal
 from ssl_lab.cli.main import main
 from ssl_lab.cli.paths import config_dir
+from ssl_lab.cli.run_name import RUN_NAME
 from ssl_lab.cli.trust.targets import check_saved_overrides, closed_list, trusting
 from ssl_lab.data.image.digits import Digits
 from ssl_lab.runs.directory import write_spec
@@ -155,6 +156,7 @@ def _hook(event, args):
     if (
         _watch["on"]
         and not (event in ("open", "os.remove") and _is_own(str(args[0])))
+        and not (event in ("os.putenv", "os.unsetenv") and RUN_NAME in str(args[0]))  # names a directory by the time
         and (
             event in FORBIDDEN
             or (event == "ctypes.dlopen" and "ran" in str(args))

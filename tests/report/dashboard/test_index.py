@@ -87,7 +87,7 @@ def test_details_of_a_finished_run(tmp_path):
         details["settings"]["method.temperature"] == "0.2" and details["config"] == (path / "config.yaml").read_text()
     )
     assert details["curves"]["train/loss"]["step"][-1] == 600 and details["samples_per_step"] == 256
-    assert [picture["name"] for picture in details["pictures"]] == ["views", "projection"]
+    assert [picture["name"] for picture in details["pictures"]] == ["projection", "views"]
     assert details["pictures"][0]["files"][600] == "step_00000600.png"
     assert details["results"][0]["rows"][2]["name"] == "SimCLR encoder"
     assert (details["readings"][0]["last"]["num_right"], details["readings"][0]["last"]["num_hidden"]) == (6, 10)
