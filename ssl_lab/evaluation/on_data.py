@@ -78,7 +78,7 @@ class OnData(Protocol):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Those of the protocol, with the name of the data."""
+        """Return the settings of the protocol, with the name of the data."""
         return {**self.protocol.settings, **({} if self.name is None else {"on_data": self.name})}
 
     def named(self, metrics: Mapping[str, float]) -> dict[str, float]:
@@ -94,7 +94,7 @@ class OnData(Protocol):
 
 
 def _on(title: str, name: str, pattern: str, metric: Metric) -> Metric:
-    """How a metric is shown, with the data."""
+    """Return the display of a metric, with the name of the data."""
     table = metric.table and replace(
         metric.table, key=f"{metric.table.key} {name}", title=f"{title}: {metric.table.title}"
     )
@@ -110,13 +110,13 @@ def inner(protocol: Protocol) -> Protocol:
 
 
 def data_of(protocol: Protocol, datamodule: DataModule) -> DataModule:
-    """What a protocol judges on: its own data, or the run's."""
+    """Return the data that a protocol evaluates on: its own, or the run's."""
     own = protocol.data if isinstance(protocol, OnData) else None
     return datamodule if own is None else own
 
 
 def named(protocol: Protocol, metrics: Mapping[str, float]) -> dict[str, float]:
-    """What :func:`inner` measured under the names that the protocol gives."""
+    """Rename the metrics of :func:`inner` to the names that the protocol gives."""
     return protocol.named(metrics) if isinstance(protocol, OnData) else dict(metrics)
 
 
@@ -136,7 +136,7 @@ def on_split(protocols: Sequence[Protocol], datamodule: DataModule, split: str) 
 
 
 def measures(protocol: Protocol, metric: str) -> bool:
-    """Whether a protocol declares a metric, ``knn/top1``, or judges on data that its name begins with."""
+    """Return whether a protocol declares a metric, ``knn/top1``, or evaluates on data that its name begins with."""
     if declared(protocol.metrics, metric) is not None:
         return True
     return isinstance(protocol, OnData) and protocol.name is not None and metric.startswith(f"{protocol.name}/")

@@ -1,4 +1,4 @@
-"""How a representation or a generator is judged."""
+"""Base class of the protocols that evaluate representations and generators."""
 
 from __future__ import annotations
 
@@ -52,7 +52,10 @@ class Protocol(ABC):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What tells its measurements from others of the same names, as plain data: arguments kept under their names."""
+        """Return the arguments that distinguish its measurements from others of the same names, as plain data.
+
+        An argument counts if the protocol keeps it in an attribute of the same name.
+        """
         names = [name for name in inspect.signature(type(self)).parameters if name not in self.told_by_names]
         return {name: plain(vars(self)[name]) for name in names if name in vars(self)}
 
@@ -157,7 +160,7 @@ class StreamingProtocol(Protocol):
     shared: ClassVar[bool] = True
 
     def prepare(self, fn: Callable[..., Any], datamodule: DataModule, *, device: torch.device) -> Any:
-        """What :meth:`update` needs for every batch, such as frequencies of the train split; nothing by default."""
+        """Compute the input of every :meth:`update`, such as frequencies of the train split; nothing by default."""
         return None
 
     @abstractmethod
@@ -341,7 +344,7 @@ def outputs_of(
     device: torch.device,
     max_samples: int | None = None,
 ) -> tuple[Tensor, ...]:
-    """What ``fn`` returns for the batches of a split, joined along the rows in their order, on the CPU.
+    """Apply ``fn`` to the batches of a split and join its outputs along the rows in their order, on the CPU.
 
     A split is taken as a whole, or of a larger one than ``max_samples`` a fixed random part. Ranks share the work and all
     get the result; an error on one rank is raised on all.

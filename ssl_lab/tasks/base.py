@@ -1,4 +1,4 @@
-"""What every supervised task on an encoder has in common."""
+"""Base class of supervised tasks on an encoder."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class FineTuning(Method):
         """
 
     def predict(self, datamodule: DataModule, *, device: torch.device) -> list[dict[str, Any]]:
-        """What it predicts for the samples of the split ``given``: one row each, in their order.
+        """Predict the samples of the split ``given``: one row each, in their order.
 
         A value is a text, a number, a list of texts, numbers by name, or a :class:`~ssl_lab.types.ClassMap`.
 
@@ -105,7 +105,7 @@ class FineTuning(Method):
         )
 
     def scores(self, batch: Batch) -> Tensor:
-        """What the head gives for a batch before anything is decided, as one tensor: what an export holds.
+        """Return the head's raw output for a batch, before any decision, as one tensor: the output of an export.
 
         Raises:
             NotOfferedError: If the task has no such scores.
@@ -113,7 +113,7 @@ class FineTuning(Method):
         raise NotOfferedError(f"the scores of {type(self).__name__} are not one tensor of its inputs")
 
     def score_names(self) -> tuple[str, ...]:
-        """What the last axis of :meth:`scores` stands for, or of pixels the one before their places.
+        """Return the names along the last axis of :meth:`scores`, or for pixels along the axis before their places.
 
         Raises:
             NotOfferedError: If the task has no such scores.
@@ -134,12 +134,12 @@ class FineTuning(Method):
 
     @property
     def encoder_is_frozen(self) -> bool:
-        """Whether nothing of the encoder learns."""
+        """Return whether no part of the encoder trains."""
         return not any(p.requires_grad for p in self.encoder.parameters())
 
     @property
     def result_name(self) -> str:
-        """What tables call the row of what was trained."""
+        """Return the name of the trained row in tables."""
         return "fine-tuned encoder"
 
     def configure_optimizers(self) -> Any:

@@ -105,7 +105,7 @@ class Classification(FineTuning):
         self.average = WeightAverage(encoder, self.head, decay=ema_decay) if ema_decay else None
 
     def make_head(self, dim: int, num_classes: int, dropout: float) -> nn.Module:
-        """What turns features (B, D) into scores (B, C)."""
+        """Build the head that turns features (B, D) into scores (B, C)."""
         return nn.Sequential(nn.Dropout(dropout), nn.Linear(dim, num_classes))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -139,7 +139,7 @@ class Classification(FineTuning):
         return self.head(self.pooled(self.encoder, batch))  # type: ignore[no-any-return]
 
     def pooled(self, encoder: Encoder, batch: Batch) -> Tensor:
-        """What the head reads of a batch: the features (B, D) of an encoder."""
+        """Compute the input of the head for a batch: the features (B, D) of an encoder."""
         return encoder.embed(batch)
 
     def after_step(self) -> None:
@@ -158,7 +158,7 @@ class Classification(FineTuning):
         return head(self.pooled(self.feature_encoder, batch))  # type: ignore[no-any-return]
 
     def scores(self, batch: Batch) -> Tensor:
-        """Those of the classes (B, C), by the weights that are judged."""
+        """Return the scores of the classes (B, C), by the weights that are evaluated."""
         return self.class_logits(batch)
 
     def score_names(self) -> tuple[str, ...]:

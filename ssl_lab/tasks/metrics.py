@@ -1,4 +1,4 @@
-"""How the scores of fine-tuned models are shown.
+"""Display of the scores of fine-tuned models.
 
 A new task declares its metrics in its own file, with :func:`finetuned`; those here are also read by reports.
 """

@@ -83,7 +83,7 @@ class QuestionAnswering(TextTask):
         return start, end
 
     def scores(self, batch: Batch) -> Tensor:
-        """Those that the answer begins and that it ends at each token (B, L, 2)."""
+        """Return the scores that the answer begins and ends at each token (B, L, 2)."""
         return self.head(self.hidden(batch))  # type: ignore[no-any-return]
 
     def score_names(self) -> tuple[str, ...]:

@@ -120,7 +120,7 @@ class SemanticSegmentation(FineTuning):
         return F.interpolate(scores, batch["image"].shape[2:], mode="bilinear", align_corners=False)
 
     def scores(self, batch: Batch) -> Tensor:
-        """Those of the classes of each pixel (B, C, H, W)."""
+        """Return the scores of the classes of each pixel (B, C, H, W)."""
         return self.logits(batch)
 
     def score_names(self) -> tuple[str, ...]:
@@ -290,7 +290,7 @@ def pixel_classes(spec: Spec) -> tuple[str, ...]:
 
 
 def confusion(predicted: Tensor, truth: Tensor, num_classes: int) -> Tensor:
-    """How many pixels of each class were taken for which, int64 (C, C + 1); the last column counts what is no class.
+    """Count the pixels of each true and predicted class, int64 (C, C + 1); the last column counts what is no class.
 
     Args:
         predicted: Predicted classes (B, H, W).

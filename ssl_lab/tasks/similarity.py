@@ -1,4 +1,4 @@
-"""How similar two texts are: head, loss, and correlations."""
+"""Similarity of two texts: head, loss, and correlations."""
 
 from __future__ import annotations
 

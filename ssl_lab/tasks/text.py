@@ -1,4 +1,4 @@
-"""What the tasks on text encoders have in common."""
+"""Shared parts of the tasks on text encoders."""
 
 from __future__ import annotations
 

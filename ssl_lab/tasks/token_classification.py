@@ -71,7 +71,7 @@ class TokenClassification(TextTask):
         return self.mean_over_targets(total, known.sum())
 
     def scores(self, batch: Batch) -> Tensor:
-        """Those of the tags at each token (B, L, C)."""
+        """Return the scores of the tags at each token (B, L, C)."""
         return self.head(self.hidden(batch))  # type: ignore[no-any-return]
 
     def score_names(self) -> tuple[str, ...]:

@@ -1,1 +1,1 @@
-"""How features lie in space: rank, spread, disentanglement."""
+"""Geometry of features: rank, spread, disentanglement."""

@@ -1,4 +1,4 @@
-"""Whether each latent dimension stands for one factor that images were drawn from."""
+"""Disentanglement: how far each latent dimension stands for one factor that images were drawn from."""
 
 from __future__ import annotations
 
@@ -198,12 +198,12 @@ def dci_of_importance(importance: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def is_kind(values: NDArray[np.float64]) -> bool:
-    """Whether a factor names kinds: whole numbers, not too many of them."""
+    """Return whether a factor is categorical: whole numbers, not too many of them."""
     return bool((values == np.floor(values)).all()) and len(np.unique(values)) <= MAX_KINDS
 
 
 def is_continuous(values: NDArray[np.float64]) -> bool:
-    """Whether a factor has to be cut into bins: other values than whole numbers, and hardly one of them twice."""
+    """Return whether a factor needs bins: its values are not whole numbers, and hardly one of them occurs twice."""
     return bool((values != np.floor(values)).any()) and len(np.unique(values)) > len(values) / 10
 
 

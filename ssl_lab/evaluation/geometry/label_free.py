@@ -1,4 +1,4 @@
-"""What features reveal without a label: how many directions they use, how evenly, and whether they have collapsed."""
+"""Label-free measures of features: number of directions in use, evenness, and collapse."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class RankMe(LabelFreeProtocol):
 
 
 class Uniformity(LabelFreeProtocol):
-    r"""How evenly normalised features cover the sphere: the logarithm of the mean Gaussian potential of pairs.
+    r"""Uniformity of normalised features on the sphere: the logarithm of the mean Gaussian potential of pairs.
 
     .. math:: \log \mathbb{E}_{x \neq y}\, e^{-2 \lVert x - y \rVert^2}
 

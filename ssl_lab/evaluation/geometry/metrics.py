@@ -1,4 +1,4 @@
-"""How the geometry of features is shown."""
+"""Display of metrics of feature geometry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What features make of several views of a sample: how close they stay, and what tells samples apart beyond that."""
+"""Spread of features over views: distance between views of one sample, and between samples beyond that."""
 
 from __future__ import annotations
 

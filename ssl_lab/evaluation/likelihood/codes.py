@@ -1,4 +1,4 @@
-"""How well the codes of unseen images are predicted."""
+"""Evaluation of the prediction of codes of unseen images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well spans that were cut out of unseen text are written."""
+"""Evaluation of span denoising on unseen text."""
 
 from __future__ import annotations
 

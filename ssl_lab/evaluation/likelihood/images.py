@@ -214,7 +214,7 @@ class ImportanceNLL(Protocol):
 
 
 class LatentUse(Protocol):
-    r"""How many latent dimensions carry information about the image, and how much each.
+    r"""Number of latent dimensions that carry information about the image, and the amount in each.
 
     ``elbo/active_units`` counts dimensions whose posterior mean varies over the split,
     :math:`\mathrm{Var}_x(\mathbb{E}[z_j|x]) >` ``threshold``. ``elbo/kl_dim_<j>`` is the mean KL of each dimension from
@@ -275,7 +275,7 @@ def _moments(datamodule: DataModule, split: str, binarize: Binarize) -> _Moments
 
 
 def _level_counts(datamodule: DataModule, split: str) -> Tensor:
-    """How many images have each level at each pixel, fp64 (D, 256)."""
+    """Count the images that have each level at each pixel, fp64 (D, 256)."""
     dim = math.prod(datamodule.spec.shape)
     counts = torch.zeros(dim * 256, dtype=torch.float64)
     for batch in datamodule.eval_dataloader(split):

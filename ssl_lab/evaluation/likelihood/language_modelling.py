@@ -1,4 +1,4 @@
-"""How well a causal language model predicts unseen text."""
+"""Evaluation of a causal language model on unseen text."""
 
 from __future__ import annotations
 

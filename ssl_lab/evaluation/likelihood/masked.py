@@ -1,4 +1,4 @@
-"""How well masked tokens are predicted."""
+"""Evaluation of the prediction of masked tokens."""
 
 from __future__ import annotations
 

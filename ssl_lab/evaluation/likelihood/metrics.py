@@ -1,4 +1,4 @@
-"""How likelihoods and perplexities are shown."""
+"""Display of likelihoods and perplexities."""
 
 from __future__ import annotations
 

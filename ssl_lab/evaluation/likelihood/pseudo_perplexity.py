@@ -1,4 +1,4 @@
-"""How likely a masked language model finds unseen sentences."""
+"""Pseudo-perplexity of unseen sentences under a masked language model."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def fit_logistic(
 
 
 def loss_and_gradient(weights: Tensor, x: Tensor, y: Tensor, *, l2: float) -> tuple[Tensor, Tensor]:
-    """What :func:`fit_logistic` minimises, and its gradient, which takes autograd five times as long on a CPU.
+    """Compute the loss of :func:`fit_logistic` and its gradient, which takes autograd five times as long on a CPU.
 
     Returns:
         The loss, a scalar, summed over leading dimensions, and its gradient by the weights, of their shape.

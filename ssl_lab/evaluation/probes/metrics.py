@@ -1,4 +1,4 @@
-"""How accuracies of frozen features are shown."""
+"""Display of accuracies of frozen features."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def has_two_classes(labels: Tensor) -> bool:
-    """Whether labels (M,) hold two classes or more; a warning says so if not."""
+    """Return whether labels (M,) hold two classes or more; warn if not."""
     found = len(labels.unique())
     if found < 2:
         warnings.warn(

@@ -1,4 +1,4 @@
-"""How similarity and retrieval are shown."""
+"""Display of similarity and retrieval metrics."""
 
 from __future__ import annotations
 

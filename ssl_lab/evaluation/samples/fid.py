@@ -22,7 +22,7 @@ from ssl_lab.types import Batch
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
 URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{WEIGHTS}"
 DIGEST = "6726825d"
-"""What the SHA-256 of the file begins with, as its name says."""
+"""First digits of the SHA-256 of the file, as in its name."""
 
 
 class FID(Protocol):

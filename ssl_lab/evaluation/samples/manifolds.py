@@ -1,4 +1,4 @@
-"""How far samples lie within the support of real images, and how much of it they cover."""
+"""Share of samples within the support of real images, and share of that support that samples cover."""
 
 from __future__ import annotations
 

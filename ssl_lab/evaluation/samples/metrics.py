@@ -1,4 +1,4 @@
-"""How the quality of samples is shown."""
+"""Display of metrics of sample quality."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How samples compare with real images, and which classes they fall into."""
+"""Quality of samples beside real images, and the classes they fall into."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class SampleQuality(Protocol):
 
 
 class _Real:
-    """What samples are compared with: features and labels of the train and of the scored split, and their statistics."""
+    """Reference for samples: features and labels of the train and of the scored split, and their statistics."""
 
     def __init__(
         self,
@@ -186,7 +186,7 @@ class _Real:
 def _statistics(
     train: dict[str, Tensor], scored: dict[str, Tensor], num_samples: int, seed: int, num_classes: int | None
 ) -> dict[str, Tensor]:
-    """All that depends on real images alone, and is small."""
+    """Compute everything that depends on real images alone and is small."""
     x, fake = scored["x"], some_rows(train["x"], num_samples, seed)
     gaussian, manifold = fit_gaussian(x), fit_manifold(some_rows(x, num_samples, seed))
     floor = {
