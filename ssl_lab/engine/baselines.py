@@ -1,4 +1,4 @@
-"""What a trained encoder is judged beside, raw input and the encoder before training, measured once for the same data."""
+"""Baselines of a trained encoder: raw input and the encoder before training, measured once for the same data."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """What was measured of a yardstick.
+    """Measurements of a baseline.
 
     Attributes:
         name: Name of its row.
@@ -124,7 +124,7 @@ def _kept_or_measured(
 
 
 def _facts(fn: Callable[[Batch], Tensor], datamodule: DataModule, device: torch.device, split: str) -> list[Any]:
-    """What tells features of whole splits from others, their values on a few samples among it."""
+    """Return facts that identify the features of whole splits, among them their values on a few samples."""
     with torch.no_grad(), keep_random_state(device):
         (batch,) = datamodule.eval_dataloader(split, max_samples=min(32, datamodule.eval_batch_size))
         some = fn({name: column.to(device) for name, column in batch.items()}).float().cpu().contiguous()

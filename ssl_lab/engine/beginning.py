@@ -24,7 +24,7 @@ _REMADE = ("report.html", "heartbeat.json")
 
 
 class Beginning:
-    """What waits until the run has proved that it can resume.
+    """Actions that wait until the run has proved that it can resume.
 
     A run that is changed, or has finished before, may refuse its new settings, lack memory or fail in code of the user's at
     any moment up to its first step. Until then nothing is written, so that the run directory stays what it was.
@@ -54,14 +54,14 @@ class Beginning:
             self._waiting.append(action)
 
     def begin(self) -> None:
-        """All that waits is done, on all ranks; what a change replaces is kept before, by rank 0."""
+        """Do all waiting actions, on all ranks; before, rank 0 keeps a copy of what a change replaces."""
         if self.done:
             return
         distributed.on_first_rank(self._keep_and_follow)
         self.follow()
 
     def follow(self) -> None:
-        """All that waits in this process is done: rank 0 has begun."""
+        """Do all waiting actions of this process, once rank 0 has begun."""
         self.done = True
         waiting, self._waiting = self._waiting, []
         for action in waiting:

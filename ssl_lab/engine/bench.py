@@ -1,4 +1,4 @@
-"""How fast an experiment trains, where its steps spend their time, and how near that is to what the machine can do."""
+"""Benchmark of an experiment: its speed, the time of each part of a step, and the share of the machine's peak."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ssl_lab.types import Batch, Encoder
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """What :func:`bench` has measured; medians over steps, of the first rank where ranks differ.
+    """Measurements of :func:`bench`; medians over steps, of the first rank where ranks differ.
 
     Attributes:
         samples_per_sec: Of all ranks.

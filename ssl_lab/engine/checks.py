@@ -1,4 +1,4 @@
-"""What a run refuses, or warns of, before its first step."""
+"""Checks before a run's first step: refusals and warnings."""
 
 from __future__ import annotations
 

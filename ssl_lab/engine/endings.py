@@ -1,4 +1,4 @@
-"""What ``summary.json`` says of a run: that it has started, and how it ended."""
+"""Status of a run in ``summary.json``: its start, and how it ended."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ def evaluate_with_baselines(
     device: torch.device,
     split: str = "test",
 ) -> list[dict[str, Any]]:
-    """What was measured of a method and of the baselines, a record for each protocol; see :mod:`ssl_lab.measured`."""
+    """Evaluate a method and the baselines, one record for each protocol; see :mod:`ssl_lab.measured`."""
     found = measure(method.capabilities(), protocols, datamodule, device=device, split=split)
     if not any(found):
         return []
@@ -165,7 +165,7 @@ def evaluate_with_baselines(
 
 
 def data_facts(datamodule: DataModule, split: str) -> dict[str, Any]:
-    """What tells the data of a measurement from others: number and content of the samples it was fitted to and scored on."""
+    """Return facts that identify the data of a measurement: number and content of the fitted and scored samples."""
     spec, known = datamodule.spec, datamodule.fingerprint
     return {
         "title": datamodule.title,
@@ -226,7 +226,7 @@ def join_records(path: Path, records: Sequence[Record]) -> None:
 def earlier_records(
     path: Path, settings: Mapping[str, Any] | None = None, *, weights: str | None = None, replaced: bool = True
 ) -> list[Record]:
-    """What an evaluation file holds, to be joined with new results; nothing, with a warning, if it cannot be read.
+    """Read an evaluation file, to be joined with new results; nothing, with a warning, if it cannot be read.
 
     Args:
         path: The file; none need be there.

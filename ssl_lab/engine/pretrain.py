@@ -118,7 +118,7 @@ def _resume(
 def _watchers(
     method: Method, datamodule: DataModule, trainer: L.Trainer, evaluation: Evaluation, pictures: Pictures
 ) -> list[Callback]:
-    """What measures and shows the run while it trains, on the validation split where there is one."""
+    """Build the callbacks that evaluate and draw during training, on the validation split where there is one."""
     watchers: list[Callback] = []
     if trainer.progress_bar_callback is None:
         watchers.append(ProgressLines())
@@ -143,7 +143,7 @@ def _keepers(
     *,
     last_is_damaged: bool,
 ) -> list[Callback]:
-    """What keeps the run and may end it; all of it looks at what evaluations found, and saving stands last."""
+    """Build the callbacks that save and may stop the run; all read results of evaluations, and saving comes last."""
     run_dir, best = beginning.run_dir, saving.keep_best
     return [
         *([KeepBest(run_dir, best, every_n_epochs=evaluation.cadence_of_metric(best))] if best else []),

@@ -22,7 +22,7 @@ _SETTLED = {
     "GPU available but not used": "the user chose trainer.accelerator=cpu",
     "`isinstance.treespec, LeafSpec.` is deprecated": "a matter between torch and Lightning",
 }
-"""How warnings of Lightning begin that a user cannot act on, and why; all others are shown."""
+"""First words of Lightning's warnings that a user cannot act on, with the reason; all others are shown."""
 
 
 def hide_settled_warnings() -> None:

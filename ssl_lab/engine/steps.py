@@ -22,13 +22,13 @@ def log_interval(trainer: L.Trainer) -> int:
 
 
 def is_last_epoch(trainer: L.Trainer) -> bool:
-    """Whether training ends with this epoch."""
+    """Return whether training ends with this epoch."""
     enough_steps = trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps
     return enough_steps or trainer.current_epoch + 1 == trainer.max_epochs
 
 
 def evaluation_due(trainer: L.Trainer, every_n_epochs: int) -> bool:
-    """Whether the epoch that ends is one after which to look at the validation split: every n-th, and the last."""
+    """Return whether to evaluate on the validation split after this epoch: every n-th, and the last."""
     return (trainer.current_epoch + 1) % every_n_epochs == 0 or is_last_epoch(trainer)
 
 

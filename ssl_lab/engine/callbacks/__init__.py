@@ -1,1 +1,1 @@
-"""What happens beside the training steps."""
+"""Callbacks that act beside the training steps."""

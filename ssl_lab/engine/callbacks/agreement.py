@@ -1,4 +1,4 @@
-"""What all processes of a run must have found alike before they train together."""
+"""Agreement that all processes of a run need before they train together."""
 
 from __future__ import annotations
 

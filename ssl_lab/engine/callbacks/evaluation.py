@@ -24,7 +24,7 @@ from ssl_lab.methods.base import Method
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a run is judged: during training on the validation split, and at the end on the test split.
+    """Evaluation of a run: during training on the validation split, and at the end on the test split.
 
     Attributes:
         protocols: What measures; none for no evaluation.

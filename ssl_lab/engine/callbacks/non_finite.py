@@ -1,4 +1,4 @@
-"""What watches over a training run: non-finite losses, random streams, throughput."""
+"""Monitors of a training run: non-finite losses, random streams, throughput."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class NonFiniteLossError(RuntimeError):
 
 
 def remedy(trainer: L.Trainer) -> str:
-    """What helps against losses that are not finite; several optimizers that step by turns cannot be clipped."""
+    """Suggest a remedy for non-finite losses; several optimizers that step by turns cannot be clipped."""
     clip = "clip with trainer.gradient_clip_val=1, " if trainer.lightning_module.automatic_optimization else ""
     return f"Lower optim.lr, {clip}or use trainer.precision=32-true."
 

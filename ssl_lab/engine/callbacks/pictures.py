@@ -31,7 +31,7 @@ from ssl_lab.types import Batch, ImageGrid, MaskedText, Picture
 
 @dataclass(frozen=True, kw_only=True)
 class Pictures:
-    """How often a run draws.
+    """Settings for how often a run draws.
 
     Attributes:
         every_n_epochs: Epochs between two rounds of pictures; None for no pictures, not at the end either.

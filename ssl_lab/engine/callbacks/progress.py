@@ -1,4 +1,4 @@
-"""How far a run is: a bar that fits a terminal, or a line a minute where there is none."""
+"""Progress of a run: a bar that fits a terminal, or a line a minute where there is none."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class CompactBar(TQDMProgressBar):
             super().on_train_batch_end(*args)
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        """What stands behind the bar."""
+        """Return the metrics shown behind the bar."""
         known: dict[str, Any] = super().get_metrics(trainer, pl_module)  # type: ignore[assignment]
         shown: dict[str, Any] = {}
         if "train/loss" in known:

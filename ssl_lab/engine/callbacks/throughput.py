@@ -102,7 +102,7 @@ class Throughput(Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        """What passed since the last batch ended was spent waiting for data."""
+        """Count the time since the last batch ended as waiting for data."""
         self._waited += time.perf_counter() - self._batch_end
         if self._counts_flops and not isinstance(trainer.strategy, ModelParallelStrategy):  # whose gathers it miscounts
             self._flops.start()

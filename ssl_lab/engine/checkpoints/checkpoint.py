@@ -38,7 +38,7 @@ def sound_checkpoint(path: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def checkpoint_identity(path: Path) -> dict[str, Any]:
-    """What tells a run's checkpoint from a later one in the same place: its ``step``, and a ``digest`` of the file."""
+    """Identify a run's checkpoint among later ones at the same path: its ``step``, and a ``digest`` of the file."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
     return {"step": read_checkpoint(path).get("global_step"), "digest": digest}

@@ -1,4 +1,4 @@
-"""What has to hold between a checkpoint and the settings that a run resumes with."""
+"""Checks of a checkpoint against the settings that a run resumes with."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PARTS: dict[str, type] = {
     **dict.fromkeys(("data_position", "loops", "callbacks"), dict),
     **dict.fromkeys(("optimizer_states", "lr_schedulers"), list),
 }
-"""What a run resumes from beside its weights."""
+"""Parts of a checkpoint that a run resumes from beside its weights."""
 _OPTIONAL: dict[str, Any] = {"data": dict | None, "optimizers": list | None}
 
 

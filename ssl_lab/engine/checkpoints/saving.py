@@ -34,7 +34,7 @@ _RETRY_SEC = 30.0  # after a checkpoint that could not be written; twice as long
 
 @dataclass(frozen=True, kw_only=True)
 class Saving:
-    """How often a run saves a checkpoint, and which one it judges at the end.
+    """Settings for how often a run saves a checkpoint, and which one it evaluates at the end.
 
     Attributes:
         every_n_minutes: Minutes between checkpoints; 0 to save whenever the time is looked at.
@@ -147,7 +147,7 @@ class SaveCheckpoint(Callback):
             )
 
     def _look(self, trainer: L.Trainer, step: int) -> tuple[str | None, bool]:
-        """Which signal came to any rank, and whether it is time to save; ranks talk every two seconds or so."""
+        """Return the signal that any rank received, and whether a save is due; ranks talk about every two seconds."""
         now = time.monotonic()
         wait = 60 * self.every_n_minutes
         if self._num_failures:
@@ -189,7 +189,7 @@ class SaveCheckpoint(Callback):
             )
 
     def save(self, trainer: L.Trainer, *, must: bool = False) -> bool:
-        """Whether it went well: write beside, flush to the disk, and rename; never weights that are not finite.
+        """Save finite weights (write beside, flush to disk, rename) and return whether it went well.
 
         Raises:
             NonFiniteLossError: If they are not; the last checkpoint stays.

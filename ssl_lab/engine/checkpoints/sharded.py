@@ -151,7 +151,7 @@ def gathered(trainer: L.Trainer, method: Method) -> Method:
 
 
 def _blocks(method: Method) -> list[nn.Module]:
-    """What is gathered at a time: the blocks that encoders, teachers among them, name, and those of other networks."""
+    """Return the modules gathered one at a time: blocks named by encoders (also teachers), and of other networks."""
     encoders = [module for module in method.modules() if isinstance(module, Encoder)]
     inside = {module for encoder in encoders for module in encoder.modules()}
     named = dict.fromkeys(block for encoder in encoders for block in encoder.layer_groups().modules)

@@ -31,7 +31,7 @@ class InterruptedRunError(BaseException):
 
     @property
     def status(self) -> str:
-        """What the run's summary says: ``interrupted`` by hand, or ``preempted``."""
+        """Return the status for the run's summary: ``interrupted`` by hand, or ``preempted``."""
         return "interrupted" if self.signal_name == "SIGINT" else "preempted"
 
 
@@ -100,7 +100,7 @@ def requeue(stopped: InterruptedRunError) -> None:
 
 
 def is_first_rank() -> bool:
-    """Whether this process is the one that writes, before ranks know each other."""
+    """Return whether this process is the one that writes, before ranks know each other."""
     env = os.environ
     if "RANK" in env:
         return int(env["RANK"]) == 0

@@ -173,7 +173,7 @@ def guarded(loggers: Sequence[Logger]) -> list[Logger]:
 
 
 def dashboards(trainer: L.Trainer) -> list[Dashboard]:
-    """Those of a run."""
+    """Return the dashboards of a run."""
     return [logger for logger in trainer.loggers if isinstance(logger, Dashboard)]
 
 

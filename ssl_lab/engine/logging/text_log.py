@@ -1,4 +1,4 @@
-"""What a run had to say, with times, in a text file that does not grow without end."""
+"""Log of a run's messages, with times, in a text file of limited size."""
 
 from __future__ import annotations
 
