@@ -1,4 +1,4 @@
-"""How pictures of encoders and generators are captioned."""
+"""Captions of the pictures of encoders and generators."""
 
 from ssl_lab.captions import Caption
 

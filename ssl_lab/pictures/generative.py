@@ -24,7 +24,7 @@ _ROWS_AT_ONCE = 2048
 
 
 def generative_pictures(method: Method, batch: Batch, datamodule: DataModule) -> dict[str, ImageGrid]:
-    """What can be drawn of a method, by name; nothing for methods that generate no images.
+    """Draw the pictures of a method, by name; nothing for methods that generate no images.
 
     ``interpolations`` where it decodes: between images if it encodes, else between latents of the prior. ``traversals``
     where it encodes and decodes. ``nearest_neighbours`` where it samples: samples above the most similar train images,

@@ -46,7 +46,7 @@ _MONITORS = {
         table=None, column="", panel="Effective rank within a training batch", line="", format=".3g"
     ),
 }
-"""What is watched for collapse at each step; the evaluation's spread and RankMe are of held-out samples."""
+"""Metric watched for collapse at each step; the evaluation's spread and RankMe are of held-out samples."""
 
 
 @dataclass(frozen=True, kw_only=True)

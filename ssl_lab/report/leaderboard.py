@@ -24,7 +24,7 @@ from ssl_lab.runs.ways import LOADING
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What a row of a table stands for.
+    """Identity of a row of a table.
 
     Attributes:
         row: Its name and cells.
@@ -50,7 +50,7 @@ class Entry:
 
     @property
     def is_baseline(self) -> bool:
-        """Whether it is a yardstick and no run's own result."""
+        """Return whether it is a baseline and no run's own result."""
         return self.row.reference
 
 
@@ -138,7 +138,7 @@ def leaderboard(
 
 
 def _descriptions(results: Sequence[Result]) -> tuple[dict[str, Any], list[str]]:
-    """What the runs say of their metrics, the newest run last word, and a sentence where they disagree."""
+    """Join the runs' descriptions of metrics, where the newest run wins, with a sentence where they disagree."""
     parts = [
         record.get("described")
         for result in sorted(results, key=lambda result: result.facts.newest)
@@ -206,7 +206,7 @@ def _boards(
 
 
 def _protocols(name: str) -> set[str]:
-    """What a metric's name begins with: its protocol, and before it the data that the protocol has of its own."""
+    """Return the possible prefixes of a metric's name: its protocol, with the protocol's own data before it."""
     return set(base_name(name).split("/")[:-1])
 
 
@@ -217,7 +217,7 @@ def _place_in(metrics: Sequence[str], name: str) -> int:
 
 
 def _distinction(group: Sequence[Result], everything: Sequence[Result]) -> str:
-    """What tells a table from others with the same title: settings of the data."""
+    """Return the settings of the data that distinguish a table from others with the same title."""
     namesakes = [r for r in everything if (r.facts.data, r.split) == (group[0].facts.data, group[0].split)]
     differing = [dict(settings_of(result, "data", LOADING)) for result in namesakes]
     own = dict(settings_of(group[0], "data", LOADING))

@@ -195,7 +195,7 @@ def _seeds(entry: Entry) -> str:
 
 
 def _sort_keys(board: Board, entry: Entry) -> list[str]:
-    """What the page sorts the cells of a row by: the values as measured, empty where there are none or not finite."""
+    """Return the sort keys of the cells of a row: the values as measured, empty where missing or not finite."""
     return [repr(x) if math.isfinite(x := entry.means.get(name, math.nan)) else "" for name in board.metrics]
 
 

@@ -22,7 +22,7 @@ from ssl_lab.runs.read import Run, read_run
 
 _MISSING = "–"
 IS_PAGE = marked(b"<footer>Written by ssl_lab", begin=b"<!doctype html>")
-"""Whether a file is one of these pages, which a new one may replace."""
+"""Test of whether a file is one of these pages, which a new one may replace."""
 
 
 def write_report(run_dir: Path, out: Path | None = None) -> Path:
@@ -78,7 +78,7 @@ def report_page(run: Run) -> bytes:
 
 
 def is_current(run_dir: Path) -> bool:
-    """Whether the run's report was written after its summary."""
+    """Return whether the run's report was written after its summary."""
     report, summary = run_dir / "report.html", run_dir / "summary.json"
     return report.is_file() and report.stat().st_mtime_ns >= summary.stat().st_mtime_ns
 

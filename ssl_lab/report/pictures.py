@@ -19,7 +19,7 @@ from ssl_lab.pretext import captions as of_views
 from ssl_lab.report.animation import opened, small_gif
 
 NUM_EARLIER = 5
-"""How many earlier steps are shown beside the last one, evenly spread."""
+"""Number of earlier steps shown beside the last one, evenly spread."""
 
 _TOTAL_BYTES = 1_100_000  # of all PNGs of a page; base64 adds a third, and the page should stay under 2 MB
 _THUMBNAIL_SIDE = 320

@@ -121,7 +121,7 @@ def _told_apart(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassShares:
-    """Which classes a generator's samples belong to, as judged by a classifier.
+    """Shares of classes among a generator's samples, as predicted by a classifier.
 
     Attributes:
         name: Name of the row.

@@ -1,4 +1,4 @@
-"""What metric names mean to a reader: as the runs that are shown describe them."""
+"""Meaning of metric names for a reader, as described by the runs shown."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _WITHOUT_DESCRIPTIONS = (
     _ONLINE,
     *chain.from_iterable(family.DECLARED for family in (finetuned, probes, geometry, likelihood, samples, retrieval)),
 )
-"""What protocols of this package declare, for runs from before results carried their descriptions; others need no line."""
+"""Declarations of this package's protocols, for runs older than descriptions in results; others need no line."""
 
 
 def describe(name: str, described: Mapping[str, Metric]) -> Metric:
-    """What a metric such as ``knn/top1`` means; a plain description under its own name if nothing says it.
+    """Describe a metric such as ``knn/top1``; plainly, under its own name, if no description exists.
 
     Args:
         name: Its name, with the way in which it was measured where there are several.

@@ -1,4 +1,4 @@
-"""What several runs have in common and where they differ."""
+"""Comparison of several runs: common and differing settings."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ SPEC = Path("spec.json")
 DATA_SPEC = Path("data_spec.json")
 """Facts of the data that a head was trained on, where the encoder was built for other data."""
 METRICS = Path("metrics.json")
-"""What the names of a run's evaluation metrics mean, as :func:`ssl_lab.metrics.descriptions` says it."""
+"""File with the meaning of a run's evaluation metrics, by :func:`ssl_lab.metrics.descriptions`."""
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -69,7 +69,7 @@ def find_checkpoint(run_dir: Path) -> Path:
 
 
 def has_checkpoint(run_dir: Path) -> bool:
-    """Whether there is anything to resume from."""
+    """Return whether a run has a checkpoint to resume from."""
     return any((run_dir / path).is_file() for path in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT))
 
 

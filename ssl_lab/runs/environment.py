@@ -1,4 +1,4 @@
-"""What a run was computed with: versions, source commit and hardware."""
+"""Environment of a run: versions, source commit and hardware."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def environment() -> dict[str, Any]:
 
 
 def cpu_threads() -> str:
-    """How many threads torch computes with, in words."""
+    """Describe the number of threads that torch computes with."""
     number = torch.get_num_threads()
     return f"{number} CPU thread{'s' if number != 1 else ''}"
 

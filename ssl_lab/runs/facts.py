@@ -1,4 +1,4 @@
-"""What a list of thousands shows of each run: a snapshot of a few small files, and of no checkpoint, picture or curve.
+"""Facts of each run for a list of thousands: a snapshot of a few small files, without checkpoints, pictures, curves.
 
 :mod:`ssl_lab.runs.read` reads all that one run holds.
 """
@@ -27,7 +27,7 @@ _LAST_MOMENT = 250_000_000_000.0  # Unix seconds, in the year 9892
 
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
-    """What is known of a run without opening its checkpoints, pictures or learning curves.
+    """Facts of a run, read without opening its checkpoints, pictures or learning curves.
 
     Attributes:
         path: The run directory.
@@ -157,7 +157,7 @@ def last_value(path: Path, metric: str) -> float | None:
 
 
 def is_stale(run: RunFacts) -> bool:
-    """Whether a run that said it was running has given no sign of life for long, or its process has gone."""
+    """Return whether a run marked as running has had no heartbeat for long, or its process has gone."""
     return _is_stale(run.path, run.last_sign, run.host)
 
 
@@ -168,7 +168,7 @@ def _is_stale(path: Path, last_sign: float | None, host: str | None) -> bool:
 
 
 def _is_unlocked(path: Path) -> bool:
-    """Whether a lock file is there and no process holds it."""
+    """Return whether a lock file exists and no process holds it."""
     try:
         with open_regular(path, within=path.parent) as file:
             lock(file.fileno(), shared=True)  # closing it gives it back

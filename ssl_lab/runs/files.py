@@ -11,7 +11,7 @@ from typing import Any, TypeGuard
 from ssl_lab.limited import UnreadableFileError, load_json, load_yaml
 
 RUN_FILES = ("config.yaml", "summary.json", "metrics.csv")
-"""What makes a directory a run: one of these."""
+"""Files of which a run directory has at least one."""
 NOT_REPEATED = ("run_dir", "sweep_dir", "resume", "force", "ckpt")
 """Overrides that say where a run is, and not what it is."""
 _LARGEST = 1e100  # of a number: means and deviations of such are still numbers
@@ -27,7 +27,7 @@ _TEXTS = (
 
 
 def noted(read: Callable[[], Any], problems: list[str], otherwise: Any) -> Any:
-    """What ``read`` returns; ``otherwise`` if there is no file, or none that can be read, which ``problems`` then names."""
+    """Return the result of ``read``, or ``otherwise`` if the file is missing or unreadable (named in ``problems``)."""
     try:
         return read()
     except FileNotFoundError:

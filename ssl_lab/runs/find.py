@@ -100,7 +100,7 @@ def rank(runs: Sequence[RunFacts], metric: str, *, lowest: bool) -> list[tuple[R
 
 
 def what_varies(trials: Sequence[RunFacts]) -> list[str]:
-    """What tells each trial of a sweep from the others, as in ``temperature=0.2,seed=1``; empty where it is not known."""
+    """Describe each trial of a sweep by the settings that vary, as ``temperature=0.2,seed=1``; empty if unknown."""
     asked = [
         {key: value for key, _, value in (one.partition("=") for one in read_overrides(trial.path, []))}
         for trial in trials

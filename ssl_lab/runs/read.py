@@ -1,4 +1,4 @@
-"""All that one run directory holds, for a page about it: whatever is missing or half written is left out and named.
+"""Content of one run directory, for a page about it: missing or half-written parts are left out and named.
 
 Thousands of runs are listed by :mod:`ssl_lab.runs.facts`, which opens far less.
 """
@@ -43,7 +43,7 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What a run directory holds.
+    """Content of a run directory.
 
     Attributes:
         path: The directory.

@@ -138,5 +138,5 @@ def row_settings(result: Result) -> dict[str, str]:
 
 
 def same_but_for_seed(result: Result) -> tuple[Any, ...]:
-    """What runs of one row have in common."""
+    """Return the facts that runs of one row have in common."""
     return result.facts.data, result.split, result.start, tuple(sorted(row_settings(result).items()))

@@ -23,13 +23,13 @@ Measuring = tuple[str | None, str]
 
 
 def measuring_in(title: str | None, config: Mapping[str, Any]) -> Measuring:
-    """How a run of some data measures by its configuration; runs that agree share one text."""
+    """Return the way a run on some data measures, by its configuration; runs that agree share one text."""
     parts = {name: config[name] for name in _PARTS if name in config}
     return title, sys.intern(json.dumps(parts, skipkeys=True, default=str))
 
 
 def measurings_of(runs: Sequence[RunFacts]) -> list[Measuring]:
-    """How each run measures; configurations are parsed once where runs agree on these parts of them."""
+    """Return the way each run measures; parse configurations once where runs agree on these parts of them."""
     known: dict[str, Mapping[str, Any]] = {}
     found = []
     for run in runs:

@@ -1,4 +1,4 @@
-"""What the dashboard's server answers: nothing but the page and what its runs hold, made once until something is new."""
+"""Answers of the dashboard's server: only the page and the content of its runs, cached until something changes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Answers:
         self._kept: OrderedDict[tuple[Any, ...], Answer] = OrderedDict()
 
     def find(self, path: str, query: Mapping[str, list[str]]) -> Answer | None:
-        """What a path names; None if there is no such thing."""
+        """Find the answer that a path names; None if there is none."""
         parts = [unquote(part) for part in path.strip("/").split("/")]
         match parts:
             case [""] | ["index.html"]:

@@ -1,4 +1,4 @@
-"""All that the dashboard shows of one run once it is chosen: curves, pictures, results, configuration."""
+"""Details of one run in the dashboard, once it is chosen: curves, pictures, results, configuration."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _T = TypeVar("_T")
 
 
 def read_details(entry: Entry) -> dict[str, Any]:
-    """What is in a run directory, ready for the page; whatever is damaged is left out and named in ``problems``."""
+    """Read a run directory for the page; leave out damaged parts and name them in ``problems``."""
     problems: list[str] = []
     path = entry.facts.path
     run = attempt(lambda: read_run(path), "The run directory", problems)
@@ -75,7 +75,7 @@ def report_of(run_dir: Path) -> bytes | None:
 
 
 def attempt(read: Callable[[], _T], what: str, problems: list[str]) -> _T | None:
-    """What a damaged file holds can be anything, and must not take the rest of the run with it."""
+    """Read one part of a run, so that a damaged file, whatever it holds, does not take the rest of the run with it."""
     try:
         return read()
     except Exception as error:

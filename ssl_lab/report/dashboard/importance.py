@@ -1,4 +1,4 @@
-"""Which hyperparameters of a sweep moved a metric: permutation importance in a random forest."""
+"""Importance of a sweep's hyperparameters for a metric: permutation importance in a random forest."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_SETTINGS = (
 
 
 def importances(entries: Sequence[Entry], metric: str) -> dict[str, Any]:
-    """How much worse a random forest predicts the metric when one setting is shuffled between runs.
+    """Measure how much worse a random forest predicts the metric when one setting is shuffled between runs.
 
     Args:
         entries: Runs that differ in some settings.

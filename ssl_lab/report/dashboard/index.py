@@ -1,4 +1,4 @@
-"""What the dashboard knows of all runs: facts, final metrics and settings, read again only where files have changed."""
+"""Index of all runs of the dashboard: facts, final metrics and settings, read again only where files have changed."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class RunIndex:
         return next((entry for entry in self._by_path.values() if entry.id == id), None)
 
     def as_json(self) -> dict[str, Any]:
-        """All that the table, the filters and the sweep views need, in columns that name each value once."""
+        """Return the data of the table, the filters and the sweep views, in columns that name each value once."""
         entries = self.entries
         metrics = _names(entry.metrics for entry in entries)
         logged = _names(entry.logged for entry in entries)

@@ -209,7 +209,7 @@ class Dashboard:
         return self.token is not None and hmac.compare_digest(shown.encode(errors="replace"), self.token.encode())
 
     def allows(self, host: str) -> bool:
-        """Whether a request may name this host: an address or one of our names, not one that was made to lead here."""
+        """Return whether a request may name this host: an address or one of our names, not one made to lead here."""
         name = re.sub(r":\d+$", "", host).strip("[]").lower()
         try:
             ipaddress.ip_address(name)

@@ -22,7 +22,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'"
 )
-"""What the page may load: Plotly writes styles into it; nothing may come from elsewhere."""
+"""Content security policy of the page: Plotly writes styles into it; nothing may come from elsewhere."""
 
 
 def assets() -> dict[str, Path]:
@@ -109,7 +109,7 @@ def _check_is_ours(out: Path, index: RunIndex) -> None:
 
 
 def _is_begun(out: Path) -> bool:
-    """Whether there is nothing but what a site leaves that was killed before its first file was whole."""
+    """Return whether the folder holds only the leftovers of a site killed before its first file was whole."""
     names = [path.name for path in out.iterdir()]
     return names == ["data"] and all(is_temporary(path.name, of="index.js") for path in (out / "data").iterdir())
 
