@@ -1,4 +1,4 @@
-"""What the commands that draw images share."""
+"""Shared parts of the commands that draw images."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ _PLUGINS = {
     "joblib": "hydra-joblib-launcher: pip install 'ssl_lab[sweep]'",
     "ray": "hydra-ray-launcher: pip install 'ssl_lab[ray]'",
 }
-"""What brings a launcher or sweeper that is not part of Hydra."""
+"""Package that provides a launcher or sweeper that is not part of Hydra."""
 _TRACE = "SSL_LAB_TRACEBACK=1 shows the whole trace."
 _OURS = "This looks like a bug in ssl_lab. Please report it with the command and its trace, which SSL_LAB_TRACEBACK=1 shows."
 _IN_TEXT = re.compile(
@@ -129,7 +129,7 @@ def _known(error: BaseException, command: str, overrides: Sequence[str]) -> str 
 
 
 def _unreadable(override: str) -> str:
-    """What to do about an argument that Hydra's grammar does not know."""
+    """Suggest a remedy for an argument that Hydra's grammar cannot parse."""
     from hydra.core.override_parser.types import Quote, QuotedString
 
     key, equals, value = override.partition("=")
@@ -198,7 +198,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def is_users_file(path: str) -> bool:
-    """Whether a source file is neither ours nor Python's nor of an installed package."""
+    """Return whether a source file is neither ours nor Python's nor of an installed package."""
     file = Path(path)
     if not file.is_file() or {"site-packages", "dist-packages"} & set(file.parts):
         return False
@@ -211,7 +211,7 @@ def is_users_file(path: str) -> bool:
 
 
 def of_settings(error: BaseException) -> bool:
-    """Whether Hydra or OmegaConf raised it, whose words :func:`explain` replaces."""
+    """Return whether Hydra or OmegaConf raised the error, whose words :func:`explain` replaces."""
     libraries = ("hydra.", "omegaconf.", "antlr4.")
     return type(error).__module__.startswith(libraries) or _raised_in(error).startswith(libraries)
 

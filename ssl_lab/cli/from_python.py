@@ -133,7 +133,7 @@ def as_command(name: str, args: Sequence[str], *, trust: bool = False) -> Iterat
 
 
 def run_command(name: str, args: Sequence[str], run: Callable[[DictConfig], Any], *, trust: bool = False) -> Any:
-    """What a command that composes its settings by itself makes of arguments."""
+    """Run a command that composes its settings by itself on arguments."""
     with as_command(name, args, trust=trust):
         cfg = compose_settings(name, list(args))
         from ssl_lab.cli.process import prepare_process

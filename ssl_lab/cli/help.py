@@ -20,7 +20,7 @@ _MOST = 16  # characters of a default in its column
 
 @dataclass(frozen=True, kw_only=True)
 class CommandSettings:
-    """What ``conf/COMMAND.yaml`` says to a reader.
+    """Settings of a command for a reader, from ``conf/COMMAND.yaml``.
 
     Attributes:
         purpose: One line.

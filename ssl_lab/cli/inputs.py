@@ -20,7 +20,7 @@ _NAMED = 3
 
 
 def has_inputs(cfg: DictConfig) -> bool:
-    """Whether the settings name any."""
+    """Return whether the settings name any inputs."""
     return cfg.input is not None or any(cfg.get(name) is not None for name in TEXTS)
 
 

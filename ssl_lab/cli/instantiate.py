@@ -171,7 +171,7 @@ def _parameters(target: Any) -> dict[str, inspect.Parameter] | None:
 
 
 def _signature(target: Any) -> inspect.Signature | None:
-    """What a class or function takes; None where it is not known."""
+    """Return the signature of a class or function; None where it is not known."""
     try:
         return inspect.signature(target)
     except (TypeError, ValueError):  # nothing, or written in C
@@ -179,7 +179,7 @@ def _signature(target: Any) -> inspect.Signature | None:
 
 
 def _located(target: Any) -> Any:
-    """What a path names, which is imported; None where there is no such thing, which Hydra reports."""
+    """Import the object that a path names; None where there is no such thing, which Hydra reports."""
     if target is None:
         return None
     check_targets({"_target_": target}, "The settings")

@@ -22,8 +22,9 @@ from ssl_lab.engine.checkpoints.signals import (
 )
 
 HYDRA_FLAGS = (*("hydra-help", "version", "cfg", "resolve", "package", "run", "multirun", "shell-completion", "info"),)
-"""What pretrain takes with two dashes; the commands with settings take ``--help`` alone. Those of Hydra's that read settings
-from elsewhere are missing: a saved one (``--experimental-rerun``) is a pickle."""
+"""Flags of pretrain with two dashes; the commands with settings take ``--help`` alone.
+
+Hydra's flags that read settings from elsewhere are missing: a saved one (``--experimental-rerun``) is a pickle."""
 
 HYDRA_SHORT_FLAGS = ("-c", "-p", "-r", "-m", "-i", "-sc")
 

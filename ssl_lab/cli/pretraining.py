@@ -164,7 +164,7 @@ def _label_for_wandb(cfg: DictConfig) -> None:
 
 
 def _trial(cfg: DictConfig, evaluation: Evaluation) -> ReportObjective | None:
-    """What reports to the study that the run is a trial of, if it is."""
+    """Return the callback that reports to the study whose trial the run is, if it is one."""
     if cfg.trial is None:
         return None
     study = HydraConfig.get().sweeper

@@ -1,4 +1,4 @@
-"""What every command that builds live objects begins with."""
+"""First steps of every command that builds live objects."""
 
 from __future__ import annotations
 

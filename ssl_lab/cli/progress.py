@@ -1,4 +1,4 @@
-"""How far a command is: a bar on a terminal; elsewhere a line after ten seconds, then each minute."""
+"""Progress of a command: a bar on a terminal; elsewhere a line after ten seconds, then each minute."""
 
 from __future__ import annotations
 

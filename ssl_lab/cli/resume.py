@@ -1,4 +1,4 @@
-"""Whether a command starts a run, resumes it or finds it finished, and which settings may change then."""
+"""Decision to start, resume or skip a run, and the settings that may change when it resumes."""
 
 from __future__ import annotations
 
@@ -84,12 +84,12 @@ _REPLACED = (
     ),
     *("finetune.json", "checkpoints", "pictures", "tokenizer", "target_tokenizer"),
 )
-"""What a run writes once it has written ``config.yaml``."""
+"""Files that a run writes after ``config.yaml``."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """How a run begins.
+    """Start of a run.
 
     Attributes:
         checkpoint: From which checkpoint, if any.
@@ -110,7 +110,7 @@ def chosen_run_dir() -> Path:
 
 
 def task_overrides() -> list[str]:
-    """What was asked of this run or trial, in Hydra's grammar; interpolations stay as they are."""
+    """Return the overrides of this run or trial, in Hydra's grammar; interpolations stay as they are."""
     return OmegaConf.to_container(HydraConfig.get().overrides.task)  # type: ignore[return-value]
 
 

@@ -39,10 +39,10 @@ _LOOKS_LIKE_FILE = re.compile(r"[/\\~]|\.(pt|pth|bin|ckpt|safetensors|tar)$")
 
 @dataclass(frozen=True)
 class Start:
-    """How an encoder begins. This one: as its class makes it."""
+    """Initial weights of an encoder. This one: as its class makes them."""
 
     def spec(self, found: Spec) -> Spec:
-        """What the encoder is built from, for data with the facts ``found``."""
+        """Return the facts that the encoder is built from, for data with the facts ``found``."""
         return found
 
     def load(self, encoder: Encoder) -> None:
@@ -93,7 +93,7 @@ class FromWeights(Start):
     normalise_by: str | None
 
     def load(self, encoder: Encoder) -> None:
-        """What fits of the weights; a line says what, and ``run.log`` names all of it."""
+        """Load the weights that fit; print one line about them, and name all of them in ``run.log``."""
         path = Path(self.weights)
         is_file = path.exists() or _LOOKS_LIKE_FILE.search(self.weights) is not None
         published = _of_file(path) if is_file else encoder.published(self.weights)
@@ -215,7 +215,7 @@ def first_weights(encoder: Encoder) -> dict[str, Tensor]:
 
 
 def start_of(cfg: DictConfig, run_dir: Path | None = None, *, resumed: bool = False) -> Start:
-    """How the encoder of these settings begins.
+    """Return the initial weights of the encoder of these settings.
 
     Args:
         cfg: Settings that :func:`settle` has completed.
@@ -234,7 +234,7 @@ def start_of(cfg: DictConfig, run_dir: Path | None = None, *, resumed: bool = Fa
 
 
 def is_started(cfg: DictConfig) -> bool:
-    """Whether the encoder of these settings begins with weights that its run keeps."""
+    """Return whether the encoder of these settings begins with weights that its run keeps."""
     return _comes_from_elsewhere(cfg) or bool(cfg.encoder.get("pretrained"))
 
 

@@ -1,4 +1,4 @@
-"""What a user may have meant by a setting or a choice that there is not."""
+"""Suggestions for a setting or a choice that does not exist."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def _dotted(node: Any, prefix: str = "") -> Iterator[str]:
 
 
 def is_group(key: str) -> bool:
-    """Whether a key chooses a file of settings."""
+    """Return whether a key chooses a file of settings."""
     return key.lstrip("+~").partition("@")[0] in _groups()
 
 

@@ -1,4 +1,4 @@
-"""What ``ssl-lab pretrain`` and ``ssl-lab finetune`` share: from a configuration to a training that can run."""
+"""Shared parts of ``ssl-lab pretrain`` and ``ssl-lab finetune``: from a configuration to a training that can run."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ def predict(
     batch_size: int | None = None,
     trust: bool = False,
 ) -> list[dict[str, Any]]:
-    """What the head of a fine-tuned run predicts for samples of yours, treated as the evaluation treats the data's.
+    """Predict your samples with the head of a fine-tuned run, treated as the evaluation treats the run's data.
 
     Args:
         run_dir: A run directory that ``ssl-lab finetune`` wrote.
@@ -218,7 +218,7 @@ def _embedded(run: Opened, inputs: Any, columns: Mapping[str, str] | None) -> Fo
 
 
 def _all_read(run: Opened, given: Sequence[Given], compute: Callable[[DataModule], Sequence[Any]]) -> Found:
-    """What is computed for samples, all of which can be read.
+    """Compute results for samples, all of which can be read.
 
     Raises:
         ValueError: If one cannot.

@@ -25,7 +25,7 @@ _TASKS = {
     "transformers.AutoModelForTokenClassification": "token-classification",
     "transformers.AutoModelForQuestionAnswering": "question-answering",
 }
-"""What a model is for in the hub's words, by what loads it; the others give features."""
+"""The hub's name of a model's task, by the class that loads it; the others give features."""
 _NO_CLASSES = "It gives features, no classes."
 _MOST_NAMED = 50
 _LIBRARIES = {"hf": "transformers", "timm": "timm", "onnx": "onnx", "torch_export": "pytorch"}
@@ -33,7 +33,7 @@ _LIBRARIES = {"hf": "transformers", "timm": "timm", "onnx": "onnx", "torch_expor
 
 @dataclass(kw_only=True)
 class Exported:
-    """What a card says of the files beside it.
+    """Facts of a card about the files beside it.
 
     Attributes:
         format: ``hf``, ``timm``, ``onnx`` or ``torch_export``.
@@ -177,7 +177,7 @@ def _snippet(run: Run, made: Exported) -> str:
 
 
 def _outputs_of_head(made: Exported) -> str:
-    """What goes in and comes out of a model with a head."""
+    """Describe the inputs and outputs of a model with a head."""
     inputs = ", ".join(
         f"`{name}` {facts['type']} ({', '.join(map(str, facts['shape']))})"
         for name, facts in made.spec.exported_inputs()["inputs"].items()
@@ -202,7 +202,7 @@ def _(spec: TextSpec) -> list[tuple[str, str]]:
 
 @singledispatch
 def _feature_task(spec: Spec) -> str:
-    """What features of such data are called on the hub."""
+    """Return the hub's name for features of such data."""
     return "feature-extraction"
 
 
@@ -213,7 +213,7 @@ def _(spec: ImageSpec) -> str:
 
 @singledispatch
 def _inputs(spec: Spec, made: Exported) -> str:
-    """What goes in and comes out."""
+    """Describe the inputs and outputs."""
     inputs = ", ".join(
         f"`{name}` {facts['type']} ({', '.join(map(str, facts['shape']))})"
         for name, facts in spec.exported_inputs()["inputs"].items()
@@ -252,7 +252,7 @@ def _(spec: ImageSpec, made: Exported) -> str:
 
 @singledispatch
 def _limits(spec: Spec, source: str | None) -> str:
-    """What is not to be expected of the model."""
+    """Describe the limits of the model."""
     return (
         f"The model has learned from {_sources(source)} and nothing else: on {spec.kind} of other origin its\n"
         "features mean less. The figures above are of the test split of the same data; on other data expect worse.\n"

@@ -31,9 +31,9 @@ from ssl_lab.methods.base import Method
 from ssl_lab.types import Batch, Encoder, Spec
 
 TOLERANCE = 1e-4
-"""How far features of an export may be from the run's, relative to their own size where that is above 1."""
+"""Largest difference of an export's features from the run's, relative to their own size where that is above 1."""
 MARK = "config.json"
-"""What an exported folder holds, and a folder must hold to be overwritten."""
+"""File of every exported folder, without which a folder is not overwritten."""
 _WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors|model\.onnx|model\.pt2")
 _WRITTEN = re.compile(
     rf"{_WEIGHTS.pattern}|model\.safetensors\.index\.json|model\.onnx(\.data|_data)|README\.md|"
@@ -53,13 +53,13 @@ _IN_VIT = {
 
 
 def same_features(found: Tensor, wanted: Tensor) -> bool:
-    """Whether features agree to :data:`TOLERANCE`."""
+    """Return whether features agree to :data:`TOLERANCE`."""
     return found.shape == wanted.shape and torch.allclose(found, wanted, rtol=TOLERANCE, atol=TOLERANCE)
 
 
 @torch.no_grad()
 def is_whole(method: Method) -> bool:
-    """Whether the method's features, which protocols judge, are those of its encoder alone."""
+    """Return whether the method's features, which protocols judge, are those of its encoder alone."""
     batch = {name: column.to(method.device) for name, column in method.feature_encoder.tower.spec.example(3).items()}
     batch["index"] = torch.arange(len(next(iter(batch.values()))), device=method.device)
     return same_features(method.feature_encoder.embed(batch), method.features(batch))
@@ -217,7 +217,7 @@ def write_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path, *, max_len
 
 @singledispatch
 def write_processor(encoder: Encoder, folder: Path) -> None:
-    """What transformers does to an image before its model, and a comparison of features after it; of others nothing.
+    """Write the image processor for transformers and compare features after it; write nothing for other encoders.
 
     Raises:
         ValueError: If the model that was written gives other features.

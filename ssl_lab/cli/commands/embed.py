@@ -38,7 +38,7 @@ def check(cfg: DictConfig) -> None:
 
 
 def holds_features_rows(path: Path) -> bool:
-    """Whether this command wrote the rows beside an array, which is then there too."""
+    """Return whether this command wrote the rows beside an array, which is then there too."""
     array = path.with_name(f"{path.name.removesuffix('.rows.csv')}.npy")
     return array.is_file() and holds_features(array)
 

@@ -47,7 +47,7 @@ def run(cfg: DictConfig, args: list[str]) -> int:
 
 
 def judged(cfg: DictConfig) -> tuple[dict[str, Any], list[str]]:
-    """What was measured, written to its files: the table, and a line for each file."""
+    """Evaluate, write the files, and return the table and a line for each file."""
     run_dirs = [Path(run_dir) for run_dir in (cfg.run if isinstance(cfg.run, ListConfig) else [cfg.run])]
     runs = [config.load_run(run_dir) for run_dir in run_dirs]
     if cfg.get("data") is None:
@@ -168,7 +168,7 @@ def _refuse_other_file(path: Path, run_dir: Path, *, named: bool) -> None:
 
 
 def _earlier(run_dir: Path, path: Path, method: Method, settings: Any, *, own: bool) -> list[Mapping[str, Any]]:
-    """What was measured before: in the file itself and, where the run's own file is not written to, in that too."""
+    """Read earlier results: of the file itself and, where the run's own file is not written to, of that too."""
     weights = judge.weights_digest(method)
     paths = list(dict.fromkeys([*([run_dir / EVALUATION] if own else []), path]))
     found = (judge.earlier_records(file, settings, weights=weights, replaced=file == path) for file in paths)

@@ -98,7 +98,7 @@ def run(cfg: DictConfig, args: list[str]) -> int:
 
 
 def _sizes_of_head(run_cfg: DictConfig, run_dir: Path, spec: Spec) -> Spec:
-    """What a model reads: of a fine-tuned run as large or long as the data of its head."""
+    """Return the facts of a model's input; for a fine-tuned run its size or length is that of the head's data."""
     return sizes_of(spec, read_spec(run_dir, run_cfg, DATA_SPEC)) if (run_dir / DATA_SPEC).is_file() else spec
 
 
@@ -129,7 +129,7 @@ def _chosen(cfg: DictConfig, method: Method, spec: Spec, run_dir: Path) -> tuple
 def _writer_with_head(
     task: FineTuning, spec: Spec, run_dir: Path, format: str
 ) -> tuple[Callable[[Path], None], Exported]:
-    """What fills the folder with encoder and head, and what the model card says of it.
+    """Return the function that fills the folder with encoder and head, and the facts of the model card.
 
     Raises:
         NotOfferedError: If the format has no such head.
@@ -192,7 +192,7 @@ def _head_of(task: FineTuning) -> nn.Module:
 
 
 def _writer(method: Method, spec: Spec, run_dir: Path, format: str) -> tuple[Callable[[Path], None], Exported]:
-    """What fills the folder, and what the model card says of it."""
+    """Return the function that fills the folder, and the facts of the model card."""
     encoder = method.feature_encoder
     tokenizer = None
     if isinstance(spec, TextSpec):

@@ -179,7 +179,7 @@ def _take_over_run(cfg: DictConfig) -> tuple[Spec, dict[str, Tensor]]:
 
 
 def _spec(run_spec: Spec | None, found: Spec) -> Spec:
-    """What the encoder is built from: the facts of its run, with what there is to learn in the data.
+    """Return the facts that the encoder is built from: those of its run, with the targets of the data.
 
     Raises:
         ValueError: If the run's encoder does not read the data.
@@ -243,7 +243,7 @@ def _result(cell: Cell, kept: dict[str, Any]) -> dict[str, Any]:
 
 
 def _finished(cell: Cell) -> dict[str, Any] | None:
-    """What a finished training left; None if it is not finished.
+    """Read the results of a finished training; None if it is not finished.
 
     Raises:
         ValueError: If the folder holds a training with other settings.
@@ -273,7 +273,7 @@ def _finished(cell: Cell) -> dict[str, Any] | None:
 
 
 def _kept(run_dir: Path) -> dict[str, Any]:
-    """What the table takes of a finished training; metrics that are not finite as NaN.
+    """Read the table's values of a finished training; metrics that are not finite as NaN.
 
     Raises:
         ValueError: If its summary lacks them.
@@ -345,7 +345,7 @@ def _train(
 
 
 def _samples(datamodule: DataModule) -> str:
-    """What is trained on, in words; with the least and the largest class where few labels are kept."""
+    """Describe the training samples in words; with the smallest and largest class where few labels are kept."""
     columns = datamodule.columns("train")
     words = f"{len(next(iter(columns.values()))):,} training samples"
     if not isinstance(datamodule, LabelledModule) or not datamodule.keeps_few("train"):

@@ -274,7 +274,7 @@ def _count(value: float | None) -> str:
 
 
 def _ago(started: float | None) -> str:
-    """How long ago, in one unit."""
+    """Format the time since the start, in one unit."""
     if started is None:
         return _DASH
     seconds = max(0.0, time.time() - started)

@@ -34,7 +34,7 @@ _SETTINGS = {
     "masks": {"text", "top_k"},
     "text": {"prompt", "num_samples", "seed", "max_new_tokens", "temperature", "top_k", "top_p"},
 }
-"""Which settings of ``ssl-lab sample`` mean something for what it draws."""
+"""Settings of ``ssl-lab sample`` that have an effect, by the kind of output."""
 
 
 def run(cfg: DictConfig, args: list[str]) -> int:
@@ -63,7 +63,7 @@ def run(cfg: DictConfig, args: list[str]) -> int:
 
 
 def _remedy(method: Method) -> str:
-    """How a run that generates no images is used, if it can be sampled at all."""
+    """Suggest how to sample from a run that generates no images, if it can be sampled at all."""
     if "predict_masked" in method.capabilities():
         return 'It fills masks: give text="...", or run= a VAE or GAN run.'
     if "generate" in method.capabilities():

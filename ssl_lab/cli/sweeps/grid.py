@@ -27,7 +27,7 @@ from ssl_lab.engine.checkpoints.signals import InterruptedRunError, requeue
 from ssl_lab.engine.pruned import PrunedRunError
 
 STOPPED = ("interrupted", "preempted", "cancelled")
-"""How a trial ended that the same sweep resumes: by Ctrl-C, a signal, or because its Slurm job was cancelled."""
+"""Endings of a trial that the same sweep resumes: by Ctrl-C, a signal, or because its Slurm job was cancelled."""
 
 
 class FailedTrialsError(RuntimeError):
@@ -36,7 +36,7 @@ class FailedTrialsError(RuntimeError):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What has become of a trial; travels between processes.
+    """Outcome of a trial; travels between processes.
 
     Attributes:
         overrides: What distinguishes the trial, as ``key=value``.
@@ -185,6 +185,6 @@ def refuse_failures(trials: Sequence[tuple[str, Outcome]]) -> None:
 
 
 def distinguish(overrides: Sequence[Sequence[str]]) -> list[str]:
-    """Those overrides of each trial that not all trials share."""
+    """Return the overrides of each trial that not all trials share."""
     shared = set.intersection(*map(set, overrides)) if len(overrides) > 1 else set()
     return [" ".join(one for one in trial if one not in shared) or "same as the others" for trial in overrides]

@@ -205,7 +205,7 @@ def _with_finite_value(outcome: Outcome) -> Outcome:
 
 
 def suggestion(override: Override) -> tuple[Suggest, str]:
-    """How to draw a setting, and an override that might come of it."""
+    """Return the function that draws a setting, and an override it might draw."""
     key, value = override.get_key_element(), override.value()
     if not isinstance(value, IntervalSweep | RangeSweep):
         choices = list(override.sweep_string_iterator())

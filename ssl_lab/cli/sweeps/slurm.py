@@ -63,7 +63,7 @@ class Trial:
 
     @property
     def outcome(self) -> Outcome:
-        """What has become of it."""
+        """Return its outcome."""
         status = str(self.summary.get("status", "queued"))
         value = (self.summary.get("objective") or {}).get("value")
         overrides, run_dir = tuple(self.overrides), str(self.run_dir)
@@ -115,7 +115,7 @@ def plan(
 
 
 def needs_job(trial: Trial) -> bool:
-    """Whether there is anything to do."""
+    """Return whether a trial has anything left to do."""
     return trial.problem is None and not trial.summary
 
 
@@ -203,7 +203,7 @@ def wait_for(trials: Sequence[Trial]) -> None:
 
 
 def returns(trials: Sequence[Trial]) -> list[JobReturn]:
-    """What a sweeper wants to know."""
+    """Return the results of the trials for a sweeper."""
     results = []
     for trial in trials:
         result = JobReturn(overrides=trial.overrides, status=JobStatus.COMPLETED)

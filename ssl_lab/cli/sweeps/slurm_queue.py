@@ -1,4 +1,4 @@
-"""What Slurm says about jobs: which wait, run or have ended, and which it will not start without help."""
+"""State of jobs in Slurm: waiting, running, ended, or not to be started without help."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Queued:
 
     @property
     def held(self) -> bool:
-        """Whether it waits for someone to release it."""
+        """Return whether it waits for someone to release it."""
         return "held" in self.reason.lower()
 
 
@@ -43,7 +43,7 @@ def last_state(job: str | None) -> str:
 
 
 def ended_by_slurm(state: str) -> bool:
-    """Whether a job ended in this state because Slurm or someone else ended it, whatever the program said before."""
+    """Return whether a job in this state was ended by Slurm or someone else, whatever the program said before."""
     return state == CANCELLED or state in _ENDED_BY_SLURM
 
 

@@ -113,7 +113,7 @@ class SharedStudy:
         return claimed
 
     def others_run(self) -> bool:
-        """Whether trials of other workers have not ended, and may still be lost."""
+        """Return whether trials of other workers have not ended, and may still be lost."""
         from optuna.trial import TrialState
 
         return bool(self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
@@ -166,7 +166,7 @@ class SharedStudy:
                 self.study.tell(trial.number, state=TrialState.FAIL)
 
     def trials(self) -> list[Outcome]:
-        """What has become of each trial of the study, by number; its values are rounded for the eye."""
+        """Return the outcome of each trial of the study, by number, with values rounded for the eye."""
         return [
             Outcome(
                 overrides=tuple(f"{name}={_rounded(value)}" for name, value in trial.params.items()),

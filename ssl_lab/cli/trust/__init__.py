@@ -1,1 +1,1 @@
-"""What a command may import: a closed list, and one's own code where it is named."""
+"""Imports that a command may make: a closed list, and one's own code where it is named."""

@@ -57,12 +57,12 @@ def provide(target: str) -> list[str]:
 
 
 def lies_in_folder(target: str) -> bool:
-    """Whether the module of a target is a file of the own folder and nothing that is installed has its name."""
+    """Return whether the module of a target is a file of the own folder and nothing that is installed has its name."""
     return _file_of(target.partition(".")[0], Path.cwd()) is not None
 
 
 def is_known(name: str) -> bool:
-    """Whether there is a module of this name, in the own folder or installed. Imports nothing."""
+    """Return whether a module of this name exists, in the own folder or installed. Imports nothing."""
     if name in sys.modules or name in sys.stdlib_module_names or _file_of(name, Path.cwd()) is not None:
         return True
     return any(finder.find_spec(name, None) is not None for finder in sys.meta_path if finder is not _FINDER)
@@ -95,7 +95,7 @@ def _file_of(name: str, folder: Path) -> Path | None:
 
 
 def _installed(name: str, folder: Path) -> bool:
-    """Whether a module of this name comes from anywhere but the folder."""
+    """Return whether a module of this name comes from anywhere but the folder."""
     specs = (finder.find_spec(name, None) for finder in sys.meta_path if finder is not _FINDER)
     spec = next((spec for spec in specs if spec is not None), None)
     if spec is None:

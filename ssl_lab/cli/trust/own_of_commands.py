@@ -24,7 +24,7 @@ _TYPES: dict[str, Any] = {
     **{"save_every_n_minutes": float | None, "save_every_n_steps": int | None},
     **{"seeds": list[int], "splits": list[str], "metric": Mapping, "columns": Mapping},
 }
-"""What each setting takes; null besides where that is its default."""
+"""Types that each setting takes; also null where that is its default."""
 
 
 def check_own_settings(name: str, cfg: DictConfig, overrides: Sequence[str]) -> None:

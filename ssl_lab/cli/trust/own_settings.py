@@ -25,7 +25,7 @@ class OwnSettings(FileConfigSource):
 
     @staticmethod
     def scheme() -> str:
-        """What stands before the folder's path in Hydra's search path."""
+        """Return the prefix of the folder's path in Hydra's search path."""
         return SCHEME
 
     def __init__(self, provider: str, path: str) -> None:

@@ -1,4 +1,4 @@
-"""Which classes and functions a configuration may name.
+"""Classes and functions that a configuration may name.
 
 A configuration names what is built by ``_target_``: anything that Python can import, with any arguments. Files of a run
 directory and settings that people pass around are data, so what they name must stand on a closed list: the targets of the
@@ -48,7 +48,7 @@ NOT_NAMING = ("experiment", "sweep", "local", "hydra")
 
 @dataclass
 class Trust(metaclass=Singleton):
-    """What the command allows beside the closed list; it travels to the workers of a sweep with Hydra's other state.
+    """Imports allowed beside the closed list; it travels to the workers of a sweep with Hydra's other state.
 
     Attributes:
         everything: ``trust=true``: any target.
@@ -221,7 +221,7 @@ def tell_used() -> None:
 
 
 def _named_by(args: Sequence[str]) -> tuple[set[str], set[str]]:
-    """What arguments name: targets, and files of the own folder."""
+    """Return the names in arguments: targets, and files of the own folder."""
     targets: set[str] = set()
     files: set[str] = set()
     for override in _overrides(args):
