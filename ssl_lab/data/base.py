@@ -1,4 +1,4 @@
-"""What every data module has in common."""
+"""Base class of data modules."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Sample: TypeAlias = Mapping[str, Any]
 
 
 class Artifact(Protocol):
-    """What saves itself into a folder, as tokenizers do."""
+    """Object that saves itself into a folder, as tokenizers do."""
 
     def save_pretrained(self, folder: str, /) -> Any:
         """Write it."""
@@ -102,7 +102,7 @@ class DataModule(L.LightningDataModule, ABC):
         return rows
 
     def artifacts(self) -> Mapping[str, Artifact]:
-        """What gives meaning to the columns and is kept in a run, by the name of its folder there, such as a tokenizer."""
+        """Return the objects that interpret the columns, such as a tokenizer, by the name of their folder in a run."""
         return {}
 
     def check_artifacts(self, run_dir: Path) -> None:
@@ -131,7 +131,7 @@ class DataModule(L.LightningDataModule, ABC):
         return split, np.arange(len(next(iter(self.columns(split).values()))))
 
     def name_of(self, source: str, row: int) -> str:
-        """What a table calls a sample, such as the path of its file; by default ``train/17``."""
+        """Return the name of a sample in tables, such as the path of its file; by default ``train/17``."""
         return f"{source}/{row}"
 
     def readable(self, split: str, row: int) -> str:
@@ -140,7 +140,7 @@ class DataModule(L.LightningDataModule, ABC):
 
     @property
     def fields(self) -> Mapping[str, str]:
-        """What a sample that a user gives consists of, and the column of a table that holds each part; none by default."""
+        """Return the parts of a sample given by a user, and the table column of each part; none by default."""
         return {}
 
     @property
@@ -185,7 +185,7 @@ class DataModule(L.LightningDataModule, ABC):
 
     @property
     def title(self) -> str:
-        """What tables and pages call the data."""
+        """Return the name of the data in tables and pages."""
         return type(self).__name__
 
     def metrics(self) -> Mapping[str, float]:
@@ -194,7 +194,7 @@ class DataModule(L.LightningDataModule, ABC):
 
     @property
     def labelled(self) -> bool:
-        """Whether the ``train`` split carries labels, which probes need."""
+        """Return whether the ``train`` split carries labels, which probes need."""
         return "label" in self.columns("train")
 
     @cached_property
@@ -256,7 +256,7 @@ def _resident(column: Column, device: torch.device) -> Column:
 
 
 def has_split(datamodule: DataModule, split: str) -> bool:
-    """Whether the data has samples in such a split: ``val`` to look at during training, ``test`` to judge the end on."""
+    """Return whether the data has samples in a split: ``val`` is for use during training, ``test`` for the end."""
     try:
         columns = datamodule.columns(split)
     except NoSuchSplitError:

@@ -1,4 +1,4 @@
-"""What a split consists of: columns in memory, in memory maps, of rows of different size, or made when asked for."""
+"""Columns of a split: in memory, in memory maps, of rows of different size, or made when asked for."""
 
 from __future__ import annotations
 

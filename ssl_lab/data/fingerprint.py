@@ -1,4 +1,4 @@
-"""What tells the content of data from other content of the same size."""
+"""Fingerprint of the content of data, which distinguishes it from other content of the same size."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _spaced(number: int, at_most: int) -> np.ndarray[Any, Any]:
 
 
 def changes(before: dict[str, str], now: dict[str, str]) -> str:
-    """How the splits of two fingerprints differ, in words; empty if they do not."""
+    """Describe how the splits of two fingerprints differ, in words; empty if they do not."""
     found = []
     for split in {**before, **now}:
         old, new = before.get(split), now.get(split)

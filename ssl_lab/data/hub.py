@@ -40,7 +40,7 @@ _UNREADABLE = (
     datasets.exceptions.DatasetGenerationError,
 )  # fmt: skip
 _NO_ROWS = ("corresponds to no data", "at least one example")
-"""What the library says of files without rows."""
+"""Messages of the library about files without rows."""
 
 
 def load_splits(
@@ -130,7 +130,7 @@ def _texts(node: Any) -> list[str]:
 
 
 def _leads_out(text: str) -> bool:
-    """Whether a file of a data set is named by an address, from the root, or by way of a folder above."""
+    """Return whether a data set names a file by an address, from the root, or through a parent folder."""
     return "://" in text or text.startswith(("/", "~")) or ".." in text.split("/")
 
 
@@ -164,7 +164,7 @@ def as_words(splits: Mapping[str, datasets.Dataset], columns: Collection[str | N
 
 
 def is_local(path: str) -> bool:
-    """Whether a path means files rather than a name on the hub."""
+    """Return whether a path means files rather than a name on the hub."""
     looks_local = path.startswith((".", "~", os.sep)) or suffix(path) in _FORMATS
     return looks_local or Path(path).exists()
 

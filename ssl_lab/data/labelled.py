@@ -40,7 +40,7 @@ class LabelledModule(DataModule):
             )
 
     def keeps_few(self, split: str) -> bool:
-        """Whether a part of the split is kept."""
+        """Return whether only a part of the split is kept."""
         return split == "train" and self.label_fraction < 1
 
     def few(self, split: str, columns: Columns) -> Columns:

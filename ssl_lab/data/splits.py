@@ -1,4 +1,4 @@
-"""Which rows of a source make up which split."""
+"""Rows of a source that make up each split."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def split_named(name: str) -> str | None:
 
 
 def named_plainly(name: str) -> bool:
-    """Whether a name is nothing but an English word that may mean a split or not, as ``training.txt``."""
+    """Return whether a name is only an English word that may or may not mean a split, as ``training.txt``."""
     return _words(name)[0] in _PLAIN_WORDS
 
 
@@ -97,7 +97,7 @@ class CutModule(DataModule):
             )
 
     def cut_notes(self, splits: Collection[str]) -> list[str]:
-        """What is cut from the training samples of a source with these splits, to be told beside what was found."""
+        """Describe the splits cut from the training samples of a source with these splits, to report with them."""
         shares = {"val": self.val_fraction, "test": self.test_fraction}
         cut = [f"{name} ({share:.0%})" for name, share in shares.items() if name not in splits and share > 0]
         return [f"{' and '.join(cut)} cut from train"] if cut else []

@@ -34,7 +34,7 @@ def status_of(files: Iterable[Path]) -> tuple[list[Any], int]:
 
 
 def remembered(kind: str, facts: Any, look: Callable[[], Any], *, num_bytes: int) -> Any:
-    """What ``look`` finds, as plain data; if it reads more than 64 MiB, it is kept in the cache folder.
+    """Return the result of ``look``, as plain data; keep it in the cache folder if it reads more than 64 MiB.
 
     Args:
         kind: What is looked for, with a version: changes whenever ``look`` does.

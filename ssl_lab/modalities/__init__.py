@@ -1,1 +1,1 @@
-"""What each kind of data is: one file per modality, with the :class:`~ssl_lab.types.Spec` of its data sets."""
+"""Kinds of data: one file per modality, with the :class:`~ssl_lab.types.Spec` of its data sets."""

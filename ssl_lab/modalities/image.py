@@ -66,7 +66,7 @@ class ImageSpec(Spec):
         return {"image": torch.rand(num_samples, *self.shape, generator=torch.Generator().manual_seed(0))}
 
     def accepts(self, other: Spec) -> bool:
-        """Whether these are images with as many channels."""
+        """Return whether these are images with as many channels."""
         return isinstance(other, ImageSpec) and other.shape[0] == self.shape[0]
 
     def exported_inputs(self) -> dict[str, Any]:

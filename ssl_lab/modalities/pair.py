@@ -37,7 +37,7 @@ class PairSpec(Spec):
         return self.image.shape
 
     def raw(self, batch: Batch) -> Tensor:
-        """Those of the images."""
+        """Return the raw values of the images."""
         return self.image.raw(batch)
 
     def example(self, num_samples: int) -> dict[str, Tensor]:
@@ -49,9 +49,9 @@ class PairSpec(Spec):
         return sum(part.num_elements(batch) for part in (self.image, self.text) if part.columns[0] in batch)
 
     def accepts(self, other: Spec) -> bool:
-        """Whether these are images with as many channels, with captions or without."""
+        """Return whether these are images with as many channels, with captions or without."""
         return self.image.accepts(other.image if isinstance(other, PairSpec) else other)
 
     def exported_inputs(self) -> dict[str, Any]:
-        """Those of the images."""
+        """Return the exported inputs of the images."""
         return self.image.exported_inputs()

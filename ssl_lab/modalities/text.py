@@ -98,13 +98,13 @@ class TextSpec(Spec):
         return (self.length,)
 
     def accepts(self, other: Spec) -> bool:
-        """Whether these are texts of one vocabulary, of whatever length, as far as both say what their ids mean."""
+        """Return whether these are texts of one vocabulary, of any length, as far as both define their ids."""
         if not isinstance(other, TextSpec) or other.vocab_size != self.vocab_size:
             return False
         return self.continues_word == other.continues_word or not (self.continues_word and other.continues_word)
 
     def raw(self, batch: Batch) -> Tensor:
-        """How often each word of the vocabulary occurs, scaled to length 1, specials left out."""
+        """Count each word of the vocabulary, scaled to length 1, specials left out."""
         ids = batch["input_ids"]
         counts = torch.zeros(len(ids), self.vocab_size, device=ids.device)
         counts.scatter_add_(1, ids, batch["attention_mask"].float())

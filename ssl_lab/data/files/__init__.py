@@ -1,1 +1,1 @@
-"""What lies in a user's folder: files, layouts, tables, labels."""
+"""Content of a user's folder: files, layouts, tables, labels."""

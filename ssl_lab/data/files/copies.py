@@ -30,7 +30,7 @@ class Copy(NamedTuple):
 
 
 def copies(files: Mapping[str, Sequence[Copy]], facts: Any) -> list[str]:
-    """How many files of a split have the content of files of another, for people.
+    """Describe how many files of a split have the content of files of another.
 
     Sizes are compared first, then 4 KiB from the middle, then all bytes. Copies within ``train`` count where ``val`` or
     ``test`` is cut from it. Copies in ``train`` and ``pretrain`` do not: both are trained on.

@@ -1,4 +1,4 @@
-"""How the lines of csv files make rows, and where a reader would make other rows of them without a word."""
+"""Rows of csv files from their lines, and places where a reader would silently make other rows."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class _Found:
 
 @dataclass
 class _Table:
-    """What is known about the columns of a file from rows of one line, and which rows of several lines are to be judged."""
+    """Facts on a file's columns from one-line rows, and the rows of several lines that need a decision."""
 
     names: list[str]
     values: list[set[str]] = field(default_factory=list)
@@ -191,7 +191,7 @@ def _is_known(cell: str, known: re.Pattern[str] | set[str]) -> bool:
 
 
 def _is_well_quoted(lines: Sequence[str], dialect: Mapping[str, Any]) -> bool:
-    """Whether each quote that closes a field stands at its end, and one does."""
+    """Return whether every closing quote stands at the end of its field, and there is at least one."""
     try:
         return len(list(itertools.islice(csv.reader(lines, strict=True, **dialect), 2))) == 1
     except csv.Error:

@@ -63,7 +63,7 @@ class DataFile(NamedTuple):
 
 @dataclass
 class _Found:
-    """What lies at a place: usable files, what is left out by reason, and the folders that were looked into."""
+    """Content of a place: usable files, files left out by reason, and the folders searched."""
 
     files: list[DataFile] = field(default_factory=list)
     left_out: dict[str, list[DataFile]] = field(default_factory=dict)
@@ -75,7 +75,7 @@ class _Found:
 
 @dataclass(frozen=True, kw_only=True)
 class Inventory:
-    """Which files make up which split.
+    """Files of each split.
 
     Attributes:
         files: Files by split, in order of path.
@@ -115,7 +115,7 @@ class Inventory:
         return fingerprint(self.facts(strict=False))
 
     def line(self) -> str:
-        """How many files each split has, and what was left out why."""
+        """Describe the number of files in each split, and the files left out with the reason."""
         counts = [f"{split} {len(files):,} file{'s' * (len(files) != 1)}" for split, files in self.files.items()]
         return ", ".join(counts) + told(self.left_out)
 
@@ -135,7 +135,7 @@ def tell_once(line: str) -> None:
 
 
 def told(left_out: Mapping[str, Sequence[DataFile]]) -> str:
-    """What was left out and why, as the end of a sentence; nothing for nothing."""
+    """Describe the files left out and the reason, as the end of a sentence; empty if there are none."""
     number = sum(map(len, left_out.values()))
     reasons = []
     for reason, files in sorted(left_out.items()):

@@ -136,7 +136,7 @@ def _whole_numbers(known: Mapping[str, list[Any]], column: str) -> Mapping[str, 
 
 
 def _look(value: str) -> str:
-    """What a name looks like, whatever its capitals, blanks and the way its accents are stored."""
+    """Normalise a name, whatever its capitals, blanks and the way its accents are stored."""
     return " ".join(unicodedata.normalize("NFKC", value).casefold().split())
 
 

@@ -32,7 +32,7 @@ def first_of(names: Sequence[str], *, num: int = 5) -> str:
 
 
 class Layout:
-    """Which name in a path says the split.
+    """Position of the split's name in a path.
 
     The whole data set decides, never one file. Names that look like splits beside names that do not are no splits if the
     only one is train (a class called train), or if they are a minority of plain words (a page ``training.txt``).

@@ -13,7 +13,7 @@ from ssl_lab.data.files.layout import first_of
 
 @dataclass(frozen=True, kw_only=True)
 class Referenced:
-    """Which of the named files are there, and which files beside them no row names.
+    """Files named by rows that exist, and files beside them that no row names.
 
     Attributes:
         real: What stands for the real file of each name: device and inode, or the name if nothing is there.
@@ -28,7 +28,7 @@ class Referenced:
     unnamed: list[str]
 
     def notes(self) -> list[str]:
-        """What is missing and what is not used, for people."""
+        """Describe the missing and the unused files."""
         cases = {"named by a row but missing": self.missing, "named by no row": self.unnamed}
         return [
             f"{len(names):,} file{'s' * (len(names) > 1)} {case} ({first_of(names, num=2)})"

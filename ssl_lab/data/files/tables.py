@@ -1,4 +1,4 @@
-"""What can be wrong with a table that a reader accepts all the same."""
+"""Faults of tables that a reader accepts all the same."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def as_numbers(values: Sequence[Any], *, column: str) -> NDArray[np.float32]:
 
 
 def csv_options(kinds: set[str], files: Sequence[Path]) -> dict[str, Any]:
-    """How pandas should read csv and tsv files: no word means "missing", and tsv has quotes only if its header has."""
+    """Return pandas' options for csv and tsv: no word means "missing", and tsv has quotes only if its header has."""
     options: dict[str, Any] = {"keep_default_na": False}  # the word "null" is a word
     if kinds == {".tsv"}:
         quoted = all(cell[:1] == cell[-1:] == '"' for file in files for cell in first_line(file).split("\t"))

@@ -20,7 +20,7 @@ DAMAGED = (
     OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, OverflowError, struct.error, zlib.error,
     Image.DecompressionBombError,
 )  # fmt: skip
-"""What Pillow's many readers raise on damaged files."""
+"""Errors that Pillow's many readers raise on damaged files."""
 
 _COMMON = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _NO_READERS = (

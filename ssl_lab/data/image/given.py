@@ -44,7 +44,7 @@ class GivenImages(DataModule):
 
     @property
     def given_endings(self) -> tuple[str, ...]:
-        """Those of pictures."""
+        """Return the endings of image files."""
         return image_endings()
 
     def samples_in(self, file: Path, fields: Mapping[str, str]) -> list[Sample]:

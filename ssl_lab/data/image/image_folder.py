@@ -80,7 +80,7 @@ class ImageFolder(ImageModule):
 
     @property
     def has_classes(self) -> bool:
-        """Whether its folders are classes; known before images are decoded."""
+        """Return whether its folders are classes; known before images are decoded."""
         return set(self._classes["train"]) != {""}
 
     @cached_property
@@ -162,7 +162,7 @@ def _check_classes(inventory: Inventory, known: set[str], depth: int) -> None:
 
 
 def _num_around(groups: Sequence[Parts]) -> int:
-    """How many folders lie around all images, one in the other."""
+    """Count the nested folders that contain all images."""
     depth = 0
     while all(len(group) > depth for group in groups) and len({group[depth] for group in groups}) == 1:
         depth += 1

@@ -319,7 +319,7 @@ def _by_key(inventory: Inventory, title: str) -> dict[str, dict[Key, DataFile]]:
 
 
 def _read_lists(folder: Path, images: Mapping[Key, DataFile]) -> dict[str, list[Key]]:
-    """Which images the lists of a folder name, by split.
+    """Read the images named by the lists of a folder, by split.
 
     Raises:
         ValueError: If there are no lists, a name is no image's, or one image is named twice.

@@ -61,7 +61,7 @@ class TextSource:
 
 @dataclass(frozen=True, kw_only=True)
 class TextCounts:
-    """How much raw text a split has.
+    """Amount of raw text of a split.
 
     Attributes:
         num_documents: Texts that are not blank.
@@ -111,7 +111,7 @@ class TokenModule(Tokenized):
 
     @abstractmethod
     def text_counts(self, split: str) -> TextCounts:
-        """How much raw text a split has.
+        """Count the raw text of a split.
 
         Raises:
             ValueError: If there is no such split; names those that exist.
@@ -192,7 +192,7 @@ class TokenModule(Tokenized):
 
     @property
     def given_endings(self) -> tuple[str, ...]:
-        """Those of plain text and tables, gzipped or not."""
+        """Return the endings of plain text and tables, gzipped or not."""
         return TEXT_ENDINGS
 
     def samples_in(self, file: Path, fields: Mapping[str, str]) -> list[Sample]:
@@ -327,7 +327,7 @@ class TextModule(TokenModule, CutModule):
             yield [text for text in texts if text.strip()]
 
     def text_counts(self, split: str) -> TextCounts:
-        """How much raw text a split has; reads all of it.
+        """Count the raw text of a split; reads all of it.
 
         Raises:
             ValueError: If there is no such split; names those that exist.

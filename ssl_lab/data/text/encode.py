@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from ssl_lab.files import write_atomically
 
 DAMAGED = (OSError, ValueError, TypeError, EOFError, SyntaxError, tokenize.TokenError)
-"""What ``numpy.load`` raises on damaged files."""
+"""Errors that ``numpy.load`` raises on damaged files."""
 _TEXTS_AT_ONCE = 256
 _worker: dict[str, Tokenizer] = {}
 
@@ -44,7 +44,7 @@ def checksum(file: Path) -> str:
 
 
 def is_whole(folder: Path, shard: Mapping[str, Any]) -> bool:
-    """Whether both files of a shard are there and fit each other, its number of documents and, if known, its checksums."""
+    """Return whether both files of a shard exist and fit each other, its document count and any known checksums."""
     files = {"ids": ids_file(folder, shard["name"]), "lengths": lengths_file(folder, shard["name"])}
     try:
         if any(checksum(files[name]) != known for name, known in shard.get("crc32", {}).items()):

@@ -20,7 +20,7 @@ TEXT_ENDINGS = (_PLAIN, *_TABLES, *(f"{ending}.gz" for ending in (_PLAIN, *_TABL
 
 
 def is_filled(text: object) -> bool:
-    """Whether a field holds a text, or words, that are not blank."""
+    """Return whether a field holds a text, or words, that are not blank."""
     return any(map(is_filled, text)) if isinstance(text, list | tuple) else isinstance(text, str) and bool(text.strip())
 
 

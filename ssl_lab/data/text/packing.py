@@ -1,4 +1,4 @@
-"""Which pieces of documents share a row."""
+"""Packing of pieces of documents into rows."""
 
 from __future__ import annotations
 

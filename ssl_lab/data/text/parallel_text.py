@@ -117,7 +117,7 @@ class ParallelText(_Translated):
         return tokenizer
 
     def tokenizers(self) -> Mapping[str, PreTrainedTokenizerFast]:
-        """Those of both sides."""
+        """Return the tokenizers of both sides."""
         return {**super().tokenizers(), "target_tokenizer": self.target_tokenizer}
 
     @classmethod
@@ -212,7 +212,7 @@ class ParallelText(_Translated):
         return file.with_name(file.name.removesuffix(".gz").removesuffix(f".{self._language(file.name)}"))
 
     def _files(self, place: str) -> list[Path]:
-        """What lies at a place, or the parallel files whose names begin so."""
+        """List the files at a place, or the parallel files whose names begin so."""
         found = Path(place).expanduser()
         if found.exists():
             return [found]

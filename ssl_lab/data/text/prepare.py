@@ -101,7 +101,7 @@ def _prepare(datamodule: TextModule, out: Path, *, num_workers: int, shard_mib: 
 
 
 def _survey(datamodule: TextModule, split: str, *, shard_bytes: int) -> dict[str, Any]:
-    """What a split holds: a hash of its texts, its counts, and the number of documents of each shard."""
+    """Survey a split: a hash of its texts, its counts, and the number of documents of each shard."""
     digest = hashlib.sha256()
     totals = dict.fromkeys(_WORDS, 0)
     shards: list[int] = []
@@ -131,7 +131,7 @@ def _survey(datamodule: TextModule, split: str, *, shard_bytes: int) -> dict[str
 
 
 def _settings(datamodule: TextModule) -> dict[str, Any]:
-    """What decides the ids, beside the texts."""
+    """Return the settings that decide the ids, beside the texts."""
     cuts = {name: getattr(datamodule, name) for name in ("val_fraction", "test_fraction", "split_seed")}
     if datamodule.tokenizer_name is not None:
         return {**cuts, "tokenizer": tokenizer_digest(datamodule.tokenizer)}

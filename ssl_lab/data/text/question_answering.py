@@ -47,7 +47,7 @@ class Question:
 
     @property
     def answer_is_at_its_place(self) -> bool:
-        """Whether the text holds the first answer where the file says."""
+        """Return whether the text holds the first answer where the file says."""
         return self.answer_start >= 0 and self.context.startswith(self.answers[0], self.answer_start)
 
 

@@ -41,7 +41,7 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What :func:`write_manifest` has written.
+    """Read the manifest of :func:`write_manifest`.
 
     Raises:
         ValueError: If it has been changed or damaged since.
@@ -161,7 +161,7 @@ class TokenShards(TokenModule):
         return self._token_rows(split).padding_share
 
     def text_counts(self, split: str) -> TextCounts:
-        """How much raw text a split was made from.
+        """Return the amount of raw text that a split was made from.
 
         Raises:
             ValueError: If there is no such split; names those that exist.

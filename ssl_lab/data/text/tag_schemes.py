@@ -1,4 +1,4 @@
-"""How tags of words mark spans: one scheme, IOB2, from the many that files are written in."""
+"""Schemes of word tags that mark spans: one scheme, IOB2, from the many that files are written in."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def to_iob2(sentences: Iterable[Sequence[str]]) -> list[list[str]]:
 
 
 def is_iob2(tag: str) -> bool:
-    """Whether a tag marks spans in IOB2."""
+    """Return whether a tag marks spans in IOB2."""
     return tag == OUTSIDE or tag[:2] in ("B-", "I-")
 
 

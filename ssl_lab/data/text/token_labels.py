@@ -85,7 +85,7 @@ class TokenLabels(TextModule):
 
     @property
     def given_endings(self) -> tuple[str, ...]:
-        """Those of plain text, tables and column files."""
+        """Return the endings of plain text, tables and column files."""
         return tuple(dict.fromkeys((*super().given_endings, *COLUMN_FILES)))
 
     def samples_in(self, file: Path, fields: Mapping[str, str]) -> list[Sample]:

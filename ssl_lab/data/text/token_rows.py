@@ -33,12 +33,12 @@ class Frame:
 
     @property
     def marks_padding(self) -> bool:
-        """Whether the padding id means nothing else."""
+        """Return whether the padding id means nothing else."""
         return self.pad not in (*self.before, *self.after, *self.end)
 
 
 def frame_of(tokenizer: PreTrainedTokenizerFast, framing: str) -> Frame:
-    """What a tokenizer puts around text.
+    """Return the tokens that a tokenizer puts around text.
 
     Args:
         tokenizer: The tokenizer.

@@ -1,4 +1,4 @@
-"""What all data with text have in common: a tokenizer, which a run keeps, and the length of a row."""
+"""Base class of data with text: a tokenizer, which a run keeps, and the length of a row."""
 
 from __future__ import annotations
 

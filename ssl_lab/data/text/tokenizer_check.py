@@ -194,7 +194,7 @@ def _parts(node: Any) -> Iterator[str]:
 
 
 def _is_plain(node: Any) -> bool:
-    """Whether there is no pattern and nothing that puts text in the place of other text, at any depth but in the words."""
+    """Return whether no pattern and no replacement of text occurs, at any depth but in the words."""
     if isinstance(node, dict):
         if node.get("type") in ("Replace", "Prepend", "Precompiled"):
             return False

@@ -1,4 +1,4 @@
-"""Which tokens of a tokenizer continue a word."""
+"""Tokens of a tokenizer that continue a word."""
 
 from __future__ import annotations
 
