@@ -1,4 +1,4 @@
-"""What tokens look at: attention weights of an encoder's last block, which its own forward pass does not keep."""
+"""Attention of tokens: weights of an encoder's last block, which its own forward pass does not keep."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KEEPING = "sdpa_with_given_masks_and_weights_kept"
 
 
 def patch_attention(encoder: Encoder, batch: Batch) -> Tensor | None:
-    """How much the features of images look at each patch, by head of the last block, fp32 (B, heads, h, w).
+    """Compute the attention of image features to each patch, by head of the last block, fp32 (B, heads, h, w).
 
     Weights of the class token where that is the feature, else their mean over the patches' tokens. None for encoders
     without attention over a grid of patches.
@@ -49,7 +49,7 @@ def patch_attention(encoder: Encoder, batch: Batch) -> Tensor | None:
 
 
 def token_attention(encoder: Encoder, batch: Batch) -> Tensor | None:
-    """How much each token of texts looks at each other, by head of the last block, fp32 (B, heads, L, L).
+    """Compute the attention of each token of texts to each other, by head of the last block, fp32 (B, heads, L, L).
 
     None for encoders without a transformer of the transformers library.
     """

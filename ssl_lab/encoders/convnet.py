@@ -38,7 +38,7 @@ class ConvNet(SpatialEncoder):
         require_channels_last(self.stages)
 
     def encode_maps(self, x: Tensor) -> tuple[Tensor, ...]:
-        """What each stage returns."""
+        """Return the output of each stage."""
         return outputs(self.stages, x.contiguous(memory_format=torch.channels_last))
 
 

@@ -48,11 +48,11 @@ class DualEncoder(Encoder):
         return self.image.embed(batch)
 
     def maps(self, batch: Batch) -> tuple[FeatureMap, ...]:
-        """Those of the image encoder."""
+        """Return the feature maps of the image encoder."""
         return self.image.maps(batch)
 
     def layer_groups(self) -> Layers:
-        """Those of the image encoder, whose features they make; the text encoder belongs to the rest."""
+        """Return the layer groups of the image encoder, the source of features; the text encoder is in the rest."""
         layers = self.image.layer_groups()
         modules = [*layers.modules, *self.text.layer_groups().modules]
         return replace(layers, rest=[*layers.rest, *self.text.parameters()], modules=modules)

@@ -22,7 +22,7 @@ _SIDE_BY_SIDE = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """What became of the weights of a file.
+    """Outcome of loading the weights of a file.
 
     Attributes:
         source: What messages call the file.
@@ -112,7 +112,7 @@ def fit(encoder: Encoder, tensors: Mapping[str, Tensor], source: str) -> Fitted:
 
 
 def _prefixes(names: Sequence[str], own: Sequence[str]) -> tuple[str, str]:
-    """What to take off the names of a file, and to put before the rest, so that most are names of the encoder."""
+    """Return the prefix to remove from a file's names and the one to add, so that most match the encoder's names."""
     inside: dict[str, set[str]] = {"": set(own)}
     firsts = Counter(name.partition(".")[0] + "." for name in own if "." in name)
     for first, count in firsts.items():

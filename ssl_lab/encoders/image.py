@@ -1,4 +1,4 @@
-"""What every image encoder has in common: modality check and pixel scaling."""
+"""Base class of image encoders: modality check and pixel scaling."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class SpatialEncoder(ImageEncoder):
 
 
 def outputs(modules: Iterable[nn.Module], x: Tensor) -> tuple[Tensor, ...]:
-    """What each module of a chain returns."""
+    """Return the output of each module of a chain."""
     found = []
     for module in modules:
         x = module(x)

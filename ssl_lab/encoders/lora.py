@@ -72,7 +72,7 @@ def add_adapters(
 
 
 def has_adapters(module: nn.Module) -> bool:
-    """Whether there are adapters in a module."""
+    """Return whether a module has adapters."""
     return any(".lora_A." in name for name, _ in module.named_parameters())
 
 
@@ -94,7 +94,7 @@ def without_adapters(module: _Module) -> _Module:
 
 
 def trained_words(module: nn.Module, encoder: nn.Module) -> str:
-    """How many parameters train, in words."""
+    """Describe the number of parameters that train."""
 
     def count(parameters: Any, *, trained: bool) -> int:
         return sum(each.numel() for each in parameters if each.requires_grad or not trained)

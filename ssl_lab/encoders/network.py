@@ -14,7 +14,7 @@ from ssl_lab.encoders.image import ImageEncoder
 from ssl_lab.modalities.image import ImageSpec
 
 _HEADS = ("fc", "classifier", "heads", "head")
-"""What torchvision calls classifiers."""
+"""Names of classifiers in torchvision."""
 _USUAL_SIZE = 224
 
 

@@ -94,7 +94,7 @@ class ResNet(SpatialEncoder):
         return self.network(x.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
 
     def encode_maps(self, x: Tensor) -> tuple[Tensor, ...]:
-        """What each of the four stages returns."""
+        """Return the output of each of the four stages."""
         n = self.network
         x = n.maxpool(n.relu(n.bn1(n.conv1(x.contiguous(memory_format=torch.channels_last)))))
         return outputs((n.layer1, n.layer2, n.layer3, n.layer4), x)

@@ -73,7 +73,7 @@ class SNGANEncoder(ImageEncoder):
         return F.relu(self.blocks(x)).sum((2, 3))
 
     def encode_maps(self, x: Tensor) -> tuple[Tensor, ...]:
-        """What each block returns, the last after a ReLU."""
+        """Return the output of each block, the last after a ReLU."""
         *before, last = outputs(self.blocks, x)
         return *before, F.relu(last)
 

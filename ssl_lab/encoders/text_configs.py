@@ -57,7 +57,7 @@ def load_config(name: str) -> Any:
 
 
 def objective_of(config: Any) -> Objective:
-    """What a model of this configuration is pretrained by."""
+    """Return the pretraining objective of a model of this configuration."""
     return {"gpt2": "causal", "t5": "denoising"}.get(config.model_type, "masked")  # type: ignore[return-value]
 
 

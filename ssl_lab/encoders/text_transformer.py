@@ -306,7 +306,7 @@ class TextTransformer(Encoder):
 
 
 def _is_config_alone(name: str) -> bool:
-    """Whether a folder holds the configuration of a model without weights, as a run keeps it."""
+    """Return whether a folder holds the configuration of a model without weights, as a run keeps it."""
     folder = Path(name)
     return (folder / "config.json").is_file() and not any(
         path.suffix in (".safetensors", ".bin") for path in folder.iterdir()
@@ -314,7 +314,7 @@ def _is_config_alone(name: str) -> bool:
 
 
 def padding_mask(attention_mask: Tensor, *, num_queries: int) -> Tensor | None:
-    """Which of L tokens may be seen, bool (B, 1, Q, L) that takes no more memory than (B, L).
+    """Mark which of L tokens may be seen, bool (B, 1, Q, L) that takes no more memory than (B, L).
 
     None if the mask lies in the memory of the CPU and has no padding; a look at a GPU's would wait for it.
     """

@@ -134,7 +134,7 @@ def _tensors_alone() -> Iterator[None]:
 
 
 def _saved_arguments(name: str) -> dict[str, Any]:
-    """What a local model of timm's, such as an export of a run, was built with beyond its name."""
+    """Return the arguments beyond its name of a local timm model, such as an export of a run."""
     source, _, folder = name.partition(":")
     if source != "local-dir":
         return {}

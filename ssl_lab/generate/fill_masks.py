@@ -24,7 +24,7 @@ class Guess:
 
 @dataclass(frozen=True, kw_only=True)
 class FilledText:
-    """What a model puts in place of masks.
+    """Text with a model's predictions in place of masks.
 
     Attributes:
         guesses: For each mask, in the order of the text, the most probable tokens, the best first.

@@ -1,4 +1,4 @@
-"""What every network from latents to images has in common."""
+"""Base class of networks from latents to images."""
 
 from __future__ import annotations
 

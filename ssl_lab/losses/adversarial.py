@@ -1,4 +1,4 @@
-"""What generator and discriminator minimise, on the discriminator's logits, and penalties on its gradient."""
+"""Losses of generator and discriminator, on the discriminator's logits, and penalties on its gradient."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def least_squares() -> AdversarialLoss:
 
 
 def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
-    r"""How far the critic's slope is from 1 between real and generated images.
+    r"""Penalise the distance of the critic's slope from 1 between real and generated images.
 
     .. math:: \mathbb{E}[(\lVert \nabla_{\hat x} D(\hat x) \rVert_2 - 1)^2], \qquad \hat x = u\,x + (1 - u)\,G(z)
 

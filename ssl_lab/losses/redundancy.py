@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def barlow_twins(z_a: Tensor, z_b: Tensor) -> tuple[Tensor, Tensor]:
-    r"""How far the cross-correlation of two views is from the identity.
+    r"""Compute the distance of the cross-correlation of two views from the identity.
 
     .. math:: \sum_i (1 - C_{ii})^2 \quad\text{and}\quad \sum_{i \ne j} C_{ij}^2, \qquad
         C_{ij} = \frac{1}{B} \sum_b \hat z^a_{b,i}\, \hat z^b_{b,j}

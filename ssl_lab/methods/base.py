@@ -1,4 +1,4 @@
-"""What every pretraining objective has in common."""
+"""Base class of pretraining objectives."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Method(L.LightningModule, ABC):
 
     @property
     def result_name(self) -> str:
-        """What tables call the row of what was trained."""
+        """Return the name of the trained row in tables."""
         return f"{type(self).__name__} encoder"
 
     def fit(self, data: Any, **settings: Any) -> Self:
@@ -169,7 +169,7 @@ class Method(L.LightningModule, ABC):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def after_step(self) -> None:
-        """What follows each optimizer step, such as moving a teacher; nothing by default."""
+        """Act after each optimizer step, such as moving a teacher; nothing by default."""
 
     def progress(self) -> float:
         """Share of all optimizer steps that are done, in [0, 1]."""
@@ -209,15 +209,15 @@ class Method(L.LightningModule, ABC):
         return self.feature_encoder.embed(batch)
 
     def capabilities(self) -> Mapping[str, Callable[..., Any]]:
-        """What protocols may call, by the name in ``Protocol.needs``; generative methods add ``sample``."""
+        """Return the functions for protocols, by the name in ``Protocol.needs``; generative methods add ``sample``."""
         return {"features": self.features}
 
     def pictures(self, batch: Batch) -> Mapping[str, Picture]:
-        """What to look at during training, by name, for a batch of validation samples."""
+        """Return pictures to look at during training, by name, for a batch of validation samples."""
         return {}
 
     def pretexts(self) -> Iterator[nn.Module]:
-        """What draws this method's views or masks: its parts that hold no parameters and no buffers."""
+        """Yield the modules that draw this method's views or masks: its parts without parameters and buffers."""
         for child in self.children():
             if isinstance(child, nn.ModuleList):  # possibly an empty one
                 continue

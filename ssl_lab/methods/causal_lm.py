@@ -160,7 +160,7 @@ class CausalLM(Method):
 
 
 def next_tokens(batch: Batch) -> Tensor:
-    """What follows each token but the last of its row, int64 (B, L - 1).
+    """Return the token after each token but the last of its row, int64 (B, L - 1).
 
     -100 where padding follows, or the first token of another document.
     """

@@ -189,7 +189,7 @@ class GAN(AlternatingMethod):
         return torch.sigmoid(out.to(torch.promote_types(out.dtype, torch.float32)))
 
     def augmented(self, images: Tensor) -> Tensor:
-        """What the discriminator is shown of images (B, C, H, W) in [0, 1]."""
+        """Augment images (B, C, H, W) in [0, 1] for the discriminator."""
         return images if self.augment is None else self.augment(images)
 
     def labels(self, batch: Batch, *, check: bool) -> Tensor | None:

@@ -94,7 +94,7 @@ class MAE(Method):
         return self.log_losses(F.mse_loss(predicted.to(removed.dtype), self.targets(removed)))
 
     def targets(self, patches: Tensor) -> Tensor:
-        """What is predicted of patches (..., P)."""
+        """Return the prediction targets of patches (..., P)."""
         if not self.norm_pixels:
             return patches
         mean, std = mean_and_std(patches)

@@ -73,7 +73,7 @@ class MoCoV2(JointEmbedding):
         self._keys: list[Tensor] = []  # of each batch since the last optimizer step, shape (directions, B, D)
 
     def student(self) -> nn.Module:
-        """What the teacher follows: encoder and projector."""
+        """Return the network that the teacher follows: encoder and projector."""
         return ProjectedEncoder(self.encoder, projector=self.projector)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

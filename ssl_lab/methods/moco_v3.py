@@ -65,7 +65,7 @@ class MoCoV3(JointEmbedding):
         self.teacher = Teacher(self.student(), momentum=momentum, final_momentum=final_momentum)
 
     def student(self) -> nn.Module:
-        """What the teacher follows: encoder and projector."""
+        """Return the network that the teacher follows: encoder and projector."""
         return ProjectedEncoder(self.encoder, projector=self.projector)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -56,7 +56,7 @@ class Codebook(nn.Module):
             return (self.codes.square().sum(1) - 2 * z.to(self.codes.dtype) @ self.codes.T).argmin(-1)
 
     def use(self, index: Tensor) -> Tensor:
-        """How often each code was assigned on all ranks, shape (K,)."""
+        """Count the assignments of each code on all ranks, shape (K,)."""
         ones = torch.ones(index.numel(), dtype=self.counts.dtype, device=index.device)
         return distributed.reduce_sum(torch.zeros_like(self.counts).index_add_(0, index.flatten(), ones))
 
@@ -176,7 +176,7 @@ class VQVAE(Autoencoder):
         return z.to(torch.promote_types(z.dtype, torch.float32)).permute(0, 2, 3, 1)  # type: ignore[no-any-return]
 
     def decode_map(self, e: Tensor) -> Tensor:
-        """What the decoder makes of vectors (B, h, w, D), shape (B, C, H, W)."""
+        """Decode vectors (B, h, w, D) to shape (B, C, H, W)."""
         return self.decoder(e.permute(0, 3, 1, 2))  # type: ignore[no-any-return]
 
     def codes(self, batch: Batch) -> Tensor:

@@ -1,4 +1,4 @@
-"""What draws the views that joint-embedding methods compare, and what changes samples at random, whatever their modality."""
+"""Base classes that draw the views of joint-embedding methods and change samples at random, for any modality."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How pictures of views are captioned."""
+"""Captions of pictures of views."""
 
 from ssl_lab.captions import Caption
 

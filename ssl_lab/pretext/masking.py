@@ -1,4 +1,4 @@
-"""Which tokens are hidden, and by what."""
+"""Masking of tokens, and their replacements."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Masking(nn.Module, ABC):
         return narrow(number.round().clamp(min=1), eligible.device)
 
     def max_predictions(self, length: int) -> int | None:
-        """How many tokens of a row of ``length`` are chosen at most, if that is known beforehand."""
+        """Return the largest number of tokens chosen in a row of ``length``, if that is known beforehand."""
         return max(1, round(self.mask_prob * length)) if self.exact else None
 
 

@@ -24,5 +24,5 @@ def positions_in_documents(document_ids: Tensor) -> Tensor:
 
 
 def same_document_mask(document_ids: Tensor) -> Tensor:
-    """Which pairs of tokens lie in one document, bool (B, 1, L, L); padding sees padding, so that no row is empty."""
+    """Mark the pairs of tokens in one document, bool (B, 1, L, L); padding sees padding, so that no row is empty."""
     return (document_ids.unsqueeze(2) == document_ids.unsqueeze(1)).unsqueeze(1)

@@ -1,4 +1,4 @@
-"""Which patches of an image are removed."""
+"""Masking of the patches of an image."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class PatchMasking(nn.Module):
         self.mask_ratio = mask_ratio
 
     def num_kept(self, num_patches: int) -> int:
-        """How many of an image's patches stay."""
+        """Return the number of an image's patches that stay."""
         return int(num_patches * (1 - self.mask_ratio))
 
     def forward(

@@ -119,7 +119,7 @@ class SpanCorruption(nn.Module):
         )
 
     def _spans(self, eligible: Tensor, max_spans: int, draws: Tensor) -> tuple[Tensor, Tensor]:
-        """Which tokens are cut out, bool (B, L), and the number of the span they lie in, counted from 0."""
+        """Draw the tokens to cut out, bool (B, L), and the number of the span they lie in, counted from 0."""
         positions = torch.arange(eligible.shape[1], device=eligible.device)
         first = eligible.byte().argmax(1, keepdim=True)
         last = len(positions) - 1 - eligible.flip(1).byte().argmax(1, keepdim=True)

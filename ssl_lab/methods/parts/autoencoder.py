@@ -1,4 +1,4 @@
-"""What autoencoders of images have in common."""
+"""Shared parts of autoencoders of images."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Autoencoder(Method):
             self.log_sigma = nn.Parameter(torch.tensor(-2.0))
 
     def pixels(self, batch: Batch) -> Tensor:
-        """What is encoded and predicted: pixels in [0, 1], shape (B, C, H, W)."""
+        """Return the encoded and predicted pixels in [0, 1], shape (B, C, H, W)."""
         return self.binarize(as_float(batch["image"]), batch.get("index"))  # type: ignore[no-any-return]
 
     def pixel_nll(self, out: Tensor, x: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class Autoencoder(Method):
 
     @abstractmethod
     def reconstruct(self, batch: Batch) -> Tensor:
-        """What remains of the images after encoding and decoding, shape (B, C, H, W) in [0, 1]."""
+        """Encode and decode the images, shape (B, C, H, W) in [0, 1]."""
 
     def capabilities(self) -> Mapping[str, Callable[..., Any]]:
         """Features and reconstructions."""

@@ -1,4 +1,4 @@
-"""How the pictures that methods draw are captioned."""
+"""Captions of the pictures that methods draw."""
 
 from ssl_lab.captions import Caption
 

@@ -1,4 +1,4 @@
-"""What all methods have in common that compare the embeddings of several views of a sample."""
+"""Base class of methods that compare the embeddings of several views of a sample."""
 
 from __future__ import annotations
 
@@ -60,5 +60,5 @@ class JointEmbedding(Method):
 
     @torch.no_grad()
     def pictures(self, batch: Batch) -> Mapping[str, Picture]:
-        """What the method sees of a batch."""
+        """Draw the method's view of a batch."""
         return self.views.show(batch)

@@ -1,4 +1,4 @@
-"""What methods with a Gaussian posterior have in common."""
+"""Shared parts of methods with a Gaussian posterior."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Variational(LatentAutoencoder):
         return mean, gaussian_kl(mean, log_var)
 
     def capabilities(self) -> Mapping[str, Callable[..., Any]]:
-        """What autoencoders offer, the bound, importance weights, and how much each latent dimension is used."""
+        """Return the functions of autoencoders, the bound, importance weights, and the use of each latent dimension."""
         functions: dict[str, Callable[..., Any]] = {
             "elbo": self.elbo,
             "log_weights": self.log_weights,
