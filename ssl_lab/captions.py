@@ -1,4 +1,4 @@
-"""What a picture shows, in words: declared by whoever draws it, kept beside it, read by whoever shows it."""
+"""Captions of pictures: declared where they are drawn, kept beside them, read where they are shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What differs between devices: float64, random streams, waiting, names. CPU, CUDA and what ``torch.accelerator`` finds.
+"""Differences between devices: float64, random streams, waiting, names. CPU, CUDA and what ``torch.accelerator`` finds.
 
 Apple GPUs compute in no more than float32. Sums and decompositions that need float64 happen there on the CPU, by the same
 functions as elsewhere, and not in compensated float32 on the device: what they get is small, sums are read by the CPU
@@ -18,7 +18,7 @@ _WITHOUT_FLOAT64 = {"mps"}
 
 
 def has_float64(device: torch.device) -> bool:
-    """Whether tensors on the device can be float64."""
+    """Return whether tensors on the device can be float64."""
     return device.type not in _WITHOUT_FLOAT64
 
 

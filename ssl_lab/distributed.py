@@ -181,7 +181,7 @@ def broadcast_object(value: T) -> T:
 
 
 def on_first_rank(action: Callable[[], T]) -> T:
-    """What rank 0 alone does, such as writing a file: every rank gets its value, or raises its error.
+    """Run an action on rank 0 alone, such as writing a file: every rank gets its value, or raises its error.
 
     An error on rank 0 alone would leave the others waiting for it, or with nothing but a broken connection to tell.
     """
@@ -201,7 +201,7 @@ def on_first_rank(action: Callable[[], T]) -> T:
 
 
 def from_every_rank(action: Callable[[], T]) -> list[T]:
-    """What each rank finds, in rank order; every rank gets all of it, or raises the error of the first that failed."""
+    """Run an action on each rank: all get all results in rank order, or raise the error of the first that failed."""
     if world_size() == 1:
         return [action()]
     value: T | None = None
@@ -255,7 +255,7 @@ def shard(module: nn.Module, blocks: Sequence[nn.Module], mesh: DeviceMesh) -> N
 
 
 def own_shard(x: Tensor) -> Tensor:
-    """What this rank holds of a sharded tensor; any other tensor as it is."""
+    """Return this rank's shard of a sharded tensor; any other tensor as it is."""
     return x.to_local() if isinstance(x, DTensor) else x
 
 
@@ -272,7 +272,7 @@ def shard_like(x: Tensor, like: Tensor) -> Tensor:
 
 
 def first_proposal(key: str, proposal: str) -> str:
-    """What the first process proposed for a key, before there is a process group; asks torchrun's own store."""
+    """Return the first process's proposal for a key, before there is a process group; asks torchrun's own store."""
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     store = dist.TCPStore(address, port, is_master=False, timeout=timedelta(minutes=5))  # type: ignore[attr-defined]
     return store.compare_set(key, "", proposal).decode()  # type: ignore[no-any-return]

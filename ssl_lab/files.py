@@ -36,13 +36,13 @@ def temporary_name(name: str) -> str:
 
 
 def is_temporary(name: str, *, of: str | None = None) -> bool:
-    """Whether a name is one of :func:`temporary_name`, of any file or of one."""
+    """Return whether a name is one of :func:`temporary_name`, of any file or of one."""
     match = _NAME.fullmatch(name)
     return match is not None and of in (None, match["of"])
 
 
 def temporaries(folder: Path, *, of: str | None = None) -> list[Path]:
-    """What lies in a folder under such a name, of any file or of one."""
+    """List the temporary files in a folder, of any file or of one."""
     with suppress(OSError), os.scandir(folder) as items:
         return [folder / item.name for item in items if is_temporary(item.name, of=of)]
     return []
@@ -86,7 +86,7 @@ def unchanged_sec(path: Path) -> float:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether there is a process of this number on this host; Windows does not tell, and it counts as alive."""
+    """Return whether this host has a process of this number; on Windows, which cannot say, it counts as alive."""
     if is_windows():
         return True
     try:

@@ -81,12 +81,12 @@ def mlp(dims: Sequence[int], activation: Activation) -> nn.Sequential:
 
 
 def has_batch_statistics(module: nn.Module) -> bool:
-    """Whether what a network makes of a sample depends on the others of the batch, by batch normalisation."""
+    """Return whether a network's output for a sample depends on the rest of the batch, by batch normalisation."""
     return any(isinstance(child, nn.modules.batchnorm._BatchNorm) for child in module.modules())
 
 
 def num_doublings(spec: ImageSpec) -> int:
-    """How often an image's sides are halved before fewer than four pixels remain, at least once.
+    """Count the halvings of an image's sides before fewer than four pixels remain, at least one.
 
     Raises:
         ValueError: If a side cannot be halved that often.

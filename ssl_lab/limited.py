@@ -133,7 +133,7 @@ def read_text(path: Path, *, within: Path | None = None, max_bytes: int = MAX_BY
 
 
 def load_yaml(path: Path, kind: type = dict, *, within: Path | None = None) -> Any:
-    """What a YAML file holds, as plain values: no tags, few levels, and aliases only as long as they stay small.
+    """Load a YAML file as plain values: no tags, few levels, and aliases only as long as they stay small.
 
     Args:
         path: The file.
@@ -158,7 +158,7 @@ def parse_yaml(text: str, path: Path, kind: type = dict) -> Any:
 
 
 def load_json(path: Path, kind: type = dict, *, within: Path | None = None) -> Any:
-    """What a JSON file holds; a number that no float can hold, and NaN, is None; raises as :func:`load_yaml` does."""
+    """Load a JSON file; a number that no float can hold, and NaN, is None; raises as :func:`load_yaml` does."""
     return parse_json(read_text(path, within=within), path, kind)
 
 

@@ -12,7 +12,7 @@ except ImportError:  # Windows
     HAS_LOCKS = False
 else:
     HAS_LOCKS = True
-"""Whether this system locks open files; file systems may lack locks all the same."""
+"""Support of this system for locks of open files; file systems may lack locks all the same."""
 
 
 def lock(handle: int, *, shared: bool = False) -> None:
@@ -32,5 +32,5 @@ def flags(*names: str) -> int:
 
 
 def is_windows() -> bool:
-    """Whether folders cannot be opened, and signal 0 interrupts a process instead of looking for it."""
+    """Return whether folders cannot be opened, and signal 0 interrupts a process instead of looking for it."""
     return sys.platform == "win32"

@@ -1,4 +1,4 @@
-"""What was measured and how: results are kept apart by protocol, settings, data and weights, and never mixed.
+"""Records of measurements: results are kept apart by protocol, settings, data and weights, and never mixed.
 
 An evaluation, as in ``evaluation.json``, holds one record for each protocol that was run::
 
@@ -27,7 +27,7 @@ Record = Mapping[str, Any]
 _MAX_TEXT = 100  # characters of a setting
 
 _RAW = ("raw", "word counts")
-"""How names of rows of raw input begin, for records that do not say what their rows are."""
+"""First words of names of raw-input rows, for records that do not say what their rows are."""
 _ENDS = ("_std", "_real")  # what may follow the name of the metric that a number belongs to
 _CLASSES = {
     "knn": "KNN",
@@ -64,7 +64,7 @@ def base_name(name: str) -> str:
 
 
 def way_of(name: str) -> str:
-    """What :func:`base_name` leaves out, ``num_neighbors=1``; empty if there is nothing."""
+    """Return the part of a name that :func:`base_name` leaves out, ``num_neighbors=1``; empty if there is none."""
     match = re.search(r"\[([^\]]*)\]", name)
     return match[1] if match else ""
 
@@ -181,7 +181,7 @@ def merged(earlier: Iterable[Record], new: Sequence[Record]) -> dict[str, Any]:
 
 
 def described_in(evaluation: Mapping[str, Any]) -> list[object]:
-    """What an evaluation says of its metrics, the newest last: parts for :func:`ssl_lab.metrics.joined`."""
+    """Return an evaluation's descriptions of its metrics, the newest last: parts for :func:`ssl_lab.metrics.joined`."""
     return [part.get("described") for part in [*(evaluation.get("measured") or []), evaluation]]
 
 

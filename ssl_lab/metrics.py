@@ -1,4 +1,4 @@
-"""What a number means to a reader: declared by whoever computes it, kept with the results, read by whoever shows it."""
+"""Meaning of metrics for a reader: declared where computed, kept with the results, read where shown."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ OTHER = Table(key="other", title="Other metrics", order=10 * LATER)
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """How one metric is shown.
+    """Display of one metric.
 
     In a protocol's declarations ``{0}`` and ``{1}`` in ``column``, ``line`` and ``panel`` stand for what the wildcards of the
     name match; see :func:`declared`.
@@ -137,7 +137,7 @@ def check_declarations(declarations: Mapping[str, Metric], owner: str) -> None:
 
 
 def descriptions(declarations: Mapping[str, Metric], names: Iterable[str]) -> dict[str, Any]:
-    """What declarations say of the names of measured metrics, as plain data; names that they leave out are left out."""
+    """Describe measured metrics by their declarations, as plain data; leave out names without a declaration."""
     found = {name: metric for name in names if (metric := declared(declarations, name)) is not None}
     tables = {metric.table.key: _plain(metric.table) for metric in found.values() if metric.table is not None}
     metrics = {

@@ -24,7 +24,7 @@ DECAYS: dict[str, Callable[[float], float]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Optim(ABC):
-    """How parameters are updated: learning rate, decay, and a schedule counted per optimizer step.
+    """Update rule of parameters: learning rate, decay, and a schedule counted per optimizer step.
 
     The learning rate is used as written; nothing rescales it by batch size or number of devices. Biases and the
     parameters of normalisation layers (all tensors with fewer than two dimensions) get no weight decay.

@@ -17,7 +17,7 @@ from ssl_lab.limited import UnreadableFileError, load_json
 from ssl_lab.locks import HAS_LOCKS, flags, is_windows, lock
 
 REPLACED = ".replaced"
-"""What a folder that is being replaced is called for a moment, where the file system cannot exchange two folders."""
+"""Temporary suffix of a folder that is being replaced, where the file system cannot exchange two folders."""
 _HALVES = ("checkpoints/last.partial", "checkpoints/best.partial")
 _LOOKED_AT = 64 << 10  # bytes at either end of a file
 _AT_FDCWD = -100
@@ -118,7 +118,7 @@ def clear(*outs: Path, runs: Sequence[Path] = (), are_held: bool = False) -> Non
 
 
 def _is_left_half(path: Path, run: Path, *, is_held: bool) -> bool:
-    """Whether a checkpoint was being written by a process that is gone: it held the lock of the run."""
+    """Return whether a process that is gone was writing a checkpoint: it held the lock of the run."""
     try:
         if path.is_symlink() or path.parent.is_symlink() or not path.is_file() or not os.access(path.parent, os.W_OK):
             return False

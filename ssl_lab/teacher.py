@@ -45,7 +45,7 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, *inputs: Any) -> Any:
-        """What the averaged network makes of the inputs, without gradient."""
+        """Apply the averaged network to the inputs, without gradient."""
         return self.network(*inputs)
 
     def momentum_at(self, progress: float) -> float:
@@ -104,7 +104,7 @@ class FeatureQueue(nn.Module):
         self.num_pushed += len(features)
 
     def is_full(self) -> bool:
-        """Whether no random start is left; waits for the device until that is so."""
+        """Return whether no random start is left; wait for the device until that is known."""
         self._was_full = self._was_full or bool(self.num_pushed >= len(self.features))
         return self._was_full
 

@@ -73,7 +73,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def load_plain(path: Path) -> Any:
-    """What ``torch.save`` wrote, on the CPU: tensors and plain containers, and the arguments of a command line.
+    """Load a file of ``torch.save`` onto the CPU: tensors and plain containers, and the arguments of a command line.
 
     Raises:
         pickle.UnpicklingError: If it holds anything else.

@@ -56,7 +56,7 @@ def _plain(value: Any) -> Any:
 
 
 def restored(node: Any) -> Any:
-    """What :meth:`Facts.to_json` wrote, as objects; lists become tuples.
+    """Restore the objects that :meth:`Facts.to_json` wrote; lists become tuples.
 
     It imports the modules that the values name: look at values from elsewhere first.
     """
@@ -75,7 +75,7 @@ def restored(node: Any) -> Any:
 
 
 class Target(Facts):
-    """What one column of a batch gives to learn, apart from the input."""
+    """Learning target in one column of a batch, apart from the input."""
 
 
 MOST_CLASSES = 10_000_000
@@ -151,11 +151,11 @@ class Spec(Facts, ABC):
         return batch[self.columns[0]].numel()
 
     def accepts(self, other: Spec) -> bool:
-        """Whether an encoder for this data can read the other."""
+        """Return whether an encoder for this data can read the other."""
         return isinstance(other, type(self))
 
     def exported_inputs(self) -> dict[str, Any]:
-        """What a program must know of the inputs of an exported graph."""
+        """Return the facts that a program needs about the inputs of an exported graph."""
         return {
             "inputs": {
                 name: {"type": str(column.dtype).removeprefix("torch."), "shape": ["batch", *column.shape[1:]]}
@@ -260,7 +260,7 @@ class Encoder(nn.Module, ABC):
 
     @property
     def title(self) -> str:
-        """What tables and pages call the network."""
+        """Return the name of the network in tables and pages."""
         return type(self).__name__
 
     @abstractmethod

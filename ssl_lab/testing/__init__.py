@@ -1,4 +1,4 @@
-"""What every encoder, data module, method, protocol and task must satisfy, and all views: for tests of your own ones."""
+"""Contracts of encoders, data modules, methods, protocols, tasks and views: for tests of your own ones."""
 
 from ssl_lab.testing.data import check_data
 from ssl_lab.testing.encoders import check_encoder

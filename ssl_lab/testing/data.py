@@ -1,4 +1,4 @@
-"""What every data module must satisfy."""
+"""Contract of every data module."""
 
 from __future__ import annotations
 

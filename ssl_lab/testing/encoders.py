@@ -1,4 +1,4 @@
-"""What every encoder must satisfy."""
+"""Contract of every encoder."""
 
 from __future__ import annotations
 

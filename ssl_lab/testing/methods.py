@@ -1,4 +1,4 @@
-"""What every method must satisfy, whatever its objective."""
+"""Contract of every method, whatever its objective."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every protocol must satisfy."""
+"""Contract of every protocol."""
 
 from __future__ import annotations
 

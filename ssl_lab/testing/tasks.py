@@ -1,4 +1,4 @@
-"""What every supervised task must satisfy."""
+"""Contract of every supervised task."""
 
 from __future__ import annotations
 

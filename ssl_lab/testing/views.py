@@ -1,4 +1,4 @@
-"""What all views must satisfy."""
+"""Contract of all views."""
 
 from __future__ import annotations
 
