@@ -69,9 +69,12 @@ def _one(image: Any, number: int) -> NDArray[np.uint8]:
     if hasattr(image, "convert") and hasattr(image, "mode"):  # PIL's
         from ssl_lab.data.image.decode import decode
 
-        channels = 1 if image.mode in ("1", "L", "LA") else 3
-        found = decode(np.array(image.convert({1: "L", 3: "RGB"}[channels])), channels=channels, image_size=None)
-        assert found is not None
+        found = decode(image, channels=None, image_size=None)
+        if found is None:
+            raise ValueError(
+                f"Cannot read image {number}: it is damaged, or a picture of mode {image.mode} whose range is unknown. "
+                "Leave it out, or convert it to RGB or grey."
+            )
         return found
     array = as_array(image)
     if array.dtype.kind not in "biuf" or array.ndim not in (2, 3):
@@ -192,7 +195,10 @@ def as_labels(
         if known is not None and numbers.max(initial=-1) >= len(known):
             raise ValueError(f"Cannot name label {numbers.max()}: there are {len(known)} names of classes. Name all.")
         return numbers, tuple(map(str, known if known is not None else range(int(numbers.max(initial=-1)) + 1)))
-    words = [None if value is None or value != value else str(value) for value in values.tolist()]
+    given = [None if value is None or value != value else value for value in values.tolist()]
+    if all(value is None or type(value) is int for value in given):  # numbers, of which some are unknown
+        return as_labels(np.array([-1 if value is None else value for value in given], np.int64), num_samples, known)
+    words = [None if value is None else str(value) for value in given]
     names = tuple(known or sorted({word for word in words if word is not None}))
     if strangers := sorted({word for word in words if word is not None} - set(names)):
         raise ValueError(

@@ -98,3 +98,29 @@ def test_labels_are_numbers_or_names(labels, numbers, names):
 def test_labels_that_are_no_classes_are_refused(labels, known, told):
     with pytest.raises(ValueError, match=told):
         as_labels(labels, 3, known)
+
+
+def test_pictures_of_pillow_are_read_as_their_files_are(tmp_path):
+    from ssl_lab.data.image.decode import decode
+
+    exif = Image.Exif()
+    exif[274] = 6  # turned by a quarter
+    kinds = {
+        "deep": (Image.fromarray(np.arange(48, dtype=np.uint16).reshape(6, 8) * 1000), {}),
+        "turned": (Image.fromarray(IMAGES[0]), {"exif": exif}),
+        "transparent": (Image.fromarray(np.zeros((6, 8, 4), np.uint8)), {}),
+    }
+    for name, (picture, settings) in kinds.items():
+        file = tmp_path / f"{name}.png"
+        picture.save(file, **settings)
+        with Image.open(file) as opened:
+            np.testing.assert_array_equal(
+                as_one_size([opened], image_size=None)[0], decode(file, channels=None, image_size=None), err_msg=name
+            )
+            assert opened.size == (8, 6), "the caller's picture stays open and as it is"
+
+
+def test_numbers_with_unknown_ones_among_them_keep_their_meaning():
+    numbers, names = as_labels([10, 2, 0, None, 1], 5)
+    assert numbers.tolist() == [10, 2, 0, -1, 1] and len(names) == 11
+    assert as_labels([1, 0, None], 3, ["a", "b"])[0].tolist() == [1, 0, -1]

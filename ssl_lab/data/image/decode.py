@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
-Encoded: TypeAlias = "bytes | Path | NDArray[np.uint8] | None"
-"""An image file, its content, or pixels (H, W) or (H, W, 3); None if it is missing."""
+Encoded: TypeAlias = "bytes | Path | NDArray[np.uint8] | Image.Image | None"
+"""An image file, its content, pixels (H, W) or (H, W, 3), or a picture of Pillow; None if it is missing."""
 
 DAMAGED = (
     OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, OverflowError, struct.error, zlib.error,
@@ -99,7 +99,9 @@ def decode_picture(
     return Picture(np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)), size)
 
 
-def _open(encoded: bytes | Path | NDArray[np.uint8]) -> Image.Image:
+def _open(encoded: bytes | Path | NDArray[np.uint8] | Image.Image) -> Image.Image:
+    if isinstance(encoded, Image.Image):
+        return encoded.copy()
     if isinstance(encoded, np.ndarray):
         return Image.fromarray(encoded)
     return Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded, formats=image_formats())
