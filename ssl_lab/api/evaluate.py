@@ -51,6 +51,9 @@ def evaluate(
         >>> ssl_lab.evaluate(timm.create_model("resnet10t", pretrained=True), images, labels=labels)
     """
     if isinstance(encoder, Run):
+        for name, value in (("tokenizer", tokenizer), ("mean", mean), ("std", std)):
+            if value is not None:
+                raise ValueError(f"{name}= has no effect on a Run, which has its own. Leave it out.")
         return encoder.evaluate(data, labels=labels, image_size=image_size, **settings)
     _check_network(encoder)
     given = recognise(data, labels=labels, image_size=image_size)
@@ -97,7 +100,7 @@ def _judge(network: Any, cfg: Any, mean: Sequence[float] | None, std: Sequence[f
     protocols = build.build_protocols(cfg.evaluation, lambda node: build.build_data(node, seed=0))
     encoder = _encoder(network, datamodule.spec, mean, std)
     device = find_device()
-    mode, place = network.training, next(network.parameters()).device
+    modes, place = {module: module.training for module in network.modules()}, next(network.parameters()).device
     random = encoder.fresh() if hasattr(encoder, "fresh") else _reset(deepcopy(encoder))
     random.pretrained = False
     baselines = baseline_rows(protocols if cfg.baselines else [], datamodule, random, device=device, split=cfg.split)
@@ -105,7 +108,9 @@ def _judge(network: Any, cfg: Any, mean: Sequence[float] | None, std: Sequence[f
     try:
         found = measure({"features": encoder.embed}, protocols, datamodule, device=device, split=cfg.split)
     finally:
-        network.to(place).train(mode)
+        network.to(place)
+        for module, mode in modes.items():
+            module.training = mode
     name, weights = type(network).__name__, module_digest(encoder)[:12]
     records = [
         {
@@ -129,8 +134,12 @@ def _judge(network: Any, cfg: Any, mean: Sequence[float] | None, std: Sequence[f
 
 def _encoder(network: Any, spec: Any, mean: Sequence[float] | None, std: Sequence[float] | None) -> Any:
     """The network as an encoder of these data."""
+    from ssl_lab.modalities.image import ImageSpec
     from ssl_lab.types import Encoder
 
+    if (mean is not None or std is not None) and (isinstance(network, Encoder) or not isinstance(spec, ImageSpec)):
+        reads = "normalises images itself" if isinstance(network, Encoder) else "reads no images"
+        raise ValueError(f"mean= and std= have no effect: {type(network).__name__} {reads}. Leave them out.")
     if isinstance(network, Encoder):
         if not network.spec.accepts(spec):
             raise ValueError(
@@ -138,7 +147,6 @@ def _encoder(network: Any, spec: Any, mean: Sequence[float] | None, std: Sequenc
             )
         return network
     from ssl_lab.encoders.network import Network
-    from ssl_lab.modalities.image import ImageSpec
 
     if isinstance(spec, ImageSpec):
         return Network(network, spec, mean=mean, std=std)

@@ -46,6 +46,12 @@ class Network(ImageEncoder):
         std: Sequence[float] | None = None,
     ) -> None:
         channels = _channels_of(network)
+        for name, values in (("mean", mean), ("std", std)):
+            if values is not None and len(values) != channels:
+                raise ValueError(
+                    f"Cannot normalise by {name}= of {len(values)} numbers: {type(network).__name__} takes {channels} "
+                    "channels. Give one for each."
+                )
         published = getattr(network, "pretrained_cfg", None) or {}
         size = _only_size(network, published)
         side = size or (_USUAL_SIZE, _USUAL_SIZE)
@@ -54,7 +60,10 @@ class Network(ImageEncoder):
         self.name = type(network).__name__
         self.size = size
         self.network = _without_classifier(network)
-        self._own = (mean or published.get("mean"), std or published.get("std"))
+        self._own = (
+            mean if mean is not None else published.get("mean"),
+            std if std is not None else published.get("std"),
+        )
         self.fit_to(found)
         self.embed_dim = self._probe()
 
@@ -89,7 +98,7 @@ class Network(ImageEncoder):
 
     @torch.no_grad()
     def _probe(self) -> int:
-        mode = self.training
+        modes = {module: module.training for module in self.modules()}
         device = next(self.network.parameters()).device
         try:
             features = self.eval().to(device).encode(self.spec.example(2)["image"].to(device))
@@ -100,7 +109,8 @@ class Network(ImageEncoder):
                 "one tensor (B, C, H, W) of this size, or other images."
             ) from error
         finally:
-            self.train(mode)
+            for module, mode in modes.items():
+                module.training = mode
         return int(features.shape[1])
 
 

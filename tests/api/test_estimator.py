@@ -105,3 +105,20 @@ def test_a_language_model_is_judged_on_texts_by_its_own_tokenizer():
     small = BertModel(BertConfig(vocab_size=10, **sizes))
     with pytest.raises(ValueError, match="Give the model's own tokenizer"):
         ssl_lab.evaluate(small, texts, tokenizer=tokenizer)
+
+
+def test_judging_leaves_frozen_layers_of_the_network_frozen():
+    frozen = network()
+    frozen[1].eval()
+    ssl_lab.evaluate(frozen, IMAGES, labels=LABELS, evaluation="label_free")
+    assert frozen.training and not frozen[1].training
+
+
+def test_statistics_are_those_that_were_given_or_are_refused():
+    from ssl_lab.encoders.network import Network
+
+    assert Network(network(), mean=np.array([0.25]), std=np.array([0.5])).mean.item() == 0.25
+    with pytest.raises(ValueError, match="mean= of 3 numbers: Sequential takes 1 channels"):
+        Network(network(), mean=[0.1, 0.2, 0.3])
+    with pytest.raises(ValueError, match="mean= has no effect on a Run"):
+        ssl_lab.evaluate(ssl_lab.api.run.Run("nowhere"), IMAGES, mean=[0.1])
