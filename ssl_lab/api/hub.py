@@ -46,7 +46,10 @@ class Table(Given):
             digest.update(f"{split} {len(rows)} {rows.features}".encode())
             for batch in rows.with_format("arrow").iter(1000):
                 for column in batch.column_names:
-                    digest.update(repr((column, batch[column].to_pylist())).encode())
+                    cells = batch[column].to_pylist()
+                    digest.update(repr((column, cells)).encode())
+                    if isinstance(rows.features[column], datasets.Image):
+                        digest.update(repr([_state_of_file(cell) for cell in cells]).encode())
 
         title = "images" if self.is_images else "texts"
 
@@ -86,5 +89,26 @@ class Table(Given):
         if self.is_images:
             column = next(name for name, each in features.items() if isinstance(each, datasets.Image))
             return Images(pixels={"train": np.asarray(as_one_size(batch[column], image_size=self.image_size))})
-        column = "text" if "text" in features else next(n for n, each in features.items() if each.dtype == "string")
+        column = _text_column(features, besides=self.label)
         return Texts(texts={"train": list(batch[column])})
+
+
+def _state_of_file(cell: Mapping[str, Any] | None) -> tuple[int, int] | None:
+    """Size and time of change of an image that lies in a file, whose path alone says nothing of its content."""
+    if not cell or cell.get("bytes") is not None or not cell.get("path") or not Path(cell["path"]).is_file():
+        return None
+    found = Path(cell["path"]).stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def _text_column(features: Mapping[str, Any], *, besides: str | None) -> str:
+    """The column ``text``, or else the only one of strings, as in training.
+
+    Raises:
+        ValueError: If there is none, or there are several.
+    """
+    texts = [name for name, each in features.items() if getattr(each, "dtype", None) == "string" and name != besides]
+    if "text" in features or len(texts) == 1:
+        return "text" if "text" in features else texts[0]
+    found = f"several columns hold texts ({', '.join(texts)})" if texts else "no column holds texts"
+    raise ValueError(f"Cannot read texts from this Dataset: {found}. Keep one: dataset.select_columns('NAME').")

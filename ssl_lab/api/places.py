@@ -28,8 +28,10 @@ class Places(Reader):
 
     def read(self, data: Any, asked: Asked) -> Given:
         """As images or texts, by the files that are there."""
-        asked.none(f"{data!r}")
         path = Path(data).expanduser()
+        if path.suffix.lower() == ".npy" and path.is_file():
+            return Arrays().read(_array(path), asked)
+        asked.none(f"{data!r}")
         if not path.exists():
             if isinstance(data, str) and data in choices("data"):
                 return Configured(named={"data": data})
@@ -73,8 +75,6 @@ def _folder(path: Path, image_size: int | None) -> Given:
 def _file(path: Path, image_size: int | None) -> Given:
     from ssl_lab.data.image.decode import image_endings
 
-    if path.suffix.lower() == ".npy":
-        return Arrays().read(np.load(path, mmap_mode="r"), Asked(image_size=image_size))
     if path.name.lower().endswith(image_endings()):
         return ImageFiles(paths={"train": [str(path.absolute())]}, image_size=image_size, labelled=False)
     if path.suffix.lower() == ".parquet" and _holdsimages_of(path):
@@ -115,10 +115,21 @@ class FolderOfImages(Configured):
     def batches(self, run_data: Any, spec: Any) -> Any:
         """The images in the order of their paths."""
         from ssl_lab.data.image.decode import image_endings
+        from ssl_lab.predict.inputs import files_below
 
-        root = Path(self.named["data.root"])
-        paths = sorted(str(path) for path in root.rglob("*") if path.name.lower().endswith(image_endings()))
+        files = files_below(Path(self.named["data.root"]))
+        paths = [str(file) for file in files if file.name.lower().endswith(image_endings())]
         return ImageFiles(paths={"train": paths}).batches(run_data, spec)
+
+
+def _array(path: Path) -> Any:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(
+            f"Cannot read images from {path}: it is damaged, or holds objects rather than numbers. Write one array of uint8 "
+            "by numpy.save."
+        ) from error
 
 
 def _holdsimages_of(path: Path) -> bool:

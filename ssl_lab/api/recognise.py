@@ -86,17 +86,36 @@ class HubDatasets(Reader):
 
         splits = dict(data) if isinstance(data, dict) else {"train": data}
         if asked.labels is not None:
-            labels = asked.labels if isinstance(asked.labels, Mapping) else {next(iter(splits)): asked.labels}
-            splits = {
-                s: rows.add_column("label", list(labels[s])) if s in labels else rows for s, rows in splits.items()
-            }
+            splits = _with_labels(splits, asked.labels)
         features = next(iter(splits.values())).features
-        label = next((name for name, each in features.items() if isinstance(each, datasets.ClassLabel)), None)
-        label = label or next((name for name in _LABEL_NAMES if name in features), None)
+        classes = [name for name, each in features.items() if isinstance(each, datasets.ClassLabel)]
+        usual = next((name for name in _LABEL_NAMES if name in (classes or features)), None)
+        label = "label" if asked.labels is not None else usual or next(iter(classes), None)
         is_images = any(isinstance(each, datasets.Image) for each in features.values())
         return Table(
             splits=splits, label=label, is_images=is_images, image_size=asked.image_size, labelled=label is not None
         )
+
+
+def _with_labels(splits: Mapping[str, Any], given: Any) -> dict[str, Any]:
+    """Splits whose column ``label`` holds the labels that were given, whatever the data hold beside them.
+
+    Raises:
+        ValueError: If they are for another split, or of another number.
+    """
+    labels = given if isinstance(given, Mapping) else {next(iter(splits)): given}
+    if strangers := sorted(set(labels) - set(splits)):
+        raise ValueError(f"Cannot use labels of {strangers[0]}: the splits are {', '.join(splits)}. Name one of them.")
+    found = dict(splits)
+    for split, each in labels.items():
+        rows, values = splits[split], as_array(each).tolist()
+        if len(values) != len(rows):
+            raise ValueError(
+                f"Cannot use {len(values)} labels for {len(rows)} samples of {split}. Give one label for each."
+            )
+        rows = rows.remove_columns("label") if "label" in rows.column_names else rows
+        found[split] = rows.add_column("label", values)
+    return found
 
 
 class TorchDatasets(Reader):

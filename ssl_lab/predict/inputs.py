@@ -75,7 +75,7 @@ def from_files(
             _check_kind(place, endings)
             found += _samples_of(place, datamodule, {**fields, **(columns or {})})
             continue
-        files = _files_below(place)
+        files = files_below(place)
         fitting = [file for file in files if file.name.lower().endswith(endings)]
         if not fitting:
             others = f" ({', '.join(file.name for file in files[:_NAMED])})" if files else ""
@@ -110,7 +110,7 @@ def _samples_of(file: Path, datamodule: DataModule, fields: Mapping[str, str]) -
     ]
 
 
-def _files_below(folder: Path) -> list[Path]:
+def files_below(folder: Path) -> list[Path]:
     """All files of a folder and the folders in it, but hidden ones, in the order of their paths."""
     found = []
     for place, folders, names in os.walk(folder):

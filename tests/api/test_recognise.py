@@ -173,3 +173,56 @@ def test_parts_go_with_what_the_caller_leaves_open():
     assert recognise(TEXTS).parts({"method": "causal_lm"}) == {"experiment": "gpt_text"}
     assert recognise(TEXTS).parts({"encoder": "bert_tiny"}) == {}
     assert isinstance(recognise("digits"), Configured)
+
+
+def test_labels_that_were_given_win_over_those_of_a_dataset():
+    own = datasets.ClassLabel(names=["x", "y"])
+    for name in ("kind", "label"):
+        rows = datasets.Dataset.from_dict({"text": TEXTS, name: LABELS}).cast_column(name, own)
+        found = recognise(rows, labels=[1 - label for label in LABELS])
+        assert found.label == "label" and found.splits["train"]["label"][:2] == [1, 0]
+    with pytest.raises(ValueError, match="Cannot use 2 labels for 6 samples of train"):
+        recognise(rows, labels=[0, 1])
+
+
+def test_the_usual_label_of_a_dataset_is_taken_before_other_classes():
+    rows = datasets.Dataset.from_dict({"text": TEXTS, "source": LABELS, "label": LABELS})
+    for name in ("source", "label"):
+        rows = rows.cast_column(name, datasets.ClassLabel(names=["x", "y"]))
+    assert recognise(rows).label == "label"
+
+
+def test_texts_are_never_taken_from_a_guessed_column():
+    rows = datasets.Dataset.from_dict({"id": list("abcdef"), "sentence": TEXTS})
+    with pytest.raises(ValueError, match=r"several columns hold texts \(id, sentence\)"):
+        recognise(rows).samples()
+    assert recognise(rows.select_columns("sentence")).samples() == TEXTS
+
+
+def test_images_of_a_dataset_that_changed_in_their_files_are_read_again(folder):
+    found = []
+    for pixels in (IMAGES[0], np.zeros((9, 9, 3), np.uint8)):
+        Image.fromarray(pixels).save(folder / "one.png")
+        rows = datasets.Dataset.from_dict({"image": [str(folder / "one.png")] * 3})
+        found.append(recognise(rows.cast_column("image", datasets.Image())).settings()["data.path"])
+    assert found[0] != found[1]
+
+
+def test_a_folder_is_read_in_the_order_of_the_command_without_hidden_files(folder):
+    from ssl_lab.modalities.image import ImageSpec
+
+    names = ["a/1.png", "a-b/1.png", ".hidden/1.png", "a/._1.png"]
+    for k, name in enumerate(names):
+        (folder / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((4, 4, 3), 10 * k, np.uint8)).save(folder / "tree" / name)
+    spec = ImageSpec(shape=(3, 4, 4), mean=(0.5,) * 3, std=(0.5,) * 3)
+    (batch,) = recognise(folder / "tree").batches(None, spec)
+    assert batch["image"][:, 0, 0, 0].tolist() == [0, 10]
+
+
+def test_an_array_in_a_file_takes_labels_and_no_objects(folder):
+    np.save(folder / "images.npy", IMAGES)
+    assert recognise("images.npy", labels=LABELS).labels["train"].tolist() == LABELS
+    np.save(folder / "objects.npy", np.array([{}], object), allow_pickle=True)
+    with pytest.raises(ValueError, match="holds objects rather than numbers"):
+        recognise("objects.npy")
