@@ -124,7 +124,7 @@ class FolderOfImages(Configured):
 
 def _array(path: Path) -> Any:
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.load(path, mmap_mode="r")
     except (ValueError, EOFError) as error:
         raise ValueError(
             f"Cannot read images from {path}: it is damaged, or holds objects rather than numbers. Write one array of uint8 "
