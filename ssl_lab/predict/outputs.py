@@ -37,8 +37,13 @@ def check_ending(out: Path, endings: Sequence[str] = ENDINGS) -> None:
 
 
 def holds_predictions(path: Path) -> bool:
-    """Whether ``ssl-lab predict`` wrote a file: its columns are those of predictions, and no others."""
+    """Whether ``ssl-lab predict`` wrote a file: its columns are those of predictions, the first a place, and no others.
+
+    Tables to learn from, such as ``text,translation``, name no place; predictions without one are not replaced either.
+    """
     names = columns_of(path)
+    if not names or names[0] not in PLACES:
+        return False
     tops = {name.partition(".")[0] for name in names}
     return bool(tops & set(_PREDICTED)) and tops <= {*_GIVEN, *_PREDICTED, *_BESIDE}
 
@@ -47,10 +52,21 @@ def holds_features(path: Path) -> bool:
     """Whether ``ssl-lab embed`` wrote a file; of npy its rows beside it say so."""
     if path.suffix == ".npy":
         names = columns_of(rows_beside(path))
-        return bool(names) and set(names) <= {*_GIVEN, *_OF_FEATURES}
+        return bool(names) and set(names) <= {*_GIVEN, *_OF_FEATURES} and _is_matrix(path)
     names = columns_of(path)
     tops = {name.partition(".")[0] for name in names}
     return bool(set(names) & set(FEATURES)) and tops <= {*_GIVEN, *_OF_FEATURES, "features"}
+
+
+def _is_matrix(path: Path) -> bool:
+    """Whether a file is an array of features (N, D), and not one of images."""
+    import numpy as np
+
+    try:
+        found = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return False
+    return isinstance(found, np.ndarray) and found.ndim == 2 and found.dtype.kind == "f"
 
 
 def holds_neighbours(path: Path) -> bool:
