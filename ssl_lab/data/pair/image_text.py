@@ -30,7 +30,8 @@ from ssl_lab.data.image.decode import Encoded, image_endings
 from ssl_lab.data.image.hub_images import hub_image_source, label_columns
 from ssl_lab.data.loader import BatchLoader
 from ssl_lab.data.splits import find_split, split_named
-from ssl_lab.data.text.base import CHUNK, token_ids
+from ssl_lab.data.text.base import CHUNK
+from ssl_lab.data.text.ids import token_ids
 from ssl_lab.data.text.tokenized import Tokenized
 from ssl_lab.data.text.tokenizer import load_tokenizer, train_wordpiece
 from ssl_lab.modalities.pair import PairSpec

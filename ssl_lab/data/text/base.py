@@ -23,6 +23,7 @@ from ssl_lab.data.files.inventory import tell_once
 from ssl_lab.data.files.layout import shown
 from ssl_lab.data.splits import UNLABELLED, CutModule, Part, find_split, plan_splits
 from ssl_lab.data.text.given import TEXT_ENDINGS, is_filled, read_samples
+from ssl_lab.data.text.ids import unknown_share
 from ssl_lab.data.text.token_rows import TokenRows, frame_of
 from ssl_lab.data.text.tokenized import Tokenized
 from ssl_lab.data.text.tokenizer import (
@@ -37,7 +38,6 @@ from ssl_lab.modalities.text import TextSpec
 from ssl_lab.types import Batch, Classes, Spec
 
 CHUNK = 1000
-_ROWS_READ = 1000  # to find out how many tokens are unknown
 NUM_LENGTHS = 8  # of the batches on a CPU, at most
 _OF_TEXTS = ("input_ids", "document_ids", "second_input_ids", "negative_input_ids")
 
@@ -226,22 +226,10 @@ class TokenModule(Tokenized):
 
         The latter is the share of tokens that the tokenizer does not know, in up to 1,000 rows spread over the split.
         """
-        unknown = self._unknown_share()
+        unknown = unknown_share(self.tokenizer, self.columns(PRETRAIN)["input_ids"])
         return {"data/padding_share": self.padding_share(PRETRAIN)} | (
             {"data/unknown_share": unknown} if unknown else {}
         )
-
-    def _unknown_share(self) -> float:
-        names = ("pad", "eos", "bos", "cls", "sep", "mask")
-        unknown = self.tokenizer.unk_token_id
-        if unknown in {None, *(getattr(self.tokenizer, f"{name}_token_id") for name in names)}:
-            return 0.0  # there is none, or it stands for something else as well, as GPT-2's
-        column = self.columns(PRETRAIN)["input_ids"]
-        rows = np.unique(np.linspace(0, len(column) - 1, _ROWS_READ).astype(np.int64))
-        ids = np.asarray(column[rows])
-        num_unknown = int((ids == unknown).sum())
-        num_known = int((~np.isin(ids, self.tokenizer.all_special_ids)).sum())
-        return num_unknown / max(1, num_unknown + num_known)
 
     def token_rows(
         self, ids: Sequence[NDArray[Any]], lengths: Sequence[NDArray[Any]], *, labelled: bool = False
@@ -400,26 +388,3 @@ class TextModule(TokenModule, CutModule):
         if labelled:
             columns["label"] = torch.from_numpy(labels)
         return columns
-
-
-def token_ids(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], *, max_length: int) -> Tensor:
-    """Padded ids of texts with class and separator tokens, in the smallest signed integer type that holds them.
-
-    Args:
-        tokenizer: The tokenizer.
-        texts: N texts, at least one.
-        max_length: Tokens of a row, special tokens included; the rest of a longer text is left out.
-
-    Returns:
-        Ids (N, max_length).
-    """
-    encoded = tokenizer(
-        list(texts),
-        truncation=True,
-        max_length=max_length,
-        padding="max_length",
-        padding_side="right",
-        return_tensors="pt",
-    )
-    fits_16_bits = len(tokenizer) <= torch.iinfo(torch.int16).max
-    return encoded["input_ids"].to(torch.int16 if fits_16_bits else torch.int32)  # type: ignore[no-any-return]

@@ -24,7 +24,8 @@ from ssl_lab.data.files.tables import check_text_column
 from ssl_lab.data.files.text_files import read_lines
 from ssl_lab.data.hub import load_splits
 from ssl_lab.data.splits import UNLABELLED, Part
-from ssl_lab.data.text.base import TextModule, TextSource, token_ids
+from ssl_lab.data.text.base import TextModule, TextSource
+from ssl_lab.data.text.ids import token_ids
 from ssl_lab.data.text.tokenizer import load_tokenizer, train_tokenizer
 from ssl_lab.modalities.text import TextSpec, WrittenText
 from ssl_lab.types import Spec

@@ -20,7 +20,8 @@ from ssl_lab.data.files.inventory import Source, title_of
 from ssl_lab.data.files.tables import as_numbers, check_column, check_text_column
 from ssl_lab.data.hub import load_splits
 from ssl_lab.data.splits import UNLABELLED, Part, find_split
-from ssl_lab.data.text.base import TextModule, TextSource, token_ids
+from ssl_lab.data.text.base import TextModule, TextSource
+from ssl_lab.data.text.ids import token_ids
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
