@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ssl_lab.api.given import Given, ImageFiles, Images, Texts
-from ssl_lab.api.pixels import as_array, as_labels, as_one_size, as_pixels
+from ssl_lab.api.labels import as_labels
+from ssl_lab.api.pixels import as_array, as_one_size, as_pixels
 from ssl_lab.api.reader import KINDS, Asked, Reader, called, is_a
 
 
@@ -79,6 +80,8 @@ def images_of(pixels: Any, labels: Any, *, names: Sequence[str] | None = None, t
     if labels is None:
         return Images(pixels={"train": pixels}, title=title, labelled=False)
     numbers, found = as_labels(labels, len(pixels), names)
+    if (numbers < 0).all():
+        return Images(pixels={"train": pixels}, title=title, labelled=False)
     return Images(pixels={"train": pixels}, labels={"train": numbers}, class_names=found, title=title, labelled=True)
 
 
@@ -93,7 +96,7 @@ def texts_or_files(texts: list[str], asked: Asked) -> Given:
     labels = None
     if asked.labels is not None:
         numbers, names = as_labels(asked.labels, len(texts))
-        labels = {"train": [names[k] if k >= 0 else None for k in numbers]}
+        labels = {"train": [names[k] if k >= 0 else None for k in numbers]} if (numbers >= 0).any() else None
     if all(text.lower().endswith(image_endings()) and "\n" not in text for text in texts):
         paths = [str(Path(text).expanduser().absolute()) for text in texts]
         if missing := [text for text, path in zip(texts, paths, strict=True) if not Path(path).is_file()]:

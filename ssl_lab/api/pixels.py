@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ _CHANNELS = (1, 3)
 def as_array(data: Any) -> NDArray[Any]:
     """An array, tensor or picture as a NumPy array."""
     if hasattr(data, "detach"):  # a tensor, on whatever device
-        data = data.detach().cpu().numpy()
+        data = data.detach().cpu()
+        data = (data.float() if str(data.dtype) == "torch.bfloat16" else data).numpy()  # which NumPy does not have
     return np.asarray(data)
 
 
@@ -157,52 +158,3 @@ def _check_floats(low: float, high: float, start: int, part: NDArray[Any]) -> No
             else "Give uint8, images.astype('uint8'), if they go to 255, or divide them by their largest possible value"
         )
         raise ValueError(f"Cannot read images of floats from {low:.4g} to {high:.4g}: floats are in [0, 1]. {remedy}.")
-
-
-def as_labels(
-    labels: Any, num_samples: int, known: Sequence[str] | None = None
-) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Labels 0, 1, ... of samples, -1 where unknown, and the names of the classes.
-
-    Args:
-        labels: Whole numbers from 0 up, or names, one for each sample; None and -1 mean unknown.
-        num_samples: How many there should be.
-        known: Names of the classes in label order, if they have any.
-
-    Raises:
-        ValueError: If they are of another number, or no classes.
-    """
-    values = as_array(labels)
-    if values.ndim == 2 and values.shape[1] == 1:
-        values = values[:, 0]
-    if values.ndim != 1 or len(values) != num_samples:
-        raise ValueError(
-            f"Cannot use labels of shape {values.shape} for {num_samples} samples. Give one label for each, or None without."
-        )
-    if values.dtype.kind == "f":
-        whole = np.where(np.isfinite(values), values, -1)
-        if (whole != np.rint(whole)).any():
-            raise ValueError(
-                f"Cannot use real numbers as labels, found {values[whole != np.rint(whole)][0]}. Give classes."
-            )
-        values = whole.astype(np.int64)
-    if values.dtype.kind in "biu":
-        numbers = values.astype(np.int64)
-        if numbers.min(initial=-1) < -1:
-            raise ValueError(
-                f"Cannot use {numbers.min()} as a label. Give numbers from 0 up, and -1 where it is unknown."
-            )
-        if known is not None and numbers.max(initial=-1) >= len(known):
-            raise ValueError(f"Cannot name label {numbers.max()}: there are {len(known)} names of classes. Name all.")
-        return numbers, tuple(map(str, known if known is not None else range(int(numbers.max(initial=-1)) + 1)))
-    given = [None if value is None or value != value else value for value in values.tolist()]
-    if all(value is None or type(value) is int for value in given):  # numbers, of which some are unknown
-        return as_labels(np.array([-1 if value is None else value for value in given], np.int64), num_samples, known)
-    words = [None if value is None else str(value) for value in given]
-    names = tuple(known or sorted({word for word in words if word is not None}))
-    if strangers := sorted({word for word in words if word is not None} - set(names)):
-        raise ValueError(
-            f"Cannot use label {strangers[0]!r}: the classes are {', '.join(names[:10])}. Name it among them."
-        )
-    number = {name: k for k, name in enumerate(names)}
-    return np.array([-1 if word is None else number[word] for word in words], np.int64), names

@@ -11,6 +11,7 @@ import numpy as np
 
 from ssl_lab.api.given import Configured, Given, ImageFiles, Images, Texts
 from ssl_lab.api.in_memory import Arrays, Lists, images_of, kind_of, texts_or_files
+from ssl_lab.api.labels import label_values
 from ssl_lab.api.pixels import as_array, as_one_size
 from ssl_lab.api.places import Places
 from ssl_lab.api.reader import KINDS, Asked, Reader, called, is_a
@@ -101,18 +102,20 @@ def _with_labels(splits: Mapping[str, Any], given: Any) -> dict[str, Any]:
     """Splits whose column ``label`` holds the labels that were given, whatever the data hold beside them.
 
     Raises:
-        ValueError: If they are for another split, or of another number.
+        ValueError: If they are for another split or for none in particular, or of another number.
     """
+    if not isinstance(given, Mapping) and len(splits) > 1:
+        raise ValueError(
+            f"Cannot tell which split these labels are of: the data have {', '.join(splits)}. Give a dict: "
+            f"labels={{{next(iter(splits))!r}: ...}}."
+        )
     labels = given if isinstance(given, Mapping) else {next(iter(splits)): given}
     if strangers := sorted(set(labels) - set(splits)):
         raise ValueError(f"Cannot use labels of {strangers[0]}: the splits are {', '.join(splits)}. Name one of them.")
     found = dict(splits)
     for split, each in labels.items():
-        rows, values = splits[split], as_array(each).tolist()
-        if len(values) != len(rows):
-            raise ValueError(
-                f"Cannot use {len(values)} labels for {len(rows)} samples of {split}. Give one label for each."
-            )
+        rows = splits[split]
+        values = label_values(each, len(rows))
         rows = rows.remove_columns("label") if "label" in rows.column_names else rows
         found[split] = rows.add_column("label", values)
     return found
@@ -136,7 +139,7 @@ class TorchDatasets(Reader):
         samples, labels = zip(*(_sample(data[k], data) for k in range(len(data))), strict=True)
         found: Any = asked.labels
         if found is None and any(label is not None for label in labels):
-            found = [-1 if label is None else label for label in labels]
+            found = labels
         if all(isinstance(sample, str) for sample in samples):
             return texts_or_files(list(samples), Asked(labels=found, image_size=asked.image_size))
         if {kind_of(sample) for sample in samples} != {"image"}:
@@ -231,13 +234,13 @@ def _sample(item: Any, data: Any) -> tuple[Any, Any]:
         return (item[keys[0]] if keys else next(iter(item.values()))), label
     if isinstance(item, tuple | list) and len(item) > 0:
         label = item[1] if len(item) > 1 else None
-        if label is not None and np.ndim(as_array(label)) > 0 and as_array(label).size != 1:
+        if label is not None and as_array(label).size != 1:
             raise ValueError(
                 f"Cannot read {called(data)}: the second part of its items has shape {np.shape(as_array(label))}, "
                 "which is no "
                 "label. Give items (image, label) or (image,)."
             )
-        return item[0], (as_array(label).item() if label is not None else None)
+        return item[0], label
     return item, None
 
 

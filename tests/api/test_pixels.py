@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ssl_lab.api.pixels import as_labels, as_one_size, as_pixels
+from ssl_lab.api.pixels import as_one_size, as_pixels
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 6, 8, 3), dtype=np.uint8)
 FIRST = IMAGES.transpose(0, 3, 1, 2)
@@ -70,36 +70,6 @@ def test_single_images_of_any_kind_become_one_array():
         as_one_size([IMAGES[0], {}], image_size=None)
 
 
-@pytest.mark.parametrize(
-    ("labels", "numbers", "names"),
-    [
-        ([0, 2, -1], [0, 2, -1], ("0", "1", "2")),
-        (np.array([[0], [1], [1]]), [0, 1, 1], ("0", "1")),
-        ([1.0, float("nan"), 0.0], [1, -1, 0], ("0", "1")),
-        (torch.tensor([1, 0, 1]), [1, 0, 1], ("0", "1")),
-        (["dog", None, "cat"], [1, -1, 0], ("cat", "dog")),
-    ],
-)
-def test_labels_are_numbers_or_names(labels, numbers, names):
-    found = as_labels(labels, 3)
-    assert found[0].tolist() == numbers and found[1] == names
-
-
-@pytest.mark.parametrize(
-    ("labels", "known", "told"),
-    [
-        ([0, 1], None, "for 3 samples"),
-        ([0.5, 1, 2], None, "real numbers"),
-        ([0, -2, 1], None, "Cannot use -2"),
-        ([0, 1, 2], ["a", "b"], "Cannot name label 2"),
-        (["a", "b", "c"], ["a", "b"], "Cannot use label 'c'"),
-    ],
-)
-def test_labels_that_are_no_classes_are_refused(labels, known, told):
-    with pytest.raises(ValueError, match=told):
-        as_labels(labels, 3, known)
-
-
 def test_pictures_of_pillow_are_read_as_their_files_are(tmp_path):
     from ssl_lab.data.image.decode import decode
 
@@ -118,9 +88,3 @@ def test_pictures_of_pillow_are_read_as_their_files_are(tmp_path):
                 as_one_size([opened], image_size=None)[0], decode(file, channels=None, image_size=None), err_msg=name
             )
             assert opened.size == (8, 6), "the caller's picture stays open and as it is"
-
-
-def test_numbers_with_unknown_ones_among_them_keep_their_meaning():
-    numbers, names = as_labels([10, 2, 0, None, 1], 5)
-    assert numbers.tolist() == [10, 2, 0, -1, 1] and len(names) == 11
-    assert as_labels([1, 0, None], 3, ["a", "b"])[0].tolist() == [1, 0, -1]

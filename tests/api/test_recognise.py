@@ -181,7 +181,7 @@ def test_labels_that_were_given_win_over_those_of_a_dataset():
         rows = datasets.Dataset.from_dict({"text": TEXTS, name: LABELS}).cast_column(name, own)
         found = recognise(rows, labels=[1 - label for label in LABELS])
         assert found.label == "label" and found.splits["train"]["label"][:2] == [1, 0]
-    with pytest.raises(ValueError, match="Cannot use 2 labels for 6 samples of train"):
+    with pytest.raises(ValueError, match="Cannot use 2 labels for 6 samples"):
         recognise(rows, labels=[0, 1])
 
 

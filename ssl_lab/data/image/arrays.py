@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -101,6 +102,12 @@ class ImageArrays(GivenImages, CutModule, LabelledModule):
                     "for each, -1 where it is unknown."
                 )
             found[split] = labels.astype(np.int64)
+            missing = int((labels == UNLABELLED).sum())
+            if 0 < missing < len(labels):
+                warnings.warn(
+                    f"{missing} of {len(labels)} images of {split} have no label. Probes and fine-tuning leave them out.",
+                    stacklevel=2,
+                )
         return found
 
     @cached_property
