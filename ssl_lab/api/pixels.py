@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ssl_lab.data.image.decode import decode, refuse_zeros_and_ones
+
 _ROWS_AT_ONCE = 4096
 _CHANNELS = (1, 3)
 
@@ -24,7 +26,8 @@ def as_pixels(data: Any) -> NDArray[np.uint8]:
     """Images as uint8 (N, C, H, W).
 
     Args:
-        data: (N, H, W, C), (N, C, H, W) or (N, H, W), with 1 or 3 channels; whole numbers from 0 to 255, or floats in [0, 1].
+        data: (N, H, W, C), (N, C, H, W) or (N, H, W), with 1 or 3 channels; whole numbers from 0 to 255, not 0 and 1 alone,
+            floats in [0, 1], or booleans.
 
     Raises:
         ValueError: If the array holds something else; says what was found and what to do.
@@ -35,7 +38,10 @@ def as_pixels(data: Any) -> NDArray[np.uint8]:
             f"Cannot read images from an array of {array.dtype}: its elements are no numbers. Give images of one size as one "
             "array of uint8, such as numpy.stack(images)."
         )
-    return _as_bytes(_channels_first(array))
+    found = _as_bytes(_channels_first(array))
+    if array.dtype.kind in "iu":
+        refuse_zeros_and_ones(found)
+    return found
 
 
 def as_one_size(images: Iterable[Any], *, image_size: int | None) -> NDArray[np.uint8]:
@@ -49,6 +55,7 @@ def as_one_size(images: Iterable[Any], *, image_size: int | None) -> NDArray[np.
         ValueError: If one is no image, or sizes or channels differ.
     """
     found: list[NDArray[np.uint8]] = []
+    whole = True
     for k, image in enumerate(images):
         pixels = _one(image, k)
         if image_size is not None:
@@ -63,13 +70,15 @@ def as_one_size(images: Iterable[Any], *, image_size: int | None) -> NDArray[np.
                 f"{pixels.shape}. {remedy}."
             )
         found.append(pixels)
-    return np.stack(found)
+        whole = whole and (hasattr(image, "mode") or as_array(image).dtype.kind in "iu")
+    stack = np.stack(found)
+    if whole:
+        refuse_zeros_and_ones(stack)
+    return stack
 
 
 def _one(image: Any, number: int) -> NDArray[np.uint8]:
     if hasattr(image, "convert") and hasattr(image, "mode"):  # PIL's
-        from ssl_lab.data.image.decode import decode
-
         found = decode(image, channels=None, image_size=None)
         if found is None:
             raise ValueError(
@@ -84,12 +93,10 @@ def _one(image: Any, number: int) -> NDArray[np.uint8]:
             "numbers "
             "(H, W), (H, W, C) or (C, H, W), or pictures of PIL."
         )
-    return as_pixels(array[None])[0]
+    return _as_bytes(_channels_first(array[None]))[0]
 
 
 def _resized(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    from ssl_lab.data.image.decode import decode
-
     picture = pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0))
     found = decode(picture, channels=len(pixels), image_size=size)
     assert found is not None
@@ -103,6 +110,11 @@ def _channels_first(array: NDArray[Any]) -> NDArray[Any]:
             raise ValueError(
                 f"Cannot read an array of shape {shape}: it looks like one image (H, W, C). Give images (N, H, W, C): one as "
                 "image[None], grey ones of this shape as images[:, None]."
+            )
+        if shape[0] == 3:
+            raise ValueError(
+                f"Cannot tell whether an array of shape {shape} is one image (C, H, W) or three grey ones. Give one as "
+                "image[None], or three as images[:, None]."
             )
         return array[:, None]
     if array.ndim != 4:

@@ -47,6 +47,10 @@ def test_grey_images_need_no_axis_of_channels():
         (np.zeros((2, 5, 6, 7)), "neither its second nor its last axis"),
         (np.zeros((2, 3, 5, 3)), "Cannot tell the channels"),
         (np.zeros((0, 4, 4)), "no rows"),
+        (FIRST[0], r"one image \(C, H, W\) or three grey ones"),
+        (torch.from_numpy(FIRST[0] / 255), r"Give one as image\[None\], or three as images\[:, None\]"),
+        (np.eye(4, dtype=np.uint8)[None], r"0 and 1 alone: .*nearly black. Give images.astype\(bool\)"),
+        (torch.eye(8, dtype=torch.int64).expand(4, 8, 8), "0 and 1 alone"),
         (np.array([IMAGES[0], None], dtype=object), "no numbers"),
         (np.where(np.arange(5)[:, None, None, None] == 3, np.nan, IMAGES / 255), "image 3: .*NaN"),
         (np.where(np.arange(5)[:, None, None, None] == 3, np.inf, IMAGES / 255), "image 3: .*infinite"),
@@ -88,3 +92,26 @@ def test_pictures_of_pillow_are_read_as_their_files_are(tmp_path):
                 as_one_size([opened], image_size=None)[0], decode(file, channels=None, image_size=None), err_msg=name
             )
             assert opened.size == (8, 6), "the caller's picture stays open and as it is"
+
+
+def test_masks_are_no_dark_images():
+    mask = np.eye(8, dtype=np.uint8)
+    for masks in ([mask, mask], [Image.fromarray(mask)]):
+        with pytest.raises(ValueError, match="0 and 1 alone"):
+            as_one_size(masks, image_size=None)
+    assert as_one_size([mask, mask * 9, np.zeros_like(mask)], image_size=None).max() == 9, "dark images beside others"
+    assert as_pixels(np.zeros((1, 8, 8), np.uint8)).max() == 0, "a black image is black"
+    for masks in (mask.astype(bool), mask.astype(float)):
+        assert as_one_size([masks], image_size=None).max() == 255
+
+
+def test_masks_in_files_of_arrays_and_given_to_a_run_are_refused_too(tmp_path):
+    from ssl_lab.data.image.arrays import ImageArrays
+    from ssl_lab.data.image.given import as_encoded
+
+    masks = np.tile(np.eye(8, dtype=np.uint8), (30, 1, 1, 1))
+    np.save(tmp_path / "train_images.npy", masks)
+    with pytest.raises(ValueError, match="0 and 1 alone"):
+        _ = ImageArrays(str(tmp_path)).spec
+    with pytest.raises(ValueError, match="0 and 1 alone"):
+        as_encoded(masks[0])

@@ -19,6 +19,7 @@ from ssl_lab.data.base import PRETRAIN
 from ssl_lab.data.columns import Columns, as_tensor, take
 from ssl_lab.data.files.inventory import tell_once
 from ssl_lab.data.image.base import image_spec
+from ssl_lab.data.image.decode import refuse_zeros_and_ones
 from ssl_lab.data.image.given import GivenImages
 from ssl_lab.data.labelled import LabelledModule
 from ssl_lab.data.splits import UNLABELLED, CutModule, Part, find_split, plan_splits
@@ -140,6 +141,7 @@ class ImageArrays(GivenImages, CutModule, LabelledModule):
         rows = (
             part.rows if len(part.rows) <= 10_000 else part.rows[np.linspace(0, len(part.rows) - 1, 10_000).astype(int)]
         )
+        refuse_zeros_and_ones(images)
         return image_spec(images[rows], class_names=self._class_names)
 
     @cached_property

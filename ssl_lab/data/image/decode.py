@@ -7,7 +7,7 @@ import struct
 import zlib
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,8 @@ _NO_READERS = (
     "MPEG",
     "WMF",
 )  # Pillow knows their names, or hands them to other programs
+
+_ROWS_AT_ONCE = 256
 
 
 @cache
@@ -134,3 +136,24 @@ def _to_8_bit(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     if values.dtype.itemsize > 2 and not (values.min() >= 0 and 255 < values.max() < 2**16):
         raise ValueError("32-bit pixels of unknown range")
     return (values // 256).astype(np.uint8)
+
+
+def refuse_zeros_and_ones(pixels: NDArray[Any]) -> None:
+    """Refuse masks and binarised images of whole numbers, which would be read as nearly black.
+
+    Args:
+        pixels: Whole numbers from 0 to 255, of any shape.
+
+    Raises:
+        ValueError: If there are ones, and no larger number.
+    """
+    highest = 0
+    for start in range(0, len(pixels), _ROWS_AT_ONCE):
+        highest = max(highest, int(pixels[start : start + _ROWS_AT_ONCE].max(initial=0)))
+        if highest > 1:
+            return
+    if highest == 1:
+        raise ValueError(
+            "Cannot read images of the whole numbers 0 and 1 alone: as pixels from 0 to 255 they are nearly black. Give "
+            "images.astype(bool), of which ones are white."
+        )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ssl_lab.data.base import DataModule, Sample
-from ssl_lab.data.image.decode import decode_picture, image_endings
+from ssl_lab.data.image.decode import decode_picture, image_endings, refuse_zeros_and_ones
 from ssl_lab.modalities.image import ImageSpec
 from ssl_lab.modalities.pair import PairSpec
 from ssl_lab.types import Spec
@@ -104,6 +104,8 @@ def _as_pixels(values: NDArray[Any]) -> NDArray[np.uint8]:
                 "uint8."
             )
         values = np.rint(values * 255).astype(np.uint8)
+    elif values.dtype == np.uint8:
+        refuse_zeros_and_ones(values)
     if values.dtype != np.uint8:
         raise ValueError(f"Cannot read pixels of type {values.dtype}. Give uint8, or floats in [0, 1].")
     return np.ascontiguousarray(values)
