@@ -211,6 +211,13 @@ def printable(text: str, *, keep: str = "\n\t") -> str:
     return "".join(char if char in keep or not _steers(char) else _written_out(char) for char in text)
 
 
+def storable(text: str) -> str:
+    r"""A text that a UTF-8 file can hold: bytes of a file name that are no UTF-8 are written out, as in ``\xff``."""
+    if text.isascii():
+        return text
+    return "".join(_written_out(char) if unicodedata.category(char) == "Cs" else char for char in text)
+
+
 def no_formula(cell: str) -> str:
     """A text that no spreadsheet takes for a formula, which could start programs."""
     cell = printable(cell, keep="")
@@ -223,6 +230,8 @@ def _steers(char: str) -> bool:
 
 def _written_out(char: str) -> str:
     code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:  # as which Python reads a byte of a file name that is no UTF-8
+        code -= 0xDC00
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 

@@ -48,14 +48,13 @@ class Places(Reader):
 
 def _folder(path: Path, image_size: int | None) -> Given:
     from ssl_lab.data.image.decode import image_endings
+    from ssl_lab.predict.inputs import walk_files
 
-    found = {"image": 0, "text": 0, "arrays": 0}
-    for folder, folders, names in os.walk(path, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            found["image"] += name.lower().endswith(image_endings())
-            found["text"] += name.lower().removesuffix(".gz").endswith(_TEXT_ENDINGS)
-            found["arrays"] += name == "train_images.npy" and Path(folder) == path
+    found = {"image": 0, "text": 0, "arrays": int((path / "train_images.npy").is_file())}
+    for file in walk_files(path, {}):
+        name = file.name.lower()
+        found["image"] += name.endswith(image_endings())
+        found["text"] += name.removesuffix(".gz").endswith(_TEXT_ENDINGS)
         if sum(found.values()) > 10_000:
             break
     if found["arrays"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from ssl_lab.data.base import DataModule, has_split
 from ssl_lab.evaluation.protocol import check_finite
 from ssl_lab.files import write_atomically
+from ssl_lab.limited import no_formula
 from ssl_lab.methods.base import Method
 from ssl_lab.predict.outputs import rows_beside
+from ssl_lab.predict.tables import storable_cell
 
 SPLITS = ("train", "val", "test")
 
@@ -103,11 +105,15 @@ def num_samples(datamodule: DataModule, splits: Sequence[str] | None) -> int:
 
 
 def write_features(found: Features, out: Path) -> list[Path]:
-    """Write a parquet, csv or npy file by the ending; beside npy, which holds the features alone, a csv of its rows.
+    r"""Write a parquet, csv or npy file by the ending; beside npy, which holds the features alone, a csv of its rows.
+
+    Bytes of file names that are no UTF-8 are written out, as in ``\xff``.
 
     Returns:
         The files.
     """
+    columns = {name: [storable_cell(cell) for cell in column] for name, column in found.columns.items()}
+    found = replace(found, columns=columns)
     if out.suffix == ".npy":
         beside = rows_beside(out)
         write_atomically(beside, partial(_write_rows, found, features=False), through_link=True)
@@ -128,8 +134,16 @@ def _write_rows(found: Features, path: Path, *, features: bool) -> None:
         writer = csv.writer(file)
         values = found.values if features else found.values[:, :0]
         writer.writerow([*found.columns, *(f"features.{k}" for k in range(values.shape[1]))])
-        for row, vector in zip(zip(*found.columns.values(), strict=True), values.tolist(), strict=True):
+        columns = {
+            **found.columns,
+            **({"class": map(_no_formula, kinds)} if (kinds := found.columns.get("class")) else {}),
+        }
+        for row, vector in zip(zip(*columns.values(), strict=True), values.tolist(), strict=True):
             writer.writerow([*row, *vector])
+
+
+def _no_formula(kind: str | None) -> str | None:
+    return None if kind is None else no_formula(kind)
 
 
 def _write_parquet(found: Features, path: Path) -> None:

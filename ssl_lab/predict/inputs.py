@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ssl_lab.data.base import DataModule, Sample
+from ssl_lab.data.files.inventory import DataFile, told
+from ssl_lab.data.files.layout import shown
 
 _NAMED = 3  # files that a message names
 
@@ -111,12 +114,51 @@ def _samples_of(file: Path, datamodule: DataModule, fields: Mapping[str, str]) -
 
 
 def files_below(folder: Path) -> list[Path]:
-    """All files of a folder and the folders in it, but hidden ones, in the order of their paths."""
-    found = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(place, name) for name in names if not name.startswith(".")]
-    return sorted((file for file in found if file.is_file()), key=lambda file: file.parts)
+    """All files of a folder and the folders in it, but hidden ones, in the order of their paths.
+
+    Links are followed. A warning counts what cannot be read: links that lead back to a folder around them or nowhere, and
+    folders without permission.
+    """
+    left_out: dict[str, list[DataFile]] = {}
+    found = sorted(walk_files(folder, left_out), key=lambda file: file.parts)
+    if left_out:
+        warnings.warn(f"{shown(str(folder))}: {len(found):,} files{told(left_out)}.", stacklevel=2)
+    return found
+
+
+def walk_files(folder: Path, left_out: dict[str, list[DataFile]]) -> Iterator[Path]:
+    """The files of :func:`files_below`, one by one; those that cannot be read go to ``left_out``, by reason."""
+    waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(folder, frozenset([_real(folder)]))]
+    while waiting:
+        place, around = waiting.pop()
+        try:
+            entries = sorted(os.scandir(place), key=lambda entry: entry.name)
+        except OSError:
+            left_out.setdefault("not readable", []).append(_named(place, folder))
+            continue
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            path = place / entry.name
+            if os.path.isfile(path):
+                yield path
+            elif not os.path.isdir(path):
+                reason = "neither file nor folder" if os.path.exists(path) else "dangling link"
+                left_out.setdefault(reason, []).append(_named(path, folder))
+            elif (real := _real(path)) in around:
+                left_out.setdefault("looping link", []).append(_named(path, folder))
+            else:
+                waiting.append((path, around | {real}))
+
+
+def _real(folder: Path) -> tuple[int, int]:
+    facts = folder.stat()
+    return facts.st_dev, facts.st_ino
+
+
+def _named(path: Path, folder: Path) -> DataFile:
+    parts = path.relative_to(folder).parts
+    return DataFile(parts, os.sep.join(parts))
 
 
 def from_python(
@@ -129,9 +171,9 @@ def from_python(
     """The same of values in Python: one or several.
 
     Args:
-        inputs: For images paths, or pixels of one picture or of many (N, H, W, C) or (N, C, H, W), or Pillow's images; for
-            texts strings, or for samples of several parts mappings or tuples of their parts. ``pathlib.Path`` is a file or a
-            folder for all.
+        inputs: For images paths of files and folders, or pixels of one picture or of many (N, H, W, C) or (N, C, H, W), or
+            Pillow's images; for texts strings, or for samples of several parts mappings or tuples of their parts.
+            ``pathlib.Path`` is a file or a folder for all.
         datamodule: Data like that of the run.
         columns: As of :func:`from_files`.
         fields: As of :func:`from_files`.
@@ -144,7 +186,19 @@ def from_python(
     if not needed:
         datamodule.samples_in(Path(), {})  # which says that there are none
     found: list[Given] = []
+    if isinstance(inputs, str) and is_text(datamodule) and os.path.exists(inputs):
+        raise ValueError(
+            f"Cannot tell whether {inputs!r} is a text or the file or folder of that name. Give a text as [text], or a path "
+            "as pathlib.Path."
+        )
     for number, each in enumerate(_each(inputs)):
+        if isinstance(each, str) and not is_text(datamodule):
+            if not os.path.exists(each):
+                raise FileNotFoundError(
+                    f"Cannot read {each[:200]!r}: there is no such file or folder (working directory: {Path.cwd()}). "
+                    "Correct the path."
+                )
+            each = Path(each) if os.path.isdir(each) else each
         if isinstance(each, Path):
             found += from_files([each], datamodule, columns, fields=needed)[0]
             continue

@@ -20,6 +20,7 @@ from ssl_lab.data.base import DataModule
 from ssl_lab.data.image.decode import decode
 from ssl_lab.evaluation.protocol import unit_rows
 from ssl_lab.files import replace_file
+from ssl_lab.limited import storable
 from ssl_lab.predict.features import Features
 from ssl_lab.predict.inputs import Given
 from ssl_lab.predict.outputs import NEIGHBOURS_PAGE, NEIGHBOURS_TABLE
@@ -155,7 +156,7 @@ def write_neighbours(
         The files.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    write_rows(neighbour_rows(queries, among, found), folder / NEIGHBOURS_TABLE)
+    write_rows(neighbour_rows(queries, among, found), folder / NEIGHBOURS_TABLE, predicted=["class"])
     if not any(query.picture for query in queries):
         return [folder / NEIGHBOURS_TABLE]
     groups = [
@@ -171,7 +172,7 @@ def _for_page(sample: Shown) -> dict[str, str]:
     """Name, class and picture of a sample, the last as an address that holds the data."""
     pixels = sample.picture() if sample.picture is not None else None
     address = "" if pixels is None else _thumbnail(pixels)
-    return {"name": sample.name, "kind": sample.kind, "picture": address}
+    return {"name": storable(sample.name), "kind": storable(sample.kind), "picture": address}
 
 
 def _thumbnail(pixels: NDArray[np.uint8]) -> str:

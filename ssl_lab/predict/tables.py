@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ssl_lab.files import write_atomically
-from ssl_lab.limited import no_formula, printable
+from ssl_lab.limited import no_formula, printable, storable
 from ssl_lab.predict.outputs import MARK
 from ssl_lab.types import ClassMap
 
@@ -49,19 +49,33 @@ def write_masks(rows: Sequence[Row], names: Sequence[str], folder: Path) -> list
 
 
 def write_rows(rows: Sequence[Row], out: Path, *, predicted: Sequence[str] = ()) -> None:
-    """Write rows as csv, jsonl or parquet, at once; in csv and parquet, numbers by name are columns of their own.
+    r"""Write rows as csv, jsonl or parquet, at once; in csv and parquet, numbers by name are columns of their own.
+
+    Bytes of file names that are no UTF-8 are written out, as in ``\xff``.
 
     Args:
         rows: At least one row; all have the same columns.
         out: The file.
         predicted: Columns whose texts come from the run; in csv they are no formulas.
     """
+    rows = [{storable(name): storable_cell(value) for name, value in row.items()} for row in rows]
     write: dict[str, Callable[[Path], None]] = {
         ".csv": lambda path: _write_csv(rows, path, predicted),
         ".jsonl": lambda path: _write_jsonl(rows, path),
         ".parquet": lambda path: _write_parquet(rows, path),
     }
     write_atomically(out, write[out.suffix], through_link=True)
+
+
+def storable_cell(value: Any) -> Any:
+    """A value of a table, of whose texts a UTF-8 file can hold each."""
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, list):
+        return [storable_cell(each) for each in value]
+    if isinstance(value, Mapping):
+        return {storable(name): each for name, each in value.items()}
+    return value
 
 
 def _write_csv(rows: Sequence[Row], path: Path, predicted: Sequence[str]) -> None:

@@ -145,14 +145,15 @@ def refuse_zeros_and_ones(pixels: NDArray[Any]) -> None:
         pixels: Whole numbers from 0 to 255, of any shape.
 
     Raises:
-        ValueError: If there are ones, and no larger number.
+        ValueError: If there are zeros and ones, and no larger number.
     """
-    highest = 0
+    lowest, highest = 1, 0
     for start in range(0, len(pixels), _ROWS_AT_ONCE):
-        highest = max(highest, int(pixels[start : start + _ROWS_AT_ONCE].max(initial=0)))
+        part = pixels[start : start + _ROWS_AT_ONCE]
+        lowest, highest = min(lowest, int(part.min(initial=1))), max(highest, int(part.max(initial=0)))
         if highest > 1:
             return
-    if highest == 1:
+    if (lowest, highest) == (0, 1):
         raise ValueError(
             "Cannot read images of the whole numbers 0 and 1 alone: as pixels from 0 to 255 they are nearly black. Give "
             "images.astype(bool), of which ones are white."

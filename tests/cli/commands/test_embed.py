@@ -1,6 +1,8 @@
 """``ssl-lab embed`` and ``ssl-lab neighbours``: a row for each file in their order, and what is most similar to one."""
 
 import csv
+import os
+import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -121,3 +123,31 @@ def test_what_neighbours_refuses(folder, capsys, command, said):
     (folder / "held/index.html").write_text("<!doctype html><p>mine")
     assert main(["neighbours", *command]) == 1
     assert said in capsys.readouterr().err
+
+
+def test_links_are_followed_and_loops_are_counted(folder):
+    (folder / "linked").mkdir()
+    (folder / "linked/cat").symlink_to(folder / "photos/cat")
+    (folder / "linked/loop").symlink_to(folder / "linked")
+    (folder / "linked/gone.png").symlink_to("nowhere.png")
+    (folder / "linked/self.png").symlink_to("self.png")
+    told = r"linked: 10 files, 3 left out: 2 dangling links \(gone.png, self.png\), 1 looping link \(loop\)"
+    with pytest.warns(UserWarning, match=told):
+        assert main(["embed", "run=vae", "input=linked", "out=linked.csv"]) == 0
+    assert [row["path"] for row in rows_of(folder / "linked.csv")] == [f"linked/cat/{k}.png" for k in range(10)]
+
+
+def test_names_of_data_that_are_no_utf8_or_look_like_formulas_are_written(folder):
+    for name in ("=cmd", "dog"):
+        shutil.copytree(folder / "photos/dog", folder / "odd" / name)
+    try:
+        os.rename("odd/dog/0.png", b"odd/dog/caf\xe9.png")
+    except OSError:
+        pytest.skip("the file system knows no such names")
+    for out in ("odd.csv", "odd.npy", "odd.parquet"):
+        assert main(["embed", "run=vae", "data=image_folder", "data.root=odd", "data.channels=1", f"out={out}"]) == 0
+    rows = rows_of(folder / "odd.csv")
+    assert {row["class"] for row in rows} == {"'=cmd", "dog"} and rows[-1]["path"] == "odd/dog/caf\\xe9.png"
+    assert pq.read_table("odd.parquet")["class"][0].as_py() == "=cmd"
+    assert main(["neighbours", "run=vae", "query=odd/dog", "input=odd", "out=odd_page"]) == 0
+    assert "caf\\xe9.png" in (folder / "odd_page/index.html").read_text(encoding="utf-8")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ from transformers import AutoTokenizer
 
 from ssl_lab.cli.main import main
 from ssl_lab.cli.using import predict
+from ssl_lab.predict.outputs import columns_of
 
 SMALL = ["trainer=cpu", "trainer.max_epochs=1", "optim.lr=1e-2"]
 TEXTS = [f"{('free prize call now', 'see you at home')[k % 2]} {k}" for k in range(60)]
@@ -180,3 +182,30 @@ def test_help_begins_with_examples_and_refusals_load_no_torch(folder):
             [sys.executable, "-c", code, "predict", *args], capture_output=True, text=True, timeout=60
         )
         assert done.returncode == number and said in done.stdout + done.stderr, done
+
+
+def test_a_string_is_a_place_for_pictures_and_a_text_only_if_no_file_has_its_name(folder):
+    run = "photo_run/pretrained/seed_0"
+    assert [row["path"] for row in predict(run, "photos/cat")] == [f"photos/cat/{k}.png" for k in range(10)]
+    assert predict(run, ["photos/cat", "photos/dog/1.png"])[-1]["path"] == "photos/dog/1.png"
+    with pytest.raises(FileNotFoundError, match="Cannot read 'photoz': there is no such file or folder"):
+        predict(run, "photoz")
+    with pytest.raises(ValueError, match="'sms' is a text or the file or folder of that name"):
+        predict("texts/random/seed_0", "sms")
+    assert len(predict("texts/random/seed_0", ["sms"])) == 1
+
+
+def test_names_that_are_no_utf8_are_written_out_in_every_format(folder):
+    photos = os.fsencode(folder / "odd names")
+    os.mkdir(photos)
+    try:
+        os.link(folder / "photos/cat/0.png", photos + b"/caf\xe9.png")
+    except OSError:
+        pytest.skip("the file system knows no such names")
+    written = "odd names/caf\\xe9.png"
+    for ending in ("csv", "jsonl", "parquet"):
+        out = folder / f"odd.{ending}"
+        assert main(["predict", "run=photo_run/pretrained/seed_0", "input=odd names", f"out={out}"]) == 0
+        assert columns_of(out)[0] == "path"
+        text = str(pq.read_table(out)["path"][0]) if ending == "parquet" else out.read_text()
+        assert written in text.replace("\\\\", "\\")
