@@ -194,9 +194,9 @@ def on_first_rank(action: Callable[[], T]) -> T:
             value = action()
         except Exception as raised:
             error = raised
-    value, told = broadcast_object((value, None if error is None else _as_sent(error)))
-    if told is not None:
-        raise error if error is not None else told  # rank 0 with its own trace
+    value, failure = broadcast_object((value, None if error is None else _as_sent(error)))
+    if failure is not None:
+        raise error if error is not None else failure  # rank 0 with its own trace
     return value  # type: ignore[return-value]
 
 
@@ -211,9 +211,9 @@ def from_every_rank(action: Callable[[], T]) -> list[T]:
     except Exception as raised:
         error = raised
     found = gather_objects((value, None if error is None else _as_sent(error)))
-    for k, (_, told) in enumerate(found):
-        if told is not None:
-            raise error if error is not None and k == rank() else told  # its own with its trace
+    for k, (_, failure) in enumerate(found):
+        if failure is not None:
+            raise error if error is not None and k == rank() else failure  # its own with its trace
     return [value for value, _ in found]  # type: ignore[misc]
 
 
@@ -222,8 +222,8 @@ def _as_sent(error: Exception) -> Exception:
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:  # whatever a class of the user's raises there
-        told = str(error) if isinstance(error, ValueError | RuntimeError) else f"{type(error).__name__}: {error}"
-        return RuntimeError(told)
+        message = str(error) if isinstance(error, ValueError | RuntimeError) else f"{type(error).__name__}: {error}"
+        return RuntimeError(message)
     return error
 
 

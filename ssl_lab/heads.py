@@ -123,7 +123,9 @@ class Prototypes(nn.Module):
     def __init__(self, dim: int, num_prototypes: int) -> None:
         super().__init__()
         if num_prototypes < 2:
-            raise ValueError(f"One prototype has all samples, found num_prototypes={num_prototypes}. Set 2 or more.")
+            raise ValueError(
+                f"One prototype would take all samples, found num_prototypes={num_prototypes}. Set 2 or more."
+            )
         self.weight = nn.Parameter(F.normalize(torch.randn(num_prototypes, dim), dim=1))
 
     @torch.no_grad()

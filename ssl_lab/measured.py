@@ -99,16 +99,16 @@ def with_way(name: str, way: str) -> str:
 def _facts(record: Record) -> dict[str, str]:
     """All by which measurements of one metric differ; ids of a text depend on its tokenizer and tell nothing."""
     data = record.get("data") or {}
-    told = {**record.get("settings", {}), "split": record.get("split"), "data": data.get("title")}
+    facts = {**record.get("settings", {}), "split": record.get("split"), "data": data.get("title")}
     if data.get("as_recorded", data.get("modality") != "text"):
         shape = data.get("shape")
-        told |= {
+        facts |= {
             "shape": None if shape is None else "x".join(map(str, shape)),
             "train_samples": data.get("train"),
             "scored_samples": data.get("scored"),
         }
     unsaid = {"split", "data", "shape", "train_samples", "scored_samples"}
-    return {key: _text(value) for key, value in told.items() if value is not None or key not in unsaid}
+    return {key: _text(value) for key, value in facts.items() if value is not None or key not in unsaid}
 
 
 def _text(value: Any) -> str:

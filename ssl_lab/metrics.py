@@ -165,16 +165,16 @@ def described(plain: object, problems: list[str] | None = None) -> dict[str, Met
         plain: Contents of the file. What is not of the type that it should have is left out, as are unknown fields.
         problems: Receives what was left out, as sentences.
     """
-    told: list[str] = [] if problems is None else problems
+    notes: list[str] = [] if problems is None else problems
     parts = plain if isinstance(plain, Mapping) else {}
     tables: dict[str, Table] = {}
-    for key, found in _items(parts.get("tables"), told):
-        table = checked(Table, {**found, "key": key}, f"table {key}", told)
+    for key, found in _items(parts.get("tables"), notes):
+        table = checked(Table, {**found, "key": key}, f"table {key}", notes)
         tables |= {key: table} if table is not None else {}
     metrics: dict[str, Metric] = {}
-    for name, found in _items(parts.get("metrics"), told):
+    for name, found in _items(parts.get("metrics"), notes):
         own = {key: value for key, value in found.items() if key != "table"}
-        metric = checked(Metric, own, f"metric {name}", told)
+        metric = checked(Metric, own, f"metric {name}", notes)
         if metric is not None:
             at = found.get("table", OTHER.key)
             table = None if at is None else tables.get(at, OTHER) if isinstance(at, str) else OTHER

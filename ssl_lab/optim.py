@@ -178,7 +178,7 @@ class LARS(Optim):
         if not 0 < self.eta < math.inf:
             raise ValueError(f"LARS needs a finite trust coefficient above 0, found {self.eta}. Set optim.eta=0.02.")
         if self.trust_norm not in get_args(TrustNorm):
-            raise ValueError(f"LARS knows no norm {self.trust_norm!r}. Set optim.trust_norm to sum or joint.")
+            raise ValueError(f"LARS has no norm {self.trust_norm!r}. Set optim.trust_norm to sum or joint.")
 
     def make_optimizer(self, groups: Groups) -> Optimizer:
         """SGD whose step is scaled per tensor, but for tensors with fewer than two dimensions."""
@@ -271,7 +271,7 @@ def decay_groups(module: nn.Module, *, weight_decay: float) -> Groups:
     """
     parameters = [p for p in module.parameters() if p.requires_grad]
     if not parameters:
-        raise ValueError(f"{type(module).__name__} has no trainable parameters, so there is nothing to optimise.")
+        raise ValueError(f"{type(module).__name__} has no trainable parameters, so there is nothing to train.")
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},

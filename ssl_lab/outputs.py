@@ -58,7 +58,7 @@ def check_output(
     while not place.exists() and not place.is_symlink() and place != place.parent:
         place = place.parent
     if not place.is_dir():
-        raise ValueError(f"Cannot write {out}: {place} is no folder. {remedy}")
+        raise ValueError(f"Cannot write {out}: {place} is not a folder. {remedy}")
     try:
         with tempfile.TemporaryFile(dir=place):  # without a name, where the file system can: a kill leaves nothing
             pass
@@ -198,7 +198,7 @@ def restore(out: Path) -> str:
         shutil.rmtree(old)
         return f"Removed {old}, which a killed process had replaced by {out}."
     old.rename(out)
-    return f"Brought {out} back, which a killed process was replacing."
+    return f"Restored {out}, which a killed process was replacing."
 
 
 def exchange(a: Path, b: Path) -> bool:

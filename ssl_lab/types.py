@@ -273,7 +273,7 @@ class Encoder(nn.Module, ABC):
 
         Args:
             run_dir: The run directory, with what :meth:`save_in_run` left.
-            settings: The settings that the run was begun with.
+            settings: The settings that the run was started with.
         """
         return {}
 

@@ -149,7 +149,7 @@ class WaveSpec(Spec):
 
 def test_facts_of_an_own_modality_are_read_where_its_module_is_trusted(tmp_path):
     write_spec(tmp_path, WaveSpec(shape=(8,)))
-    with pytest.raises(ValueError, match=r"spec.json: _target_ names .*WaveSpec, which is no class"):
+    with pytest.raises(ValueError, match=r"spec.json: _target_ names .*WaveSpec, which is not a class"):
         read_spec(tmp_path, OmegaConf.create())
     settings = OmegaConf.create({"data": {"_target_": f"{__name__}.Tones"}})
     assert read_spec(tmp_path, settings) == WaveSpec(shape=(8,))

@@ -18,7 +18,7 @@ def test_biases_and_norms_are_not_decayed():
 
 def test_frozen_parameters_are_left_out():
     module = nn.Linear(2, 2).requires_grad_(False)
-    with pytest.raises(ValueError, match="nothing to optimise"):
+    with pytest.raises(ValueError, match="nothing to train"):
         decay_groups(module, weight_decay=0.1)
 
 

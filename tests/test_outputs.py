@@ -82,7 +82,7 @@ def test_a_folder_that_is_no_export_is_never_replaced(tmp_path):
     project = tmp_path / "project"
     project.mkdir()
     (project / "config.json").write_text("{}")
-    with pytest.raises(ValueError, match="no earlier export"):
+    with pytest.raises(ValueError, match="not an earlier export"):
         write_folder(project, export("new"), overwrite=True)
 
     def meanwhile(folder):
@@ -91,7 +91,7 @@ def test_a_folder_that_is_no_export_is_never_replaced(tmp_path):
 
     other = tmp_path / "other"
     other.mkdir()
-    with pytest.raises(ValueError, match="no earlier export"):
+    with pytest.raises(ValueError, match="not an earlier export"):
         write_folder(other, meanwhile, overwrite=True)
     assert contents(other) == {"config.json": "{}"} and contents(out)["notes.txt"] == "mine"
 
@@ -229,7 +229,7 @@ def test_an_output_is_tried_before_work(tmp_path):
     for out, folder, message in (
         (tmp_path, False, "it is a folder"),
         (file, True, "it is a file"),
-        (file / "below", False, "is no folder"),
+        (file / "below", False, "is not a folder"),
         (Path("/proc/x/y"), False, "/proc cannot be written to"),
         (Path("/proc/x"), True, "/proc cannot be written to"),
     ):

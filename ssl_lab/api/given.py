@@ -245,7 +245,7 @@ class ImageFiles(Given):
                 for path in paths[start : start + _ROWS_AT_ONCE]:
                     picture = decode_picture(Path(path), channels=channels, image_size=(size[0], size[1]))
                     if picture is None:
-                        raise ValueError(f"Cannot read {path}: it is no image, or damaged. Leave it out.")
+                        raise ValueError(f"Cannot read {path}: it is not an image, or damaged. Leave it out.")
                     found.append(picture.pixels)
                 yield from Images(pixels={"train": np.stack(found)}).batches(run_data, spec)
 

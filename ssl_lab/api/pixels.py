@@ -35,8 +35,8 @@ def as_pixels(data: Any) -> NDArray[np.uint8]:
     array = as_array(data)
     if array.dtype.kind not in "biuf":
         raise ValueError(
-            f"Cannot read images from an array of {array.dtype}: its elements are no numbers. Give images of one size as one "
-            "array of uint8, such as numpy.stack(images)."
+            f"Cannot read images from an array of {array.dtype}: its elements are not numbers. Give images of "
+            "one size as one array of uint8, such as numpy.stack(images)."
         )
     found = _as_bytes(_channels_first(array))
     if array.dtype.kind in "iu":
@@ -161,7 +161,9 @@ def _as_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
 def _check_floats(low: float, high: float, start: int, part: NDArray[Any]) -> None:
     if not np.isfinite(low) or not np.isfinite(high):
         bad = start + int(np.flatnonzero(~np.isfinite(part.reshape(len(part), -1)).all(1))[0])
-        raise ValueError(f"Cannot read image {bad}: it has pixels that are NaN or infinite. Leave it out, or mend it.")
+        raise ValueError(
+            f"Cannot read image {bad}: it has pixels that are NaN or infinite. Leave it out, or correct it."
+        )
     if low < 0 or high > 1:
         normalised = low < 0
         remedy = (

@@ -78,7 +78,7 @@ def pretrain(
     for key, short, value in (("trainer.max_epochs", "epochs", epochs), ("trainer.max_steps", "steps", steps)):
         if value is not None:
             if key in {name.replace("__", ".") for name in chosen}:
-                raise ValueError(f"Cannot take both {short}= and {key}=: they are one setting. Leave one out.")
+                raise ValueError(f"Cannot use both {short}= and {key}=: they are one setting. Leave one out.")
             chosen[key] = value
     if steps is not None and epochs is None and "trainer.max_epochs" not in {k.replace("__", ".") for k in chosen}:
         chosen["trainer.max_epochs"] = -1

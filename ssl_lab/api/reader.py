@@ -34,7 +34,7 @@ class Asked:
         """
         if self.labels is not None:
             raise ValueError(
-                f"Cannot take labels= beside {what}: it says itself which labels it has. Leave labels= out."
+                f"Cannot use labels= beside {what}: it says itself which labels it has. Leave labels= out."
             )
 
 

@@ -204,9 +204,9 @@ class Run:
 
         summary = read_json(self.dir / "summary.json")
         words = [summary.get("method"), "on", summary.get("data"), summary.get("status")]
-        told = " ".join(str(word) for word in words if word)
+        described = " ".join(str(word) for word in words if word)
         steps = f", step {summary['step']:,}" if isinstance(summary.get("step"), int) else ""
-        head = f"Run({str(self.dir)!r})  {told}{steps}"
+        head = f"Run({str(self.dir)!r})  {described}{steps}"
         use = "use .embed(x) .predict(x) .evaluate() .finetune(x, y) .export(folder) .report() .encoder .results"
         return "\n".join([head, *([repr(self.results)] if self.results else []), use])
 
@@ -214,7 +214,7 @@ class Run:
 def _data_settings(data: Any, labels: Any, image_size: int | None) -> dict[str, Any]:
     if data is None:
         if labels is not None:
-            raise ValueError("Cannot take labels= without data: the run's own data have theirs. Give data and labels.")
+            raise ValueError("Cannot use labels= without data: the run's own data have theirs. Give data and labels.")
         return {}
     return recognise(data, labels=labels, image_size=image_size).settings()
 

@@ -64,7 +64,7 @@ def path_argument(value: str) -> Path:
         raise argparse.ArgumentTypeError("a path is empty; give a path or leave it out")
     key, equals, path = value.partition("=")
     if equals and key in ("run", "run_dir", "out") and not _exists(value):
-        raise argparse.ArgumentTypeError(f"{value!r} is no path; give the path alone: {path}")
+        raise argparse.ArgumentTypeError(f"{value!r} is not a path; give the path alone: {path}")
     return Path(value)
 
 
@@ -75,7 +75,7 @@ def count_argument(value: str) -> int:
         argparse.ArgumentTypeError: If it is none.
     """
     if not value.isdecimal():
-        raise argparse.ArgumentTypeError(f"{value!r} is no whole number from 0 up")
+        raise argparse.ArgumentTypeError(f"{value!r} is not a whole number from 0 up")
     return int(value)
 
 

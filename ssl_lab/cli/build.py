@@ -269,7 +269,7 @@ def _parts(node: DictConfig | None) -> list[DictConfig]:
     for name, settings in (node or {}).items():
         if settings is not None and not isinstance(settings, DictConfig):
             raise ValueError(
-                f"{node._get_full_key(name)}={settings!r} is no object: a mapping with _target_ belongs there. "  # type: ignore[union-attr]
+                f"{node._get_full_key(name)}={settings!r} is not an object: give a mapping with _target_ there. "  # type: ignore[union-attr]
                 "Set single settings of it, or null to leave it out."
             )
     return [settings for settings in (node or {}).values() if settings is not None]

@@ -66,8 +66,8 @@ def _quoted(error: BaseException, text: str) -> str:
         return _FRAMES.split(text)[-1].strip()
     if type(error).__module__.startswith("torch._dynamo"):
         inside = _FAKE.search(text)
-        told = f"{inside[1]}: {inside[3]}" if inside else f"{type(error).__name__}: {text.splitlines()[0]}"
-        return f"{told} (found by the compiler; compile=false runs without it)"
+        cause = f"{inside[1]}: {inside[3]}" if inside else f"{type(error).__name__}: {text.splitlines()[0]}"
+        return f"{cause} (found by the compiler; compile=false runs without it)"
     return f"{type(error).__name__}: {text}"
 
 
@@ -164,8 +164,8 @@ def _outdated() -> str | None:
         return None
     if not old:
         return None
-    told = "; ".join(f"ssl_lab needs {need}, found {found}" for need, found in old)
-    return f"{told}. Update: pip install {' '.join(shlex.quote(str(need)) for need, _ in old)}"
+    needs = "; ".join(f"ssl_lab needs {need}, found {found}" for need, found in old)
+    return f"{needs}. Update: pip install {' '.join(shlex.quote(str(need)) for need, _ in old)}"
 
 
 def _line_of_user(error: BaseException) -> str | None:

@@ -62,7 +62,7 @@ def drop_replaced(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequen
     replaced = [group for group in choices if group in given - {"experiment"}]
     if not experiment or not replaced:
         return []
-    told = []
+    lines = []
     for group in replaced:
         package = group.partition("@")[2] or group
         settings = _settings_of(experiment)
@@ -86,8 +86,8 @@ def drop_replaced(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequen
             values = ", ".join(f"{key}={OmegaConf.select(cfg, key)}" for key in kept)
             sentences.append(f"{group}={choices[group]} keeps {values} of experiment={experiment}.")
         if sentences:
-            told.append(" ".join(sentences))
-    return told
+            lines.append(" ".join(sentences))
+    return lines
 
 
 def _settings_of(experiment: str) -> DictConfig:

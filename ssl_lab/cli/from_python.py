@@ -46,7 +46,7 @@ def _overrides(key: str, value: Any) -> Iterator[str]:
     name = key.rpartition(".")[2]
     if key.startswith("-") or not key or "=" in key:
         raise ValueError(
-            f"Cannot set {key!r}: it is no name of a setting. See ssl-lab pretrain --cfg job for all of them."
+            f"Cannot set {key!r}: it is not the name of a setting. See ssl-lab pretrain --cfg job for all of them."
         )
     if isinstance(value, Mapping) and not key.startswith("+") and name not in _WHOLE and "_target_" not in value:
         for below, each in value.items():
@@ -126,10 +126,10 @@ def as_command(name: str, args: Sequence[str], *, trust: bool = False) -> Iterat
                 raise KeyboardInterrupt(str(stopped)) from None
             raise
         except Exception as error:
-            told = explain(error, command=name, overrides=args)
-            if os.environ.get("SSL_LAB_TRACEBACK") or told == str(error).strip() or not of_settings(error):
+            message = explain(error, command=name, overrides=args)
+            if os.environ.get("SSL_LAB_TRACEBACK") or message == str(error).strip() or not of_settings(error):
                 raise
-            raise ValueError(told) from None
+            raise ValueError(message) from None
 
 
 def run_command(name: str, args: Sequence[str], run: Callable[[DictConfig], Any], *, trust: bool = False) -> Any:

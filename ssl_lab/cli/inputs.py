@@ -36,7 +36,7 @@ def check_inputs(cfg: DictConfig) -> None:
     for place in places(cfg):
         if not place.exists():
             raise FileNotFoundError(
-                f"Cannot read input={place}: nothing is there (working directory: {Path.cwd()}). Correct the path."
+                f"Cannot read input={place}: no such file or folder (working directory: {Path.cwd()}). Correct the path."
             )
 
 

@@ -94,13 +94,14 @@ def _run(args: list[str]) -> int:
         if unknown := [name for name in names if name not in known]:
             where = f"ssl-lab {args[0]} {'--cfg job' if args[0] == 'pretrain' else '--help'}"
             print(
-                f"ssl-lab: --{unknown[0]} is no option. Settings are given as key=value, without dashes; see all: {where}.",
+                f"ssl-lab: --{unknown[0]} is not an option. Settings are given as key=value, without dashes; "
+                f"see all: {where}.",
                 file=sys.stderr,
             )
             return 1
         short = [arg for arg in args[1:] if arg[:1] == "-" != arg[1:2]]
         if unknown := [arg for arg in short if args[0] != "pretrain" or arg not in HYDRA_SHORT_FLAGS]:
-            print(f"ssl-lab: {unknown[0]} is no option. Settings are given as key=value.", file=sys.stderr)
+            print(f"ssl-lab: {unknown[0]} is not an option. Settings are given as key=value.", file=sys.stderr)
             return 1
     if args[0] in ("pretrain", "finetune"):
         stop_on_signals()  # before the seconds that imports take
@@ -128,8 +129,8 @@ def _run(args: list[str]) -> int:
         from ssl_lab.cli.errors import explain
         from ssl_lab.limited import printable
 
-        told = explain(error, command=args[0], overrides=args[1:])
-        print(printable(f"ssl-lab: {told}"), file=sys.stderr)  # it may quote someone else's file
+        message = explain(error, command=args[0], overrides=args[1:])
+        print(printable(f"ssl-lab: {message}"), file=sys.stderr)  # it may quote someone else's file
         return 1
 
 
@@ -164,16 +165,16 @@ def plain_warnings() -> Iterator[None]:
     ) -> str:
         from ssl_lab.cli.errors import is_users_file
 
-        told = " ".join(str(message).split())
-        if told in shown or not is_first_rank():  # what one rank warns of, all do
+        text = " ".join(str(message).split())
+        if text in shown or not is_first_rank():  # what one rank warns of, all do
             return ""
-        shown.add(told)
+        shown.add(text)
         _, _, installed = filename.rpartition(f"-packages{os.sep}")
         if installed and installed != filename:
-            told += f" ({installed.split(os.sep)[0].removesuffix('.py')})"
+            text += f" ({installed.split(os.sep)[0].removesuffix('.py')})"
         elif is_users_file(filename):
-            told += f" ({filename}, line {lineno})"
-        return f"ssl-lab: Warning: {told}\n"
+            text += f" ({filename}, line {lineno})"
+        return f"ssl-lab: Warning: {text}\n"
 
     warnings.formatwarning = plain
     try:

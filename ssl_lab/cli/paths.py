@@ -34,7 +34,7 @@ def no_run(run_dir: Path, missing: str) -> FileNotFoundError:
         advice = f"It holds {len(inside)} run{'s' * (len(inside) > 1)}: give one, such as run={inside[0]}."
     else:
         advice = "Give run= a directory below runs/."
-    return FileNotFoundError(f"{run_dir} is no run directory: it has no {missing}. {advice}")
+    return FileNotFoundError(f"{run_dir} is not a run directory: it has no {missing}. {advice}")
 
 
 def choices(group: str) -> dict[str, str]:

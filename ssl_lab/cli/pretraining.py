@@ -135,7 +135,7 @@ def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None, beginning: B
         if (
             trainer.is_global_zero and beginning.done and getattr(error, "status", None) != "preempted"
         ):  # then there may be seconds left
-            with suppress(Exception):  # the error is what has to be told
+            with suppress(Exception):  # the error itself is what the user needs
                 write_report(run_dir)
         raise
     value = metrics.get(cfg.objective) if cfg.objective else None

@@ -174,7 +174,7 @@ def refuse_other_files(run_dir: Path) -> None:
         found.append(summary.name)
     if found:
         raise ValueError(
-            f"Cannot begin a run in {run_dir}: it holds {found[0]}, which the run would replace, but no config.yaml. Choose "
+            f"Cannot start a run in {run_dir}: it holds {found[0]}, which the run would replace, but no config.yaml. Choose "
             "another run_dir=, or move the files away."
         )
 

@@ -51,7 +51,7 @@ def unknown_setting(key: str, command: str, overrides: Sequence[str]) -> str:
     choice = chosen.get(owner) or next((chosen[one] for one in chosen if one.endswith(f"@{owner}")), None)
     if name in known:
         is_value = f"{'.'.join(parts[: depth + 1])} is one value, which has no settings of its own"
-        reason = is_value if depth + 1 < len(parts) else "another argument takes it out"
+        reason = is_value if depth + 1 < len(parts) else "another argument removes it"
         return f"Cannot set {key}: {reason}. See all settings with --cfg job."
     head = f"{choice} has no setting {name!r}." if choice else f"There is no setting {key!r}."
     if close := difflib.get_close_matches(name, known, n=1, cutoff=0.75):

@@ -157,7 +157,7 @@ def as_words(splits: Mapping[str, datasets.Dataset], columns: Collection[str | N
                 found[split] = found[split].cast_column(column, datasets.List(text) if of_list else text)
             except (ValueError, pa.ArrowException) as error:
                 raise ValueError(
-                    f"Cannot read the column {column!r} of {split}: it holds bytes that are no UTF-8 text. Convert it, or "
+                    f"Cannot read the column {column!r} of {split}: it holds bytes that are not UTF-8 text. Convert it, or "
                     "choose another column."
                 ) from error
     return found
@@ -213,7 +213,7 @@ def _load_files(kind: str, arguments: Mapping[str, Any]) -> datasets.DatasetDict
 
 
 def _by_split(loaded: datasets.DatasetDict, path: Source) -> dict[str, datasets.Dataset]:
-    """The data of each split, those with several names joined; what no split is named after is left out and told."""
+    """The data of each split, its parts joined; parts not named after a split are counted as left out."""
     named: dict[str, list[str]] = {}
     for name in map(str, loaded):
         named.setdefault(split_named(name) or "", []).append(name)

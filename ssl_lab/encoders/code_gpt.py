@@ -57,7 +57,7 @@ class CodeGPT(ImageEncoder):
             )
         if codes.encoder.spec.shape != spec.shape:
             raise ValueError(
-                f"CodeGPT was to read codes of images of {spec.shape}, but its {type(codes).__name__} was trained on images "
+                f"CodeGPT reads codes of images of {spec.shape}, but its {type(codes).__name__} was trained on images "
                 f"of {codes.encoder.spec.shape}. Choose encoder.codes and data= of one shape."
             )
         if embed_dim % num_heads:

@@ -29,8 +29,8 @@ class TextNetwork(Encoder):
         table = network.get_input_embeddings() if hasattr(network, "get_input_embeddings") else None
         if table is None:
             raise ValueError(
-                f"Cannot use {type(network).__name__} on texts: it is no language model of transformers. Give one, such as "
-                "AutoModel.from_pretrained(folder), or wrap yours as an encoder of ssl_lab."
+                f"Cannot use {type(network).__name__} on texts: it is not a language model of transformers. "
+                "Give one, such as AutoModel.from_pretrained(folder), or wrap yours as an encoder of ssl_lab."
             )
         if self.spec.vocab_size > table.num_embeddings:
             raise ValueError(

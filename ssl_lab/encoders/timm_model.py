@@ -103,8 +103,8 @@ class TimmModel(ImageEncoder):
         if side * side + num_prefix != there.shape[1]:
             return found, notes
         resized = resample_abs_pos_embed(there, list(grid), [side, side], num_prefix_tokens=num_prefix)
-        told = f"position embeddings interpolated from {side}x{side} to {grid[0]}x{grid[1]} patches"
-        return {**found, "pos_embed": resized}, (*notes, told)
+        note = f"position embeddings interpolated from {side}x{side} to {grid[0]}x{grid[1]} patches"
+        return {**found, "pos_embed": resized}, (*notes, note)
 
     def encode(self, x: Tensor) -> Tensor:
         """The model's pooled features."""
@@ -146,8 +146,8 @@ def _saved_arguments(name: str) -> dict[str, Any]:
         ) from error
     if not timm.is_model(str(saved.get("architecture"))):
         raise ValueError(
-            f"Cannot build {name}: {str(saved.get('architecture'))[:50]!r} in its config.json is no model of timm's. Give a "
-            "folder that timm or ssl-lab export wrote."
+            f"Cannot build {name}: {str(saved.get('architecture'))[:50]!r} in its config.json is not a model "
+            "of timm's. Give a folder that timm or ssl-lab export wrote."
         )
     arguments = saved.get("model_args") or {}
     if not isinstance(arguments, dict) or _OF_FILES & set(arguments):

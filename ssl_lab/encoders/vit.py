@@ -58,8 +58,9 @@ class ViT(ImageEncoder):
         channels, height, width = spec.shape
         if patch_size < 1 or height % patch_size or width % patch_size:
             raise ValueError(
-                f"ViT was to cut images into patches of {patch_size}x{patch_size} pixels, but images of {height}x{width} "
-                "cannot be divided so. Set encoder.patch_size to a divisor of both sides, or data.image_size to a multiple."
+                f"ViT cuts images into patches of {patch_size}x{patch_size} pixels, but images of {height}x{width} "
+                "cannot be divided into these. Set encoder.patch_size to a divisor of both sides, or "
+                "data.image_size to a multiple."
             )
         if pooling not in ("mean", "class"):
             raise ValueError(f"There is no pooling {pooling!r}. Choose mean or class.")
@@ -103,8 +104,8 @@ class ViT(ImageEncoder):
             found["class_token"] = found["class_token"] + positions[:, :1]
         own = self.state_dict()
         found = {name: _reordered(name, tensor, order) if name in own else tensor for name, tensor in found.items()}
-        told = f"fixed positions of {self.grid[0]}x{self.grid[1]} patches, there {side}x{side}"
-        return found, () if (side, side) == self.grid else (told,)
+        note = f"fixed positions of {self.grid[0]}x{self.grid[1]} patches, there {side}x{side}"
+        return found, () if (side, side) == self.grid else (note,)
 
     @property
     def num_patches(self) -> int:
@@ -231,8 +232,8 @@ def transformer(dim: int, *, depth: int, num_heads: int) -> nn.Sequential:
     """
     if depth < 1 or num_heads < 1 or dim % num_heads:
         raise ValueError(
-            f"A transformer was to have {depth} blocks of {num_heads} heads, {dim} wide. It needs at least one of each and a "
-            "width that is a multiple of the number of heads."
+            f"Cannot build a transformer with {depth} blocks of {num_heads} heads, {dim} wide. It needs at "
+            "least one of each and a width that is a multiple of the number of heads."
         )
     blocks = [Block(dim, num_heads, qkv_bias=True, attn_layer=Attention) for _ in range(depth)]
     return nn.Sequential(*blocks, nn.LayerNorm(dim, eps=1e-6))

@@ -78,12 +78,12 @@ def _tell_stop(trainer: L.Trainer, beginning: Beginning, error: BaseException, *
     summary = beginning.run_dir / "summary.json"
     stopped = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
     status = error.status if isinstance(error, InterruptedRunError | PrunedRunError) else stopped
-    told = str(error) or type(error).__name__
+    message = str(error) or type(error).__name__
     try:  # first: a job that is preempted may have no time to wait for uploads
         if trainer.is_global_zero and beginning.done:
             step = optimizer_steps_done(trainer)  # none where the checkpoint was not restored yet
             update_summary(
-                beginning.run_dir, status=status, error=told, **({"step": step} if step or not resumed else {})
+                beginning.run_dir, status=status, error=message, **({"step": step} if step or not resumed else {})
             )
     except (OSError, ValueError) as problem:  # never in place of the error, which may ask for another life
         warnings.warn(f"{summary} cannot be written ({problem}).", stacklevel=1)

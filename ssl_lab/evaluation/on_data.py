@@ -42,17 +42,17 @@ class OnData(Protocol):
         name: str | None = None,
         every_n_epochs: int | None = None,
     ) -> None:
-        told = f"OnData of {type(protocol).__name__}"
+        described = f"OnData of {type(protocol).__name__}"
         if isinstance(protocol, OnData):
-            raise ValueError(f"Cannot put one OnData into another: found {told}. Use one of them.")
+            raise ValueError(f"Cannot put one OnData into another: found {described}. Use one of them.")
         if data is None and every_n_epochs is None:
             raise ValueError(
-                f"{told} has no effect: it has neither data nor every_n_epochs. Set one, or use the protocol."
+                f"{described} has no effect: it has neither data nor every_n_epochs. Set one, or use the protocol."
             )
         if (data is None) != (name is None):
             found = f"name={name} without data" if data is None else f"data of {data.title} without a name"
             raise ValueError(
-                f"{told} takes data with a name, which begins its metrics; found {found}. Set both or none."
+                f"{described} takes data with a name, which begins its metrics; found {found}. Set both or none."
             )
         if name is not None and not re.fullmatch(r"[a-z][a-z0-9_]*", name):
             raise ValueError(
@@ -60,7 +60,7 @@ class OnData(Protocol):
             )
         if every_n_epochs is not None and every_n_epochs < 1:
             raise ValueError(
-                f"Cannot use every_n_epochs={every_n_epochs} of {told}. Set it to 1 or more, or leave it out."
+                f"Cannot use every_n_epochs={every_n_epochs} of {described}. Set it to 1 or more, or leave it out."
             )
         self.protocol = protocol
         self.data = data

@@ -98,8 +98,8 @@ def _drop_unused(features: Features, program: ExportedProgram) -> bool:
 
 def _reason(error: Exception) -> str:
     lines = str(error).split("Exception summary")[-1].splitlines()
-    told = [line.strip() for line in lines if line.strip() and not line.startswith("<class")]
-    return told[0][:200] if told else type(error).__name__
+    messages = [line.strip() for line in lines if line.strip() and not line.startswith("<class")]
+    return messages[0][:200] if messages else type(error).__name__
 
 
 def write_graph(

@@ -21,7 +21,7 @@ def check_hub(repo: str) -> None:
         validate_repo_id(repo)
     except HFValidationError as error:
         raise ValueError(
-            f"{asked} it is no name of a repository ({error}). Give it as push_to_hub=USER/NAME."
+            f"{asked} it is not the name of a repository ({error}). Give it as push_to_hub=USER/NAME."
         ) from error
     if repo.count("/") != 1:
         raise ValueError(f"{asked} it names no owner. Give it as push_to_hub=USER/NAME.")
@@ -62,7 +62,7 @@ def push(folder: Path, repo: str, *, private: bool, message: str) -> str:
             raise
         reason = str(error).strip().split("\n")[0]
         raise ValueError(
-            f"{folder} was written, but the hub took no upload to {repo} ({reason}). See that it can be reached and that the "
+            f"{folder} was written, but the upload failed to {repo} ({reason}). See that it can be reached and that the "
             f"token may write there, then hf upload {repo} {folder}"
         ) from error
     return f"{api.endpoint}/{repo}"

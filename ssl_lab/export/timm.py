@@ -68,7 +68,7 @@ def _(encoder: ResNet) -> ForTimm:
     if max(sides) <= SMALL_IMAGE:
         raise ValueError(
             f"For images of {sides[0]}x{sides[1]} pixels, ResNet-{encoder.depth} begins with a 3x3 convolution of "
-            "stride 1 and has no max-pooling; timm's ResNet cannot be told to. Export it with format=onnx or "
+            "stride 1 and has no max-pooling; timm's ResNet has no such variant. Export it with format=onnx or "
             "format=torch_export, or pretrain encoder=timm encoder.name=resnet18, which is timm's own."
         )
     return ForTimm(

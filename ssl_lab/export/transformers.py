@@ -114,8 +114,8 @@ def check_features(
             if found.shape == expected.shape:
                 differ = f"up to {float((found - expected).abs().max()):.2g}"
             raise ValueError(
-                f"The export was to give the run's features to {TOLERANCE:.0e}, but on random inputs they differ ({differ}). "
-                "Nothing was written. Choose another format=."
+                f"Cannot export: the features should equal the run's to {TOLERANCE:.0e}, but on random inputs "
+                f"they differ ({differ}). Nothing was written. Choose another format=."
             )
 
 
@@ -252,7 +252,7 @@ def check_replaceable(out: Path, *, overwrite: bool = False) -> None:
     if not found:
         return
     if MARK not in found or not any(_WEIGHTS.fullmatch(name) for name in found):
-        raise ValueError(f"{out} is not empty and no earlier export. Give out= a new folder.")
+        raise ValueError(f"{out} is not empty and not an earlier export. Give out= a new folder.")
     foreign = [name for name in found if not _WRITTEN.fullmatch(name) or (out / name).is_dir()]
     if foreign:
         raise ValueError(

@@ -46,7 +46,7 @@ def complete(
     length = spec.length
     if len(ids) >= length:
         raise ValueError(
-            f"The prompt has {len(ids)} tokens, but the run has learned from at most {length}. Shorten the prompt."
+            f"The prompt has {len(ids)} tokens, but the run was trained on at most {length}. Shorten the prompt."
         )
     texts = torch.tensor([ids], device=device)
     wanted = len(ids) + max_new_tokens

@@ -116,7 +116,7 @@ def _ids(tokenizer: PreTrainedTokenizerFast, spec: TextSpec, text: str) -> Tenso
     limit = spec.length
     if ids.shape[1] > limit:
         raise ValueError(
-            f"The text has {ids.shape[1]} tokens, special ones included, but the run has learned from at most {limit}. "
+            f"The text has {ids.shape[1]} tokens, special ones included, but the run was trained on at most {limit}. "
             "Shorten it."
         )
     return ids

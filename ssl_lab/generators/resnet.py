@@ -48,8 +48,8 @@ class ResNetGenerator(Generator):
         if num_blocks < 1 or height % 2**num_blocks or width % 2**num_blocks:
             raise ValueError(
                 f"ResNetGenerator doubles sides once or more: {num_blocks} times with widths {list(widths)}, which cannot "
-                f"end at images of {height}x{width}. Give generator.widths other many entries, or set data.image_size to "
-                "a multiple of a power of two."
+                f"end at images of {height}x{width}. Change the number of entries of generator.widths, or set "
+                "data.image_size to a multiple of a power of two."
             )
         start = height // 2**num_blocks, width // 2**num_blocks
         self.from_latent = nn.Linear(latent_dim, widths[0] * start[0] * start[1])

@@ -253,7 +253,7 @@ class GAN(AlternatingMethod):
             ValueError: If the truncation is not positive, or the GAN knows no classes.
         """
         if not truncation > 0:
-            raise ValueError(f"Latents are truncated at a positive number, found truncation={truncation}.")
+            raise ValueError(f"Truncation of latents needs a positive number, found truncation={truncation}.")
         z = self.latents(num_samples, generator, truncation)
         if label is None and self.num_classes is not None:
             label = torch.randint(self.num_classes, (num_samples,), device=self.device, generator=generator)

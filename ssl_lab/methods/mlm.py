@@ -48,7 +48,7 @@ class MLM(Method):
         if encoder.objective != "masked":
             other = "causal_lm" if encoder.objective == "causal" else "span_denoising"
             raise ValueError(
-                f"MLM guesses hidden tokens from both sides, which a {encoder.config.model_type} is not made for. Choose "
+                f"MLM predicts hidden tokens from both sides, which a {encoder.config.model_type} cannot. Choose "
                 f"encoder=bert_mini, roberta_mini or modernbert_mini, or method={other}."
             )
         if encoder.spec.mask_id is None:

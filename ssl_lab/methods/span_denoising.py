@@ -56,7 +56,7 @@ class SpanDenoising(Method):
         super().__init__(encoder, optim)
         if encoder.objective != "denoising":
             raise ValueError(
-                f"SpanDenoising needs an encoder with a decoder, which a {encoder.config.model_type} has not. Choose "
+                f"SpanDenoising needs an encoder with a decoder, which a {encoder.config.model_type} does not have. Choose "
                 "encoder=t5_mini or t5_base."
             )
         self.corruption = SpanCorruption(noise_density=noise_density, mean_span=mean_span)

@@ -50,7 +50,7 @@ class ImageSpec(Spec):
     def __post_init__(self) -> None:
         """Check the shape."""
         if len(self.shape) != 3 or min(self.shape) < 1 or math.prod(self.shape) > MOST_PIXELS:
-            raise ValueError(f"There are no images of shape {self.shape}. Give channels, height and width.")
+            raise ValueError(f"Cannot use images of shape {self.shape}. Give channels, height and width.")
 
     def raw(self, batch: Batch) -> Tensor:
         """All pixels in [0, 1]; of an image with more than 4,096 values those of a thumbnail."""

@@ -89,7 +89,7 @@ class TextSpec(Spec):
     def __post_init__(self) -> None:
         """Check the sizes."""
         if self.length < 1:
-            raise ValueError(f"There are no texts of {self.length} tokens. Give 1 or more.")
+            raise ValueError(f"Cannot use texts of {self.length} tokens. Give 1 or more.")
         check_vocabulary(self.vocab_size)
 
     @property

@@ -72,7 +72,7 @@ def from_files(
     for place in places:
         if not place.exists():
             raise FileNotFoundError(
-                f"Cannot read input={place}: nothing is there (working directory: {Path.cwd()}). Correct the path."
+                f"Cannot read input={place}: no such file or folder (working directory: {Path.cwd()}). Correct the path."
             )
         if not place.is_dir():
             _check_kind(place, endings)
@@ -246,7 +246,7 @@ def named(given: Sequence[Given]) -> str:
 
 def unread(datamodule: DataModule) -> str:
     """Why samples of this data cannot be read."""
-    return "they are blank" if "text" in datamodule.fields else "they are no pictures, or damaged"
+    return "they are blank" if "text" in datamodule.fields else "they are not pictures, or are damaged"
 
 
 def is_text(datamodule: DataModule) -> bool:

@@ -107,12 +107,12 @@ def leaderboard(
     closed: list[str] = []
     results, left_out = judged_runs(read_runs(folders, closed))
     if closed:
-        left_out.append(f"{len(closed):,} folder{'s' * (len(closed) > 1)} that cannot be looked into ({closed[0]})")
+        left_out.append(f"{len(closed):,} folder{'s' * (len(closed) > 1)} that cannot be opened ({closed[0]})")
     if not results:
-        told = f": {', '.join(left_out)}" if left_out else ""
+        suffix = f": {', '.join(left_out)}" if left_out else ""
         raise ValueError(
             f"Cannot make a leaderboard: below {', '.join(map(str, folders))} no run has finished with an evaluation"
-            f"{told}. Give a folder that holds finished runs."
+            f"{suffix}. Give a folder that holds finished runs."
         )
     titles = {str(result.facts.data) for result in results}
     wanted = [r for r in results if not data or any(word.lower() in str(r.facts.data).lower() for word in data)]
@@ -147,8 +147,8 @@ def _descriptions(results: Sequence[Result]) -> tuple[dict[str, Any], list[str]]
     found = joined(parts)
     known = described(found)
     others = {name for part in parts for name, metric in described(part).items() if metric != known.get(name, metric)}
-    told = [f"other descriptions of {', '.join(sorted(others))} than the newest run's"] if others else []
-    return found, told
+    notes = [f"other descriptions of {', '.join(sorted(others))} than the newest run's"] if others else []
+    return found, notes
 
 
 def _by_key(results: Sequence[Result], key: Any) -> list[list[Result]]:
@@ -221,12 +221,12 @@ def _distinction(group: Sequence[Result], everything: Sequence[Result]) -> str:
     namesakes = [r for r in everything if (r.facts.data, r.split) == (group[0].facts.data, group[0].split)]
     differing = [dict(settings_of(result, "data", LOADING)) for result in namesakes]
     own = dict(settings_of(group[0], "data", LOADING))
-    told = [
+    parts = [
         f"{key.partition('.')[2]}={own[key]}"
         for key in own
         if any(key in other and other[key] != own[key] for other in differing)
     ]
-    return f" ({', '.join(told)})" if told else ""
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def _board(
@@ -334,12 +334,12 @@ def _baselines(
 def _encoder_label(encoder: Any, encoders: Mapping[Any, str]) -> str:
     same_class = [dict(other) for other in encoders if other and encoders[other] == encoders[encoder]]
     settings = dict(encoder)
-    told = [
+    parts = [
         f"{key.partition('.')[2]}={value}"
         for key, value in settings.items()
         if any(other.get(key) != value for other in same_class)
     ]
-    return " ".join([encoders[encoder], *told])
+    return " ".join([encoders[encoder], *parts])
 
 
 def _entry(row: Row, results: Sequence[Result], means: Mapping[str, float], deviations: Mapping[str, float]) -> Entry:
@@ -384,8 +384,8 @@ def _notes(entries: Sequence[Entry], names: Sequence[str]) -> list[str]:
     if counts[-1] > 1:
         notes.append("Mean ± standard deviation over seeds.")
     if len(counts) > 1:
-        told = ", ".join(map(str, counts[:-1]))
-        notes.append(f"Rows have different numbers of seeds ({told} and {counts[-1]}): one seed says little.")
+        numbers = ", ".join(map(str, counts[:-1]))
+        notes.append(f"Rows have different numbers of seeds ({numbers} and {counts[-1]}): one seed says little.")
     elif counts == [1]:
         notes.append("One seed each: differences may be chance.")
     if any(name.startswith("few_label/") for name in names):

@@ -35,11 +35,11 @@ def as_markdown(found: Leaderboard, *, headings: bool = True) -> str:
 
     Args:
         found: The tables.
-        headings: Whether each table is headed by its data; what is in no table is then told at the end.
+        headings: Whether each table is headed by its data; what is in no table is then listed at the end.
     """
     parts = []
     previous = ""
-    told: set[str] = set()
+    shown: set[str] = set()
     for board in found.boards:
         lines = [f"### {_plain(board.title)}", ""] if headings and board.title != previous else []
         lines += [f"**{_plain(board.table.title)}**", ""] if headings else []
@@ -57,12 +57,12 @@ def as_markdown(found: Leaderboard, *, headings: bool = True) -> str:
         ]
         commands: dict[str, list[str]] = {}
         for entry in board.entries:
-            if entry.command not in ("", *told):
+            if entry.command not in ("", *shown):
                 commands.setdefault(entry.command, []).append(entry.row.name)
         if commands:
             made = [f"- {_escaped(' and '.join(names))}: {_code(command)}" for command, names in commands.items()]
             lines += ["", *made]
-        told |= commands.keys()
+        shown |= commands.keys()
         parts.append("\n".join(lines))
     if headings and found.left_out:
         parts.append(f"Left out: {_plain(', '.join(found.left_out))}.")

@@ -26,17 +26,17 @@ def row_labels(rows: Sequence[Sequence[Result]]) -> list[str]:
     for label, count in Counter(labels).items():
         places = [k for k, other in enumerate(labels) if other == label]
         if count > 1:
-            for place, told in zip(places, _told_apart([firsts[k] for k in places]), strict=True):
-                labels[place] = f"{label}, {told}"
+            for place, difference in zip(places, _distinguished([firsts[k] for k in places]), strict=True):
+                labels[place] = f"{label}, {difference}"
     return labels
 
 
-def _told_apart(firsts: Sequence[Result]) -> list[str]:
+def _distinguished(firsts: Sequence[Result]) -> list[str]:
     """The settings in which these differ if they are few, else their folders."""
     choices = [row_settings(first) for first in firsts]
     keys = dict.fromkeys(key for settings in choices for key in settings)
     differing = [key for key in keys if len({settings.get(key) for settings in choices}) > 1]
-    told = [" ".join(f"{key}={settings.get(key, '–')}" for key in differing) for settings in choices]
-    if 0 < len(differing) <= _MAX_DIFFERENCES and len(set(told)) == len(told):
-        return told
+    labels = [" ".join(f"{key}={settings.get(key, '–')}" for key in differing) for settings in choices]
+    if 0 < len(differing) <= _MAX_DIFFERENCES and len(set(labels)) == len(labels):
+        return labels
     return [str(first.facts.path) for first in firsts]

@@ -85,7 +85,7 @@ def read_evaluation(run_dir: Path, problems: list[str]) -> dict[str, Any] | None
         problems.append("evaluation.json has no rows.")
         return None
     if not all(isinstance(row, dict) and isinstance(row.get("metrics"), dict) and row.get("name") for row in rows):
-        problems.append("evaluation.json has a row that is no mapping with a name and metrics.")
+        problems.append("evaluation.json has a row that is not a mapping with a name and metrics.")
         return None
     wrong = [
         name for row in rows for name, value in row["metrics"].items() if value is not None and not _is_number(value)

@@ -20,7 +20,7 @@ def find_runs(folders: Sequence[Path], closed: list[str] | None = None) -> Itera
 
     Args:
         folders: Where to look.
-        closed: Receives the folders that cannot be looked into, with the reason.
+        closed: Receives the folders that cannot be opened, with the reason.
 
     Raises:
         FileNotFoundError: If a folder does not exist.

@@ -109,7 +109,7 @@ def read_run(run_dir: Path | str) -> Run:
     if not any(os.path.lexists(run_dir / name) for name in RUN_FILES):
         found = ", ".join(sorted(path.name for path in run_dir.iterdir())[:5]) or "nothing"
         raise ValueError(
-            f"Cannot report on {run_dir}: it is no run, as none of {', '.join(RUN_FILES)} is there; "
+            f"Cannot report on {run_dir}: it is not a run, as none of {', '.join(RUN_FILES)} is there; "
             f"found {found}. {advice}"
         )
     problems: list[str] = []

@@ -39,7 +39,7 @@ def measurings_of(runs: Sequence[RunFacts]) -> list[Measuring]:
             if text not in known:
                 known[text] = (parse_yaml(text, path) if text else None) or {}
             found.append(measuring_in(run.data, known[text]))
-        except (FileNotFoundError, UnreadableFileError):  # told of by the reader of its facts
+        except (FileNotFoundError, UnreadableFileError):  # reported by the reader of its facts
             found.append(measuring_in(run.data, {}))
     return found
 
@@ -58,10 +58,10 @@ def ways_of(measurings: Sequence[Measuring], metric: str, *, across_data: bool =
         return [""] * len(measurings)
     settings = [_settings(text, metric) for _, text in distinct]
     titles = [None if elsewhere else title for (title, _), (*_, elsewhere) in zip(distinct, settings, strict=True)]
-    told = _differing_within(titles, [data for _, data, _ in settings])
+    differing = _differing_within(titles, [data for _, data, _ in settings])
     records = [
         {
-            "settings": {**own, **{key: value for key, value in data.items() if key in told}},
+            "settings": {**own, **{key: value for key, value in data.items() if key in differing}},
             "data": {"title": title} if across_data else {},
             "metrics": {"": {base_name(metric): 0.0}},
         }
@@ -83,8 +83,8 @@ def _settings(text: str, metric: str) -> tuple[dict[str, Any], dict[str, Any], b
     if split == "eval" and "evaluate_max_train_samples" in config:
         own = {**own, "evaluate_max_train_samples": config["evaluate_max_train_samples"]}
     of_data = flatten(data, "data.") if isinstance(data, Mapping) else {}
-    told = {key: value for key, value in of_data.items() if key.split(".")[1] not in (*LOADING, "seed")}
-    return own, told, elsewhere is not None
+    differing = {key: value for key, value in of_data.items() if key.split(".")[1] not in (*LOADING, "seed")}
+    return own, differing, elsewhere is not None
 
 
 def _differing_within(titles: Sequence[str | None], settings: Sequence[Mapping[str, Any]]) -> set[str]:

@@ -72,7 +72,7 @@ def test_fit_takes_a_data_module_as_it_is():
         (lambda: ssl_lab.pretrain(IMAGES, SimCLR(network(), AdamW(), views())), r"Call method.fit\(data\)"),
         (lambda: ssl_lab.evaluate(IMAGES, IMAGES), "Cannot judge a ndarray as a network"),
         (lambda: ssl_lab.evaluate(nn.Linear, IMAGES), "Cannot judge the class Linear"),
-        (lambda: ssl_lab.evaluate(network(), ["a text", "another"] * 20), "no language model of transformers"),
+        (lambda: ssl_lab.evaluate(network(), ["a text", "another"] * 20), "not a language model of transformers"),
     ],
 )
 def test_what_does_not_fit_is_told_in_one_sentence(act, told):

@@ -51,7 +51,7 @@ def test_grey_images_need_no_axis_of_channels():
         (torch.from_numpy(FIRST[0] / 255), r"Give one as image\[None\], or three as images\[:, None\]"),
         (np.eye(4, dtype=np.uint8)[None], r"0 and 1 alone: .*nearly black. Give images.astype\(bool\)"),
         (torch.eye(8, dtype=torch.int64).expand(4, 8, 8), "0 and 1 alone"),
-        (np.array([IMAGES[0], None], dtype=object), "no numbers"),
+        (np.array([IMAGES[0], None], dtype=object), "not numbers"),
         (np.where(np.arange(5)[:, None, None, None] == 3, np.nan, IMAGES / 255), "image 3: .*NaN"),
         (np.where(np.arange(5)[:, None, None, None] == 3, np.inf, IMAGES / 255), "image 3: .*infinite"),
     ],

@@ -145,10 +145,10 @@ def test_a_wrong_setting_gets_the_message_of_the_command(settings, override, fol
         ((IMAGES,), {"optim": torch.optim.Adam}, "Cannot set optim to the class Adam: .*optim='adamw'"),
         ((IMAGES,), {"encoder": torch.nn.Linear(2, 2)}, "Cannot set encoder to an object of Linear"),
         ((IMAGES,), {"epochs": 1, "trainer__max_epochs": 2}, "both epochs= and trainer.max_epochs="),
-        ((), {"labels": LABELS}, "Cannot take labels= without data"),
-        ((IMAGES,), {"--cfg": "job"}, "no name of a setting"),
+        ((), {"labels": LABELS}, "Cannot use labels= without data"),
+        ((IMAGES,), {"--cfg": "job"}, "not the name of a setting"),
         ((IMAGES[:1],), {"run_dir": "one"}, "from 1 training sample"),
-        (("digits",), {"run": "nowhere"}, "nowhere is no run directory"),
+        (("digits",), {"run": "nowhere"}, "nowhere is not a run directory"),
     ],
 )
 def test_wrong_arguments_are_told_in_one_sentence(arguments, settings, told, folder):

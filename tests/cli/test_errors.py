@@ -179,7 +179,7 @@ def test_a_package_that_is_too_old_is_named(monkeypatch):
             ["evaluation=nll"],
             "Cannot use evaluation=nll with method=simclr: evaluation.elbo.likelihood reads method.like",
         ),
-        (["-x"], "-x is no option"),
+        (["-x"], "-x is not an option"),
         (["+method.extra=1"], "SimCLR has no setting 'extra', which method.extra sets. Leave method.extra out"),
     ],
 )

@@ -123,17 +123,17 @@ def test_tab_completes(line, expected):
         (["pretrain", "evaluation=mlm"], "Choose another evaluation="),
         (["pretrain", "data=sts_b"], "Missing mandatory value: data.path. Give it on the command line as data.path="),
         (["pretrain", "trainer.devices=abc"], "Lightning's trainer refuses its settings: `devices`"),
-        (["pretrain", "evaluation=features", "evaluation.knn=abc"], "a mapping with _target_ belongs there"),
-        (["pretrain", "logger=wandb", "logger.wandb=5"], "a mapping with _target_ belongs there"),
+        (["pretrain", "evaluation=features", "evaluation.knn=abc"], "give a mapping with _target_ there"),
+        (["pretrain", "logger=wandb", "logger.wandb=5"], "give a mapping with _target_ there"),
         (["pretrain", "encoder.widths=[]"], "at least one stage"),
         (["pretrain", "+="], "have the form key=value"),
         (["pretrain", "ckpt=last"], "No checkpoint at"),
         (["pretrain", "--experiment", "simclr_digits"], "see all: ssl-lab pretrain --cfg job"),
         (["evaluate", "--run=nowhere"], "see all: ssl-lab evaluate --help"),
-        (["evaluate", "run=nowhere"], "is no run directory"),
+        (["evaluate", "run=nowhere"], "is not a run directory"),
         (["evaluate"], "needs run=DIR"),
         (["export", "run=nowhere"], "needs out"),
-        (["sample", "run=nowhere", "text=a [MASK] 'quoted' ${word}"], "is no run directory"),
+        (["sample", "run=nowhere", "text=a [MASK] 'quoted' ${word}"], "is not a run directory"),
         (["frobnicate"], "Choose from: "),
         (["list", "stars"], "There is no list of 'stars'"),
         (["report", "nowhere"], "nowhere"),
@@ -285,7 +285,7 @@ def test_evaluate_writes_where_out_says_and_looks_there_first(run, tmp_path, cap
     for out, message in (
         (f"out={tmp_path / 'mine.json'}", "holds no evaluation"),
         ("out=/proc/none/x.json", "/proc cannot be written to"),
-        (f"out={tmp_path / 'mine.json/below/x.json'}", "mine.json is no folder"),
+        (f"out={tmp_path / 'mine.json/below/x.json'}", "mine.json is not a folder"),
     ):
         capsys.readouterr()
         assert main([*command, out]) == 1

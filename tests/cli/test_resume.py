@@ -125,7 +125,7 @@ def test_a_directory_with_a_run_can_be_refused(whole, capsys):
 
 def test_no_run_to_go_on_with(tmp_path, capsys):
     assert main(["pretrain", f"run={tmp_path}"]) == 1
-    assert "is no run directory" in capsys.readouterr().err
+    assert "is not a run directory" in capsys.readouterr().err
     assert main(["pretrain", f"run={tmp_path}", "-m"]) == 1
     assert "sweep_dir=" in capsys.readouterr().err
 

@@ -37,27 +37,31 @@ RUN_COMMANDS = (
     "neighbours text=a",
 )
 CASES = [
-    *((f"{name} run={wrong}", "is no run directory") for name in RUN_COMMANDS for wrong in ("none", "file", "empty")),
+    *(
+        (f"{name} run={wrong}", "is not a run directory")
+        for name in RUN_COMMANDS
+        for wrong in ("none", "file", "empty")
+    ),
     *((f"{name} run=bare", "No checkpoint at bare") for name in RUN_COMMANDS),
     *((f"{name} run=", "run= names no path") for name in RUN_COMMANDS),
     *((f"{name} rnu=run run=run", "There is no setting 'rnu'") for name in RUN_COMMANDS),
     *((f"{name} run=run ++extra=1", "++extra=1 has no effect") for name in RUN_COMMANDS),
-    *((f"{name} run=run --flag", "--flag is no option") for name in RUN_COMMANDS),
-    *((f"{name} run=run -x", "-x is no option") for name in RUN_COMMANDS),
+    *((f"{name} run=run --flag", "--flag is not an option") for name in RUN_COMMANDS),
+    *((f"{name} run=run -x", "-x is not an option") for name in RUN_COMMANDS),
     *((f"{name} run=run word", "Cannot read the argument 'word'") for name in RUN_COMMANDS),
     *((f"{name} out=new", "needs run=DIR") for name in ("evaluate", "embed", "sample", "export", "predict")),
     ("evaluate run=[]", "found run=[]"),
     ("evaluate run=run data=digits data.seed=3", "the order of samples comes from seed="),
     ("pretrain data.seed=3", "the order of samples comes from seed="),
     ("evaluate run=run split=3", "split should be text, found 3"),
-    ("evaluate run=run split=tset evaluation=label_free", "There is no split 'tset'"),
+    ("evaluate run=run split=tset evaluation=label_free", "There is not a split 'tset'"),
     ("evaluate run=run metric=fid", "metric should be a mapping"),
     ("evaluate run=run metric.encoder=run:run", "none takes an encoder"),
     ("evaluate run=run evaluation=konn", "There is no evaluation 'konn'"),
     ("evaluate run=run evaluation=none", "measures nothing"),
     ("evaluate run=run baselines=maybe", "baselines should be true or false"),
     ("evaluate run=run evaluation=samples baselines=false", "no protocol of evaluation= judges"),
-    ("evaluate run=run out=file evaluation=label_free", "is no folder"),
+    ("evaluate run=run out=file evaluation=label_free", "is not a folder"),
     ("finetune", "needs run=DIR"),
     ("finetune run=run", "needs data with labels"),
     ("finetune run=run data=digits", "is a task on texts, but ConvNet was built for images"),
@@ -69,12 +73,12 @@ CASES = [
     ("finetune run=run data=digits select=worst", "Choose last, or best"),
     ("embed run=run out=new.txt", "ends in .parquet, .npy or .csv"),
     ("embed run=run out=empty", "it is a folder, and a file is written"),
-    ("embed run=run out=file/f.parquet", "is no folder"),
+    ("embed run=run out=file/f.parquet", "is not a folder"),
     ("embed run=run splits=test", "splits should be a list of which each is text, found 'test'"),
     ("embed run=run splits=[]", "Give different splits"),
     ("embed run=run splits=[test,test]", "Give different splits"),
     ("predict run=run", "needs input=FILE, input=FOLDER or text='...'"),
-    ("predict run=run input=none", "nothing is there"),
+    ("predict run=run input=none", "no such file or folder"),
     ("predict run=run input=file text=a", "Give files, or one text"),
     ("predict run=run text=a columns={text:b}", "no table is given"),
     ("predict run=run text=a columns=b", "columns should be a mapping"),
@@ -102,7 +106,7 @@ CASES = [
     ("export run=run", "needs out"),
     ("export run=run out=new format=word", "There is no format 'word'"),
     ("export run=run out=file", "it is a file. Give out= a new folder"),
-    ("export run=run out=run", "no earlier export"),
+    ("export run=run out=run", "not an earlier export"),
     ("export run=run out=new overwrite=maybe", "overwrite should be true or false"),
     ("export run=run out=new private=true", "Give push_to_hub=USER/NAME"),
     ("prepare data=digits out=new", "tokenises text"),
@@ -117,14 +121,14 @@ CASES = [
     ("bench out=empty", "it is a folder, and a file is written"),
     ("report", "required: DIR. See ssl-lab report --help"),
     ("report none", "Cannot report on none: there is no such directory"),
-    ("report empty", "it is no run"),
+    ("report empty", "it is not a run"),
     ("report bare none", "there is no such directory"),
     ("report run --out empty", "Give --out another place"),
     ("runs none", "there is no such folder"),
     ("runs file", "there is no such folder"),
     ("runs run --status lost", "invalid choice: 'lost'"),
     ("runs run --limit -3", "--limit"),
-    ("runs run --limit x", "'x' is no whole number"),
+    ("runs run --limit x", "'x' is not a whole number"),
     ("runs run --flag", "unrecognized arguments: --flag"),
     ("runs best", "found none. Name it"),
     ("runs best nope run", "none has measured it"),
@@ -206,7 +210,7 @@ def test_what_the_trainer_cannot_do_is_named(setting, message, tmp_path, capsys)
 def test_an_added_setting_that_another_refers_to_is_taken(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     assert main(["evaluate", "run=run", "+name=tset", "split=${name}", "evaluation=label_free"]) == 1
-    assert "There is no split 'tset'" in capsys.readouterr().err
+    assert "There is not a split 'tset'" in capsys.readouterr().err
 
 
 def test_an_empty_word_is_no_path(folder, monkeypatch, capsys):

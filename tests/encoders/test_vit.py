@@ -124,7 +124,7 @@ def test_every_parameter_learns_and_positions_are_none():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"patch_size": 5}, "images of 32x32 cannot be divided so"),
+        ({"patch_size": 5}, "images of 32x32 cannot be divided into these"),
         ({"patch_size": 0}, "patches of 0x0"),
         ({"pooling": "max"}, "no pooling 'max'"),
         ({"num_heads": 5}, "2 blocks of 5 heads, 32 wide"),

@@ -81,5 +81,5 @@ def test_packed_rows_and_other_encoders_are_refused():
     method.training_step(sentences(0), 0)
     with pytest.raises(ValueError, match="Set data.packing=false"):  # not only in the first batch
         method.training_step(packed_sentences(1), 1)
-    with pytest.raises(ValueError, match="a bert has not. Choose encoder=t5_mini"):
+    with pytest.raises(ValueError, match="a bert does not have. Choose encoder=t5_mini"):
         SpanDenoising(TextTransformer(TEXT, size="tiny"), AdamW())

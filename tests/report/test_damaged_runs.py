@@ -183,5 +183,5 @@ def test_a_folder_that_cannot_be_looked_into_is_named(tmp_path, capsys):
     write_run(tmp_path / "open")
     write_run(tmp_path / "closed").chmod(0)
     assert main(["runs", str(tmp_path)]) == 0
-    assert "1 folder cannot be looked into" in capsys.readouterr().out
+    assert "1 folder cannot be opened" in capsys.readouterr().out
     (tmp_path / "closed").chmod(stat.S_IRWXU)

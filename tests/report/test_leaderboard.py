@@ -300,7 +300,7 @@ def test_a_block_of_a_markdown_file_is_renewed_and_nothing_else(tmp_path, capsys
     page = tmp_path / "README.md"
     page.write_text(f"# Title\n{begin}\nold | table\n{end}\nBetween <!-- a note -->\n{absent}After\n")
     first, second = lines(capsys, tmp_path / "runs", "--update", page)
-    assert first == f"{page}: 1 table made anew." and second.startswith(f"{page}:6 stays as it is: No run was judged")
+    assert first == f"{page}: 1 table renewed." and second.startswith(f"{page}:6 stays as it is: No run was judged")
     text = page.read_text()
     assert text.startswith(f"# Title\n{begin}\n\n|  | seeds | kNN ↑ | time |\n") and "old" not in text
     assert (
@@ -320,7 +320,7 @@ def test_a_block_of_a_markdown_file_is_renewed_and_nothing_else(tmp_path, capsys
     for content, message in (
         ("no block", "it has no block"),
         (f"{begin}\nno end", "one of its blocks has no end"),
-        (f"<!-- leaderboard: --color -->\n{end}", "there is no option --color"),
+        (f"<!-- leaderboard: --color -->\n{end}", "there is not an option --color"),
         (absent, "No run was judged on data called cifar"),
     ):
         page.write_text(content)

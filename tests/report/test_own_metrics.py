@@ -152,7 +152,7 @@ def test_descriptions_come_back_as_they_were_written():
         {"column": "a", "order": [1] * 9},
         {"better": "higher"},
         {"column": "a", "script": "alert(1)"},
-        "no mapping",
+        "not a mapping",
     ],
     ids=str,
 )

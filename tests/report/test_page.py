@@ -264,7 +264,7 @@ def test_comparison_needs_runs(tmp_path):
     with pytest.raises(ValueError, match="no run directory is given. Name one or more"):
         write_comparison([], tmp_path / "out.html")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="it is no run"):
+    with pytest.raises(ValueError, match="it is not a run"):
         write_comparison([tmp_path / "empty"], tmp_path / "out.html")
 
 

@@ -52,7 +52,7 @@ def run(args: list[str]) -> int:
         _open(written.resolve().as_uri(), parsed.open)
         return 0
     if index.closed:
-        print(printable(f"{len(index.closed):,} folders cannot be looked into, such as {index.closed[0]}.", keep=""))
+        print(printable(f"{len(index.closed):,} folders cannot be opened, such as {index.closed[0]}.", keep=""))
     is_local = parsed.host in ("127.0.0.1", "localhost", "::1")
     is_shared = any(name in os.environ for name in ("SSH_CONNECTION", "SLURM_JOB_ID"))
     asks = parsed.token if parsed.token is not None else is_shared or not is_local
@@ -60,10 +60,12 @@ def run(args: list[str]) -> int:
         print(f"Dashboard: {server.url} (Ctrl-C ends it)", flush=True)
         if not asks:
             who = "is logged in to" if is_local else "can reach"
-            print(f"Everyone who {who} this machine can read these runs: there is no token.", flush=True)
+            print(f"Everyone who {who} this machine can read these runs, as no token protects them.", flush=True)
         if asks and parsed.open:
             print(
-                "Open this address yourself: other users would see the token among a browser's arguments.", flush=True
+                "Open this address yourself. If ssl-lab opened it, other users could see the token in the "
+                "browser's command line.",
+                flush=True,
             )
         else:
             _open(server.url, parsed.open)

@@ -62,11 +62,11 @@ def run(cfg: DictConfig, args: list[str]) -> int:
         raise ValueError(f"There is no format {cfg.format!r}. Choose format= from {', '.join(FORMATS)}.")
     if cfg.private and cfg.push_to_hub is None:
         raise ValueError(
-            "private=true is said of a repository on the hub. Give push_to_hub=USER/NAME, or leave it out."
+            "private=true has no effect without a repository on the hub. Give push_to_hub=USER/NAME, or leave it out."
         )
     run_dir, out = Path(cfg.run), Path(cfg.out)
-    if told := restore(out):
-        print(told)
+    if restored := restore(out):
+        print(restored)
     check_replaceable(out, overwrite=cfg.overwrite)
     check_output(out.resolve().parent / ".export", setting="out")
     clear(out, runs=[run_dir])

@@ -78,8 +78,8 @@ def run(cfg: DictConfig, args: list[str]) -> int:
             clear(runs=[root, *(cell.run_dir for cell in cells)], are_held=True)
         results = _earlier_results(cfg, cells)
         if results and distributed.rank() == 0:
-            told = ", ".join(f"{result['start']} weights with seed {result['seed']}" for result in results)
-            print(f"{root} holds more trainings with these settings, which stay in the table: {told}.")
+            others = ", ".join(f"{result['start']} weights with seed {result['seed']}" for result in results)
+            print(f"{root} holds more trainings with these settings, which stay in the table: {others}.")
         begun = {cell.run_dir for cell in cells if (cell.run_dir / "config.yaml").is_file()}
         anew = begun if cfg.ckpt is None else set()
         finished = {cell.run_dir: None if cell.run_dir in anew else _finished(cell) for cell in cells}
@@ -154,9 +154,9 @@ def _agreed_run_dir(cfg: DictConfig, args: Sequence[str]) -> Path:
     Raises:
         ValueError: If the ranks were started from outside and nothing gives them one name.
     """
-    parent, _, told = os.environ.get(_RUN_DIR, "").partition(":")
+    parent, _, folder = os.environ.get(_RUN_DIR, "").partition(":")
     if "LOCAL_RANK" in os.environ and parent == str(os.getppid()):
-        cfg.run_dir = literal(told)
+        cfg.run_dir = literal(folder)
     else:
         with named_run(args, sweep=False, named_by=["run_dir="]):
             cfg.run_dir = literal(str(cfg.run_dir))
@@ -259,14 +259,14 @@ def _finished(cell: Cell) -> dict[str, Any] | None:
         before = there.get("source") or {"step": "unknown", "digest": "not recorded"}
         began, now = (f"step {facts['step']} ({facts['digest']})" for facts in (before, wanted["source"]))
         raise ValueError(
-            f"{cell.run_dir} began with the weights of {began}, but those of {wanted['run']} are now those of {now}. Their "
+            f"{cell.run_dir} started from the weights of {began}, but those of {wanted['run']} are now those of {now}. Their "
             "results do not belong into one table: give another run_dir=."
         )
     differing = [str(name) for name in {**there, **wanted} if name != "run_dir" and there.get(name) != wanted.get(name)]
     if differing:
         raise ValueError(
             f"{cell.run_dir} holds a training with other settings ({', '.join(differing)}), which does not belong into one "
-            "table with this one. Give the command that began it, or another run_dir=."
+            "table with this one. Give the command that started it, or another run_dir=."
         )
     summary = read_json(cell.run_dir / "summary.json")
     return _kept(cell.run_dir) if summary.get("status") == "finished" else None

@@ -19,7 +19,7 @@ def run(cfg: DictConfig, args: list[str]) -> int:
     if ends_given and cfg.seed is not None:
         raise ValueError("first= and second= choose two images, seed= two latents of the prior. Give one or the other.")
     if cfg.steps < 2:
-        raise ValueError(f"Cannot walk in steps={cfg.steps}: both ends are shown. Choose 2 or more.")
+        raise ValueError(f"Cannot draw steps={cfg.steps}: both ends are shown. Choose 2 or more.")
     out = output_of(cfg, Path(cfg.run), "interpolation.png", png=True)
     method, datamodule = load(cfg)
     decode = need(method, "decode", "makes no images of latents", "a VAE or GAN")

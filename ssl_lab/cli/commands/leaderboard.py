@@ -33,7 +33,7 @@ def run(args: list[str]) -> int:
         files_of(parsed.out)  # refused before runs are read
     for path in parsed.update:
         num, kept = update_blocks(path, lambda options: _of_block(folders, parsed, options))
-        print("\n".join([f"{path}: {num} table{'s' * (num != 1)} made anew.", *kept]))
+        print("\n".join([f"{path}: {num} table{'s' * (num != 1)} renewed.", *kept]))
     if parsed.update and parsed.out is None:
         return 0
     found = _read(folders, parsed)

@@ -50,12 +50,12 @@ def run(cfg: DictConfig, args: list[str]) -> int:
     if out is None:
         print_rows(rows, whole="Give out=FILE.csv for all of them.")
         return 0
-    told = ""
+    suffix = ""
     if "mask" in rows[0]:
         folder = _write_masks(rows, [each.name for each in found.given], out)
-        told = f" Masks: {folder}"
+        suffix = f" Masks: {folder}"
     write_rows(rows, out, predicted=[name for name in rows[0] if name not in (*PLACES, *found.given[0].shown)])
-    print(printable(f"{len(rows):,} rows of {type(task).__name__}: {out}.{told}"))
+    print(printable(f"{len(rows):,} rows of {type(task).__name__}: {out}.{suffix}"))
     return 0
 
 

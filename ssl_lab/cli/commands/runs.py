@@ -81,8 +81,8 @@ def _list(args: list[str]) -> int:
     if shown:
         _print(_table(shown, everything))
     counts = Counter(run.status for run in wanted)
-    told = ", ".join(f"{counts[status]:,} {status}" for status in STATUSES if counts[status])
-    print(f"{_runs(len(wanted))}: {told}." if told else f"{_runs(0)} here.")
+    numbers = ", ".join(f"{counts[status]:,} {status}" for status in STATUSES if counts[status])
+    print(f"{_runs(len(wanted))}: {numbers}." if numbers else f"{_runs(0)} here.")
     if len(shown) < len(wanted):
         print(f"{len(wanted) - len(shown):,} more are not shown. Show all with --limit 0.")
     _tell_of_problems(everything, closed)
@@ -197,8 +197,8 @@ def _table(shown: Sequence[RunFacts], everything: Sequence[RunFacts]) -> Table:
 
 def _sweep_row(folder: Path, trials: Sequence[RunFacts]) -> list[Text]:
     counts = Counter(run.status for run in trials)
-    told = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
-    head = Text(f"{len(trials)} trials: {told}", style="bold")
+    numbers = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
+    head = Text(f"{len(trials)} trials: {numbers}", style="bold")
     return [Text("sweep", style="bold"), head, *[Text()] * 8, _named(str(folder), "bold")]
 
 
@@ -231,8 +231,8 @@ def _tell_of_problems(everything: Sequence[RunFacts], closed: Sequence[str]) -> 
         example = f"{damaged[0].path}: {damaged[0].problems[0]}"
         print(printable(f"{_runs(len(damaged))} {verb} files that could not be read, such as {example}", keep=""))
     if closed:
-        told = f"{len(closed):,} folder{'s' * (len(closed) > 1)} cannot be looked into, such as {closed[0]}."
-        print(printable(told, keep=""))
+        text = f"{len(closed):,} folder{'s' * (len(closed) > 1)} cannot be opened, such as {closed[0]}."
+        print(printable(text, keep=""))
 
 
 def _as_json(run: RunFacts) -> dict[str, Any]:

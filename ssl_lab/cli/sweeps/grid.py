@@ -171,17 +171,17 @@ def refuse_failures(trials: Sequence[tuple[str, Outcome]]) -> None:
     """
     stopped = [(label, outcome) for label, outcome in trials if outcome.status in STOPPED]
     failed = [f"\n  {label}: {outcome.error}" for label, outcome in trials if outcome.status == "failed"]
-    told = f"{len(failed)} of {len(trials)} trials failed:{''.join(failed)}" if failed else ""
+    failures = f"{len(failed)} of {len(trials)} trials failed:{''.join(failed)}" if failed else ""
     if stopped:
         how = "cancelled" if all(outcome.status == "cancelled" for _, outcome in stopped) else "stopped by a signal"
         which = "".join(f"\n  {label}: {outcome.error}" for label, outcome in stopped if outcome.status == "cancelled")
         raise InterruptedRunError(
             f"{len(stopped)} of {len(trials)} trials were {how}. Run the same command with the same "
-            "sweep_dir= to resume them." + which + (f"\n{told}" if told else ""),
+            "sweep_dir= to resume them." + which + (f"\n{failures}" if failures else ""),
             "SIGTERM" if any(outcome.status == "preempted" for _, outcome in stopped) else "SIGINT",
         )
     if failed:
-        raise FailedTrialsError(told)
+        raise FailedTrialsError(failures)
 
 
 def distinguish(overrides: Sequence[Sequence[str]]) -> list[str]:

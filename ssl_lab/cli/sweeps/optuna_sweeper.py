@@ -174,7 +174,7 @@ class OptunaSweeper(Sweeper):
         begun = study.user_attrs.get(_FIXED, fixed)
         if begun != fixed:
             raise ValueError(
-                f"The study {self.study_name!r} was begun with {' '.join(begun)}, but now with "
+                f"The study {self.study_name!r} was started with {' '.join(begun)}, but now with "
                 f"{' '.join(fixed)}. Restore these, or choose another sweep_dir= or hydra.sweeper.study_name=."
             )
         study.set_user_attr(_FIXED, fixed)

@@ -69,10 +69,10 @@ class Trial:
         overrides, run_dir = tuple(self.overrides), str(self.run_dir)
         if self.problem is None:
             return Outcome(overrides, run_dir, status, value)
-        told = self.problem + (f" Log: {self.log}" if self.log else "")
+        problem = self.problem + (f" Log: {self.log}" if self.log else "")
         if self.cancelled:
-            return Outcome(overrides, run_dir, "cancelled", value, told)
-        return Outcome(overrides, run_dir, status if status in _ENDED else "failed", value, told)
+            return Outcome(overrides, run_dir, "cancelled", value, problem)
+        return Outcome(overrides, run_dir, status if status in _ENDED else "failed", value, problem)
 
     def look(self) -> None:
         """Read how it has ended: what Slurm did to its job counts before what the run said of itself."""

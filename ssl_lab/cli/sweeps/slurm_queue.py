@@ -29,17 +29,17 @@ class Queued:
 
 def read_queue() -> dict[str, Queued] | None:
     """The jobs of this user that wait, run or end, by id; None if Slurm does not answer."""
-    told = _ask("squeue", "--noheader", "--me", "--array", "--format=%i|%T|%r")
-    if told is None:
+    output = _ask("squeue", "--noheader", "--me", "--array", "--format=%i|%T|%r")
+    if output is None:
         return None
-    jobs = (line.split("|", 2) for line in told.splitlines() if line.count("|") >= 2)
+    jobs = (line.split("|", 2) for line in output.splitlines() if line.count("|") >= 2)
     return {job.strip(): Queued(state.strip(), reason.strip().strip("()")) for job, state, reason in jobs}
 
 
 def last_state(job: str | None) -> str:
     """The state in which Slurm has seen a job last, such as ``OUT_OF_MEMORY``; ``unknown`` some minutes later."""
-    told = _ask("scontrol", "show", "job", str(job)) or ""
-    return next((word.removeprefix("JobState=") for word in told.split() if word.startswith("JobState=")), "unknown")
+    output = _ask("scontrol", "show", "job", str(job)) or ""
+    return next((word.removeprefix("JobState=") for word in output.split() if word.startswith("JobState=")), "unknown")
 
 
 def ended_by_slurm(state: str) -> bool:

@@ -120,7 +120,7 @@ class SharedStudy:
 
     @contextmanager
     def alive(self, trials: Sequence[optuna.Trial]) -> Iterator[None]:
-        """Signs of life while these trials run; whichever has not been told an end then is free for others at once."""
+        """Send heartbeats while these trials run; afterwards, any trial without a recorded end is free for others at once."""
         done = threading.Event()
         self._mine = list(trials)
 

@@ -55,14 +55,14 @@ class Trust(metaclass=Singleton):
         targets: Targets that the command line itself names.
         files: Settings in the own folder that the command line chooses, such as ``method/mine``.
         used: Files of the own folder that were read or imported.
-        told: Those of them that were printed.
+        printed: Those of them that were printed.
     """
 
     everything: bool = False
     targets: set[str] = field(default_factory=set)
     files: set[str] = field(default_factory=set)
     used: list[str] = field(default_factory=list)
-    told: set[str] = field(default_factory=set)
+    printed: set[str] = field(default_factory=set)
 
 
 @cache
@@ -86,7 +86,7 @@ def trusting(args: Sequence[str] = (), *, everything: bool = False) -> Iterator[
     trust = Trust.instance()
     before = dict(vars(trust))
     targets, files = _named_by(args)
-    vars(trust).update(everything=everything, targets=targets, files=files, used=[], told=set())
+    vars(trust).update(everything=everything, targets=targets, files=files, used=[], printed=set())
     try:
         yield trust
     finally:
@@ -172,7 +172,7 @@ def _check_target(target: object, key: str, source: str) -> None:
             use(file)
         return
     raise ValueError(
-        f"{source}: {key} names {target}, which is no class that ssl_lab may take from settings on its own. Nothing was "
+        f"{source}: {key} names {target}, which is not a class that ssl_lab may build from settings on its own. Nothing was "
         f"imported. {_remedy(key, target)}"
     )
 
@@ -214,8 +214,8 @@ def use(file: str) -> None:
 def tell_used() -> None:
     """Say in one line what of the own folder is used, unless that was said before."""
     trust = Trust.instance()
-    new = [file for file in trust.used if file not in trust.told]
-    trust.told.update(new)
+    new = [file for file in trust.used if file not in trust.printed]
+    trust.printed.update(new)
     if new and is_first_rank():
         print(f"ssl-lab: uses of this folder: {', '.join(new)}", file=sys.stderr)
 
@@ -288,7 +288,7 @@ def check_saved_overrides(overrides: Sequence[Any], source: str, *, replaced: Co
         words = [text] if not isinstance(text, str) else re.split(r"[@.:/=]", text.partition("=")[0].lstrip("+~"))
         if not isinstance(text, str) or text.startswith("-") or "hydra" in words or "trust" in words:
             raise ValueError(
-                f"{source} holds {str(text)[:100]!r}, which is no setting of a run. Restore the file, or begin a new run."
+                f"{source} holds {str(text)[:100]!r}, which is not a setting of a run. Restore the file, or start a new run."
             )
         key = text.partition("=")[0].lstrip("+~")
         plain = re.sub(r"\$\{\s*[\w.@\[\]/-]+\s*\}", "", text)  # another setting of the run

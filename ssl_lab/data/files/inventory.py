@@ -117,7 +117,7 @@ class Inventory:
     def line(self) -> str:
         """Describe the number of files in each split, and the files left out with the reason."""
         counts = [f"{split} {len(files):,} file{'s' * (len(files) != 1)}" for split, files in self.files.items()]
-        return ", ".join(counts) + told(self.left_out)
+        return ", ".join(counts) + left_out_note(self.left_out)
 
     def tell(self, title: str, *notes: str) -> None:
         """Print the line and how many files are copies of others, on the first rank, once for each data set."""
@@ -134,7 +134,7 @@ def tell_once(line: str) -> None:
     print(line, flush=True)
 
 
-def told(left_out: Mapping[str, Sequence[DataFile]]) -> str:
+def left_out_note(left_out: Mapping[str, Sequence[DataFile]]) -> str:
     """Describe the files left out and the reason, as the end of a sentence; empty if there are none."""
     number = sum(map(len, left_out.values()))
     reasons = []
@@ -179,7 +179,7 @@ def take_inventory(
         for key, named in source.items():
             if split_named(key) is None:
                 raise ValueError(
-                    f"Cannot read {setting}: {key!r} is no split. Splits are train, val, test and unlabeled; name each "
+                    f"Cannot read {setting}: {key!r} is not a split. Splits are train, val, test and unlabeled; name each "
                     f"once: {setting}={{train: ..., test: ...}}."
                 )
             for number, place in enumerate(places(named)):
@@ -189,7 +189,7 @@ def take_inventory(
     if not found.files:
         raise NoUsableFilesError(
             f"Cannot read {shown(where)}: a data set is made of {first_of(list(kinds), num=8)} files, found none of them"
-            f"{told(found.left_out)}. Point {setting} at such files."
+            f"{left_out_note(found.left_out)}. Point {setting} at such files."
         )
     _leave_out_packed_copies(found)
     found.files.sort(key=lambda file: (file.linked, file.parts))
@@ -257,7 +257,7 @@ def _plan(
         if split is not None and split not in splits:
             raise ValueError(
                 f"Cannot use {where}: {shown(name)} is named after {split}, but {split} has no file that can be used"
-                f"{told(found.left_out)}. Fill it, or remove it."
+                f"{left_out_note(found.left_out)}. Fill it, or remove it."
             )
     order = [split for split in ("train", "val", "test", PRETRAIN) if split in splits]
     splits = {split: sorted(splits[split]) for split in order}
@@ -369,7 +369,8 @@ def _existing(path: str, setting: str) -> Path:
     found = Path(path).expanduser()
     if not found.exists():
         raise FileNotFoundError(
-            f"Cannot read {setting}={shown(path)}: nothing is there (working directory: {Path.cwd()}). Correct the path."
+            f"Cannot read {setting}={shown(path)}: no such file or folder (working directory: {Path.cwd()}). "
+            "Correct the path."
         )
     return found
 

@@ -147,7 +147,7 @@ def _known(value: Any, column: str) -> Any:
             value = value.decode("utf-8")
         except UnicodeDecodeError as error:
             raise ValueError(
-                f"label_column={column!r} holds the bytes {value!r}, which are no UTF-8 text. Choose another column."
+                f"label_column={column!r} holds the bytes {value!r}, which are not UTF-8 text. Choose another column."
             ) from error
     if isinstance(value, str):
         return value.strip() or None

@@ -22,7 +22,7 @@ def check_column(rows: datasets.Dataset, column: str, *, setting: str) -> None:
     """Raise ValueError, naming the columns there are, if ``column`` is not one of them."""
     if column not in rows.column_names:
         raise ValueError(
-            f"{setting}={column!r} is no column of this data set, which has {rows.column_names}. "
+            f"{setting}={column!r} is not a column of this data set, which has {rows.column_names}. "
             f"Set data.{setting} to one of them."
         )
 

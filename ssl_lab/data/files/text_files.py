@@ -47,7 +47,7 @@ def read_text(file: Path) -> str:
             "LATIN1 -t UTF-8."
         ) from error
     except (EOFError, gzip.BadGzipFile) as error:
-        raise ValueError(f"Cannot read {file}: it is no whole gzip file ({error}). Copy it again.") from error
+        raise ValueError(f"Cannot read {file}: it is not a complete gzip file ({error}). Copy it again.") from error
     if "\0" in text:
         raise _binary(file, text.count("\n", 0, text.index("\0")) + 1)
     return text
@@ -78,12 +78,12 @@ def _check_text(file: Path) -> None:
                     raise _binary(file, line, ", or name its encoding: data.options={encoding: utf-16}")
                 line += block.count(b"\n")
         except (EOFError, gzip.BadGzipFile) as error:
-            raise ValueError(f"Cannot read {file}: it is no whole gzip file ({error}). Copy it again.") from error
+            raise ValueError(f"Cannot read {file}: it is not a complete gzip file ({error}). Copy it again.") from error
 
 
 def _binary(file: Path, line: int, other_remedy: str = "") -> ValueError:
     return ValueError(
-        f"Cannot read {file} as text: line {line:,} has a NUL byte, so it is UTF-16 or no text. Convert the file: iconv -f "
+        f"Cannot read {file} as text: line {line:,} has a NUL byte, so it is UTF-16 or not text. Convert the file: iconv -f "
         f"UTF-16 -t UTF-8{other_remedy}."
     )
 

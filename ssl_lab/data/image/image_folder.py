@@ -150,10 +150,10 @@ def _check_classes(inventory: Inventory, known: set[str], depth: int) -> None:
     same = Counter(name.casefold() for name in known)
     alike = sorted(name for name in known if same[name.casefold()] > 1)
     if alike:
-        raise ValueError(f"The class folders {alike[:6]} differ in capitals alone. Give each class one name.")
+        raise ValueError(f"The class folders {alike[:6]} differ only in capitals. Give each class one name.")
     empty = sorted({_composed(group)[depth] for group in inventory.bare if len(group) == depth + 1} - known)
     if empty:
-        raise ValueError(f"Sub-folders are classes, but these have no images: {empty[:5]}. Remove them, or fill them.")
+        raise ValueError(f"Sub-folders are classes, but these hold no images: {empty[:5]}. Remove them, or fill them.")
     for group, path, kept_group, kept_path in inventory.again:
         if _class(_composed(group), depth) != _class(_composed(kept_group), depth):
             raise ValueError(

@@ -16,7 +16,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from ssl_lab.data.base import PRETRAIN
 from ssl_lab.data.columns import Columns
-from ssl_lab.data.files.inventory import DataFile, Inventory, Source, places, take_inventory, title_of, told
+from ssl_lab.data.files.inventory import DataFile, Inventory, Source, left_out_note, places, take_inventory, title_of
 from ssl_lab.data.files.layout import first_of, shown
 from ssl_lab.data.files.text_files import read_lines
 from ssl_lab.data.image.base import ImageModule, ImageSource
@@ -161,7 +161,7 @@ class MaskFolder(ImageModule):
                 f"Cannot use the masks of {', '.join(lacking)} of {self.title}: there are no such images. Move them away."
             )
         bare_split = "" if all(mask for each in pairs.values() for _, mask in each) else f" but for {PRETRAIN}"
-        notes.append(f"masks for all{bare_split}{told(self._inventories[1].left_out)}")
+        notes.append(f"masks for all{bare_split}{left_out_note(self._inventories[1].left_out)}")
         self._inventories[0].tell(self.title, *notes, *self.cut_notes(pairs))
         return pairs
 
@@ -269,7 +269,7 @@ class MaskFolder(ImageModule):
             )
         if self.ignore_index is None or self.ignore_index == IGNORED:
             if self.ignore_index is None and (values == IGNORED).any():
-                raise ValueError(f"Cannot read {shown(mask.path)}: 255 is no class. Set data.ignore_index=255.")
+                raise ValueError(f"Cannot read {shown(mask.path)}: 255 is not a class. Set data.ignore_index=255.")
             return values
         if (values == IGNORED).any():
             raise ValueError(

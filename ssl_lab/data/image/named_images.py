@@ -173,7 +173,7 @@ def _read_idx(file: Path) -> NDArray[np.uint8]:
         return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
     except (IndexError, ValueError) as error:
         read = packed if packed.exists() else file
-        raise ValueError(f"Cannot read {read}: it is no whole idx file ({error}). Copy it again.") from error
+        raise ValueError(f"Cannot read {read}: it is not a complete idx file ({error}). Copy it again.") from error
 
 
 _Reader = Callable[[Path, bool], tuple[dict[str, Arrays], tuple[str, ...]]]

@@ -73,7 +73,7 @@ class ImageTextPairs(Tokenized, ImageModule):
         seed: Seed of the order of training images and of the caption each starts at.
 
     Raises:
-        ValueError: If ``max_length`` leaves no room for words.
+        ValueError: If ``max_length`` leaves no ids for words.
     """
 
     path: Source = field(kw_only=False)

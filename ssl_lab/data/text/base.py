@@ -364,7 +364,7 @@ class TextModule(TokenModule, CutModule):
         labelled = bool((labels != UNLABELLED).any())
         if labelled and self.packing and split == find_split(PRETRAIN, self._parts):
             warnings.warn(
-                "data.packing=true has no effect on labelled text, of which each is a sample of its own. Set "
+                "data.packing=true has no effect on labelled text, where each text is a separate sample. Set "
                 "data.label_column=null to pack it.",
                 stacklevel=2,
             )

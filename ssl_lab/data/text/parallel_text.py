@@ -62,7 +62,7 @@ class ParallelText(_Translated):
         target_max_length: Tokens of a translation, begin and end included.
 
     Raises:
-        ValueError: If ``target_max_length`` leaves no room for a token.
+        ValueError: If ``target_max_length`` leaves no ids for a token.
     """
 
     path: Source = field(kw_only=False)

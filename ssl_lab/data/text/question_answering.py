@@ -304,7 +304,7 @@ def read_squad(file: Path) -> list[list[Question]]:
         ]
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
-            f"{file} is no SQuAD file: {type(error).__name__} {error}. It should hold data, paragraphs, "
+            f"{file} is not a SQuAD file: {type(error).__name__} {error}. It should hold data, paragraphs, "
             "qas and answers as SQuAD v1.1 does."
         ) from error
     without = [question.id for article in found for question in article if not any(question.answers)]

@@ -40,7 +40,7 @@ def train_tokenizer(kind: str, read: Read, *, vocab_size: int, framing: str = "e
         framing: ``encoder`` or ``causal``.
 
     Raises:
-        ValueError: If the kind is unknown, or ``vocab_size`` leaves no room for characters.
+        ValueError: If the kind is unknown, or ``vocab_size`` leaves no ids for characters.
     """
     if kind not in TOKENIZER_KINDS:
         raise ValueError(
@@ -63,14 +63,14 @@ def train_wordpiece(
         special_tokens: The first ids.
 
     Raises:
-        ValueError: If ``vocab_size`` leaves no room for characters.
+        ValueError: If ``vocab_size`` leaves no ids for characters.
 
     References:
         Devlin et al., BERT (2018), section 3. arXiv:1810.04805
     """
     if vocab_size < 4 * len(special_tokens):
         raise ValueError(
-            f"vocab_size={vocab_size} leaves no room for words beside {len(special_tokens)} special tokens. Choose "
+            f"vocab_size={vocab_size} leaves no ids for words beside {len(special_tokens)} special tokens. Choose "
             "data.vocab_size of some thousands."
         )
     normalizer, pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
@@ -117,7 +117,7 @@ def train_bpe(read: Read, *, vocab_size: int, special_tokens: tuple[str, ...] = 
     """
     if vocab_size < len(special_tokens) + _NUM_BYTES:
         raise ValueError(
-            f"vocab_size={vocab_size} leaves no room for {_NUM_BYTES} bytes beside {len(special_tokens)} special tokens. "
+            f"vocab_size={vocab_size} leaves no ids for {_NUM_BYTES} bytes beside {len(special_tokens)} special tokens. "
             "Choose data.vocab_size of some thousands."
         )
     tokenizer = Tokenizer(models.BPE())
@@ -163,7 +163,7 @@ def train_unigram(
         if "not large enough" not in str(error):
             raise
         raise ValueError(
-            f"vocab_size={vocab_size} leaves no room for all characters of the text beside {len(special_tokens)} special "
+            f"vocab_size={vocab_size} leaves no ids for all characters of the text beside {len(special_tokens)} special "
             "tokens. Raise data.vocab_size, or choose data.tokenizer_kind=bpe, which needs 256 bytes for any text."
         ) from error
     # The trainer walks through a randomised hash map: from process to process scores differ in their last digits. So do
@@ -205,7 +205,7 @@ def train_characters(
         characters.update(*texts)
     if len(special_tokens) + len(characters) > vocab_size:
         raise ValueError(
-            f"vocab_size={vocab_size} leaves no room for {len(characters)} characters beside {len(special_tokens)} special "
+            f"vocab_size={vocab_size} leaves no ids for {len(characters)} characters beside {len(special_tokens)} special "
             "tokens. Raise data.vocab_size, or choose data.tokenizer_kind=bpe."
         )
     vocab = {token: i for i, token in enumerate((*special_tokens, *sorted(characters)))}
@@ -250,7 +250,7 @@ def _wrap(tokenizer: Tokenizer, special_tokens: tuple[str, ...]) -> PreTrainedTo
 
 
 def with_frame(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-    """The tokenizer, told to put special tokens around a text and between two if it puts none there.
+    """The tokenizer, set to add special tokens around a text and between two texts if it adds none by itself.
 
     As a causal one does not: class and separator tokens if it has both, as those that are trained here, or else its
     end-of-text token after each text, unless that is the padding.

@@ -140,13 +140,13 @@ def _try(path: Path, settings: dict[str, Any], name: str) -> None:
         )
     except subprocess.TimeoutExpired as error:
         raise ValueError(
-            f"{name} needs more than {_PATIENCE_SEC} s for texts of 400 characters, perhaps for a pattern that tries all "
+            f"{name} takes more than {_PATIENCE_SEC} s for texts of 400 characters, perhaps for a pattern that tries all "
             "ways to match. Simplify its patterns and normalizers, or choose another tokenizer."
         ) from error
     if done.returncode != 0:
         lines = [line for line in done.stderr.strip().splitlines() if not line.startswith("note:")]
         reason = lines[-1][:300] if lines else f"exit code {done.returncode}"
-        raise ValueError(f"{name} fails on texts of 400 characters ({reason}). Mend it, or choose another tokenizer.")
+        raise ValueError(f"{name} fails on texts of 400 characters ({reason}). Repair it, or choose another tokenizer.")
 
 
 def _check_ids(path: Path, ids: Sequence[float]) -> None:

@@ -139,7 +139,7 @@ class Dashboard(Logger):
                 return
             self._failed = True
             warnings.warn(
-                f"{type(self.logger).__name__} failed ({_reason(error)}) and gets nothing more. The run continues; "
+                f"{type(self.logger).__name__} failed ({_reason(error)}) and gets no more data. The run continues; "
                 "metrics.csv and pictures/ in the run directory stay complete.",
                 stacklevel=1,
             )

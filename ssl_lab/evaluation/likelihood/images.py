@@ -99,7 +99,7 @@ class LikelihoodBound(Protocol):
         level_nll = means.pop("level_nll")
         if not math.isfinite(means["elbo"]):
             raise ValueError(
-                f"The bound on the {split} split is {means['elbo']}, so nothing can be judged by it. Lower optim.lr, or "
+                f"The bound on the {split} split is {means['elbo']}, which is not finite. Lower optim.lr, or "
                 "start from an earlier checkpoint."
             )
         return {
@@ -234,7 +234,8 @@ class LatentUse(Protocol):
     def __init__(self, *, threshold: float = 0.01) -> None:
         if not 0 <= threshold < math.inf:
             raise ValueError(
-                f"A variance above a threshold of at least 0 is use, found {threshold}. Set threshold=0.01."
+                f"The threshold on the variance of an active dimension must be at least 0, found {threshold}. "
+                "Set threshold=0.01."
             )
         self.threshold = threshold
 

@@ -80,7 +80,7 @@ class RunIndex:
     Attributes:
         entries: All runs, the newest first. A metric that runs measured in different ways has a name for each way:
             ``test/knn/top1[num_neighbors=1]``.
-        closed: Folders that cannot be looked into, with the reason.
+        closed: Folders that cannot be opened, with the reason.
         generation: Changes whenever a run does.
 
     Raises:
@@ -168,12 +168,12 @@ def _told_apart(entries: Sequence[Entry]) -> list[Entry]:
         ):
             if way:
                 renamed.setdefault(k, {})[name] = with_way(name, way)
-    told = list(entries)
+    updated = list(entries)
     for k, names in renamed.items():
         metrics = {names.get(name, name): value for name, value in entries[k].metrics.items()}
         objective = names.get(entries[k].objective or "", entries[k].objective)
-        told[k] = replace(entries[k], metrics=metrics, objective=objective)
-    return told
+        updated[k] = replace(entries[k], metrics=metrics, objective=objective)
+    return updated
 
 
 def _read_entry(path: Path, sweep: Path | None, root: Path, stamps: Mapping[str, _Stamp], known: Entry | None) -> Entry:
@@ -228,8 +228,8 @@ def _read_settings(path: Path, data: str | None) -> tuple[dict[str, str], list[s
     if len(settings) > _MAX_COLUMNS:
         problems.append(f"{path.name} has {len(settings):,} settings; the first {_MAX_COLUMNS} are shown.")
     kept = list(settings.items())[:_MAX_COLUMNS]
-    told = {shortened(key): shortened(text, _MAX_VALUE) for key, text in kept}
-    return told, problems, measuring_in(data, config)
+    shown = {shortened(key): shortened(text, _MAX_VALUE) for key, text in kept}
+    return shown, problems, measuring_in(data, config)
 
 
 def _last_values(path: Path, *, values: bool) -> tuple[list[str], dict[str, float], list[str]]:

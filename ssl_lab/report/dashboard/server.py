@@ -69,7 +69,7 @@ class Dashboard:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             if not 0 <= port <= 65535:
-                raise OverflowError("ports go from 0 to 65535")  # noqa: TRY301 - told like a port that is taken
+                raise OverflowError("ports go from 0 to 65535")  # noqa: TRY301 - the message is that of a port in use
             self._socket = socket.create_server((host, port), family=family, backlog=BACKLOG)
         except (OSError, OverflowError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
@@ -202,7 +202,7 @@ class Dashboard:
         except Exception as error:  # a folder that has gone, or what damaged files hold
             raise _RefusedError(HTTPStatus.INTERNAL_SERVER_ERROR, f"{type(error).__name__}: {error}") from error
         if found is None:
-            raise _RefusedError(HTTPStatus.NOT_FOUND, "There is no such thing here.")
+            raise _RefusedError(HTTPStatus.NOT_FOUND, "Nothing is here.")
         return found, []
 
     def _is_token(self, shown: str) -> bool:
@@ -268,7 +268,7 @@ def _parsed(head: bytes) -> _Request:
     match = re.fullmatch(r"([A-Z]{1,20}) (\S+) HTTP/1\.[01]", first)
     pairs = [line.partition(":") for line in lines]
     if match is None or any(not re.fullmatch(r"[\w-]+", name, re.ASCII) or not colon for name, colon, _ in pairs):
-        raise _RefusedError(HTTPStatus.BAD_REQUEST, "This is no request that can be understood.")
+        raise _RefusedError(HTTPStatus.BAD_REQUEST, "This request cannot be understood.")
     headers = {name.lower(): value.strip() for name, _, value in pairs}
     if sum(name.lower() == "host" for name, _, _ in pairs) > 1:
         raise _RefusedError(HTTPStatus.BAD_REQUEST, "A request names one host.")

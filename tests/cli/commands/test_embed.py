@@ -111,7 +111,7 @@ def test_neighbours_of_pictures_have_a_page_and_of_texts_a_table(folder, capsys)
         (["run=vae"], "but neither was given"),
         (["run=vae", "query=photos", "text=a"], "but both were given"),
         (["run=vae", "query=photos", "k=0"], "Set k to 1 or more"),
-        (["run=vae", "query=gone.png"], "nothing is there"),
+        (["run=vae", "query=gone.png"], "no such file or folder"),
         (["run=vae", "query=photos", "input=photos", "data=digits"], "Give one of them"),
         (["run=vae", "query=photos/cat/1.png", "input=photos/cat/1.png"], "There is no sample but the query"),
         (["run=vae", "text=a"], "this run reads no texts"),

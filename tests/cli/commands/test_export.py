@@ -167,7 +167,7 @@ def test_the_folder_is_uploaded_with_the_users_token(mae, tmp_path):
         push += f"push(pathlib.Path({str(out)!r}), 'other/x', private=False, message='')"
         check = ["-c", "from ssl_lab.export.hub import check_hub; check_hub('me/x')"]
         for words, settings, message in (
-            (["-c", push], {}, "out was written, but the hub took no upload to other/x (403"),
+            (["-c", push], {}, "out was written, but the upload failed to other/x (403"),
             (check, {"HF_TOKEN": "hf_wrong"}, "the hub refuses the token (status 401)"),
             (check, {"HF_TOKEN": ""}, "there is no token"),
             (check, {"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE is set"),
@@ -175,7 +175,7 @@ def test_the_folder_is_uploaded_with_the_users_token(mae, tmp_path):
             done = python(*words, **home, **settings)
             assert done.returncode == 1 and message in done.stderr.splitlines()[-1], done.stderr
         assert list(hub.repositories) == ["me/digits"]
-    for words, message in ((check, "the hub cannot be reached"), (["-c", push], "took no upload to other/x (")):
+    for words, message in ((check, "the hub cannot be reached"), (["-c", push], "the upload failed to other/x (")):
         done = python(*words, **home)
         assert done.returncode == 1 and message in done.stderr.splitlines()[-1]
 
@@ -184,7 +184,7 @@ def test_the_folder_is_uploaded_with_the_users_token(mae, tmp_path):
     ("args", "message"),
     [
         (["push_to_hub=digits"], "it names no owner. Give it as push_to_hub=USER/NAME"),
-        (["push_to_hub=me/../x"], "it is no name of a repository"),
+        (["push_to_hub=me/../x"], "it is not the name of a repository"),
         (["private=true"], "Give push_to_hub=USER/NAME, or leave it out"),
     ],
 )

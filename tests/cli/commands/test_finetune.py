@@ -225,7 +225,7 @@ def test_results_of_other_pretraining_weights_are_not_kept(folder, capsys):
     assert main([*command, "ckpt=last"]) == 1
     error = capsys.readouterr().err
     step = contents["global_step"]
-    assert f"began with the weights of step {step - 5}" in error and f"are now those of step {step} " in error
+    assert f"started from the weights of step {step - 5}" in error and f"are now those of step {step} " in error
 
 
 IMAGES = ["data=digits", "task=image_classification", "trainer.accelerator=cpu", "data.batch_size=32"]
@@ -315,7 +315,7 @@ def test_scores_that_are_not_given_stay_out_of_the_mean_and_a_summary_without_re
     [
         (["run=run"], "needs data with labels"),
         ([*DATA], "needs run"),
-        (["run=nowhere", *DATA], "is no run directory"),
+        (["run=nowhere", *DATA], "is not a run directory"),
         (["run=null", *DATA], "say which, such as encoder=bert_mini"),
         (["run=run", "encoder=bert_tiny", *DATA], "the encoder is the run's own"),
         (["run=null", "encoder=bert_tiny", "baseline=true", *DATA], "the same training twice"),

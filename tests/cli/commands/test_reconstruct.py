@@ -254,7 +254,7 @@ def test_wrong_wishes_are_one_message(vae, simclr, tmp_path, capsys):
         "the test split has 449": ["reconstruct", f"run={vae}", "num_images=450"],
         "is a PNG file. Give out= a name that ends in .png": ["reconstruct", f"run={vae}", f"out={tmp_path / 'x.jpg'}"],
         "Give one or the other": ["interpolate", f"run={vae}", "first=0", "seed=1"],
-        "Cannot walk in steps=1": ["interpolate", f"run={vae}", "steps=1"],
+        "Cannot draw steps=1": ["interpolate", f"run={vae}", "steps=1"],
         "Cannot walk from image 0 to 449: the test split has 0 to 448": ["interpolate", f"run={vae}", "second=449"],
         "The run was trained on": ["reconstruct", f"run={vae}", "data=shapes"],
     }

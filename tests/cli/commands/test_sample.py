@@ -86,7 +86,7 @@ def test_a_run_that_was_compiled_is_used_as_it_is(mlm, tmp_path, capsys):
     ("args", "message"),
     [
         (["text=The dog runs."], "has none. Write [MASK] where a word is missing"),
-        (["text=[MASK] " + "dog " * 30], "but the run has learned from at most 24"),
+        (["text=[MASK] " + "dog " * 30], "but the run was trained on at most 24"),
         (["text=a [MASK]", "top_k=0"], "Cannot use top_k=0: the run has"),
         (["text=a [MASK]", "num_samples=3"], "To sample masks, num_samples has no meaning"),
         ([], 'It fills masks: give text="..."'),
@@ -307,7 +307,7 @@ def test_a_long_text_draws_other_numbers_in_each_stretch(causal):
     ("args", "message"),
     [
         (["prompt="], "prompt= is empty"),
-        (["prompt=" + "The dog runs " * 20], "learned from at most 24. Shorten the prompt"),
+        (["prompt=" + "The dog runs " * 20], "trained on at most 24. Shorten the prompt"),
         (["prompt=The dog", "max_new_tokens=0"], "max_new_tokens=0"),
         (["prompt=The", "temperature=-1"], "found temperature=-1"),
         (["prompt=The", "top_p=0"], "0 < top_p <= 1"),
@@ -377,7 +377,7 @@ def test_an_export_replaces_nothing_but_an_export_that_may_be_replaced(mlm, tmp_
     (tmp_path / "mine/thesis.txt").write_text("years of work")
     capsys.readouterr()
     assert main(["export", f"run={mlm}", f"out={tmp_path / 'mine'}", "overwrite=true"]) == 1
-    assert "is not empty and no earlier export" in capsys.readouterr().err
+    assert "is not empty and not an earlier export" in capsys.readouterr().err
     assert main(["export", f"run={mlm}", f"out={tmp_path / 'mine/thesis.txt'}"]) == 1
     assert "it is a file" in capsys.readouterr().err
     assert (tmp_path / "mine/thesis.txt").read_text() == "years of work"

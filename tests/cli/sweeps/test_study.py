@@ -136,7 +136,7 @@ def test_a_study_goes_on_to_its_number_of_trials(tmp_path, monkeypatch, capsys):
     best = max(trials(tmp_path), key=lambda trial: trial.value)
     assert f"Best: trial {best.number}, {best.user_attrs['run_dir']}" in capsys.readouterr().out
     assert sweep("hydra.sweeper.n_trials=3", "seed=7") == 1
-    assert "was begun with" in capsys.readouterr().err
+    assert "was started with" in capsys.readouterr().err
 
 
 def test_a_pruned_run_ends_early_and_is_not_run_again(tmp_path, monkeypatch, capsys):

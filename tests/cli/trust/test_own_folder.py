@@ -141,8 +141,8 @@ def test_an_experiment_of_ones_own_trains_the_method_that_the_command_names_too(
 def test_arguments_that_lead_elsewhere_are_refused(folder, capsys):
     refused(capsys, "pretrain", "experiment=../../evil", said="leads out of conf/experiment")
     refused(capsys, "pretrain", f"hydra.searchpath=[file://{folder}]", said="hydra.searchpath= is not taken")
-    refused(capsys, "pretrain", "--experimental-rerun=config.pickle", said="--experimental-rerun is no option")
-    refused(capsys, "pretrain", f"--config-dir={folder}", said="--config-dir is no option")
+    refused(capsys, "pretrain", "--experimental-rerun=config.pickle", said="--experimental-rerun is not an option")
+    refused(capsys, "pretrain", f"--config-dir={folder}", said="--config-dir is not an option")
     refused(capsys, "pretrain", "trust=maybe", said="Cannot read trust=maybe")
 
 

@@ -111,7 +111,7 @@ def test_names_that_look_alike_are_pointed_out():
 
 
 def test_bytes_that_are_no_text_are_no_labels():
-    with pytest.raises(ValueError, match="which are no UTF-8 text"):
+    with pytest.raises(ValueError, match="which are not UTF-8 text"):
         encoded([b"\xff\xfe"])
 
 

@@ -88,7 +88,7 @@ def test_each_split_may_be_named(tmp_path):
         "train": ["test/a.txt", "test/b.txt"],
         "val": ["more.txt", "c.txt"],
     }
-    with pytest.raises(ValueError, match="'extra' is no split"):
+    with pytest.raises(ValueError, match="'extra' is not a split"):
         take_inventory({"train": f"{root}/more.txt", "extra": f"{root}/c.txt"}, (".txt",))
     with pytest.raises(ValueError, match=r"c\.txt in val and .*c\.txt in train are one file"):
         take_inventory({"train": f"{root}/c.txt", "val": f"{root}/c.txt"}, (".txt",))
@@ -173,7 +173,7 @@ REFUSED = {
         ["train/cat/1.png", "train/dog/1.png", "test/cat/1.png", "test/emu/1.png"], "emu.* that train lacks",
     ),
     "two classes but for capitals": (
-        ["train/cat/1.png", "train/dog/1.png", "train/Cat/1.png"], "differ in capitals alone",
+        ["train/cat/1.png", "train/dog/1.png", "train/Cat/1.png"], "differ only in capitals",
     ),
     "a class in other capitals": (["train/cat/1.png", "train/dog/1.png", "test/Cat/1.png", "test/dog/1.png"], "Cat"),
     "no training images": (["val/cat/1.png", "test/cat/1.png"], "none after train"),

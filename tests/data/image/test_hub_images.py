@@ -64,9 +64,9 @@ def test_columns_that_cannot_be_found(tmp_path):
 
     with pytest.raises(ValueError, match=r"\['left', 'right'\].*data\.image_column"):
         columns()
-    with pytest.raises(ValueError, match=r"image_column='up' is no column.*'left', 'right', 'kind'"):
+    with pytest.raises(ValueError, match=r"image_column='up' is not a column.*'left', 'right', 'kind'"):
         columns(image_column="up")
-    with pytest.raises(ValueError, match="label_column='name' is no column"):
+    with pytest.raises(ValueError, match="label_column='name' is not a column"):
         columns(image_column="left", label_column="name")
     assert "label" not in columns(image_column="right")
     assert columns(image_column="right", label_column="kind")["label"].tolist() == [0, 1, 0, 1]
@@ -77,7 +77,7 @@ def test_without_the_hub_the_error_tells_of_local_copies(monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     with pytest.raises(FileNotFoundError, match=r"'nobody/nothing'.*point data\.path at a local copy"):
         HubImages("nobody/nothing").columns("train")
-    with pytest.raises(FileNotFoundError, match="nothing is there"):
+    with pytest.raises(FileNotFoundError, match="no such file or folder"):
         HubImages("./nobody/nothing").columns("train")
 
 

@@ -82,5 +82,5 @@ def test_svhn(tmp_path, monkeypatch):
 @pytest.mark.parametrize("content", [b"", b"\0\0\x08\x03" + b"\0\0\0\2" * 3 + b"\1" * 7])
 def test_a_truncated_file_is_named(tmp_path, content):
     (tmp_path / "train-images-idx3-ubyte").write_bytes(content)
-    with pytest.raises(ValueError, match="Cannot read .*train-images-idx3-ubyte: it is no whole idx file"):
+    with pytest.raises(ValueError, match="Cannot read .*train-images-idx3-ubyte: it is not a complete idx file"):
         NamedImages("mnist", root=str(tmp_path)).spec  # noqa: B018

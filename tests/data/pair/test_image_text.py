@@ -129,7 +129,7 @@ def test_changed_files_are_read_again(table):
 
 
 def test_what_cannot_be_read(table, tmp_path):
-    with pytest.raises(ValueError, match=r"caption_column='text' is no column.*'caption'"):
+    with pytest.raises(ValueError, match=r"caption_column='text' is not a column.*'caption'"):
         make(table, caption_column="text").columns("train")
     with pytest.raises(FileNotFoundError, match=r"image pictures/0\.png in .*nor any other\. Set data\.image_root"):
         make(table, image_root=str(tmp_path)).columns("train")

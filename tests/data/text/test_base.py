@@ -261,7 +261,7 @@ def test_errors(tmp_path):
     assert "max_length" in error(path, max_length=2)
     assert "vocab_size=5" in error(path, vocab_size=5)
     assert "one of ('line'" in error(path, sample_by="word")
-    assert "nothing is there" in error(str(tmp_path / "y.csv"))
+    assert "no such file or folder" in error(str(tmp_path / "y.csv"))
     (tmp_path / "real.csv").write_text("text,score\na,0.5\nb,1.5\n")
     assert "holds real numbers" in error(str(tmp_path / "real.csv"), label_column="score")
     (tmp_path / "lists.jsonl").write_text('{"text": "a", "tags": [1, 2]}\n' * 4)

@@ -67,7 +67,7 @@ def test_long_questions_are_cut(file):
 
 def test_what_is_no_squad_file(tmp_path, file):
     (tmp_path / "a.json").write_text('{"data": [{"paragraphs": [{}]}]}')
-    with pytest.raises(ValueError, match="a.json is no SQuAD file: KeyError"):
+    with pytest.raises(ValueError, match="a.json is not a SQuAD file: KeyError"):
         data(str(tmp_path / "a.json")).columns("train")
     content = {"data": [article(0)]}
     content["data"][0]["paragraphs"][0]["qas"][1]["answers"] = []
@@ -89,7 +89,8 @@ def test_answers_that_are_not_where_the_file_says_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("start", "said"), [(-10, "are not at their answer_start"), ("7", "is no SQuAD file"), (7.5, "is no SQuAD file")]
+    ("start", "said"),
+    [(-10, "are not at their answer_start"), ("7", "is not a SQuAD file"), (7.5, "is not a SQuAD file")],
 )
 def test_an_answer_start_that_counts_no_characters_is_refused(tmp_path, start, said):
     articles = [article(k) for k in range(10)]

@@ -113,7 +113,7 @@ def test_a_score_is_a_finite_number(tmp_path, cell):
 
 def test_columns_that_do_not_fit(file):
     for setting in ("first_column", "second_column", "negative_column", "score_column"):
-        with pytest.raises(ValueError, match=rf"{setting}='x' is no column.*'sentence1'"):
+        with pytest.raises(ValueError, match=rf"{setting}='x' is not a column.*'sentence1'"):
             TextPairs(file, **{setting: "x"}).columns("train")
     with pytest.raises(ValueError, match="score_column='negative' holds 'no cat.*a score is a number"):
         TextPairs(file, score_column="negative").columns("train")

@@ -80,7 +80,7 @@ def test_every_character_is_an_id():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_vocabulary_that_is_too_small(kind):
-    with pytest.raises(ValueError, match=r"vocab_size=10 leaves no room.*data\.vocab_size"):
+    with pytest.raises(ValueError, match=r"vocab_size=10 leaves no ids.*data\.vocab_size"):
         train(kind, vocab_size=10)
 
 

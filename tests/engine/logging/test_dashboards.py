@@ -130,7 +130,7 @@ def fit(folder, logger):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         pretrain(method, data, trainer(folder, epochs=3, logger=logger))
-    told = [str(one.message) for one in caught if "gets nothing more" in str(one.message)]
+    told = [str(one.message) for one in caught if "gets no more data" in str(one.message)]
     rows = rows_of(folder)
     assert json.loads((folder / "summary.json").read_text())["status"] == "finished"
     return told, rows
@@ -220,7 +220,7 @@ def test_wandb_may_go_away_in_mid_run(tmp_path, monkeypatch):
     monkeypatch.setenv("SSL_LAB_WANDB_TIMEOUT_SEC", "5")
     done = run(*IMAGES, *WANDB, cwd=tmp_path)
     assert any("file_stream" in path for path, _ in server.requests)
-    assert done.stderr.count("gets nothing more") == 1 and "wandb sync" in done.stderr
+    assert done.stderr.count("gets no more data") == 1 and "wandb sync" in done.stderr
     rows = rows_of(tmp_path / "run")
     assert [int(row["step"]) for row in rows] == [1, 3, 5, 7]
 

@@ -77,7 +77,7 @@ def test_bits_of_a_gaussian_are_those_of_levels_and_not_of_its_density():
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_bound_that_is_not_finite_is_refused(bad):
-    with pytest.raises(ValueError, match="so nothing can be judged by it. Lower optim.lr"):
+    with pytest.raises(ValueError, match="which is not finite. Lower optim.lr"):
         LikelihoodBound().run(constant(bad), ArrayImages(), device=CPU)
 
 
@@ -288,7 +288,7 @@ def test_active_units_are_those_whose_mean_varies():
 
 @pytest.mark.parametrize("threshold", [-1.0, math.nan, math.inf])
 def test_a_threshold_that_all_or_none_pass_is_refused(threshold):
-    with pytest.raises(ValueError, match="threshold of at least 0"):
+    with pytest.raises(ValueError, match="must be at least 0"):
         LatentUse(threshold=threshold)
 
 

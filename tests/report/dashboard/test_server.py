@@ -108,7 +108,7 @@ def test_nothing_but_the_files_of_runs_is_served(served):
         "/index.php",
     ):
         status, _, content = ask(served, path)
-        assert (status, content) == (404, b"There is no such thing here.\n"), path
+        assert (status, content) == (404, b"Nothing is here.\n"), path
 
 
 def test_a_report_is_made_anew_of_the_data_and_never_copied(served, tmp_path):
@@ -337,7 +337,7 @@ def test_who_is_asked_for_a_token(tmp_path, capsys, monkeypatch, options, login,
         monkeypatch.setenv(login, "1")
     assert main(["dashboard", str(tmp_path), "--port", "0", *options]) == 0
     out = capsys.readouterr().out
-    assert ("?token=" in out) == asks and ("there is no token" in out) == (not asks)
+    assert ("?token=" in out) == asks and ("no token protects them" in out) == (not asks)
 
 
 def test_a_token_is_no_argument_of_a_browser(tmp_path, capsys, monkeypatch):

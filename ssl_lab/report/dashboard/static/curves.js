@@ -103,11 +103,11 @@ function tracesOf(one, name, { x, smooth }) {
   const label = escaped(one.label);
   const smoothing = smooth > 0 ? lines.map((found) => ({ ...found, y: smoothed(found.y, smooth) })) : lines;
   const shape = { type: "scatter", mode: lines[0].x.length < 25 ? "lines+markers" : "lines", marker: { size: 4.5, color: line.color } };
-  const told = `<b>${label}</b><br>%{x:,.6~g}: %{y:.5~g}<extra></extra>`;
+  const hover = `<b>${label}</b><br>%{x:,.6~g}: %{y:.5~g}<extra></extra>`;
   if (one.items.length === 1) {
     const [raw] = lines;
     const faint = smooth > 0 ? [{ ...shape, mode: "lines", x: raw.x, y: raw.y, line: { ...line, width: 1 }, opacity: 0.25, hoverinfo: "skip" }] : [];
-    return [...faint, { ...shape, x: raw.x, y: smoothing[0].y, name: label, line, hovertemplate: told }];
+    return [...faint, { ...shape, x: raw.x, y: smoothing[0].y, name: label, line, hovertemplate: hover }];
   }
   const points = meanLine(smoothing);
   const edge = { type: "scatter", mode: "lines", x: points.x, line: { width: 0, color: line.color }, hoverinfo: "skip" };

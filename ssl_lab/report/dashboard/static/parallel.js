@@ -25,7 +25,7 @@ const keptBy = (axes, ranges) => axes[0].at.map((_, k) =>
   axes.every(({ key, at }) => !ranges.has(key) || (at[k] >= ranges.get(key)[0] && at[k] <= ranges.get(key)[1])));
 
 // Draws into an element. Axes: {key, label, at, ticks}; shades: 0 (poor) to 1 (good) for each run.
-function parallel(element, { axes, shades, names, ranges, onrange, onpick, told }) {
+function parallel(element, { axes, shades, names, ranges, onrange, onpick, describe }) {
   const width = Math.max(element.parentElement.clientWidth, 128 * axes.length + 60);
   const x = (k) => INSET.left + k * (width - INSET.left - INSET.right) / Math.max(1, axes.length - 1);
   const y = (at) => INSET.top + (1 - at) * (TALL - INSET.top - INSET.bottom);
@@ -99,7 +99,7 @@ function parallel(element, { axes, shades, names, ranges, onrange, onpick, told 
     lines.append(...(found >= 0 ? [paths[found]] : []));
     hot = found;
     picture.classList.toggle("pointed", hot >= 0);
-    told(hot < 0 ? "" : names[hot]);
+    describe(hot < 0 ? "" : names[hot]);
   });
   lines.addEventListener("click", (event) => { const found = nearest(event); if (found >= 0) onpick(found); });
 }

@@ -65,14 +65,14 @@ lab.views.pictures = {
     const pick = (k) => change({ at: k >= steps.length - 1 ? -1 : steps[k] });
     if (document.activeElement?.type === "range" && this.controls.contains(document.activeElement) && this.drawn === name) {
       document.activeElement.max = steps.length - 1;
-      this.told.textContent = count(steps[place]);
+      this.step.textContent = count(steps[place]);
       return;
     }
     this.drawn = name;
-    this.told = h("output", {}, count(steps[place]));
+    this.step = h("output", {}, count(steps[place]));
     this.controls.replaceChildren(
       choice("Picture", [...titles], name, (value) => change({ pic: value })),
       field("Step", h("span", { class: "range" }, h("input", { type: "range", min: 0, max: steps.length - 1, step: 1, value: place, disabled: steps.length < 2,
-        "aria-valuetext": `step ${steps[place]}`, oninput: (event) => pick(Number(event.target.value)) }), this.told), "wide"));
+        "aria-valuetext": `step ${steps[place]}`, oninput: (event) => pick(Number(event.target.value)) }), this.step), "wide"));
   },
 };

@@ -30,7 +30,7 @@ function axisOf(runs, key) {
       ticks: ticks && { at: log ? ticks.map(Math.log10) : ticks, text: ticks.map(number) } };
   }
   const names = [...new Set(values.map((value) => value ?? DASH))].sort((a, b) => compare(a, b));
-  const text = names.map((name) => { const told = brief(String(name)); return told.length > 18 ? `${told.slice(0, 17)}…` : told; });
+  const text = names.map((name) => { const short = brief(String(name)); return short.length > 18 ? `${short.slice(0, 17)}…` : short; });
   return { values: values.map((value) => names.indexOf(value ?? DASH)), raw: values.map((value) => brief(String(value ?? DASH))), numeric: false,
     ticks: { at: names.map((_, k) => k), text } };
 }
@@ -43,7 +43,7 @@ lab.views.sweep = {
   title: "Sweep",
   mount(root) {
     this.controls = h("div", { class: "controls" });
-    this.told = h("p", { class: "note" });
+    this.note = h("p", { class: "note" });
     this.parallel = h("div");
     this.pointed = h("span", { class: "pointed" });
     this.ranges = h("p", { class: "note" });
@@ -57,7 +57,7 @@ lab.views.sweep = {
     this.second = h("figure", { class: "panel" }, h("figcaption", {}, h("b", {}, "One setting"), h("span", {}, "A point is a run; choose it to open its page.")), this.pick, this.scatter);
     this.third = h("figure", { class: "panel" }, h("figcaption", {}, h("b", {}, "What mattered")), this.importance);
     this.body = h("div", { class: "sweep" }, this.first, this.second, this.third);
-    root.append(h("h1", {}, "Sweep"), this.controls, this.told, this.body);
+    root.append(h("h1", {}, "Sweep"), this.controls, this.note, this.body);
   },
   draw() {
     const options = scopes();
@@ -79,7 +79,7 @@ lab.views.sweep = {
     same?.querySelector("select").focus();
     const without = all.length - runs.length;
     const enough = runs.length > 1 && keys.length > 0;
-    this.told.textContent = enough
+    this.note.textContent = enough
       ? `${count(runs.length)} runs, ${keys.length} setting${keys.length > 1 ? "s differ" : " differs"}${without ? `; ${count(without)} without ${target} are left out` : ""}.`
       : `There is nothing to compare: ${runs.length} run${runs.length === 1 ? " has" : "s have"} ${target || "a metric"}, and ${keys.length} settings differ between them.`;
     this.body.hidden = !enough;
@@ -97,7 +97,7 @@ lab.views.sweep = {
     const kept = keptBy(axes, ranges);
     const names = labels(runs);
     parallel(this.parallel, { axes, ranges, names: names.map((name, k) => `${name}: ${number(values[k])}`), shades: end.at.map((at) => (lower ? 1 - at : at)),
-      onpick: (k) => change({ view: "run", run: runs[k].id }), told: (text) => { this.pointed.textContent = text; },
+      onpick: (k) => change({ view: "run", run: runs[k].id }), describe: (text) => { this.pointed.textContent = text; },
       onrange: (key, range) => change({ keep: [...lab.state.keep.filter((text) => text.split("~")[0] !== key),
         ...(range ? [`${key}~${range[0].toFixed(3)}~${range[1].toFixed(3)}`] : [])] }) });
     const num = kept.filter(Boolean).length;
