@@ -87,7 +87,7 @@ def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None, beginning: B
     spec = begins.spec(datamodule.spec)
     kept = run_dir if isinstance(begins, Kept) else None
     method = config.build_method(cfg, spec, begin_with=begins.load, run_dir=kept)
-    _label_for_wandb(cfg)
+    _label_for_loggers(cfg)
     launcher, sweeper = hydra_cfg.launcher._target_, hydra_cfg.sweeper._target_
     training = build_training(
         cfg,
@@ -148,19 +148,20 @@ def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None, beginning: B
     return value
 
 
-def _label_for_wandb(cfg: DictConfig) -> None:
-    """The sweep as W&B's group and the chosen configuration groups as tags, where the user sets neither."""
-    node = (cfg.logger or {}).get("wandb")
-    if not isinstance(node, DictConfig):  # none, or something that is refused later
-        return
+def _label_for_loggers(cfg: DictConfig) -> None:
+    """The sweep as the group and the chosen configuration groups as tags of loggers for which the user sets neither."""
     hydra_cfg = HydraConfig.get()
-    if node.get("group") is None and hydra_cfg.mode == RunMode.MULTIRUN:
-        node.group = Path(hydra_cfg.sweep.dir).name
-    if node.get("tags") is None:
-        choices = hydra_cfg.runtime.choices
-        given = [override.split("=")[0] for override in hydra_cfg.overrides.task]
-        names = dict.fromkeys(["experiment", "method", "data", "encoder", *(key for key in given if key in choices)])
-        node.tags = list(dict.fromkeys(choices[name] for name in names if isinstance(choices.get(name), str)))
+    choices = hydra_cfg.runtime.choices
+    given = [override.split("=")[0] for override in hydra_cfg.overrides.task]
+    names = dict.fromkeys(["experiment", "method", "data", "encoder", *(key for key in given if key in choices)])
+    tags = list(dict.fromkeys(choices[name] for name in names if isinstance(choices.get(name), str)))
+    for node in (cfg.logger or {}).values():
+        if not isinstance(node, DictConfig):  # something that is refused later
+            continue
+        if "group" in node and node.group is None and hydra_cfg.mode == RunMode.MULTIRUN:
+            node.group = Path(hydra_cfg.sweep.dir).name
+        if "tags" in node and node.tags is None:
+            node.tags = tags
 
 
 def _trial(cfg: DictConfig, evaluation: Evaluation) -> ReportObjective | None:

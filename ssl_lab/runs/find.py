@@ -11,7 +11,8 @@ from pathlib import Path
 from ssl_lab.runs.facts import RunFacts, last_value, read_facts
 from ssl_lab.runs.files import NOT_REPEATED, RUN_FILES, read_overrides
 
-_OF_A_RUN = {"checkpoints", "pictures", "tokenizer", "target_tokenizer", "wandb", "tensorboard", "replaced"}
+_OF_A_RUN = {"checkpoints", "pictures", "tokenizer", "target_tokenizer", "replaced"}
+_OF_A_RUN |= {"wandb", "tensorboard", "mlflow", "trackio", "comet", "aim"}
 _OF_A_SWEEP = ("multirun.yaml", "study.lock")
 
 

@@ -55,6 +55,7 @@ MOVED = {
 """Modules by their former names."""
 
 RENAMED = {
+    "ssl_lab.engine.logging.dashboards.WeightsAndBiases": "ssl_lab.engine.logging.weights_and_biases.WeightsAndBiases",
     "ssl_lab.evaluation.finetuned.Classes": "ssl_lab.tasks.classification.ClassScores",
     "ssl_lab.evaluation.finetuned.PairScores": "ssl_lab.tasks.similarity.PairScores",
     "ssl_lab.evaluation.finetuned.TextClasses": "ssl_lab.tasks.classification.ClassScores",

@@ -26,7 +26,8 @@ from ssl_lab.engine.beginning import Beginning
 from ssl_lab.engine.callbacks.evaluation import Evaluation
 from ssl_lab.engine.callbacks.pictures import Pictures
 from ssl_lab.engine.checkpoints.saving import Saving
-from ssl_lab.engine.logging.dashboards import Dashboard, WeightsAndBiases
+from ssl_lab.engine.logging.dashboards import Dashboard
+from ssl_lab.engine.logging.weights_and_biases import WeightsAndBiases
 from ssl_lab.engine.pretrain import pretrain
 from ssl_lab.evaluation.geometry.label_free import RankMe
 
