@@ -20,7 +20,7 @@ class Adapter:
     """Sends settings, pictures, sentences and features to one logger; this one sends settings alone.
 
     Subclasses override what their logger can show. An error that they raise becomes a warning, after which the logger gets
-    nothing more and the run continues.
+    no more data and the run continues.
 
     Args:
         logger: The logger.

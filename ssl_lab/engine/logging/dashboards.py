@@ -22,7 +22,7 @@ from ssl_lab.types import Encoder
 
 
 class Dashboard(Logger):
-    """A logger that may fail: its first error is a warning, after which it gets nothing more and the run continues.
+    """A logger that may fail: its first error is a warning, after which it gets no more data and the run continues.
 
     Pictures, sentences, features and files go through the logger's adapter (:mod:`ssl_lab.engine.logging.adapters`); a
     logger without one gets scalars and the configuration.

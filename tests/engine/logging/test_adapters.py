@@ -88,7 +88,7 @@ def test_settings_may_name_the_loggers_of_the_groups_and_no_others():
     assert closed_list() >= OURS
     assert {target for target in closed_list() if target.startswith("ssl_lab.engine.logging")} == OURS
     for target in ("lightning.pytorch.loggers.MLFlowLogger", "aim.pytorch_lightning.AimLogger", "trackio.init"):
-        with pytest.raises(ValueError, match="no class that ssl_lab may take"):
+        with pytest.raises(ValueError, match="not a class that ssl_lab may build"):
             check_targets({"logger": {"x": {"_target_": target}}}, "config.yaml", data=True)
 
 
