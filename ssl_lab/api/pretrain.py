@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from ssl_lab.api.reader import is_a
 from ssl_lab.api.recognise import recognise
 from ssl_lab.api.run import Run
 from ssl_lab.cli.from_python import overrides_of, pretrain_by_command
+from ssl_lab.cli.run_name import claim
 
 
 def pretrain(
@@ -93,6 +95,8 @@ def pretrain(
             f"Cannot take {'labels' if labels is not None else 'image_size'}= without data. Give the data first."
         )
     places = {key: value for key, value in (("run_dir", run_dir), ("run", run)) if value is not None}
+    if "run_dir" in found and not places:
+        places["run_dir"] = claim(Path(found["run_dir"]))
     args = overrides_of({**found, **chosen, **places})
     return Run(pretrain_by_command(args, trust=trust), trust=trust, args=args)
 

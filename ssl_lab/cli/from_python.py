@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -9,9 +10,8 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -20,7 +20,6 @@ from omegaconf import DictConfig
 from ssl_lab.cli.arguments import quote
 from ssl_lab.cli.errors import explain, of_settings
 from ssl_lab.cli.main import plain_warnings
-from ssl_lab.cli.run_name import RUN_NAME, run_name
 from ssl_lab.cli.settings import compose_settings
 from ssl_lab.cli.trust.targets import check_choices, trusting
 from ssl_lab.engine.checkpoints.signals import STOP_SIGNALS, InterruptedRunError, requeue, stop_listening
@@ -100,7 +99,8 @@ def _is_object(key: str, value: Any) -> str:
 def as_command(name: str, args: Sequence[str], *, trust: bool = False) -> Iterator[None]:
     """Within it, errors have the command's one message, and what it changes in the process is put back afterwards.
 
-    That are Hydra's state, warnings and their form, matplotlib's settings, handlers of signals and random streams.
+    That are environment variables, Hydra's state, warnings and their form, levels of loggers, matplotlib's settings, handlers
+    of signals, random streams, and torch's number of threads and precision of products.
 
     Args:
         name: The command.
@@ -116,7 +116,6 @@ def as_command(name: str, args: Sequence[str], *, trust: bool = False) -> Iterat
         stack.enter_context(plain_warnings())
         stack.enter_context(without_bars())
         stack.enter_context(trusting(args, everything=trust))
-        stack.enter_context(_new_name(args))
         try:
             check_choices(args)
             yield
@@ -155,24 +154,6 @@ def pretrain_by_command(args: Sequence[str], *, trust: bool = False) -> Path:
         return run_dirs[0]
 
 
-@contextmanager
-def _new_name(args: Sequence[str]) -> Iterator[None]:
-    """Within it, default directories have a name of their own: two calls of a program may come in one second."""
-    if RUN_NAME in os.environ or run_name(args, sweep=False) is not None:  # ranks agree on that name
-        yield
-        return
-    base = name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
-    number = 1
-    while any(Path("runs").glob(f"*/{name}")):
-        number += 1
-        name = f"{base}_{number}"
-    os.environ[RUN_NAME] = name
-    try:
-        yield
-    finally:
-        os.environ.pop(RUN_NAME, None)
-
-
 def import_bars() -> None:
     """Import what draws bars for many libraries; without the widgets of notebooks these are plain, which need not be said."""
     with warnings.catch_warnings():
@@ -196,10 +177,15 @@ def without_bars() -> Iterator[None]:
 
 @contextmanager
 def _state_kept() -> Iterator[None]:
+    environment = dict(os.environ)  # before Lightning writes seeds and hydra.main its own into it
     import_bars()
     import matplotlib
+    import torch
     from lightning.pytorch.utilities.seed import isolate_rng
 
+    loggers = [logging.getLogger(), *filter(_is_logger, logging.root.manager.loggerDict.values())]
+    levels = {logger: logger.level for logger in loggers}
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     in_main_thread = threading.current_thread() is threading.main_thread()
     handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS} if in_main_thread else {}
     outer, config = GlobalHydra.instance().hydra, HydraConfig.instance().cfg  # of a caller who uses Hydra too
@@ -209,7 +195,19 @@ def _state_kept() -> Iterator[None]:
             yield
         finally:
             GlobalHydra.instance().hydra, HydraConfig.instance().cfg = outer, config
+            for name in set(os.environ) - set(environment):
+                del os.environ[name]
+            os.environ.update(environment)
+            for logger, level in levels.items():
+                logger.setLevel(level)
+            if torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)
+            torch.set_float32_matmul_precision(precision)
             stop_listening(process_ends=False)
             for number, handler in handlers.items():
                 if handler is not None:
                     signal.signal(number, handler)
+
+
+def _is_logger(value: Any) -> TypeGuard[logging.Logger]:
+    return isinstance(value, logging.Logger)  # the others are gaps in the tree of their names

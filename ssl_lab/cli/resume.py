@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from ssl_lab.cli.arguments import as_override, path_of, with_raw_paths
+from ssl_lab.cli.arguments import as_override, literal, path_of, with_raw_paths
 from ssl_lab.cli.paths import no_run
 from ssl_lab.cli.trust.targets import check_saved_overrides, read_settings
 from ssl_lab.engine.checkpoints.signals import is_first_rank
@@ -107,6 +107,14 @@ class Start:
 def chosen_run_dir() -> Path:
     """The run directory of this process, or of its trial, as Hydra has chosen it: what looks like interpolation is none."""
     return Path(OmegaConf.to_container(HydraConfig.get().runtime)["output_dir"])  # type: ignore[call-overload, index]
+
+
+def use_run_dir(run_dir: Path) -> None:
+    """Choose another run directory for this process and the ranks that it starts."""
+    hydra_cfg = HydraConfig.get()
+    with read_write(hydra_cfg), open_dict(hydra_cfg):
+        hydra_cfg.run.dir = literal(str(run_dir))
+        hydra_cfg.runtime.output_dir = str(run_dir)
 
 
 def task_overrides() -> list[str]:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
+from itertools import count
+from pathlib import Path
 
 RUN_NAME = "SSL_LAB_RUN_NAME"
 """Environment variable that stands for the time of day in the default names of run and sweep directories."""
@@ -62,15 +65,59 @@ def _slurm_job() -> int | None:
 
 
 @contextmanager
-def named_run(args: Sequence[str], *, sweep: bool, named_by: Sequence[str] = _NAMED_BY) -> Iterator[None]:
-    """Within it, the configuration's default directories have the name of :func:`run_name`."""
+def named_run(args: Sequence[str], *, sweep: bool, named_by: Sequence[str] = _NAMED_BY) -> Iterator[bool]:
+    """Within it, the configuration's default directories have the name of :func:`run_name`.
+
+    Yields whether a directory is named by the time of day alone, as another process may name its own: see :func:`claim`.
+    """
     before = os.environ.get(RUN_NAME)
     name = run_name(args, sweep=sweep, named_by=named_by)
     if name is not None:
         os.environ[RUN_NAME] = name
     try:
-        yield
+        yield name is None and not sweep and not any(arg.startswith(tuple(named_by)) for arg in args)
     finally:
         os.environ.pop(RUN_NAME, None)
         if before is not None:
             os.environ[RUN_NAME] = before
+
+
+def claim(run_dir: Path) -> Path:
+    """Make a directory that no other process has, nor an earlier call: this one, or one beside it with a number."""
+    from ssl_lab.runs.lock import LOCK
+
+    for number in count(1):
+        found = run_dir if number == 1 else run_dir.with_name(f"{run_dir.name}_{number}")
+        try:
+            found.mkdir(parents=True, exist_ok=True)  # Hydra has made it
+            if not any(found.iterdir()):
+                os.close(os.open(found / LOCK, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+                return found
+        except FileExistsError:
+            continue
+        except OSError:  # the lock of the run says why
+            return found
+    raise AssertionError
+
+
+@contextmanager
+def removed_if_refused(run_dir: Path, *, parents: int = 0) -> Iterator[None]:
+    """Within it, a directory that was empty goes again if its run is refused before the settings are written there.
+
+    Args:
+        run_dir: The run directory.
+        parents: How many folders above it go too, if they are empty.
+    """
+    from ssl_lab.engine.checkpoints.signals import is_first_rank
+    from ssl_lab.runs.lock import LOCK
+
+    is_new = not run_dir.exists() or all(path.name == LOCK for path in run_dir.iterdir())
+    try:
+        yield
+    except (ValueError, FileNotFoundError):
+        if is_new and is_first_rank() and not any(run_dir.rglob("config.yaml")):
+            shutil.rmtree(run_dir, ignore_errors=True)
+            with suppress(OSError):
+                for folder in run_dir.parents[:parents]:
+                    folder.rmdir()
+        raise

@@ -21,6 +21,7 @@ from ssl_lab.engine.baselines import check_baselines
 from ssl_lab.engine.callbacks.evaluation import Evaluation
 from ssl_lab.engine.callbacks.pictures import Pictures
 from ssl_lab.engine.checkpoints.saving import Saving
+from ssl_lab.engine.checks import check_samples
 from ssl_lab.engine.pretrain import pretrain
 from ssl_lab.methods.base import Method
 
@@ -109,6 +110,7 @@ def build_training(
     trainer = config.build_trainer(cfg, run_dir, progress_bar=sys.stdout.isatty())
     check_processes(trainer)
     refuse_ranks_in_sweep(trainer, mode, **sweep)
+    check_samples(method, datamodule, trainer.world_size)
     return Training(
         method=method,
         datamodule=datamodule,

@@ -41,6 +41,19 @@ class EpochPermutation:
         return torch.randperm(self.num_samples, generator=generator)
 
 
+def check_enough(num_samples: int, global_batch_size: int) -> None:
+    """Refuse a training split that gives no whole batch.
+
+    Raises:
+        ValueError: With both numbers.
+    """
+    if num_samples < global_batch_size:
+        raise ValueError(
+            f"A training step needs batch_size x ranks = {global_batch_size} samples, but the training split has "
+            f"{num_samples}. Lower data.batch_size."
+        )
+
+
 class BatchLoader:
     """Iterates over batches of columns.
 
@@ -92,11 +105,8 @@ class BatchLoader:
                     f"Cannot cut batches of the column {name!r}: they tell the sizes of its rows as '{name}{SIZE}', but "
                     "the data has a column of that name. Rename one of them."
                 )
-        if shuffle and len(self) == 0:
-            raise ValueError(
-                f"A training step needs batch_size x ranks = {self._global_batch_size} samples, but the training split "
-                f"has {self.num_samples}. Lower data.batch_size."
-            )
+        if shuffle:
+            check_enough(self.num_samples, self._global_batch_size)
 
     @property
     def _global_batch_size(self) -> int:

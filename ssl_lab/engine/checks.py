@@ -8,6 +8,7 @@ import lightning as L
 from torch import nn
 
 from ssl_lab.data.base import DataModule, has_split
+from ssl_lab.data.loader import check_enough
 from ssl_lab.engine.callbacks.evaluation import Evaluation
 from ssl_lab.engine.judge import check_is_measured, check_needs
 from ssl_lab.evaluation.on_data import by_data
@@ -24,7 +25,7 @@ def check_start(
             ``keep_best``.
     """
     check_needs(method, evaluation.protocols, datamodule)
-    check_batch(method, datamodule.batch_size * trainer.world_size)
+    check_samples(method, datamodule, trainer.world_size)
     if keep_best:
         check_is_measured(keep_best, evaluation.protocols, datamodule)
     if trainer.is_global_zero:
@@ -58,6 +59,17 @@ def _warn_of_missing_splits(datamodule: DataModule, objective: str) -> None:
             "data.val_fraction=0.1 if you want that.",
             stacklevel=1,
         )
+
+
+def check_samples(method: Method, datamodule: DataModule, num_ranks: int) -> None:
+    """Refuse a batch size that the data or the objective cannot be trained with; cheap enough to ask twice.
+
+    Raises:
+        ValueError: If the training split gives no whole batch, or a step has too few samples.
+    """
+    num_samples = datamodule.batch_size * num_ranks
+    check_batch(method, num_samples)
+    check_enough(len(next(iter(datamodule.columns(datamodule.train_split).values()))), num_samples)
 
 
 def check_batch(method: Method, num_samples: int) -> None:

@@ -10,6 +10,8 @@ from filelock import FileLock, Timeout
 
 from ssl_lab.runs.directory import HEARTBEAT, read_json
 
+LOCK = ".lock"
+
 
 def lock_run(run_dir: Path, *, wait: bool = False) -> FileLock:
     """Hold the run directory until the lock is released or this process ends, however it ends.
@@ -19,7 +21,7 @@ def lock_run(run_dir: Path, *, wait: bool = False) -> FileLock:
     Raises:
         ValueError: If another process holds it, and this one is not to ``wait`` for it, or it cannot be written to.
     """
-    lock = FileLock(run_dir / ".lock")
+    lock = FileLock(run_dir / LOCK)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=-1 if wait else 0)

@@ -1,5 +1,6 @@
 """From data in Python to a run, and what a run can do."""
 
+import logging
 import os
 import random
 import signal
@@ -161,9 +162,15 @@ def test_the_process_is_left_as_it_was(folder):
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
     expected = random.random(), np.random.rand(), torch.rand(1)
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
-    before = list(warnings.filters), signal.getsignal(signal.SIGTERM), list(sys.argv)
+    lightning = logging.getLogger("lightning.pytorch")
+
+    def state():
+        handler, levels = signal.getsignal(signal.SIGTERM), (lightning.level, logging.getLogger().level)
+        return list(warnings.filters), handler, list(sys.argv), dict(os.environ), levels, torch.get_num_threads()
+
+    before = state()
     ssl_lab.pretrain(IMAGES, run_dir="left", evaluation="none", **TINY)
-    assert (list(warnings.filters), signal.getsignal(signal.SIGTERM), list(sys.argv)) == before
+    assert state() == before
     assert matplotlib.rcParams["lines.linewidth"] == 3.21 and not GlobalHydra.instance().is_initialized()
     assert (random.random(), np.random.rand(), torch.rand(1)) == expected
     matplotlib.rcdefaults()
@@ -173,6 +180,16 @@ def test_calls_within_a_second_have_directories_of_their_own(folder):
     first, second = (ssl_lab.pretrain(IMAGES, evaluation="none", seed=seed, steps=1, **TINY) for seed in (0, 1))
     assert first.dir != second.dir and first.dir.parent == second.dir.parent == folder / "runs/simclr_arrays"
     assert "SSL_LAB_RUN_NAME" not in os.environ
+
+
+def test_what_is_refused_while_it_is_built_leaves_no_directory(folder):
+    before = sorted(Path("runs").rglob("*"))
+    for wrong in {"encoder__widths": []}, {"method__temperature": -1}, {"data__batch_size": 800}:
+        with pytest.raises(ValueError):
+            ssl_lab.pretrain(IMAGES, **{"trainer": "smoke", "data__batch_size": 8, **wrong})
+        with pytest.raises(ValueError):
+            ssl_lab.pretrain(IMAGES, **{"trainer": "smoke", "data__batch_size": 8, "run_dir": "refused", **wrong})
+    assert sorted(Path("runs").rglob("*")) == before and not Path("refused").exists()
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(folder, monkeypatch):

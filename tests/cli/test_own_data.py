@@ -129,7 +129,7 @@ def test_what_cannot_be_judged_ends_before_the_run_begins(words, told, folder, c
     assert main(["pretrain", "evaluation=two", *SMALL, *words, "run_dir=runs/refused"]) == 1
     err = capsys.readouterr().err
     assert told in err and "Traceback" not in err, err
-    assert not Path("runs/refused/config.yaml").exists()
+    assert not Path("runs/refused").exists()
 
 
 def test_data_of_equal_settings_are_built_once_with_the_seed_of_the_run():

@@ -1,6 +1,7 @@
 """Processes that were started from outside: their number, the name they share, and what they may not do."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import lightning as L
@@ -13,7 +14,7 @@ from ssl_lab.cli.commands import finetune
 from ssl_lab.cli.paths import config_dir
 from ssl_lab.cli.ranks import check_processes, refuse_ranks_in_sweep
 from ssl_lab.cli.resume import is_first_rank
-from ssl_lab.cli.run_name import RUN_NAME, named_run, run_name
+from ssl_lab.cli.run_name import RUN_NAME, claim, named_run, run_name
 from ssl_lab.cli.settings import compose_settings
 
 pytestmark = pytest.mark.filterwarnings("ignore:The `srun` command is available")
@@ -155,6 +156,19 @@ def test_the_name_stands_for_the_time_of_day_in_the_configuration(env):
     with named_run(["a=1"], sweep=False):
         assert cfg.run_dir.startswith("runs/slurm_77_")
     assert cfg.run_dir == "runs/noon"
+
+
+def test_runs_that_begin_in_one_second_have_directories_of_their_own(tmp_path, env):
+    run_dir = tmp_path / "runs/a/noon"
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(claim, [run_dir] * 8))
+    assert sorted(path.name for path in found) == ["noon", *(f"noon_{k}" for k in range(2, 9))]
+    for args, is_by_time in ([], True), (["run_dir=x"], False):
+        with named_run(args, sweep=False) as by_time:
+            assert by_time is is_by_time
+    env(SLURM)
+    with named_run([], sweep=False) as by_time:
+        assert not by_time, "a job that is queued again finds its directory"
 
 
 def target(choice):

@@ -120,7 +120,7 @@ def test_what_cannot_be_begun_with_is_refused(folder, capsys, asked, said):
     assert main(["pretrain", *asked, *SHORT, "run_dir=refused"]) == 1
     found = capsys.readouterr().err
     assert said in found and "Traceback" not in found
-    assert not (folder / "refused/config.yaml").exists()
+    assert not (folder / "refused").exists()
 
 
 def test_a_run_that_began_with_weights_keeps_them(folder, capsys):

@@ -25,7 +25,7 @@ from ssl_lab.cli.data_of_run import check_readable, settings_in_run
 from ssl_lab.cli.errors import explain
 from ssl_lab.cli.process import print_table
 from ssl_lab.cli.resume import refuse_other_files
-from ssl_lab.cli.run_name import named_run
+from ssl_lab.cli.run_name import claim, named_run, removed_if_refused
 from ssl_lab.cli.starting import check_adapters, is_started, settle, start_of
 from ssl_lab.cli.training import build_training
 from ssl_lab.cli.trust.targets import read_settings
@@ -45,6 +45,7 @@ from ssl_lab.tasks.base import FineTuning
 from ssl_lab.types import Spec
 
 _RUN_DIR = "SSL_LAB_FINETUNE_DIR"  # process that starts further ranks, and its run directory
+_DEFAULT_FOLDER = Path("runs/finetune")
 PRETRAINED, RANDOM = "pretrained", "random"  # weights that a training begins with
 
 
@@ -66,6 +67,11 @@ def run(cfg: DictConfig, args: list[str]) -> int:
     """``ssl-lab finetune``: train every cell that is not finished, then print all of them in one table."""
     _check(cfg)
     root = _agreed_run_dir(cfg, args)
+    with removed_if_refused(root, parents=2 if root.parent == _DEFAULT_FOLDER else 0):
+        return _run(cfg, args, root)
+
+
+def _run(cfg: DictConfig, args: list[str], root: Path) -> int:
     run_spec, weights = (None, None) if cfg.run is None else _take_over_run(cfg)
     datamodule = config.build_data(cfg.data, seed=cfg.seeds[0])
     spec = _spec(run_spec, datamodule.spec)
@@ -158,8 +164,9 @@ def _agreed_run_dir(cfg: DictConfig, args: Sequence[str]) -> Path:
     if "LOCAL_RANK" in os.environ and parent == str(os.getppid()):
         cfg.run_dir = literal(folder)
     else:
-        with named_run(args, sweep=False, named_by=["run_dir="]):
-            cfg.run_dir = literal(str(cfg.run_dir))
+        with named_run(args, sweep=False, named_by=["run_dir="]) as by_time:
+            chosen = Path(cfg.run_dir)
+            cfg.run_dir = literal(str(claim(chosen) if by_time else chosen))
         os.environ[_RUN_DIR] = f"{os.getpid()}:{cfg.run_dir}"
     return Path(cfg.run_dir)
 

@@ -14,8 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from ssl_lab.cli.experiments import drop_replaced, keep_composable
 from ssl_lab.cli.paths import config_dir
 from ssl_lab.cli.python314 import allow_lazy_help
-from ssl_lab.cli.resume import chosen_run_dir, task_overrides, trial_name, with_saved_overrides
-from ssl_lab.cli.run_name import named_run
+from ssl_lab.cli.resume import chosen_run_dir, task_overrides, trial_name, use_run_dir, with_saved_overrides
+from ssl_lab.cli.run_name import claim, named_run, removed_if_refused
 from ssl_lab.cli.sweeps.grid import Outcome, attempt
 from ssl_lab.cli.sweeps.register import register_sweepers
 from ssl_lab.cli.trust.own_of_commands import check_own_settings
@@ -35,14 +35,18 @@ def pretrained(args: list[str]) -> list[Path] | None:
     command_line = list(sys.argv)
     ended: list[BaseException] = []
     run_dirs: list[Path] = []
+    by_time = False
 
     def task(cfg: DictConfig) -> float | None | Outcome:
         sys.argv = command_line  # Lightning starts further DDP ranks from it
+        if by_time:
+            use_run_dir(claim(chosen_run_dir()))
         run_dirs.append(chosen_run_dir())
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             return attempt(lambda: _pretrain(cfg))
         try:
-            return _pretrain(cfg)
+            with removed_if_refused(chosen_run_dir(), parents=2 if by_time else 0):
+                return _pretrain(cfg)
         except (Exception, InterruptedRunError) as error:
             ended.append(error)  # not for Hydra, which would print more than the message
             return None
@@ -56,7 +60,7 @@ def pretrained(args: list[str]) -> list[Path] | None:
     # Hydra wants its flags before the overrides; the commonest may stand anywhere here.
     sys.argv = [command_line[0], *sorted(args, key=lambda arg: arg not in ("-m", "--multirun"))]
     try:
-        with named_run(args, sweep=sweep):
+        with named_run(args, sweep=sweep) as by_time:
             hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="pretrain")(task)()
     except SystemExit as stop:
         if stop.code != 2:
