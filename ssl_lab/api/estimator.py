@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from omegaconf import OmegaConf
 
 from ssl_lab.api.reader import is_a
 from ssl_lab.api.recognise import recognise
 from ssl_lab.cli.from_python import overrides_of, run_command
+from ssl_lab.cli.run_name import claim, removed_if_refused
+from ssl_lab.engine.checkpoints.signals import is_first_rank
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +25,12 @@ if TYPE_CHECKING:
 
     from ssl_lab.methods.base import Method
 
+FIT = "fit.json"
+"""File of a run directory with the settings of a fit."""
+_NO_SETTINGS = ("training", "prepare_data_per_node", "allow_zero_length_dataloader_with_multiple_devices")
+_LONGEST = 16
+_MODES: WeakKeyDictionary[Any, dict[Any, bool]] = WeakKeyDictionary()
+"""The modes of all parts of methods that a fit has put into eval mode since."""
 _BUILT = ("method", "encoder", "optim", "experiment", "views", "compile", "activation_checkpointing")
 M = TypeVar("M", bound="Method")
 
@@ -37,7 +49,11 @@ def fit(
     """Train a method that was built by hand, and judge it on the test split beside raw input and its encoder before training.
 
     The run directory gets metrics, checkpoints, pictures, results and a report. It cannot be opened by itself, as no settings
-    say how the method was built; the same call with the same ``run_dir`` resumes it.
+    say how the method was built; the same call with the same ``run_dir`` resumes it. A call with other settings is refused
+    there, unless ``force=True``.
+
+    A network in eval mode was put into training mode when the method was built, but for parts whose parameters require no
+    gradient; parts in eval mode of a network in training mode stay so.
 
     Args:
         method: The method; of a bare network as its encoder, channel statistics are taken from the data.
@@ -54,7 +70,8 @@ def fit(
         The method, trained, on the CPU and in eval mode; ``method.embed(images)`` gives features.
 
     Raises:
-        ValueError: If data or settings are wrong, or a setting is of what was built already.
+        ValueError: If data or settings are wrong, a setting is of what was built already, or ``run_dir`` holds a run with
+            other settings.
     """
     if built := [key for key in settings if key.replace("__", ".").partition(".")[0].partition("@")[0] in _BUILT]:
         raise ValueError(
@@ -66,8 +83,6 @@ def fit(
         chosen["trainer.max_epochs"] = epochs
     if steps is not None:
         chosen |= {"trainer.max_steps": steps, **({} if epochs is not None else {"trainer.max_epochs": -1})}
-    named = f"runs/{type(method).__name__.lower()}/{datetime.now():%Y-%m-%d_%H-%M-%S}"
-    chosen["run_dir"] = run_dir if run_dir is not None else named
     module = data if is_a(data, "ssl_lab.data.base.DataModule") else None
     if module is None:
         given = recognise(data, labels=labels, image_size=image_size)
@@ -76,7 +91,14 @@ def fit(
         raise ValueError(
             "Cannot change a DataModule in fit: it is built already. Build it with these labels and settings."
         )
-    run_command("pretrain", overrides_of(chosen), lambda cfg: _train(method, cfg, module))
+    by_time = run_dir is None
+    if by_time:
+        named = Path(f"runs/{type(method).__name__.lower()}/{datetime.now():%Y-%m-%d_%H-%M-%S}")
+        run_dir = claim(named) if is_first_rank() else named
+    assert run_dir is not None
+    with removed_if_refused(Path(run_dir), parents=2 if by_time else 0):
+        args = overrides_of({**chosen, "run_dir": run_dir})
+        run_command("pretrain", args, lambda cfg: _train(method, cfg, module))
     return method
 
 
@@ -122,8 +144,10 @@ def _train(method: Method, cfg: Any, datamodule: Any) -> None:
     from ssl_lab.cli.process import print_table
     from ssl_lab.cli.training import build_training
     from ssl_lab.encoders.network import Network
+    from ssl_lab.engine.beginning import Beginning
     from ssl_lab.report.page import write_report
-    from ssl_lab.runs.directory import find_checkpoint, has_checkpoint, read_json
+    from ssl_lab.runs.directory import find_checkpoint, has_checkpoint, read_json, write_json
+    from ssl_lab.runs.lock import lock_run
 
     L.seed_everything(cfg.seed, verbose=False)
     run_dir = Path(cfg.run_dir)
@@ -132,8 +156,21 @@ def _train(method: Method, cfg: Any, datamodule: Any) -> None:
     for part in method.modules():
         if isinstance(part, Network):
             part.fit_to(datamodule.spec)
-    training = build_training(cfg, run_dir, method, datamodule, mode=None, objective=cfg.objective)
-    training.run(find_checkpoint(run_dir) if has_checkpoint(run_dir) else None)
+    _restore_modes(method)
+    lock = lock_run(run_dir) if is_first_rank() else None
+    try:
+        facts = {"settings": OmegaConf.to_container(cfg, resolve=True), "method": settings_of(method)}
+        changes = _changes(facts, cfg, run_dir)
+        checkpoint = find_checkpoint(run_dir) if has_checkpoint(run_dir) else None
+        training = build_training(cfg, run_dir, method, datamodule, mode=None, objective=cfg.objective)
+        beginning = Beginning(run_dir, waits=bool(changes), forced=cfg.force, changes=changes)
+        if training.trainer.is_global_zero:
+            beginning.do(lambda: write_json(run_dir / FIT, facts))
+        training.run(checkpoint, beginning=beginning)
+    finally:
+        if lock is not None:
+            lock.release()
+    _MODES[method] = {module: module.training for module in method.modules()}
     method.cpu().eval()
     if training.trainer.is_global_zero:
         if evaluation := read_json(run_dir / "evaluation.json"):
@@ -141,3 +178,71 @@ def _train(method: Method, cfg: Any, datamodule: Any) -> None:
         print(
             f"Trained in {read_json(run_dir / 'summary.json')['training_time_sec']:.0f} s. Report: {write_report(run_dir)}"
         )
+
+
+def _restore_modes(method: Method) -> None:
+    """Put a method back into the modes that an earlier fit trained it in, or one in eval mode into training mode."""
+    from ssl_lab.methods.base import into_training
+
+    if not method.training:
+        for module in method.modules():
+            module.training = _MODES.get(method, {}).get(module, True)
+        if method not in _MODES:
+            method.encoder.eval()
+            into_training(method.encoder)
+
+
+def _changes(facts: Mapping[str, Any], cfg: Any, run_dir: Path) -> tuple[str, ...]:
+    """Settings of the fit in a run directory that differ from these, in words; none where there is no fit.
+
+    Raises:
+        ValueError: If some differ and ``force`` is not set, or the directory holds something else.
+    """
+    from ssl_lab.cli.resume import differences, refuse_fixed, refuse_other_files
+    from ssl_lab.limited import load_json
+
+    if not (run_dir / FIT).is_file():
+        if (run_dir / "config.yaml").is_file():
+            raise ValueError(
+                f"Cannot fit in {run_dir}: it holds a run of ssl_lab.pretrain. Choose another run_dir=, or resume "
+                "that run by ssl_lab.pretrain(run=...)."
+            )
+        if is_first_rank():
+            refuse_other_files(run_dir)
+        return ()
+    kept = load_json(run_dir / FIT, within=run_dir)
+    before, after = (each.get("method", {}) for each in (kept, json.loads(json.dumps(facts))))
+    none = "nothing"
+    built = [
+        f"{name}: {before.get(name, none)}, now {after.get(name, none)}"
+        for name in {**before, **after}
+        if before.get(name, none) != after.get(name, none)
+    ]
+    settings = OmegaConf.create(kept.get("settings", {}))
+    changes = [*built, *differences(settings, cfg)]
+    if changes and not cfg.force:
+        more = f"; and {len(changes) - 6} more" if len(changes) > 6 else ""
+        raise ValueError(
+            f"Cannot resume {run_dir}: it holds a run with other settings: {'; '.join(changes[:6])}{more}. Choose another "
+            "run_dir=, restore them, or resume with the new ones by force=True."
+        )
+    if changes:
+        refuse_fixed(settings, cfg, run_dir)
+    return tuple(changes)
+
+
+def settings_of(method: Method) -> dict[str, Any]:
+    """What a method was built with, by the names of its parts: classes, and numbers and texts that they keep."""
+    found: dict[str, Any] = {"method": type(method).__name__, "optim": str(method.optim)}
+    for name, module in method.named_modules():
+        if name:
+            found[name] = type(module).__name__
+        own = {key: value for key, value in vars(module).items() if key not in _NO_SETTINGS and not key.startswith("_")}
+        found |= {".".join(filter(None, [name, key])): value for key, value in own.items() if _is_plain(value)}
+    return found
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return len(value) <= _LONGEST and all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)

@@ -164,7 +164,7 @@ def begin(cfg: DictConfig, run_dir: Path) -> Start:
     else:
         checkpoint = find_checkpoint(run_dir) if saved else asked  # what it began from is behind it
     if checkpoint is not None:
-        _refuse_fixed(before, cfg, run_dir)
+        refuse_fixed(before, cfg, run_dir)
     return Start(checkpoint, changes=tuple(changed), waits=waits)
 
 
@@ -194,7 +194,7 @@ def _read_config(run_dir: Path) -> DictConfig:
         raise ValueError(f"Cannot resume {run_dir}: {error} Restore the file, or choose another run_dir=.") from error
 
 
-def _refuse_fixed(before: DictConfig, now: DictConfig, run_dir: Path) -> None:
+def refuse_fixed(before: DictConfig, now: DictConfig, run_dir: Path) -> None:
     """Refuse changes that could not take effect, or would make the run something that it is not, even if forced.
 
     Raises:

@@ -17,6 +17,8 @@ from pathlib import Path
 
 RUN_NAME = "SSL_LAB_RUN_NAME"
 """Environment variable that stands for the time of day in the default names of run and sweep directories."""
+_SETTINGS = ("config.yaml", "fit.json")
+"""Files that say that a run has begun."""
 _NAMED_BY = ("run_dir=", "run=", "hydra.run.dir=")
 _SWEEPS_NAMED_BY = ("sweep_dir=", "hydra.sweep.dir=")
 
@@ -115,7 +117,7 @@ def removed_if_refused(run_dir: Path, *, parents: int = 0) -> Iterator[None]:
     try:
         yield
     except (ValueError, FileNotFoundError):
-        if is_new and is_first_rank() and not any(run_dir.rglob("config.yaml")):
+        if is_new and is_first_rank() and not any(any(run_dir.rglob(name)) for name in _SETTINGS):
             shutil.rmtree(run_dir, ignore_errors=True)
             with suppress(OSError):
                 for folder in run_dir.parents[:parents]:

@@ -240,11 +240,26 @@ class Method(L.LightningModule, ABC):
         return run
 
 
+def into_training(module: nn.Module) -> None:
+    """Put a network that is in eval mode as a whole into training mode, but for its frozen parts.
+
+    A part is frozen if it has parameters, and none of them requires a gradient.
+    """
+    parameters = list(module.parameters())
+    if parameters and not any(p.requires_grad for p in parameters):
+        return
+    module.training = True
+    for child in module.children():
+        into_training(child)
+
+
 def _adapting(init: Callable[..., None]) -> Callable[..., None]:
-    """A constructor whose encoder may be a bare network."""
+    """A constructor whose encoder may be a bare network, and may be in eval mode, as most libraries load networks."""
 
     @functools.wraps(init)
     def adapted(self: Method, encoder: Any, *args: Any, **settings: Any) -> None:
+        if isinstance(encoder, nn.Module) and not encoder.training:
+            into_training(encoder)
         if isinstance(encoder, nn.Module) and not isinstance(encoder, Encoder):
             from ssl_lab.encoders.network import Network
 

@@ -48,12 +48,73 @@ def test_a_method_around_a_bare_network_is_fitted_as_an_estimator():
     np.testing.assert_allclose(method.encoder.mean.item(), IMAGES.mean() / 255, atol=0.05)
 
 
-def test_a_fit_resumes_in_its_directory(capsys):
+def simsiam(lr=1e-3, prob=0.0):
+    return SimSiam(network(), AdamW(lr=lr), TwoViews(View(flip_prob=prob)), hidden_dim=8, projection_dim=8)
+
+
+def test_a_fit_resumes_in_its_directory_with_the_same_settings_or_by_force(capsys):
     settings = {**SMALL, "evaluation": "none", "run_dir": "again"}
-    SimSiam(network(), AdamW(), views(), hidden_dim=8, projection_dim=8).fit(IMAGES, steps=2, **settings)
-    method = SimSiam(network(), AdamW(), views(), hidden_dim=8, projection_dim=8)
-    method.fit(IMAGES, steps=5, **settings)
+    simsiam().fit(IMAGES, steps=2, **settings)
+    same = simsiam()
+    same.fit(IMAGES, steps=2, **settings)
+    before = Path("again/fit.json").read_text()
+    for method, data, steps, told in (
+        (simsiam(), IMAGES, 5, "trainer.max_steps: 2, now 5"),
+        (simsiam(lr=1e-2), IMAGES, 2, r"optim: AdamW\(lr=0.001.* now AdamW\(lr=0.01"),
+        (simsiam(prob=0.5), IMAGES, 2, r"views\.\S*flip\S*: 0.0, now 0.5"),
+        (simsiam(), IMAGES[::-1].copy(), 2, "data.path: "),
+        (SimCLR(network(), AdamW(), views(), hidden_dim=8), IMAGES, 2, "method: SimSiam, now SimCLR"),
+    ):
+        with pytest.raises(ValueError, match=f"Cannot resume again: it holds a run with other settings: .*{told}"):
+            method.fit(data, steps=steps, **settings)
+    assert Path("again/fit.json").read_text() == before
+    simsiam().fit(IMAGES, steps=5, force=True, **settings)
     assert len(Path("again/metrics.csv").read_text().splitlines()) >= 5
+    assert "now 5" in Path("again/summary.json").read_text() and Path("again/replaced/1/fit.json").read_text() == before
+    with pytest.raises(ValueError, match="Cannot resume again with another seed"):
+        simsiam().fit(IMAGES, steps=5, seed=1, force=True, **settings)
+
+
+def test_a_fit_leaves_no_directory_when_refused_and_touches_no_run_of_pretrain():
+    with pytest.raises(ValueError, match="the training split has 49"):
+        simsiam().fit(IMAGES, run_dir="refused", **{**SMALL, "data__batch_size": 500})
+    assert not Path("refused").exists()
+    tiny = {"encoder": {"widths": [4, 8]}, "method__hidden_dim": 8, "evaluation": "none"}
+    ssl_lab.pretrain(IMAGES, run_dir="other", **SMALL, **tiny)
+    with pytest.raises(ValueError, match="it holds a run of ssl_lab.pretrain"):
+        simsiam().fit(IMAGES, run_dir="other", **SMALL)
+
+
+def test_what_a_method_keeps_of_its_settings_does_not_change_while_it_trains():
+    from ssl_lab.api.estimator import settings_of
+    from ssl_lab.methods.byol import BYOL
+    from ssl_lab.methods.nnclr import NNCLR
+
+    for method in (
+        BYOL(network(), AdamW(), views(), hidden_dim=8, projection_dim=8),
+        NNCLR(network(), AdamW(), views(), hidden_dim=8, projection_dim=8, predictor_hidden_dim=8, queue_size=16),
+    ):
+        before = settings_of(method)
+        method.fit(IMAGES, run_dir=type(method).__name__, **SMALL, evaluation="none")
+        assert settings_of(method) == before
+
+
+def test_a_network_in_eval_mode_is_trained_in_training_mode_but_for_its_frozen_parts():
+    from ssl_lab.methods.byol import BYOL
+
+    whole, part = network().eval(), nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.Dropout()).eval()
+    part[1].requires_grad_(False)
+    kept = network()
+    kept[1].eval()
+    for given, modes, fits in ((whole, [True] * 3, 2), (part, [True, False, True], 1), (kept, [True, False, True], 1)):
+        seen = []
+        given[0].register_forward_hook(lambda *_, net=given, seen=seen: seen.append([m.training for m in net]))
+        method = BYOL(given, AdamW(), views(), hidden_dim=8, projection_dim=8)
+        for _ in range(fits):  # after a fit the method is in eval mode, and goes back for the next
+            method.fit(IMAGES, steps=1, evaluation="none", **SMALL)
+            assert modes in seen and not method.training
+            seen.clear()
+        assert [method.teacher.network[0].network[k].training for k in range(3)] == [False] * 3
 
 
 def test_fit_takes_a_data_module_as_it_is():
