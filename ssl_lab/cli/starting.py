@@ -96,13 +96,13 @@ class FromWeights(Start):
         """Load the weights that fit; print one line about them, and name all of them in ``run.log``."""
         path = Path(self.weights)
         is_file = path.exists() or _LOOKS_LIKE_FILE.search(self.weights) is not None
-        published = _of_file(path) if is_file else encoder.published(self.weights)
+        published = Published(tensors=read_tensors(path)) if is_file else encoder.published(self.weights)
         fitted = fit(encoder, published.tensors, self.weights)
         encoder.pretrained = True
         LOG.info(fitted.whole)
-        _tell(f"{fitted.line}{self._normalise(encoder, published)}")
+        _tell(f"{fitted.line}{self._normalise(encoder, published, path if is_file else None)}")
 
-    def _normalise(self, encoder: Encoder, published: Published) -> str:
+    def _normalise(self, encoder: Encoder, published: Published, path: Path | None) -> str:
         """Choose the statistics of pixels; in words, where there is a choice."""
         if not isinstance(encoder, ImageEncoder):
             if self.normalise_by is not None:
@@ -115,6 +115,10 @@ class FromWeights(Start):
         elif self.normalise_by is None and published.mean:
             encoder.normalise_by(published.mean, published.std)
             return "; pixels are normalised as the weights ask for"
+        elif self.normalise_by is None and path is not None and (found := _statistics_beside(path)) is not None:
+            mean, std, file = found
+            encoder.normalise_by(mean, std)
+            return f"; pixels are normalised as the weights ask for, by {file}"
         elif self.normalise_by is None:
             return "; pixels are normalised by the data's statistics (encoder.normalise_by=imagenet for ImageNet's)"
         return ""
@@ -276,22 +280,37 @@ def _take_over_encoder(cfg: DictConfig, source: Path, run_dir: Path, overrides: 
         cfg.data.update(of_data)
 
 
-def _of_file(path: Path) -> Published:
-    """The tensors of a file or folder, and by which statistics their images are normalised, where the folder says so."""
+def _statistics_beside(path: Path) -> tuple[list[float], list[float], Path] | None:
+    """Mean and standard deviation by which images of a file or folder of weights are normalised, and the file that says so.
+
+    Raises:
+        ValueError: If a file says what cannot be.
+    """
     folder = path if path.is_dir() else path.parent
-    mean, std = (), ()
     for name, inside in (("preprocessor_config.json", None), ("config.json", "pretrained_cfg")):
-        if (folder / name).is_file():
-            facts = load_json(folder / name)
-            facts = facts.get(inside, {}) if inside else facts
-            mean, std = (facts.get(key) or facts.get(f"image_{key}") or () for key in ("mean", "std"))
-            if _are_statistics(mean) and _are_statistics(std):
-                return Published(tensors=read_tensors(path), mean=tuple(mean), std=tuple(std))
-    return Published(tensors=read_tensors(path))
+        file = folder / name
+        if not file.is_file():
+            continue
+        facts = load_json(file)
+        facts = facts.get(inside) if inside else facts
+        if not isinstance(facts, dict):
+            continue
+        mean, std = (facts.get(key, facts.get(f"image_{key}")) for key in ("mean", "std"))
+        if mean is None and std is None:
+            continue
+        if not (_are_shares(mean) and _are_shares(std) and len(mean) == len(std) and min(std) > 0):
+            raise ValueError(
+                f"Cannot normalise pixels by {file}: found mean {mean} and standard deviation {std}. Each needs a number "
+                "from 0 to 1 for each channel, the latter above 0. Correct the file, or set encoder.normalise_by=data or "
+                "imagenet."
+            )
+        return mean, std, file
+    return None
 
 
-def _are_statistics(values: Any) -> bool:
-    return isinstance(values, list) and len(values) == 3 and all(isinstance(each, int | float) for each in values)
+def _are_shares(values: Any) -> bool:
+    numbers = isinstance(values, list) and all(type(each) in (int, float) for each in values)
+    return numbers and len(values) > 0 and all(0 <= each <= 1 for each in values)
 
 
 def _tell(words: str) -> None:

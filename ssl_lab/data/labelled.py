@@ -30,13 +30,18 @@ class LabelledModule(DataModule):
         """Check the settings.
 
         Raises:
-            ValueError: If the fraction is none.
+            ValueError: If the fraction is none, or the seed has no effect.
         """
         super().__post_init__()
         if not 0 < self.label_fraction <= 1:
             raise ValueError(
                 f"label_fraction is a share of the labelled training samples, found {self.label_fraction}. Choose a number "
                 "above 0, such as 0.01 or 0.1, to 1 for all."
+            )
+        if self.label_seed != 0 and self.label_fraction == 1:
+            raise ValueError(
+                f"data.label_seed={self.label_seed} has no effect with data.label_fraction=1, which keeps all labels. Leave "
+                "it out, or set data.label_fraction below 1."
             )
 
     def keeps_few(self, split: str) -> bool:

@@ -36,8 +36,8 @@ class FineTuning(Method):
         dropout: Of what the last layer of the head reads.
 
     Raises:
-        ValueError: If ``layer_decay`` is not in (0, 1], ``dropout`` is no probability below 1, there is nothing called
-            ``freeze``, or the data has no classes that the task needs.
+        ValueError: If ``layer_decay`` is not in (0, 1] or has no effect, ``dropout`` is no probability below 1, there is
+            nothing called ``freeze``, or the data has no classes that the task needs.
     """
 
     uses_labels: ClassVar[bool] = True
@@ -73,6 +73,11 @@ class FineTuning(Method):
             )
         self.layer_decay = layer_decay
         encoder.layer_groups().freeze(freeze)
+        if layer_decay != 1 and self.encoder_is_frozen:
+            raise ValueError(
+                f"method.layer_decay={layer_decay} has no effect with method.freeze={freeze}: no layer of the encoder "
+                "trains. Leave one of them out."
+            )
         self._mean = TokenMean()
         self.train()
 

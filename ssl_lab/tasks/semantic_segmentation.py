@@ -31,6 +31,7 @@ from ssl_lab.types import Batch, ClassMap, Encoder, ImageGrid, Spec
 Head: TypeAlias = Literal["linear", "fcn"]
 
 IGNORED = 255  # pixels of a mask that do not count
+_HEAD_DIM = 256
 _NUM_PICTURES = 6
 _MASKS = Caption(
     title="Masks",
@@ -81,7 +82,7 @@ class SemanticSegmentation(FineTuning):
         augment: Augmentation | None = None,
         *,
         head: Head = "linear",
-        head_dim: int = 256,
+        head_dim: int = _HEAD_DIM,
         layer_decay: float = 1.0,
         freeze: str | int = "none",
         dropout: float = 0.0,
@@ -92,6 +93,11 @@ class SemanticSegmentation(FineTuning):
             raise ValueError(
                 f"Cannot segment with method.head={head} and method.head_dim={head_dim}. Choose linear or fcn, and at least "
                 "1 channel."
+            )
+        if head == "linear" and head_dim != _HEAD_DIM:
+            raise ValueError(
+                f"method.head_dim={head_dim} has no effect with method.head=linear, which has no channels of its own. Leave "
+                "it out, or set method.head=fcn."
             )
         num_classes = len(pixel_classes(encoder.spec))
         last = nn.Sequential(nn.Dropout2d(dropout), nn.Conv2d(dim if head == "linear" else head_dim, num_classes, 1))

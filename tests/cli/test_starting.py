@@ -1,6 +1,7 @@
 """Runs that begin with weights from elsewhere: what they compute, keep and refuse."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -9,6 +10,7 @@ from safetensors.torch import save_file
 
 from ssl_lab.cli.build import load_run
 from ssl_lab.cli.main import main
+from ssl_lab.cli.starting import _statistics_beside
 from ssl_lab.tensors import read_tensors
 
 VIT = ["encoder=vit_mae_mini", "encoder.embed_dim=24", "encoder.depth=2", "encoder.num_heads=3"]
@@ -90,7 +92,7 @@ def test_pixels_are_normalised_as_a_folder_of_weights_says(folder, capsys):
     config = {"pretrained_cfg": {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.2, 0.2]}}
     (folder / "model/config.json").write_text(json.dumps(config))
     assert main(["pretrain", "method=mae", *VIT, "encoder.weights=model", *SHORT, "run_dir=statistics"]) == 0
-    assert "normalised as the weights ask for" in capsys.readouterr().out
+    assert "normalised as the weights ask for, by model/config.json" in " ".join(capsys.readouterr().out.split())
     spec = encoder_of(folder / "statistics").spec
     assert (spec.mean, spec.std) == ((pytest.approx(0.5),), (pytest.approx(0.2),))
     assert (
@@ -100,6 +102,34 @@ def test_pixels_are_normalised_as_a_folder_of_weights_says(folder, capsys):
         == 0
     )
     assert encoder_of(folder / "d").spec.mean == encoder_of(folder / "mae").spec.mean
+
+
+@pytest.mark.parametrize(
+    ("name", "facts", "told"),
+    [
+        ("config.json", {"pretrained_cfg": {"mean": [0.5] * 3, "std": [0.5, 0.0, 0.5]}}, "found mean"),
+        ("config.json", {"pretrained_cfg": {"mean": [0.5] * 3, "std": "wide"}}, "standard deviation wide"),
+        (
+            "preprocessor_config.json",
+            {"image_mean": [123.7, 116.3, 103.5], "image_std": [1.0] * 3},
+            "from 0 to 1 for each",
+        ),
+        ("preprocessor_config.json", {"image_mean": [0.5, None, 0.5], "image_std": [0.5] * 3}, "found mean"),
+        ("preprocessor_config.json", {"image_mean": [0.5] * 3}, "standard deviation None"),
+        ("config.json", {"pretrained_cfg": None}, None),
+        ("config.json", {"pretrained_cfg": ["resnet"]}, None),
+        ("config.json", {"pretrained_cfg": {"mean": [0.25], "std": [0.5]}}, None),
+    ],
+)
+def test_statistics_of_pixels_beside_weights_are_checked(name, facts, told, tmp_path):
+    (tmp_path / name).write_text(json.dumps(facts))
+    if told is None:
+        assert (_statistics_beside(tmp_path / "vit.pth") is None) == ("mean" not in str(facts))
+    else:
+        with pytest.raises(
+            ValueError, match=rf"(?s){re.escape(str(tmp_path / name))}.*{told}.*encoder.normalise_by=data"
+        ):
+            _statistics_beside(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,8 @@ def test_smaller_parts_lie_within_larger_ones_and_the_seed_chooses():
 def test_fewer_labels_than_classes_are_refused():
     with pytest.raises(ValueError, match=r"these are 2 labels for 3 classes. Set data.label_fraction to 0.032 or more"):
         balanced_rows(LABELS, fraction=2 / 95, seed=0)
+    with pytest.raises(ValueError, match="data.label_seed=3 has no effect with data.label_fraction=1"):
+        Digits(label_seed=3)
     for fraction in (0, 1.1):
         with pytest.raises(ValueError, match="Choose a number above 0"):
             Digits(label_fraction=fraction)

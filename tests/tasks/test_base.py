@@ -82,7 +82,10 @@ def test_unknown_parts_cannot_be_frozen(freeze):
         build(freeze=freeze)
 
 
-@pytest.mark.parametrize("settings", [{"layer_decay": 0.0}, {"layer_decay": 1.1}, {"dropout": 1.0}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"layer_decay": 0.0}, {"layer_decay": 1.1}, {"dropout": 1.0}, {"layer_decay": 0.8, "freeze": "encoder"}],
+)
 def test_senseless_settings_are_refused(settings):
     with pytest.raises(ValueError, match=f"method.{next(iter(settings))}="):
         build(**settings)

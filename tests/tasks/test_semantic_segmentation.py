@@ -43,7 +43,8 @@ def build(spec=None, **settings):
 @pytest.mark.parametrize("head", ["linear", "fcn"])
 def test_learns(tmp_path, head):
     data = Masked()
-    method = build(head=head, head_dim=8, augment=JointCrop(crop_scale=(0.6, 1.0)), layer_decay=0.9)
+    width = {"head_dim": 8} if head == "fcn" else {}
+    method = build(head=head, **width, augment=JointCrop(crop_scale=(0.6, 1.0)), layer_decay=0.9)
     losses = fit(method, data, tmp_path, epochs=6)
     assert sum(losses[-4:]) < 0.7 * sum(losses[:4])
     found = evaluate(method.capabilities(), [MaskScores()], data, device=CPU)
@@ -130,3 +131,8 @@ def test_encoders_without_maps_data_without_masks_and_senseless_heads_are_refuse
         build(spec=ArrayImages().spec)
     with pytest.raises(ValueError, match="Choose linear or fcn"):
         build(head="upernet")
+
+
+def test_a_width_that_the_linear_head_does_not_have_is_refused():
+    with pytest.raises(ValueError, match="method.head_dim=8 has no effect with method.head=linear"):
+        build(head="linear", head_dim=8)
