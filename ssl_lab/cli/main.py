@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from ssl_lab.cli.commands import CHECKED, COMMANDS, SETTINGS
+from ssl_lab.cli.torchmetrics_in_part import import_torchmetrics_in_part
 from ssl_lab.cli.trust.own_code import forget_working_folder
 from ssl_lab.engine.checkpoints.signals import (
     InterruptedRunError,
@@ -50,6 +51,7 @@ Show full error traces: SSL_LAB_TRACEBACK=1
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; errors become one message and exit code 1."""
     forget_working_folder()
+    import_torchmetrics_in_part()
     for stream in (sys.stdout, sys.stderr):  # a terminal of Windows may lack arrows, and a pipe has its old encoding
         if isinstance(stream, io.TextIOWrapper) and "utf" not in stream.encoding.lower():
             stream.reconfigure(errors="replace")

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from ssl_lab.types import Batch, Encoder, NotOfferedError
 
@@ -24,7 +22,7 @@ def patch_attention(encoder: Encoder, batch: Batch) -> Tensor | None:
     Weights of the class token where that is the feature, else their mean over the patches' tokens. None for encoders
     without attention over a grid of patches.
     """
-    if "timm" not in sys.modules:  # it takes seconds, and no encoder can hold a layer of it
+    if "timm" not in sys.modules:  # no encoder can hold a layer of it
         return None
     from timm.layers.attention import Attention
 
@@ -53,6 +51,11 @@ def token_attention(encoder: Encoder, batch: Batch) -> Tensor | None:
 
     None for encoders without a transformer of the transformers library.
     """
+    if "transformers" not in sys.modules:  # no encoder can hold one of its models
+        return None
+    from transformers import AttentionInterface, PreTrainedModel
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
     models = [module for module in encoder.modules() if isinstance(module, PreTrainedModel)]
     if not models:
         return None

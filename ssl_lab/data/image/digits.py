@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
 from torch import Tensor
 
 from ssl_lab.data.columns import Columns
@@ -34,7 +35,7 @@ class Digits(GivenImages, CutModule, LabelledModule):
 
     @cached_property
     def _parts(self) -> dict[str, Part]:
-        labels = load_digits().target.astype(np.int64)
+        _, labels = _read_digits()
         test = plan_splits({"train": labels}, val_fraction=0, test_fraction=TEST_FRACTION, split_seed=TEST_SEED)
         rest = test["train"].rows
         val = plan_splits(
@@ -44,9 +45,7 @@ class Digits(GivenImages, CutModule, LabelledModule):
 
     @cached_property
     def _splits(self) -> dict[str, dict[str, Tensor]]:
-        digits = load_digits()
-        labels = digits.target.astype(np.int64)
-        images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]  # stored values are 0..16
+        images, labels = _read_digits()
         return {
             name: {"image": torch.from_numpy(images[part.rows]), "label": torch.from_numpy(labels[part.rows])}
             for name, part in self._parts.items()
@@ -69,3 +68,15 @@ class Digits(GivenImages, CutModule, LabelledModule):
             ValueError: If there is no such split; names those that exist.
         """
         return self.few(split, self._splits[find_split(split, self._splits)])
+
+
+@cache
+def _read_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Images (N, 1, 8, 8) and labels from scikit-learn's file; importing its reader would take longer than a short run."""
+    package = find_spec("sklearn")
+    assert package is not None and package.origin is not None, "scikit-learn is a dependency"
+    table = np.loadtxt(
+        Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",", dtype=np.int64
+    )
+    images = np.rint(table[:, :-1].reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)  # stored values are 0..16
+    return images, table[:, -1]
