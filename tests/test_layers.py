@@ -10,7 +10,7 @@ from ssl_lab.cli.commands import COMMANDS
 ROOT = Path(ssl_lab.__file__).parent
 LOWEST = {"types", "devices", "modalities", "layers", "limited", "files", "measured", "metrics", "captions", "outputs"}
 LOWEST |= {"tensors", "locks"}
-LOWER = {"optim", "distributed", "losses", *LOWEST}
+LOWER = {"optim", "timm_optim", "distributed", "losses", *LOWEST}
 PARTS = {"encoders", "generators", "heads", "teacher", "pretext", *LOWER}
 MAY_IMPORT = {
     "types": {"captions", "layers"},
@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "locks": set(),
     "tensors": {"limited"},
     "optim": LOWEST,
+    "timm_optim": {"optim", *LOWEST},
     "distributed": LOWEST,
     "losses": {"devices"},
     "heads": LOWEST,
