@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_lab.data.base import DataModule, Sample
-from ssl_lab.data.files.inventory import DataFile, told
+from ssl_lab.data.files.inventory import DataFile, left_out_note
 from ssl_lab.data.files.layout import shown
 
 _NAMED = 3  # files that a message names
@@ -122,7 +122,7 @@ def files_below(folder: Path) -> list[Path]:
     left_out: dict[str, list[DataFile]] = {}
     found = sorted(walk_files(folder, left_out), key=lambda file: file.parts)
     if left_out:
-        warnings.warn(f"{shown(str(folder))}: {len(found):,} files{told(left_out)}.", stacklevel=2)
+        warnings.warn(f"{shown(str(folder))}: {len(found):,} files{left_out_note(left_out)}.", stacklevel=2)
     return found
 
 
