@@ -93,12 +93,13 @@ class Table(Given):
         return Texts(texts={"train": list(batch[column])})
 
 
-def _state_of_file(cell: Mapping[str, Any] | None) -> tuple[int, int] | None:
-    """Size and time of change of an image that lies in a file, whose path alone says nothing of its content."""
+def _state_of_file(cell: Mapping[str, Any] | None) -> tuple[str, int, int, int] | None:
+    """Whole path, size and times of an image that lies in a file, whose relative path alone says nothing of its content."""
     if not cell or cell.get("bytes") is not None or not cell.get("path") or not Path(cell["path"]).is_file():
         return None
-    found = Path(cell["path"]).stat()
-    return found.st_size, found.st_mtime_ns
+    path = Path(cell["path"]).absolute()
+    found = path.stat()
+    return str(path), found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _text_column(features: Mapping[str, Any], *, besides: str | None) -> str:

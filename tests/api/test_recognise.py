@@ -1,5 +1,7 @@
 """What is given, recognised as what it is, or refused with what to do."""
 
+import os
+
 import datasets
 import lightning as L
 import numpy as np
@@ -205,6 +207,18 @@ def test_images_of_a_dataset_that_changed_in_their_files_are_read_again(folder):
         Image.fromarray(pixels).save(folder / "one.png")
         rows = datasets.Dataset.from_dict({"image": [str(folder / "one.png")] * 3})
         found.append(recognise(rows.cast_column("image", datasets.Image())).settings()["data.path"])
+    assert found[0] != found[1]
+
+
+def test_images_of_a_dataset_at_one_relative_path_of_two_folders_are_two(folder, monkeypatch):
+    found = []
+    for name, grey in (("a", 10), ("b", 90)):
+        (folder / name).mkdir()
+        Image.fromarray(np.full((9, 9), grey, np.uint8)).save(folder / name / "one.bmp")
+        os.utime(folder / name / "one.bmp", ns=(0, 0))  # as copies keep times
+        monkeypatch.chdir(folder / name)
+        rows = datasets.Dataset.from_dict({"image": ["one.bmp"] * 3}).cast_column("image", datasets.Image())
+        found.append(recognise(rows).settings()["data.path"])
     assert found[0] != found[1]
 
 
