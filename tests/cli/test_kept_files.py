@@ -10,8 +10,9 @@ from cli.made_runs import make_run
 from omegaconf import OmegaConf
 from PIL import Image
 
-from ssl_lab.cli.commands.finetune import Cell, _finished
+from ssl_lab.cli.commands.finetune import _finished
 from ssl_lab.cli.drawing import _IS_OURS, save_picture
+from ssl_lab.cli.finetuning import Cell
 from ssl_lab.cli.main import main
 from ssl_lab.cli.resume import begin
 from ssl_lab.data.text.prepare import prepare

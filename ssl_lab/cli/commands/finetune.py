@@ -5,15 +5,11 @@ from __future__ import annotations
 import math
 import os
 import statistics
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import lightning as L
-import numpy as np
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor
 
@@ -22,45 +18,25 @@ from ssl_lab.cli import build as config
 from ssl_lab.cli.arguments import literal
 from ssl_lab.cli.commands.report import make_up_report
 from ssl_lab.cli.data_of_run import check_readable, settings_in_run
-from ssl_lab.cli.errors import explain
+from ssl_lab.cli.finetuning import Cell, kept_values, train_cell
 from ssl_lab.cli.process import print_table
 from ssl_lab.cli.resume import refuse_other_files
 from ssl_lab.cli.run_name import claim, named_run, removed_if_refused
-from ssl_lab.cli.starting import check_adapters, is_started, settle, start_of
-from ssl_lab.cli.training import build_training
+from ssl_lab.cli.starting import check_adapters, is_started, settle
 from ssl_lab.cli.trust.targets import read_settings
 from ssl_lab.data.base import DataModule
-from ssl_lab.data.labelled import LabelledModule
-from ssl_lab.encoders.lora import has_adapters, merge_adapters, trained_words
+from ssl_lab.encoders.lora import merge_adapters
 from ssl_lab.engine.checkpoints.checkpoint import checkpoint_identity
 from ssl_lab.engine.checkpoints.signals import InterruptedRunError, is_first_rank
-from ssl_lab.engine.logging.text_log import text_log
 from ssl_lab.metrics import joined
 from ssl_lab.outputs import clear
-from ssl_lab.report.page import write_report
-from ssl_lab.runs.directory import find_checkpoint, has_checkpoint, read_json, update_summary, write_json
-from ssl_lab.runs.files import read_summary
+from ssl_lab.runs.directory import read_json, write_json
 from ssl_lab.runs.lock import lock_run
-from ssl_lab.tasks.base import FineTuning
 from ssl_lab.types import Spec
 
 _RUN_DIR = "SSL_LAB_FINETUNE_DIR"  # process that starts further ranks, and its run directory
 _DEFAULT_FOLDER = Path("runs/finetune")
 PRETRAINED, RANDOM = "pretrained", "random"  # weights that a training begins with
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One training: from which weights, with which seed, and its own configuration."""
-
-    start: str
-    seed: int
-    cfg: DictConfig
-
-    @property
-    def run_dir(self) -> Path:
-        """Its run directory."""
-        return Path(self.cfg.run_dir)
 
 
 def run(cfg: DictConfig, args: list[str]) -> int:
@@ -97,7 +73,7 @@ def _run(cfg: DictConfig, args: list[str], root: Path) -> int:
             else:
                 datamodule.seed = cell.seed
                 begins_with = weights if cell.start == PRETRAINED else None
-                kept = _train(
+                kept = train_cell(
                     cell, args, datamodule, spec, begins_with, resume=cfg.ckpt == "last", alone=len(cells) == 1
                 )
                 results.append(_result(cell, kept))
@@ -276,90 +252,7 @@ def _finished(cell: Cell) -> dict[str, Any] | None:
             "table with this one. Give the command that started it, or another run_dir=."
         )
     summary = read_json(cell.run_dir / "summary.json")
-    return _kept(cell.run_dir) if summary.get("status") == "finished" else None
-
-
-def _kept(run_dir: Path) -> dict[str, Any]:
-    """Read the table's values of a finished training; metrics that are not finite as NaN.
-
-    Raises:
-        ValueError: If its summary lacks them.
-    """
-    summary = read_json(run_dir / "summary.json")
-    metrics = summary.get("metrics")
-    if not isinstance(metrics, dict) or not {"step", "training_time_sec"} <= set(summary):
-        raise ValueError(
-            f"Cannot take {run_dir} into the table: its summary.json says that it has finished, but holds no results. "
-            "Restore the file, or give another run_dir=."
-        )
-    return {
-        "metrics": {name: math.nan if value is None else value for name, value in metrics.items()},
-        **{name: summary[name] for name in ("step", "training_time_sec")},
-    }
-
-
-def _train(
-    cell: Cell,
-    args: Sequence[str],
-    datamodule: DataModule,
-    spec: Spec,
-    weights: Mapping[str, Tensor] | None,
-    *,
-    resume: bool,
-    alone: bool,
-) -> dict[str, Any]:
-    """Train one cell as any run is trained; what its summary says."""
-    cfg, run_dir = cell.cfg, cell.run_dir
-    L.seed_everything(cell.seed, verbose=False)
-    begin_with = start_of(cfg).load if weights is None else lambda encoder: encoder.load_state_dict(weights)
-    method = config.build_method(cfg, spec, begin_with=begin_with)
-    assert isinstance(method, FineTuning)
-    method.check(datamodule.spec)
-    training = build_training(
-        cfg,
-        run_dir,
-        method,
-        datamodule,
-        mode=RunMode.RUN if alone else RunMode.MULTIRUN,
-        keep_best=cfg.objective if cfg.select == "best" else None,
-    )
-    trainer = training.trainer
-    checkpoint = find_checkpoint(run_dir) if resume and has_checkpoint(run_dir) else None
-    if trainer.is_global_zero:
-        config.save_config(cfg, list(args), datamodule, run_dir, encoder=method.encoder, spec=method.encoder.spec)
-        training.log_settings(cfg)
-        pretraining = None if cfg.run is None else read_summary(Path(cfg.run), []).get("method")
-        update_summary(run_dir, seed=cell.seed, start=cell.start, pretraining=pretraining, checkpoint=cfg.select)
-        print(
-            f"{type(method).__name__} on {datamodule.title}, {_samples(datamodule)}, {cell.start} weights, seed {cell.seed}: "
-            f"{run_dir}",
-            flush=True,
-        )
-        if has_adapters(method.encoder):
-            print(trained_words(method, method.encoder), flush=True)
-    try:
-        with text_log(run_dir) if trainer.is_global_zero else nullcontext():
-            training.run(checkpoint)
-    except Exception as error:
-        if trainer.is_global_zero:
-            update_summary(run_dir, error=explain(error, command="finetune"))  # with the line of the user's file
-        raise
-    finally:
-        if trainer.is_global_zero and (run_dir / "summary.json").is_file():
-            write_report(run_dir)
-    distributed.barrier()
-    return _kept(run_dir)
-
-
-def _samples(datamodule: DataModule) -> str:
-    """Describe the training samples in words; with the smallest and largest class where few labels are kept."""
-    columns = datamodule.columns("train")
-    words = f"{len(next(iter(columns.values()))):,} training samples"
-    if not isinstance(datamodule, LabelledModule) or not datamodule.keeps_few("train"):
-        return words
-    counts = np.unique(np.asarray(columns["label"]), return_counts=True)[1]
-    each = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
-    return f"{words} ({each} of each of {len(counts)} classes)"
+    return kept_values(cell.run_dir) if summary.get("status") == "finished" else None
 
 
 def _table(cfg: DictConfig, datamodule: DataModule, results: Sequence[dict[str, Any]]) -> dict[str, Any]:

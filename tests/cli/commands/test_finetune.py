@@ -82,6 +82,27 @@ def test_seeds_and_baseline_in_one_table_and_finished_trainings_are_kept(folder,
     assert "holds a training with other settings (optim)" in capsys.readouterr().err
 
 
+def test_training_anew_replaces_a_training_once_it_works_and_keeps_it(folder, monkeypatch):
+    command = ["finetune", "run=run", *DATA, *SMALL, "trainer.max_steps=2", "run_dir=anew"]
+    assert main(command) == 0
+    cell = folder / "anew/pretrained/seed_0"
+
+    def state(place):
+        names = ("config.yaml", "evaluation.json", "metrics.csv", "checkpoints/last.ckpt")
+        return {name: (place / name).read_bytes() for name in names}
+
+    first = state(cell)
+    with monkeypatch.context() as patch:
+        patch.setattr(TextClassification, "training_step", lambda *args: (_ for _ in ()).throw(MemoryError("full")))
+        assert main([*command, "ckpt=null", "optim.lr=2e-3"]) == 1
+    assert state(cell) == first and not (cell / "replaced").exists()
+    for number, lr in ((1, "2e-3"), (2, "3e-3")):
+        assert main([*command, "ckpt=null", f"optim.lr={lr}"]) == 0
+        assert (state(cell / "replaced/1") == first) and f"lr: {float(lr)}" in (cell / "config.yaml").read_text()
+        assert sorted(path.name for path in (cell / "replaced").iterdir()) == [str(k + 1) for k in range(number)]
+        assert sorted(path.name for path in (cell / "checkpoints").glob("*.ckpt")) == ["last.ckpt"]
+
+
 def test_starts_from_the_runs_weights_and_judges_again(folder, capsys):
     command = ["finetune", "run=run", *DATA, *SMALL, "method.freeze=encoder", "trainer.max_epochs=1", "run_dir=frozen"]
     assert main(command) == 0
