@@ -8,7 +8,7 @@ from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
-import yaml
+from huggingface_hub import ModelCardData
 
 from ssl_lab.export import snippets
 from ssl_lab.modalities.image import ImageSpec
@@ -90,7 +90,8 @@ def model_card(run: Run, made: Exported) -> str:
     known = "\n".join(f"| {name} | {value} |" for name, value in facts if value not in (None, ""))
     commands = "".join(f"{command}\n" for command in made.commands)
     return f"""---
-{_front_matter(run, made, fine_tuned)}---
+{_front_matter(run, made, fine_tuned).to_yaml()}
+---
 
 # {run.method} on {run.data}
 
@@ -125,14 +126,12 @@ the lines at the top.
 """
 
 
-def _front_matter(run: Run, made: Exported, fine_tuned: bool) -> str:
-    tags = ["ssl_lab", *([] if fine_tuned else ["self-supervised-learning"]), run.method.lower()]
-    front = {
-        "library_name": _LIBRARIES[made.format],
-        "pipeline_tag": _TASKS.get(made.loader, _feature_task(made.spec)),
-        "tags": tags,
-    }
-    return yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
+def _front_matter(run: Run, made: Exported, fine_tuned: bool) -> ModelCardData:
+    return ModelCardData(
+        library_name=_LIBRARIES[made.format],
+        pipeline_tag=_TASKS.get(made.loader, _feature_task(made.spec)),
+        tags=["ssl_lab", *([] if fine_tuned else ["self-supervised-learning"]), run.method.lower()],
+    )
 
 
 def _trained(run: Run, made: Exported, fine_tuned: bool) -> str:

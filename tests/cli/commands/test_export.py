@@ -8,8 +8,8 @@ import sys
 import onnxruntime
 import pytest
 import torch
-import yaml
 from cli.hub_server import running_hub
+from huggingface_hub import ModelCard
 from transformers import AutoTokenizer
 
 from ssl_lab.cli import build as config
@@ -52,9 +52,10 @@ def test_a_run_of_images_in_all_formats_with_a_card_that_runs(mae, tmp_path, mon
     out = tmp_path / "exported"
     card = export(mae, out, f"format={format}")
     assert list(tmp_path.iterdir()) == [out], "nothing is left beside it"
-    front = yaml.safe_load(card.split("---")[1])
+    front = ModelCard.load(out / "README.md").data
     library = {"hf": "transformers", "torch_export": "pytorch"}.get(format, format)
-    assert (front["library_name"], front["pipeline_tag"]) == (library, "image-feature-extraction")
+    assert (front.library_name, front.pipeline_tag) == (library, "image-feature-extraction")
+    assert front.tags == ["ssl_lab", "self-supervised-learning", "mae"]
     spec = config.read_setup(mae)[1]
     for text in (
         "# MAE on Digits",
