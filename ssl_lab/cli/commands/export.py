@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 from torch import nn
+from transformers import PreTrainedTokenizerFast
 
 from ssl_lab.cli import build as config
 from ssl_lab.cli.trust.spec import read_spec
 from ssl_lab.data.text.tokenizer import load_tokenizer
 from ssl_lab.export import hub
 from ssl_lab.export.card import Exported, model_card
-from ssl_lab.export.graph import export_program, features_of, require_onnx, write_graph
+from ssl_lab.export.graph import Features, export_program, features_of, require_onnx, write_graph
 from ssl_lab.export.heads import (
     auto_class_of_head,
     check_head,
@@ -45,7 +47,7 @@ from ssl_lab.outputs import check_output, clear, restore
 from ssl_lab.runs.directory import DATA_SPEC
 from ssl_lab.runs.read import read_run
 from ssl_lab.tasks.base import FineTuning
-from ssl_lab.types import NotOfferedError, Spec
+from ssl_lab.types import Encoder, NotOfferedError, Spec
 
 FORMATS = ("hf", "timm", "onnx", "torch_export")
 _PACKAGES = {
@@ -53,6 +55,11 @@ _PACKAGES = {
     "timm": ("torch", "timm"),
     "onnx": ("torch", "onnx", "onnxruntime"),
     "torch_export": ("torch",),
+}
+_LOADERS = {
+    "timm": "timm.create_model",
+    "onnx": "onnxruntime.InferenceSession",
+    "torch_export": "torch.export.load",
 }
 
 
@@ -134,21 +141,17 @@ def _writer_with_head(
     Raises:
         NotOfferedError: If the format has no such head.
     """
+    encoder = task.feature_encoder
     tokenizer = load_tokenizer(str(run_dir / "tokenizer")) if (run_dir / "tokenizer").is_dir() else None
-    facts: dict[str, Any] = {
-        "format": format,
-        "spec": spec,
+    write_texts = partial(_write_texts, tokenizer, spec)
+    names = list(task.score_names())
+    facts = {
+        **_facts(encoder, spec, format),
         "whole": True,
         "uses_labels": True,
-        "packages": {name: version(name) for name in ("ssl_lab", *_PACKAGES[format])},
-        "classes": task.score_names(),
-        "num_parameters": sum(p.numel() for p in (*task.feature_encoder.parameters(), *_head_of(task).parameters())),
+        "classes": tuple(names),
+        "num_parameters": _num_parameters(encoder, _head_of(task)),
     }
-
-    def write_texts(folder: Path) -> None:
-        if tokenizer is not None:
-            write_tokenizer(tokenizer, folder, max_length=spec.shape[0])
-
     if format == "hf":
         model = head_in_transformers(task)
 
@@ -157,32 +160,21 @@ def _writer_with_head(
             write_texts(folder)
             check_head(model, task, spec, folder)
 
-        loader = f"transformers.{auto_class_of_head(model)}"
-        return write_hf, Exported(architecture=type(model).__name__, loader=loader, **facts)
+        facts |= {"architecture": type(model).__name__, "loader": f"transformers.{auto_class_of_head(model)}"}
+        return write_hf, Exported(**facts)
     if format == "timm":
-        classifier, encoder = classifier_of(task), task.feature_encoder
+        classifier = classifier_of(task)
         for_timm(encoder)  # refused before a folder is made
 
         def write_timm(folder: Path) -> None:
             task.cpu().eval()
             write_for_timm(encoder, folder, classifier=classifier, spec=spec)
 
-        return write_timm, Exported(architecture=type(encoder).__name__, loader="timm.create_model", **facts)
-    if format == "onnx":
-        require_onnx()
-    scores = scores_of(task)
-    program = export_program(scores, spec)
-    names = list(facts["classes"])
-    config_json = {"format": format, **spec.exported_inputs(), "outputs": ["scores"], "classes": names}
-
-    def write_as_graph(folder: Path) -> None:
-        metadata = {"classes": json.dumps(names), "task": type(task).__name__}
-        write_graph(program, scores, spec, folder, kind=format, output="scores", metadata=metadata)
-        write_texts(folder)
-        (folder / "config.json").write_text(json.dumps(config_json, indent=2) + "\n", encoding="utf-8")
-
-    loader = {"onnx": "onnxruntime.InferenceSession", "torch_export": "torch.export.load"}[format]
-    return write_as_graph, Exported(architecture=type(task.feature_encoder).__name__, loader=loader, **facts)
+        return write_timm, Exported(**facts)
+    lines = {"outputs": ["scores"], "classes": names}
+    metadata = {"classes": json.dumps(names), "task": type(task).__name__}
+    write = _graph(scores_of(task), spec, write_texts, format=format, facts=lines, metadata=metadata)
+    return write, Exported(**facts)
 
 
 def _head_of(task: FineTuning) -> nn.Module:
@@ -198,18 +190,8 @@ def _writer(method: Method, spec: Spec, run_dir: Path, format: str) -> tuple[Cal
     if isinstance(spec, TextSpec):
         causal = "generate" in method.capabilities()
         tokenizer = load_tokenizer(str(run_dir / "tokenizer"), framing="causal" if causal else "encoder")
-    facts: dict[str, Any] = {
-        "format": format,
-        "spec": spec,
-        "whole": is_whole(method),
-        "uses_labels": method.uses_labels,
-        "packages": {name: version(name) for name in ("ssl_lab", *_PACKAGES[format])},
-    }
-
-    def write_texts(folder: Path) -> None:
-        if tokenizer is not None:
-            write_tokenizer(tokenizer, folder, max_length=spec.shape[0])
-
+    write_texts = partial(_write_texts, tokenizer, spec)
+    facts = {**_facts(encoder, spec, format), "uses_labels": method.uses_labels}
     if format == "hf":
         model = transformers_model(method)
 
@@ -218,33 +200,62 @@ def _writer(method: Method, spec: Spec, run_dir: Path, format: str) -> tuple[Cal
             write_texts(folder)
             write_processor(encoder, folder)
 
-        num_parameters = sum(p.numel() for p in model.parameters())
-        loader = f"transformers.{auto_class(model)}"
-        pooling = encoder.pooling
-        return write_hf, Exported(
-            architecture=type(model).__name__, loader=loader, num_parameters=num_parameters, pooling=pooling, **facts
-        )
+        facts |= {"architecture": type(model).__name__, "loader": f"transformers.{auto_class(model)}"}
+        size = _num_parameters(model)
+        return write_hf, Exported(whole=is_whole(method), num_parameters=size, pooling=encoder.pooling, **facts)
     if format == "timm":
         part = encoder.tower
-        num_parameters = sum(p.numel() for p in part.parameters())
-        return lambda folder: write_for_timm(part, folder), Exported(
-            architecture=type(part).__name__, loader="timm.create_model", num_parameters=num_parameters, **facts
-        )
+        facts |= {"architecture": type(part).__name__, "whole": is_whole(method)}
+        return partial(write_for_timm, part), Exported(num_parameters=_num_parameters(part), **facts)
+    write = _graph(features_of(method), spec, write_texts, format=format, facts={"outputs": ["features"]})
+    return write, Exported(whole=True, num_parameters=_num_parameters(encoder), **facts)
+
+
+def _facts(encoder: Encoder, spec: Spec, format: str) -> dict[str, Any]:
+    """Facts of the model card that follow from encoder and format."""
+    packages = {name: version(name) for name in ("ssl_lab", *_PACKAGES[format])}
+    loader = {"loader": _LOADERS[format]} if format in _LOADERS else {}
+    return {"format": format, "spec": spec, "packages": packages, "architecture": type(encoder).__name__, **loader}
+
+
+def _num_parameters(*modules: nn.Module) -> int:
+    return sum(p.numel() for module in modules for p in module.parameters())
+
+
+def _write_texts(tokenizer: PreTrainedTokenizerFast | None, spec: Spec, folder: Path) -> None:
+    """Write the tokenizer, if there is one."""
+    if tokenizer is not None:
+        write_tokenizer(tokenizer, folder, max_length=spec.shape[0])
+
+
+def _graph(
+    features: Features,
+    spec: Spec,
+    write_texts: Callable[[Path], None],
+    *,
+    format: str,
+    facts: dict[str, Any],
+    metadata: dict[str, str] | None = None,
+) -> Callable[[Path], None]:
+    """Return the function that writes a graph and its ``config.json``; what cannot be exported is refused here.
+
+    Args:
+        features: The network with what it reads.
+        spec: Facts of its input.
+        write_texts: Writes the tokenizer.
+        format: ``onnx`` or ``torch_export``.
+        facts: Further lines of ``config.json``, among them the ``outputs``.
+        metadata: Texts that ``model.onnx`` carries.
+    """
     if format == "onnx":
         require_onnx()
-    features = features_of(method)
     program = export_program(features, spec)
+    config_json = {"format": format, **spec.exported_inputs(), **facts}
 
-    config_json = {"format": format, **spec.exported_inputs(), "outputs": ["features"]}
-
-    def write_as_graph(folder: Path) -> None:
-        write_graph(program, features, spec, folder, kind=format)
+    def write(folder: Path) -> None:
+        (output,) = facts["outputs"]
+        write_graph(program, features, spec, folder, kind=format, output=output, metadata=metadata)
         write_texts(folder)
         (folder / "config.json").write_text(json.dumps(config_json, indent=2) + "\n", encoding="utf-8")
 
-    loader = {"onnx": "onnxruntime.InferenceSession", "torch_export": "torch.export.load"}[format]
-    num_parameters = sum(p.numel() for p in encoder.parameters())
-    facts["whole"] = True
-    return write_as_graph, Exported(
-        architecture=type(encoder).__name__, loader=loader, num_parameters=num_parameters, **facts
-    )
+    return write
