@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from numbers import Real
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,8 +64,9 @@ def _value(label: Any) -> int | str | None:
         label = label.decode("utf-8", "backslashreplace")
     if isinstance(label, str):
         return label.strip() or None
-    if not isinstance(label, Real):
+    if not isinstance(label, float | SupportsIndex):  # NumPy's numbers are Python's by now
         raise ValueError(f"Cannot use {called(label)} as a label. Give whole numbers from 0 up, or names.")
+    label = label if isinstance(label, float) else int(label)
     if label != label:
         return None
     if label in (float("inf"), float("-inf")) or label != int(label):

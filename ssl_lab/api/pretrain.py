@@ -50,8 +50,9 @@ def pretrain(
             Splits that are missing are cut from the training samples: 10 % each for ``test`` and ``val``, stratified by
             label, as ``data.test_fraction`` and ``data.val_fraction`` say. A line counts them.
         method: A name of ``ssl_lab.list()["methods"]``; ``simclr`` by default, ``mlm`` for texts.
-        labels: A label for each sample, a number or a name; they judge features and are never trained on, unless the method
-            reads labels. A Dataset's own labels are found. Without labels, the evaluation is the label-free one.
+        labels: A label for each sample, a number or a name; None, NaN, blank or -1 where it is unknown, which a warning
+            counts. They judge features and are never trained on, unless the method reads labels. A Dataset's own labels are
+            found; of one with several splits, give a dict by split. Without labels, the evaluation is the label-free one.
         image_size: What images that differ in size are resized to: the short side, then the centre square.
         epochs: ``trainer.max_epochs``.
         steps: ``trainer.max_steps``, however many epochs that takes.

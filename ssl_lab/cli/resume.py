@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -111,7 +111,7 @@ def chosen_run_dir() -> Path:
 
 def use_run_dir(run_dir: Path) -> None:
     """Choose another run directory for this process and the ranks that it starts."""
-    hydra_cfg = HydraConfig.get()
+    hydra_cfg = cast(DictConfig, HydraConfig.get())
     with read_write(hydra_cfg), open_dict(hydra_cfg):
         hydra_cfg.run.dir = literal(str(run_dir))
         hydra_cfg.runtime.output_dir = str(run_dir)

@@ -295,7 +295,8 @@ def _statistics_beside(path: Path) -> tuple[list[float], list[float], Path] | No
         facts = facts.get(inside) if inside else facts
         if not isinstance(facts, dict):
             continue
-        mean, std = (facts.get(key, facts.get(f"image_{key}")) for key in ("mean", "std"))
+        mean: Any = facts.get("mean", facts.get("image_mean"))
+        std: Any = facts.get("std", facts.get("image_std"))
         if mean is None and std is None:
             continue
         if not (_are_shares(mean) and _are_shares(std) and len(mean) == len(std) and min(std) > 0):
