@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
-
-from omegaconf import OmegaConf
 
 from ssl_lab.api.reader import is_a
 from ssl_lab.api.recognise import recognise
@@ -25,10 +22,6 @@ if TYPE_CHECKING:
 
     from ssl_lab.methods.base import Method
 
-FIT = "fit.json"
-"""File of a run directory with the settings of a fit."""
-_NO_SETTINGS = ("training", "prepare_data_per_node", "allow_zero_length_dataloader_with_multiple_devices")
-_LONGEST = 16
 _MODES: WeakKeyDictionary[Any, dict[Any, bool]] = WeakKeyDictionary()
 """The modes of all parts of methods that a fit has put into eval mode since."""
 _BUILT = ("method", "encoder", "optim", "experiment", "views", "compile", "activation_checkpointing")
@@ -141,12 +134,13 @@ def _train(method: Method, cfg: Any, datamodule: Any) -> None:
     import lightning as L
 
     from ssl_lab.cli import build
+    from ssl_lab.cli.fitting import changes_of_fit, settings_of, write_fit
     from ssl_lab.cli.process import print_table
     from ssl_lab.cli.training import build_training
     from ssl_lab.encoders.network import Network
     from ssl_lab.engine.beginning import Beginning
     from ssl_lab.report.page import write_report
-    from ssl_lab.runs.directory import find_checkpoint, has_checkpoint, read_json, write_json
+    from ssl_lab.runs.directory import find_checkpoint, has_checkpoint, read_json
     from ssl_lab.runs.lock import lock_run
 
     L.seed_everything(cfg.seed, verbose=False)
@@ -159,13 +153,13 @@ def _train(method: Method, cfg: Any, datamodule: Any) -> None:
     _restore_modes(method)
     lock = lock_run(run_dir) if is_first_rank() else None
     try:
-        facts = {"settings": OmegaConf.to_container(cfg, resolve=True), "method": settings_of(method)}
-        changes = _changes(facts, cfg, run_dir)
+        built = settings_of(method)
+        changes = changes_of_fit(built, cfg, run_dir)
         checkpoint = find_checkpoint(run_dir) if has_checkpoint(run_dir) else None
         training = build_training(cfg, run_dir, method, datamodule, mode=None, objective=cfg.objective)
         beginning = Beginning(run_dir, waits=bool(changes), forced=cfg.force, changes=changes)
         if training.trainer.is_global_zero:
-            beginning.do(lambda: write_json(run_dir / FIT, facts))
+            beginning.do(lambda: write_fit(built, cfg, run_dir))
         training.run(checkpoint, beginning=beginning)
     finally:
         if lock is not None:
@@ -190,59 +184,3 @@ def _restore_modes(method: Method) -> None:
         if method not in _MODES:
             method.encoder.eval()
             into_training(method.encoder)
-
-
-def _changes(facts: Mapping[str, Any], cfg: Any, run_dir: Path) -> tuple[str, ...]:
-    """Settings of the fit in a run directory that differ from these, in words; none where there is no fit.
-
-    Raises:
-        ValueError: If some differ and ``force`` is not set, or the directory holds something else.
-    """
-    from ssl_lab.cli.resume import differences, refuse_fixed, refuse_other_files
-    from ssl_lab.limited import load_json
-
-    if not (run_dir / FIT).is_file():
-        if (run_dir / "config.yaml").is_file():
-            raise ValueError(
-                f"Cannot fit in {run_dir}: it holds a run of ssl_lab.pretrain. Choose another run_dir=, or resume "
-                "that run by ssl_lab.pretrain(run=...)."
-            )
-        if is_first_rank():
-            refuse_other_files(run_dir)
-        return ()
-    kept = load_json(run_dir / FIT, within=run_dir)
-    before, after = (each.get("method", {}) for each in (kept, json.loads(json.dumps(facts))))
-    none = "nothing"
-    built = [
-        f"{name}: {before.get(name, none)}, now {after.get(name, none)}"
-        for name in {**before, **after}
-        if before.get(name, none) != after.get(name, none)
-    ]
-    settings = OmegaConf.create(kept.get("settings", {}))
-    changes = [*built, *differences(settings, cfg)]
-    if changes and not cfg.force:
-        more = f"; and {len(changes) - 6} more" if len(changes) > 6 else ""
-        raise ValueError(
-            f"Cannot resume {run_dir}: it holds a run with other settings: {'; '.join(changes[:6])}{more}. Choose another "
-            "run_dir=, restore them, or resume with the new ones by force=True."
-        )
-    if changes:
-        refuse_fixed(settings, cfg, run_dir)
-    return tuple(changes)
-
-
-def settings_of(method: Method) -> dict[str, Any]:
-    """What a method was built with, by the names of its parts: classes, and numbers and texts that they keep."""
-    found: dict[str, Any] = {"method": type(method).__name__, "optim": str(method.optim)}
-    for name, module in method.named_modules():
-        if name:
-            found[name] = type(module).__name__
-        own = {key: value for key, value in vars(module).items() if key not in _NO_SETTINGS and not key.startswith("_")}
-        found |= {".".join(filter(None, [name, key])): value for key, value in own.items() if _is_plain(value)}
-    return found
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, tuple | list):
-        return len(value) <= _LONGEST and all(map(_is_plain, value))
-    return value is None or isinstance(value, bool | int | float | str)

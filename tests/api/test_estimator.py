@@ -86,7 +86,7 @@ def test_a_fit_leaves_no_directory_when_refused_and_touches_no_run_of_pretrain()
 
 
 def test_what_a_method_keeps_of_its_settings_does_not_change_while_it_trains():
-    from ssl_lab.api.estimator import settings_of
+    from ssl_lab.cli.fitting import settings_of
     from ssl_lab.methods.byol import BYOL
     from ssl_lab.methods.nnclr import NNCLR
 
