@@ -1,4 +1,4 @@
-"""Tab completion in bash: our commands, then Hydra's completion of overrides."""
+"""Tab completion in bash, zsh and fish: our commands, then Hydra's completion of overrides."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 from ssl_lab.cli.commands import COMMANDS
 
-SCRIPT = """_ssl_lab() {
+_BASH = """_ssl_lab() {
     mapfile -t COMPREPLY < <(COMP_LINE="$COMP_LINE" COMP_POINT="$COMP_POINT" ssl-lab -sc query=bash 2>/dev/null)
     [[ ${#COMPREPLY[@]} == 1 && ( ${COMPREPLY[0]} == *= || ${COMPREPLY[0]} == */ || ${COMPREPLY[0]} == *. ) ]] &&
         compopt -o nospace
@@ -15,6 +15,29 @@ SCRIPT = """_ssl_lab() {
 COMP_WORDBREAKS=${COMP_WORDBREAKS//=}
 COMP_WORDBREAKS=$COMP_WORDBREAKS complete -o default -F _ssl_lab ssl-lab
 """
+
+_ZSH = """(( $+functions[compdef] )) || { autoload -Uz compinit && compinit }
+_ssl_lab() {
+    local -a found open
+    found=(${(f)"$(COMP_LINE="$LBUFFER" ssl-lab -sc query=zsh 2>/dev/null)"})
+    open=(${(M)found:#*[=/.]})
+    found=(${found:#*[=/.]})
+    (( $#open + $#found )) || { _files; return }
+    compadd -Q -S '' -a open
+    compadd -Q -a found
+    return 0
+}
+compdef _ssl_lab ssl-lab
+"""
+
+_FISH = """function __ssl_lab_complete
+    set -lx COMP_LINE (commandline -cp)
+    ssl-lab -sc query=fish 2>/dev/null
+end
+complete -c ssl-lab -a '(__ssl_lab_complete)'
+"""
+
+SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 
 _OPTIONS = {
     "runs": ("best", "--status", "--sort", "--limit", "--json", "--min"),
@@ -24,13 +47,15 @@ _OPTIONS = {
 
 
 def complete(request: str) -> int:
-    """Answer ``install=bash`` with a script, ``query=bash`` with the completions of $COMP_LINE."""
-    if request == "install=bash":
-        print(SCRIPT)
-        return 0
-    if request != "query=bash":
-        print("ssl-lab: -sc takes install=bash or query=bash.", file=sys.stderr)
+    """Answer ``install=SHELL`` with a script, ``query=SHELL`` with the completions of $COMP_LINE."""
+    action, _, shell = request.partition("=")
+    if action not in ("install", "query") or shell not in SCRIPTS:
+        shells = ", ".join(SCRIPTS)
+        print(f"ssl-lab: -sc takes install=SHELL or query=SHELL, where SHELL is one of {shells}.", file=sys.stderr)
         return 1
+    if action == "install":
+        print(SCRIPTS[shell])
+        return 0
     line = os.environ.get("COMP_LINE", "")[: int(os.environ.get("COMP_POINT", "100000"))]
     print("\n".join(completions(line)))
     return 0

@@ -42,7 +42,8 @@ Commands (ssl-lab COMMAND --help shows examples and settings):
 
 Settings are Hydra overrides: group=choice (method=vae) and key=value (optim.lr=1e-3).
 Show a run's settings without starting it: ssl-lab pretrain experiment=NAME --cfg job
-Complete commands in bash by the tab key: eval "$(ssl-lab -sc install=bash)"
+Complete commands by the tab key: eval "$(ssl-lab -sc install=bash)", the same with zsh;
+  in fish: ssl-lab -sc install=fish | source
 Use classes of your own that a run or preset names: trust=true, see docs/security.md
 Show full error traces: SSL_LAB_TRACEBACK=1
 """
