@@ -21,7 +21,7 @@ if find_spec("hydra_plugins.hydra_submitit_launcher"):
         """Submits the trials of a sweep as one job array, waits for them, and tells how they have ended.
 
         Args:
-            wait: Whether to wait for the trials.
+            wait: Wait until all trials have ended; False returns when the jobs are queued.
             params: What to ask Slurm for, by the names of conf/hydra/launcher/slurm.yaml.
         """
 

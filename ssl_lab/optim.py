@@ -32,8 +32,8 @@ class Optim(ABC):
     Attributes:
         lr: Peak learning rate.
         weight_decay: Decay of matrices and convolution kernels.
-        warmup_fraction: Share of all steps over which the rate rises linearly, at the first of W steps to ``lr / W``.
-        final_lr_fraction: Share of ``lr`` that the fall ends at, after the last step; 1 keeps the rate after warm-up.
+        warmup_fraction: Share of all steps over which the rate rises linearly; the first of W steps has ``lr / W``.
+        final_lr_fraction: Rate after the last step, as a share of ``lr``; 1 keeps the rate constant after warm-up.
         decay: How the rate falls after warm-up: along half a ``cosine``, or ``linear``.
     """
 
@@ -159,8 +159,9 @@ class LARS(Optim):
     Attributes:
         momentum: Momentum factor.
         eta: Trust coefficient.
-        clip: Whether the trust ratio never enlarges a step.
-        trust_norm: What the gradient counts as in the ratio: ``sum`` as in the paper, ``joint`` as in MoCo v3's code.
+        clip: Limit the trust ratio, so that it never enlarges a step.
+        trust_norm: How gradient and decay count in the trust ratio: ``sum`` of their norms, as in the paper; ``joint``,
+            the norm of their sum, as in MoCo v3's code.
     """
 
     lr: float = 0.4

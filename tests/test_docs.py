@@ -164,3 +164,11 @@ def test_the_protocol_of_the_evaluation_page_describes_what_it_measures(own_fold
         (protocol,) = build_protocols(compose("pretrain", ["evaluation=centroid"]).evaluation, build_data)
     metrics = protocol.run(lambda batch: batch["image"].float().flatten(1), ArrayImages(), device=torch.device("cpu"))
     assert metrics["centroid/top1"] > 0.9 and list(metrics) == list(protocol.metrics)
+
+
+def test_meanings_keep_values_as_written_and_defaults_are_never_empty_code(reference):
+    rows = {key: meaning for key, _, meaning in reference.rows_of(config_dir() / "trainer/smoke.yaml")}
+    assert rows["max_steps"].startswith("Optimizer steps"), "of trainer/default.yaml, not Lightning's"
+    text = reference.keys("evaluate") + reference.keys("pretrain") + reference.settings("encoder")
+    assert "metric.encoder=run:DIR" in text and "run:DIR of method=vq_vae." in text
+    assert "Run:DIR" not in text and "| `` |" not in text and "hydra:runtime" not in text

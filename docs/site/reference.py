@@ -114,7 +114,10 @@ def commands():
 def rows_of(path):
     """Each key of a file with its default and its meaning: that of its class, and the comment beside it."""
     text = path.read_text()
-    comments = _comments(text)
+    node = yaml.safe_load(text) or {}
+    bases = [entry for entry in node.get("defaults", []) if isinstance(entry, str) and entry != "_self_"]
+    base_texts = [(path.parent / f"{base}.yaml").read_text() for base in bases]
+    comments = {key: told for one in (*base_texts, text) for key, told in _comments(one).items()}
     rows = []
 
     def walk(node, prefix, owner):
@@ -123,14 +126,15 @@ def rows_of(path):
             if key in PLUMBING or key in ("defaults", "hydra"):
                 continue
             dotted = f"{prefix}{key}"
-            meaning = joined(documented(owner).get(key, "") if owner else "", comments.get(dotted, ""))
+            comment = comments.get(dotted, "")
+            told = documented(owner).get(key, "") if owner and not (comment and _is_foreign(owner)) else ""
+            meaning = joined(told, comment)
             built = isinstance(value, dict) and "_target_" in value
             if isinstance(value, dict) and set(value) - PLUMBING and (built or not meaning):
                 walk(value, f"{dotted}.", value.get("_target_"))
             elif not built or meaning:
                 rows.append((dotted, value, meaning))
 
-    node = yaml.safe_load(text) or {}
     for entry in node.get("defaults", []):
         for name, choice in entry.items() if isinstance(entry, dict) else ():
             if name.startswith(("override", "optional")):
@@ -140,8 +144,7 @@ def rows_of(path):
             meaning = documented(node.get("_target_")).get(place, "") if node.get("_target_") else ""
             key = f"{group}@{place}" if place != group else group
             rows.append((key, choice, meaning or f"A choice of the group `{group}`."))
-    bases = [entry for entry in node.get("defaults", []) if isinstance(entry, str) and entry != "_self_"]
-    owners = [yaml.safe_load((path.parent / f"{base}.yaml").read_text()).get("_target_") for base in bases]
+    owners = [yaml.safe_load(one).get("_target_") for one in base_texts]
     walk({key: value for key, value in node.items() if key != "hydra"}, "", next(filter(None, owners), None))
     return rows
 
@@ -156,7 +159,9 @@ def joined(meaning, comment):
 
 
 def _sentence(text):
-    text = text[:1].upper() + text[1:]
+    """A text as a sentence; one that begins with a value or a symbol, such as ``run:DIR``, keeps its first letter."""
+    if re.match(r"(?!(null|true|false|last|text|prompt|key):)[a-z]+(-[a-z]+)*([ ,;]|: |$)", text):
+        text = text[:1].upper() + text[1:]
     return text if not text or text.endswith(".") else f"{text}."
 
 
@@ -193,6 +198,11 @@ def find(target):
     """The class or function of a ``_target_``."""
     module, _, name = PLUGINS.get(target, target).rpartition(".")
     return getattr(importlib.import_module(module), name)
+
+
+def _is_foreign(target):
+    """Whether a class is another library's: our own comment on its argument is then the whole meaning."""
+    return not find(target).__module__.startswith(("ssl_lab", "hydra_plugins"))
 
 
 @cache
@@ -249,7 +259,10 @@ def _plain(value):
 
 
 def _default(value):
-    return "**required**" if value == "???" else f"`{_plain(value)}`"
+    if value == "???":
+        return "**required**"
+    shown = _plain(value)
+    return f"`{shown}`" if shown and not shown.startswith("runs/${") else ""  # the meaning says where runs are
 
 
 def _table(columns, rows):

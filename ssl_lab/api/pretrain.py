@@ -58,7 +58,7 @@ def pretrain(
         steps: ``trainer.max_steps``, however many epochs that takes.
         run_dir: The run directory; by default a new one below ``runs/``.
         run: A run to resume, with the settings that it has.
-        trust: Allow classes that are not ssl_lab's own, which a run or preset names.
+        trust: Allow classes that are not ssl_lab's own, which a run or experiment names.
         **settings: Settings of the command by name: ``encoder="resnet18"``, ``optim__lr=1e-3``, ``optim={"lr": 1e-3}`` or
             ``**{"optim.lr": 1e-3, "views@method.views": "weak"}``. Texts without ``encoder=`` and ``experiment=`` take the
             experiment of ssl_lab that has the method on text files.

@@ -44,7 +44,7 @@ Settings are Hydra overrides: group=choice (method=vae) and key=value (optim.lr=
 Show a run's settings without starting it: ssl-lab pretrain experiment=NAME --cfg job
 Complete commands by the tab key: eval "$(ssl-lab -sc install=bash)", the same with zsh;
   in fish: ssl-lab -sc install=fish | source
-Use classes of your own that a run or preset names: trust=true, see docs/security.md
+Allow classes of your own that a run or experiment names: trust=true, see docs/security.md
 Show full error traces: SSL_LAB_TRACEBACK=1
 """
 

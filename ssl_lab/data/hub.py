@@ -58,7 +58,7 @@ def load_splits(
     Args:
         path: Identifier on the hub; or a local parquet, csv, tsv, json, jsonl or txt file, gzipped or not; or a folder
             of such files; or files or folders for each split. See :func:`take_inventory`.
-        name: Configuration of a data set with several.
+        name: Name of the configuration, for a data set of the hub that has several.
         options: Further arguments of ``datasets.load_dataset``, such as ``sep`` for csv.
         sample_by: What is one sample of plain text: ``line``, ``paragraph`` or ``document``.
         words: Columns, if they are there, whose cells are words: as written, ``007`` of a csv file too, and never bytes.

@@ -19,8 +19,8 @@ class LabelledModule(DataModule):
 
     Args:
         label_fraction: Share of the labelled training samples that ``train`` keeps, the same number of each class as far
-            as there are as many; fractions of one seed lie within each other.
-        label_seed: Seed of their choice.
+            as there are as many; with one seed, a smaller share is part of a larger one.
+        label_seed: Seed of the choice of labelled samples.
     """
 
     label_fraction: float = 1.0

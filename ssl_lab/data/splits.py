@@ -75,8 +75,8 @@ class CutModule(DataModule):
 
     Args:
         val_fraction: Share of the training samples held out as ``val`` where the source has none; 0 for none.
-        test_fraction: The same for ``test``.
-        split_seed: Seed of both cuts.
+        test_fraction: Share of the training samples held out as ``test`` where the source has none; 0 for none.
+        split_seed: Seed of the cuts of ``val`` and ``test``.
     """
 
     val_fraction: float = 0.1
@@ -114,7 +114,7 @@ def plan_splits(
         labels: Label of every row by source split, -1 where unknown; ``train`` is required.
         val_fraction: Share of the training rows (without test) for ``val``; 0 for none.
         test_fraction: Share of the training rows for ``test``; 0 for none.
-        split_seed: Seed of both cuts.
+        split_seed: Seed of the cuts of ``val`` and ``test``.
 
     Returns:
         ``train``, and where they exist ``val``, ``test`` and ``pretrain``.

@@ -19,8 +19,8 @@ class SNGANEncoder(ImageEncoder):
         spec: The image data it is built for.
         widths: Channels after each block. None for the paper's: four of 128 up to 32 pixels, beyond that 64 and twice as
             many with each further block, one more block than halvings.
-        num_halvings: The first so many blocks halve the sides. None for the paper's: two up to 32 pixels, beyond that as
-            long as sides are even and larger than 4 pixels.
+        num_halvings: Number of blocks, from the first, that halve the sides. None for the paper's: two up to 32
+            pixels, beyond that as long as sides are even and larger than 4 pixels.
         spectral_norm: Divide each kernel by its largest singular value (SNGAN); without it a penalty must bound the slope
             (WGAN-GP).
 

@@ -30,7 +30,7 @@ class BYOL(JointEmbedding):
         optim: Optimizer and schedule.
         views: Draws two views of a batch.
         momentum: The teacher's momentum at the first step.
-        final_momentum: Its momentum at the last step, reached along half a cosine.
+        final_momentum: The teacher's momentum at the last step, reached along half a cosine.
         hidden_dim: Width of the projector's and the predictor's hidden layer.
         projection_dim: Width of the projections z.
 

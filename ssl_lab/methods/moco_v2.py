@@ -35,7 +35,7 @@ class MoCoV2(JointEmbedding):
         temperature: Softmax temperature.
         queue_size: Number of keys in the queue, over all ranks.
         momentum: The teacher's momentum at the first step.
-        final_momentum: Its momentum at the last step, reached along half a cosine; the paper keeps it constant.
+        final_momentum: The teacher's momentum at the last step, reached along half a cosine; the paper keeps it constant.
         symmetric: Whether each view is the query of the other (MoCo v2+); else the first is the query, as in the paper, at
             half the cost.
         hidden_dim: Width of the projector's hidden layer.

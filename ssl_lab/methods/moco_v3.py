@@ -33,7 +33,7 @@ class MoCoV3(JointEmbedding):
         views: Draws two views of a batch.
         temperature: Softmax temperature.
         momentum: The teacher's momentum at the first step.
-        final_momentum: Its momentum at the last step, reached along half a cosine.
+        final_momentum: The teacher's momentum at the last step, reached along half a cosine.
         hidden_dim: Width of the projector's and the predictor's hidden layer.
         projection_dim: Width of queries and keys.
 

@@ -36,8 +36,8 @@ class SwAV(JointEmbedding):
         epsilon: Entropy regularisation of the assignments.
         num_sinkhorn_iterations: Iterations of Sinkhorn-Knopp.
         queue_size: Former projections of each global view, over all ranks; 0 for none.
-        queue_start_fraction: Share of all steps before the queue, filled from the first step on, is used; not before it
-            is full.
+        queue_start_fraction: Share of all steps after which the queue is used, if it is full by then. It is filled
+            from the first step on.
         freeze_prototypes_fraction: Share of all steps at the start in which the prototypes stay as they are.
         hidden_dim: Width of the projector's hidden layer.
         projection_dim: Width of the projections z and of the prototypes.

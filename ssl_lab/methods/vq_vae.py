@@ -101,7 +101,7 @@ class VQVAE(Autoencoder):
         code_dim: Width D of the codes.
         commitment: Weight of the distance between z and its code.
         decay: Decay of the codebook's averages per step.
-        restart_share: Share of the mean use below which a code is put elsewhere.
+        restart_share: Share of the mean use below which a code restarts at a random vector of the batch.
         decoder_dim: Channels of the decoder.
 
     Raises:

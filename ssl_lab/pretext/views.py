@@ -38,16 +38,16 @@ class View(nn.Module):
         rotate_degrees: Largest rotation to either side, about the centre of the crop.
         shear_degrees: Largest horizontal shear to either side.
         translate: Largest shift as a share of the crop's side.
-        brightness: Factors from 1 - b to 1 + b.
-        contrast: Likewise, around the mean grey of the image.
-        saturation: Likewise, around the grey image; without effect on one channel.
+        brightness: Strength b of the change of brightness, by a factor from 1 - b to 1 + b.
+        contrast: Strength of the change of contrast, likewise, around the mean grey of the image.
+        saturation: Strength of the change of saturation, likewise, around the grey image; without effect on one channel.
         hue: Largest turn of the hue to either side, in full turns; without effect on one channel.
         jitter_prob: Probability of the four colour changes.
         grayscale_prob: Probability of dropping colour.
         blur_prob: Probability of a Gaussian blur.
-        blur_sigma: Its standard deviation in pixels.
+        blur_sigma: Smallest and largest standard deviation of the blur, in pixels.
         solarize_prob: Probability of inverting bright pixels.
-        solarize_threshold: What is bright.
+        solarize_threshold: Value in [0, 1] above which a pixel is bright.
 
     Raises:
         ValueError: If a range or probability makes no sense.
@@ -179,7 +179,7 @@ class TwoViews(Views):
 
     Args:
         first: Settings of the first view.
-        second: Settings of the second; None for the same.
+        second: Settings of the second view; None for those of the first.
 
     Raises:
         ValueError: If the two views differ in size.

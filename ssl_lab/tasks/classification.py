@@ -47,7 +47,7 @@ class Classification(FineTuning):
         mixup_alpha: Parameter of MixUp's beta distribution; 0 for no MixUp.
         cutmix_alpha: The same of CutMix; with both, each step draws one of them.
         drop_path: Probability of leaving out the last block's branches, less in those before; see :func:`set_drop_path`.
-        ema_decay: Decay of a moving average of all weights, which is judged and exported instead of them; 0 for none.
+        ema_decay: Decay of a moving average of all weights, which is evaluated and exported instead of them; 0 for none.
 
     Raises:
         ValueError: If the data has no classes, a setting makes no sense, or the encoder does not read what is augmented.

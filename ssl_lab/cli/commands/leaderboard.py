@@ -16,8 +16,8 @@ def run(args: list[str]) -> int:
     """Print the tables, write them to files, or renew those in a Markdown file."""
     parser = Parser(
         prog="ssl-lab leaderboard",
-        description="Tables of what the runs below some folders reached: runs that differ in their seed alone are one row, "
-        "with mean, deviation and the command that makes it again.",
+        description="Make tables of the results of all runs below some folders. Runs that differ only in their seed share a "
+        "row, with mean, deviation and the command that repeats them.",
     )
     parser.add_argument("folders", nargs="*", type=path_argument, metavar="DIR", help="where to look (default: runs)")
     _add_choices(parser)
@@ -25,7 +25,7 @@ def run(args: list[str]) -> int:
         "--out", type=path_argument, help="a folder for Markdown, CSV and HTML; or a .md, .csv or .html file"
     )
     parser.add_argument("--update", type=path_argument, action="append", metavar="FILE.md", default=[],
-                        help="renew the tables between <!-- leaderboard: OPTIONS --> and <!-- end --> in a Markdown file; "
+                        help="update the tables between <!-- leaderboard: OPTIONS --> and <!-- end --> in a Markdown file; "
                         "may be repeated")  # fmt: skip
     parsed = parser.parse_intermixed_args(args)
     folders = parsed.folders or [Path("runs")]

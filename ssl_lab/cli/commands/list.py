@@ -21,8 +21,8 @@ TITLES = {
     "loggers": "logger",
 }
 NOTES = {
-    "experiment": "The head of each file states its command, cost and result. Nothing has been measured on a GPU yet, so "
-    "recipes for a GPU state only the published result.",
+    "experiment": "The first lines of each file give its command, cost and result. Recipes for a GPU give the published "
+    "result: docs/benchmarks.md lists what is not measured yet.",
 }
 """A sentence below the choices of a group."""
 DEFAULT = ("methods", "data", "encoders", "experiments")

@@ -67,7 +67,7 @@ def _list(args: list[str]) -> int:
     parser.add_argument(
         "--limit", type=count_argument, default=None, metavar="N", help="at most N runs; 0 for all (default: 50)"
     )
-    parser.add_argument("--json", action="store_true", help="one JSON array with all that is known, for programs")
+    parser.add_argument("--json", action="store_true", help="print one JSON array with all facts, for programs")
     parsed = parser.parse_intermixed_args(args)
     closed: list[str] = []
     everything = read_runs(parsed.folders or [Path("runs")], closed)
@@ -101,7 +101,7 @@ def _is_lower_better(metric: str, everything: Sequence[RunFacts]) -> bool:
 def _best(args: list[str]) -> int:
     parser = Parser(
         prog="ssl-lab runs best",
-        description="Rank runs by a metric and print the command that does the best one again.",
+        description="Rank runs by a metric and print the command that repeats the best one.",
     )
     parser.add_argument("metric", nargs="?", help="such as test/linear/top1")
     parser.add_argument("folders", nargs="*", type=path_argument, metavar="DIR", help="where to look (default: runs)")

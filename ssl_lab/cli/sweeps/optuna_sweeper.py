@@ -42,7 +42,7 @@ class OptunaSweeper(Sweeper):
         sampler: Settings of Optuna's sampler, with ``_target_``.
         pruner: Settings of Optuna's pruner, with ``_target_``.
         heartbeat_sec: Time between two signs of life of a running trial.
-        lost_after_sec: Silence after which a trial is taken up by another worker.
+        lost_after_sec: Time without a sign of life after which another worker resumes the trial.
         params: The search space, in Hydra's syntax for sweeps, by setting.
     """
 

@@ -102,7 +102,7 @@ def split_off_trust(args: Sequence[str]) -> tuple[list[str], bool]:
     given = [arg.partition("=")[2].lower() for arg in args if arg.startswith("trust=")]
     if any(value not in ("true", "false") for value in given):
         raise ValueError(
-            f"Cannot read trust={given[-1]}. Choose true, to run the classes that a run or preset names, or false."
+            f"Cannot read trust={given[-1]}. Choose true, to run the classes that a run or experiment names, or false."
         )
     return [arg for arg in args if not arg.startswith("trust=")], given[-1:] == ["true"]
 

@@ -57,7 +57,7 @@ class ImageModule(GivenImages, CutModule, LabelledModule):
 
     Args:
         image_size: The short side is resized to this and the centre square cut out; None if all have one size.
-        channels: 1 for grey, 3 for RGB, None for what the first image has.
+        channels: 1 for grey, 3 for RGB, None for those of the first image.
     """
 
     image_size: int | None = None

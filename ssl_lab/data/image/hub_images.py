@@ -31,7 +31,7 @@ class HubImages(ImageModule):
     Args:
         path: Identifier on the hub (``uoft-cs/cifar10``), a local parquet file, or a folder of
             ``{train,val,test}.parquet``.
-        name: Configuration of a data set with several.
+        name: Name of the configuration, for a data set of the hub that has several.
         image_column: Column of the images; None to find it by its type.
         label_column: Column of the labels; None to find it by its type or its usual names.
         options: Further arguments of ``datasets.load_dataset``.

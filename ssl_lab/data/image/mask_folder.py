@@ -46,11 +46,11 @@ class MaskFolder(ImageModule):
     (B, H, W), 255 where a pixel does not count. Where images are resized, masks are too, by the nearest pixel.
 
     Args:
-        root: Folder of everything.
+        root: Folder of the whole data set.
         images: Folder of the images below ``root``, or one for each split: ``{train: ..., test: ...}``.
-        masks: The same of the masks.
+        masks: Folder of the masks below ``root``, or one for each split.
         lists: Folder below ``root`` of the files train.txt, val.txt and test.txt, which name an image a line, with or
-            without folders and ending, of whatever folder; images that no list names are left out. None for splits as
+            without folders and ending, in any folder; images that no list names are left out. None for splits as
             folders.
         classes: Names of the classes in the order of their numbers; None for the lines of ``root/classes.txt``, or where
             there is none for numbers up to the largest in the masks of ``train``.

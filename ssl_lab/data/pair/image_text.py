@@ -61,7 +61,7 @@ class ImageTextPairs(Tokenized, ImageModule):
     Args:
         path: Identifier on the hub, a local file, a folder of files whose names say their split, or a file for each
             split.
-        name: Configuration of a data set with several.
+        name: Name of the configuration, for a data set of the hub that has several.
         image_column: Column of the images.
         caption_column: Column of the captions.
         label_column: Column of the labels; None to find it by its type or its usual names.

@@ -256,7 +256,7 @@ class TextModule(TokenModule, CutModule):
     A labelled text is one sample, truncated to ``max_length``.
 
     Args:
-        tokenizer_kind: What is trained: ``wordpiece``, ``bpe``, ``unigram`` or ``characters``.
+        tokenizer_kind: Kind of tokenizer to train: ``wordpiece``, ``bpe``, ``unigram`` or ``characters``.
         vocab_size: Number of ids of a tokenizer that is trained.
     """
 

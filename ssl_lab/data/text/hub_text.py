@@ -32,8 +32,8 @@ class HubText(TextModule, LabelledModule):
 
     Args:
         path: Identifier on the hub; a local csv, tsv, json, jsonl, parquet or txt file, gzipped or not; a folder of
-            such files, named by split or not; or files or folders for each split, see :func:`take_inventory`.
-        name: Configuration of a data set with several.
+            such files, whose names may say their split; or files or folders for each split.
+        name: Name of the configuration, for a data set of the hub that has several.
         text_column: Column of the text; None if it is called ``text`` or is the only one of strings.
         label_column: Column of the labels, numbers or names; None to leave the text unlabelled.
         sample_by: What is one document of a plain text file: ``line``, ``paragraph`` (blank lines between) or

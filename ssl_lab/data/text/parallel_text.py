@@ -54,7 +54,7 @@ class ParallelText(_Translated):
             or folder of tables (csv, tsv, json, jsonl, parquet); or an identifier on the hub.
         source: Ending of the files to translate, or column of the texts to translate.
         target: Ending or column of the translations.
-        name: Configuration of a data set with several.
+        name: Name of the configuration, for a data set of the hub that has several.
         options: Further arguments of ``datasets.load_dataset`` for tables, such as ``quoting`` for csv.
         target_tokenizer: Folder or hub identifier of the tokenizer of the translations, which may be the source's; None
             to train one.

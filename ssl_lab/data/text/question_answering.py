@@ -62,7 +62,7 @@ class QuestionAnswering(TextModule):
 
     Args:
         path: SQuAD json file, gzipped or not; a folder of such files, named by split
-            or not; or files or folders for each split, see :func:`take_inventory`.
+            or not; or files or folders for each split.
         doc_stride: Tokens that neighbouring windows share.
         max_length: Tokens of a row: question, window and special tokens.
         max_question_length: Tokens of a question; longer ones are cut.

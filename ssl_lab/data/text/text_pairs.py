@@ -34,8 +34,8 @@ class TextPairs(TextModule):
 
     Args:
         path: Identifier on the hub; a local csv, tsv, json, jsonl or parquet file, gzipped or not; a folder of such
-            files, named by split or not; or files or folders for each split, see :func:`take_inventory`.
-        name: Configuration of a data set with several.
+            files, whose names may say their split; or files or folders for each split.
+        name: Name of the configuration, for a data set of the hub that has several.
         first_column: Column of the first text, the anchor.
         second_column: Column of the second text.
         negative_column: Column of texts that are like the first but mean something else; None if there are none.

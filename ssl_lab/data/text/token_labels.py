@@ -54,7 +54,7 @@ class TokenLabels(TextModule):
             json, jsonl or parquet files with a list of words and one of tags in each row: a file, a folder of files whose
             names say their split (train, val or valid or dev, test), or a file for each split; or an identifier on the
             hub.
-        name: Configuration of a data set with several.
+        name: Name of the configuration, for a data set of the hub that has several.
         word_position: Column of the word in column files, from 0; None for 0, in CoNLL-U files 1 (FORM).
         tag_position: Column of the tag in column files, -1 is the last; None for -1, in CoNLL-U files 3 (UPOS).
         words_column: Column of the lists of words in tables.

@@ -21,7 +21,7 @@ class Tokenized(DataModule):
 
     Args:
         tokenizer: Folder or hub identifier of a tokenizer; None to train one on the ``train`` split, or for the one that the
-            text was prepared with. Kept as ``tokenizer_name``.
+            text was prepared with.
         max_length: Tokens of a row, special tokens included.
     """
 

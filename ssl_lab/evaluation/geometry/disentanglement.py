@@ -48,7 +48,7 @@ class DisentanglementProtocol(Protocol):
     """A protocol that compares codes of images with the factors that the images were drawn from.
 
     Args:
-        num_samples: How many images of a split are looked at, the first ones; all if there are fewer.
+        num_samples: Number of images of a split to use, the first ones; all if there are fewer.
     """
 
     needs: ClassVar[str] = "encode"
@@ -98,7 +98,7 @@ class MIG(DisentanglementProtocol):
 
     Args:
         num_bins: Number of bins.
-        num_samples: How many images are looked at. With few, chance alone shares information.
+        num_samples: Number of images to use. With few, chance alone gives mutual information.
 
     References:
         Chen et al., Isolating Sources of Disentanglement in VAEs (2018), section 4. arXiv:1802.04942
@@ -144,7 +144,7 @@ class DCI(DisentanglementProtocol):
 
     Args:
         num_trees: Trees of each forest.
-        num_samples: How many images of a split are looked at.
+        num_samples: Number of images of a split to use.
         seed: Seed of the forests.
 
     References:
