@@ -34,7 +34,7 @@ from ssl_lab.engine.logging.dashboards import ForgetLaterSteps, dashboards, guar
 from ssl_lab.engine.logging.loggers import MetricsFile, last_metrics
 from ssl_lab.engine.missed_evaluation import log_missed_evaluation, missed_evaluation
 from ssl_lab.engine.steps import optimizer_steps_done
-from ssl_lab.evaluation.on_data import data_of, on_split
+from ssl_lab.evaluation.on_data import data_of, inner, on_split
 from ssl_lab.measured import merged
 from ssl_lab.methods.base import Method
 from ssl_lab.runs.directory import BEST_CHECKPOINT
@@ -184,6 +184,9 @@ def _judge(
     missed = missed_evaluation(trainer, method)
     if keep_best:
         load_weights(method, run_dir / BEST_CHECKPOINT)
+    if protocols and trainer.is_global_zero:
+        names = dict.fromkeys(type(inner(protocol)).__name__ for protocol in protocols)
+        print(f"Evaluating on the test split: {', '.join(names)}", flush=True)
     baselined = protocols if evaluation.baselines else []
     baselines = baseline_rows(baselined, datamodule, initial_encoder, device=device)
     records = evaluate_with_baselines(method, protocols, datamodule, baselines, device=device)
