@@ -48,7 +48,7 @@ def find_device() -> torch.device:
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until an accelerator has done what it was asked to."""
+    """Wait until an accelerator has finished its queued work."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
 

@@ -1,4 +1,4 @@
-"""The layers of a network from its input to its output: what is frozen, slowed down, sharded or computed again."""
+"""The layers of a network in order, for freezing, layer decay, sharding and recomputation."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ _YAML: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class UnreadableFileError(ValueError):
-    """A file that is there but cannot be read as what it should be.
+    """A file that exists but cannot be read in its format.
 
     Args:
         path: The file.
@@ -212,7 +212,7 @@ def printable(text: str, *, keep: str = "\n\t") -> str:
 
 
 def storable(text: str) -> str:
-    r"""A text that a UTF-8 file can hold: bytes of a file name that are no UTF-8 are written out, as in ``\xff``."""
+    r"""Escape the bytes of a file name that are not UTF-8, as in ``\xff``, so that a UTF-8 file can hold it."""
     if text.isascii():
         return text
     return "".join(_written_out(char) if unicodedata.category(char) == "Cs" else char for char in text)

@@ -97,7 +97,7 @@ def with_way(name: str, way: str) -> str:
 
 
 def _facts(record: Record) -> dict[str, str]:
-    """All by which measurements of one metric differ; ids of a text depend on its tokenizer and tell nothing."""
+    """All facts that distinguish measurements of one metric; token ids depend on the tokenizer and are left out."""
     data = record.get("data") or {}
     facts = {**record.get("settings", {}), "split": record.get("split"), "data": data.get("title")}
     if data.get("as_recorded", data.get("modality") != "text"):
@@ -120,7 +120,7 @@ def _text(value: Any) -> str:
 
 
 def rows_of(records: Sequence[Record], names: Sequence[Mapping[str, str]] | None = None) -> list[dict[str, Any]]:
-    """Records as rows: yardsticks first, what was judged last, each with all that was measured of it.
+    """Records as rows: baselines first, the judged model last, each with all of its metrics.
 
     Args:
         records: Of one evaluation.
@@ -216,7 +216,7 @@ def records_of(
 
 
 def settings_of_metric(name: str, settings: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any] | None]:
-    """The settings of the protocol that measured a metric, and of the data that it has of its own; None for the run's.
+    """The settings of the protocol that measured a metric and of its own data; None if it uses the run's data.
 
     Args:
         name: The metric.

@@ -206,7 +206,7 @@ def _items(found: object, problems: list[str]) -> Iterable[tuple[str, Mapping[An
 
 
 def checked(kind: Any, found: Mapping[Any, Any], what: str, problems: list[str]) -> Any:
-    """A description from a file that anybody may have written, or None where a field is not what it should be.
+    """A description from an untrusted file; None where a field has the wrong type.
 
     Args:
         kind: :class:`Table`, :class:`Metric` or :class:`~ssl_lab.captions.Caption`.

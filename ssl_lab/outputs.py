@@ -1,4 +1,4 @@
-"""Where a command writes: looked at before anything is computed, and rid of what a killed process has left there."""
+"""Check output paths before anything is computed, and remove the remains of killed processes there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shared vocabulary: what a batch, a data set, an encoder and a picture are."""
+"""The shared vocabulary: batch, spec, encoder and picture."""
 
 from __future__ import annotations
 
@@ -269,7 +269,7 @@ class Encoder(nn.Module, ABC):
 
     @classmethod
     def settings_in_run(cls, run_dir: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Settings by which the network of a run is built again without what it was pretrained from.
+        """Settings that rebuild the network of a run without its published weights.
 
         Args:
             run_dir: The run directory, with what :meth:`save_in_run` left.
@@ -281,7 +281,7 @@ class Encoder(nn.Module, ABC):
         """Leave in a run directory what :meth:`settings_in_run` needs; nothing by default."""
 
     def converted(self, tensors: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], Sequence[str]]:
-        """Tensors of a published network of this architecture as this encoder keeps them, and what was changed in words.
+        """Tensors of a published network under this encoder's names, and the changes made, in words.
 
         Args:
             tensors: By their published names, without what stands before those of the network; others may be among them.
@@ -308,7 +308,7 @@ class Encoder(nn.Module, ABC):
         return self
 
     def pool(self, output: Tensor, *inputs: Tensor) -> Tensor:
-        """Features from what a forward pass returned for its inputs; the same unless the encoder pools afterwards."""
+        """Features from the output of a forward pass; the same tensor unless the encoder pools afterwards."""
         return output
 
     def maps(self, batch: Batch) -> tuple[FeatureMap, ...]:

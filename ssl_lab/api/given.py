@@ -34,7 +34,7 @@ class Given(ABC):
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """Settings of a run on these data; what lies in memory is written to the cache folder."""
+        """Settings of a run on these data; data in memory are written to the cache folder."""
 
     def parts(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Further settings that go with these data where the caller's do not say otherwise."""

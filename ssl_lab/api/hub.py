@@ -94,7 +94,7 @@ class Table(Given):
 
 
 def _state_of_file(cell: Mapping[str, Any] | None) -> tuple[str, int, int, int] | None:
-    """Whole path, size and times of an image that lies in a file, whose relative path alone says nothing of its content."""
+    """Absolute path, size and times of an image file: its relative path alone does not identify its content."""
     if not cell or cell.get("bytes") is not None or not cell.get("path") or not Path(cell["path"]).is_file():
         return None
     path = Path(cell["path"]).absolute()

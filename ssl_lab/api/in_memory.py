@@ -44,7 +44,7 @@ class Lists(Reader):
         return isinstance(data, list)
 
     def read(self, data: Any, asked: Asked) -> Given:
-        """By what its elements are, which are all of one kind."""
+        """Read a list by the type of its elements, which must all be of one kind."""
         if not data:
             raise ValueError(f"Cannot read data from an empty list. Give {KINDS}.")
         kinds = {kind_of(one): called(one) for one in data}

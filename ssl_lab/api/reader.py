@@ -16,7 +16,7 @@ KINDS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What was given beside the data.
+    """Arguments given beside the data.
 
     Attributes:
         labels: Labels; None without.

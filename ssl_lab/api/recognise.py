@@ -1,4 +1,4 @@
-"""Recognising what was given: one small reader for each kind of data, asked in turn."""
+"""Recognise the data that a user gives: one small reader for each kind, tried in turn."""
 
 from __future__ import annotations
 
@@ -256,5 +256,5 @@ def _data_groups() -> dict[str, dict[str, Any]]:
 
 
 def _fixed(group: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """Settings that make a group what it is, such as ``name: cifar10`` of the named images."""
+    """Settings that identify the choice of a group, such as ``name: cifar10`` of the named images."""
     return [key for key in ("name",) if group.get(key) is not None and key in given]

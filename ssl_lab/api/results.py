@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Results(dict[str, dict[str, float]]):
-    """Metrics by the name of what was judged: ``results["SimCLR encoder"]["knn/top1"]``.
+    """Metrics by row: ``results["SimCLR encoder"]["knn/top1"]``.
 
     It is a plain dict, in the order of the table: raw input, the encoder before training, what was trained. Shown, it is
     the table of the command. ``pandas.DataFrame(results).T`` has a row for each.

@@ -1,4 +1,4 @@
-"""A run in Python: its encoder, its results, and what can be done with them."""
+"""A run in Python: its encoder, its results and its uses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """A run directory and what it holds; weights and data are loaded when they are first needed.
+    """A run directory; weights and data are loaded when they are first needed.
 
     Args:
         run_dir: The run directory.
@@ -66,7 +66,7 @@ class Run:
 
     @property
     def results(self) -> Results:
-        """What was measured on the test split: metrics by row, raw input and a random encoder beside what was trained."""
+        """Metrics on the test split by row: the trained encoder beside raw input and a random encoder."""
         from ssl_lab.runs.directory import read_json
 
         return Results(read_json(self.dir / "evaluation.json"))
@@ -97,7 +97,7 @@ class Run:
         return features_in_order(self.method.features, batches, self.method)
 
     def predict(self, data: Any, **settings: Any) -> list[dict[str, Any]]:
-        """What the head of a fine-tuned run says of samples, a dict for each in their order.
+        """Predict samples with the head of a fine-tuned run, one dict for each in their order.
 
         Args:
             data: As for :meth:`embed`; for samples of several parts dicts or tuples, such as
@@ -199,7 +199,7 @@ class Run:
         return Path(out)
 
     def __repr__(self) -> str:
-        """The directory, what was trained, how far, and the results."""
+        """Show the directory, method, data, steps and results."""
         from ssl_lab.runs.directory import read_json
 
         summary = read_json(self.dir / "summary.json")

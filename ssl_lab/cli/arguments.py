@@ -80,7 +80,7 @@ def count_argument(value: str) -> int:
 
 
 def with_raw_paths(args: Sequence[str], *, sweep: bool = False) -> list[str]:
-    """The arguments with every path quoted, so that Hydra's grammar gives it back as it was written.
+    """Quote every path in the arguments, so that Hydra's grammar returns it unchanged.
 
     Args:
         args: Arguments of a command.

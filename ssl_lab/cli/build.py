@@ -68,7 +68,7 @@ def build_encoder(node: DictConfig, spec: Spec, *, run_dir: Path | None = None) 
 
 
 def encoder_in_run(node: DictConfig, run_dir: Path) -> dict[str, Any]:
-    """Settings that build the encoder of a run without what it was pretrained from."""
+    """Settings that build the encoder of a run without loading its published weights."""
     kind = class_of(node)
     found = kind.settings_in_run(run_dir, node) if issubclass(kind, Encoder) else {}
     return {name: literal(value) for name, value in found.items()}
@@ -120,7 +120,7 @@ def build_method(
 
 
 def _check_compiles(method: Method, encoder: Encoder) -> None:
-    """Refuse an encoder of which the compiler would see nothing.
+    """Refuse an encoder whose features bypass the compiled forward pass.
 
     Raises:
         ValueError: If its embed does not call its forward, and it does not say by a compile of its own what to compile.
@@ -245,7 +245,7 @@ def build_trainer(cfg: DictConfig, run_dir: Path, *, progress_bar: bool) -> L.Tr
 
 
 def _refuse_to_delete(loggers: Sequence[Any], run_dir: Path) -> None:
-    """Refuse a logger that would delete a file: Lightning's begins with an empty ``metrics.csv``.
+    """Refuse a logger that would delete a file: Lightning's CSVLogger starts with an empty ``metrics.csv``.
 
     Raises:
         ValueError: If there is one, outside of the run directory or in the run's own place.
@@ -284,7 +284,7 @@ def save_config(
     encoder: Encoder,
     spec: Spec | None = None,
 ) -> None:
-    """Leave in the run directory what is needed to build the same objects again.
+    """Write the settings and data artifacts from which the run can be rebuilt.
 
     Args:
         cfg: The run's configuration.
@@ -346,7 +346,7 @@ def judged_checkpoint(run_dir: Path) -> Path:
 
 @contextmanager
 def _once(run_dir: Path) -> Iterator[None]:
-    """Refuse a run whose networks are made of its own, by whatever way round."""
+    """Refuse a run that contains itself, directly or through other runs."""
     folder = run_dir.resolve()
     if folder in _BEING_BUILT:
         raise ValueError(

@@ -62,7 +62,7 @@ def complete(request: str) -> int:
 
 
 def completions(line: str) -> list[str]:
-    """List the possible next words of a command line that begins with ``ssl-lab``."""
+    """List the possible next words of an ``ssl-lab`` command line."""
     words = line.split(" ")
     if len(words) <= 2:
         return [name for name in COMMANDS if name.startswith(words[-1])]

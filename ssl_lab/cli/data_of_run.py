@@ -88,7 +88,7 @@ def settings_in_run(data: DictConfig, run_dir: Path, spec: Spec, own: DictConfig
 
 
 def check_same_classes(method: Method, protocols: Sequence[Protocol], spec: Spec, datamodule: DataModule) -> None:
-    """Refuse to compare what a classifier predicts with the labels of other classes.
+    """Refuse to score a classifier on labels of other classes than its own.
 
     Raises:
         ValueError: Naming both.

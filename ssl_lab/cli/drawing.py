@@ -51,7 +51,7 @@ def need(method: Method, capability: str, lacks: str, remedy: str) -> Any:
 
 
 def output_of(cfg: DictConfig, run_dir: Path, name: str, *, png: bool = False) -> Path:
-    """Where the picture or folder is written, which was tried; what a killed process left there is removed."""
+    """The checked output path of a picture or folder, freed of the remains of killed processes."""
     if not cfg.out:
         config.read_setup(run_dir)  # else the error would be about writing to a folder that is no run
     out = Path(cfg.out or run_dir / name)

@@ -1,4 +1,4 @@
-"""Errors as one message: what cannot be done, what was found, what to do; and the line of the user's file it came from."""
+"""Turn errors into one message: cannot what, found what, do what; with the line of the user's file."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def _of_omegaconf(text: str) -> str:
 
 
 def _outdated() -> str | None:
-    """Installed packages below the versions that are needed, and what to do; None if there are none."""
+    """Packages below their required versions, with the remedy; None if there are none."""
     from importlib.metadata import PackageNotFoundError, requires, version
 
     from packaging.requirements import Requirement
@@ -188,7 +188,7 @@ def _line_of_user(error: BaseException) -> str | None:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and what it was raised from, the innermost first."""
+    """An error and its causes, the innermost first."""
     chain: list[BaseException] = []
     step: BaseException | None = error
     while step is not None and step not in chain:

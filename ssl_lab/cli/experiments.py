@@ -1,4 +1,4 @@
-"""An experiment whose choices the command line replaces: what of it still has a meaning."""
+"""Drop settings of an experiment that no longer apply when the command replaces its choices."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def _leaves(node: Any, key: str) -> Iterator[str]:
 
 
 def _lacking(cfg: DictConfig, settings: DictConfig, key: str) -> Iterator[str]:
-    """Keys below a node that are set, but that the signature of what the node builds does not take."""
+    """Keys below a node that the signature of its target does not take."""
     node, asked = OmegaConf.select(cfg, key, throw_on_missing=False), OmegaConf.select(settings, key)
     if isinstance(node, DictConfig) and isinstance(asked, DictConfig):
         known = takes(node)

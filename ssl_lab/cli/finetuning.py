@@ -1,4 +1,4 @@
-"""One training of ``ssl-lab finetune``: from which weights, with which seed, on which labels."""
+"""One training of ``ssl-lab finetune``: its start weights, seed and labels."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from ssl_lab.types import Spec
 
 @dataclass(frozen=True)
 class Cell:
-    """One training: from which weights, with which seed, and its own configuration."""
+    """One training: start weights, seed and configuration."""
 
     start: str
     seed: int
@@ -57,7 +57,7 @@ def train_cell(
     resume: bool,
     alone: bool,
 ) -> dict[str, Any]:
-    """Train one cell as any run is trained, from its checkpoint or anew; what its summary says.
+    """Train one cell like any run, from its checkpoint or from scratch; returns its summary.
 
     A training that is replaced stays as it is until the new one has done its first step, and is kept in ``replaced/``.
     """

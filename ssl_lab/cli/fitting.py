@@ -1,4 +1,4 @@
-"""Whether a fit of a method that was built in Python may begin in a run directory, or resume what is there."""
+"""Decide whether ``method.fit`` may start in a run directory or resume there."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LONGEST = 16
 
 
 def changes_of_fit(built: Mapping[str, Any], cfg: DictConfig, run_dir: Path) -> tuple[str, ...]:
-    """Settings of the fit in a run directory that differ from these, in words; none where there is no fit.
+    """Describe the settings that differ from those of the fit in a run directory; empty without one.
 
     Args:
         built: What the method was built with, by :func:`settings_of`.
@@ -70,7 +70,7 @@ def write_fit(built: Mapping[str, Any], cfg: DictConfig, run_dir: Path) -> None:
 
 
 def settings_of(method: Method) -> dict[str, Any]:
-    """What a method was built with, by the names of its parts: classes, and numbers and texts that they keep."""
+    """The settings that a method was built with, by the names of its parts."""
     found: dict[str, Any] = {"method": type(method).__name__, "optim": str(method.optim)}
     for name, module in method.named_modules():
         if name:

@@ -59,7 +59,7 @@ def _overrides(key: str, value: Any) -> Iterator[str]:
 
 
 def _written(key: str, value: Any) -> str:
-    """A value in Hydra's grammar, which reads it as what it is in Python.
+    """Write a Python value in Hydra's grammar, which reads it back as the same value.
 
     Raises:
         ValueError: If it is no plain value.
@@ -97,7 +97,7 @@ def _is_object(key: str, value: Any) -> str:
 
 @contextmanager
 def as_command(name: str, args: Sequence[str], *, trust: bool = False) -> Iterator[None]:
-    """Within it, errors have the command's one message, and what it changes in the process is put back afterwards.
+    """Give errors the command's one message, and restore the process afterwards.
 
     That are environment variables, Hydra's state, warnings and their form, levels of loggers, matplotlib's settings, handlers
     of signals, random streams, and torch's number of threads and precision of products.
@@ -163,7 +163,7 @@ def import_bars() -> None:
 
 @contextmanager
 def without_bars() -> Iterator[None]:
-    """Within it, the ``datasets`` library draws no bars where there is no terminal, as in the command."""
+    """Hide progress bars of the ``datasets`` library where there is no terminal, as the command does."""
     library: Any = sys.modules.get("datasets")
     if sys.stdout.isatty() or library is None or library.are_progress_bars_disabled():
         yield

@@ -47,7 +47,7 @@ def places(cfg: DictConfig) -> list[Path]:
 
 
 def refuse_input(out: Path, inputs: list[Path]) -> None:
-    """Refuse to write over what is read."""
+    """Refuse an output that would overwrite the input."""
     if any(place.resolve() == out.resolve() for place in inputs):
         raise ValueError(f"Cannot write out={out}: it is the input. Give out= another name.")
 

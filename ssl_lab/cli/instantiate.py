@@ -29,7 +29,7 @@ _SCALARS: dict[Any, str] = {
 
 
 def instantiate(node: DictConfig, **settings: Any) -> Any:
-    """As Hydra's, after a look at every class and setting: a partial object looks at what it is completed with, too.
+    """Hydra's ``instantiate`` with every class and setting checked first, also when a partial is completed.
 
     Raises:
         ValueError: Naming a class that may not be taken from settings; or the setting, what its constructor takes, and
@@ -158,7 +158,7 @@ def _refuse_unknown(node: DictConfig, target: Any) -> None:
 
 
 def takes(node: DictConfig) -> list[str] | None:
-    """Names of the settings that what a node builds can take; None if they are not known, or any."""
+    """Names of settings that the target of a node takes; None if unknown or unlimited."""
     parameters = _parameters(_located(node.get("_target_")))
     return None if parameters is None else list(parameters)
 
@@ -179,7 +179,7 @@ def _signature(target: Any) -> inspect.Signature | None:
 
 
 def _located(target: Any) -> Any:
-    """Import the object that a path names; None where there is no such thing, which Hydra reports."""
+    """Import the object at a dotted path; None if it does not exist, which Hydra reports."""
     if target is None:
         return None
     check_targets({"_target_": target}, "The settings")

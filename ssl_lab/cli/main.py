@@ -138,7 +138,7 @@ def _run(args: list[str]) -> int:
 
 
 def _with_trust(name: str, args: list[str]) -> int:
-    """Run a command that builds what settings name, within what its arguments allow."""
+    """Run a command whose settings may name only the classes that its arguments allow."""
     from ssl_lab.cli.trust.targets import check_choices, split_off_trust, trusting
 
     args, everything = split_off_trust(args)

@@ -19,7 +19,7 @@ def own_config_dir() -> Path | None:
 
 
 def no_run(run_dir: Path, missing: str) -> FileNotFoundError:
-    """The error of ``run=`` for what is no run: it names the runs that were meant, if it can.
+    """The error for a ``run=`` that is not a run; suggests runs nearby.
 
     Args:
         run_dir: The path that was given.

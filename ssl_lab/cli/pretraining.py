@@ -37,7 +37,7 @@ from ssl_lab.tensors import write_tensors
 
 
 def pretrain_run(cfg: DictConfig) -> float | None:
-    """One run from its composed settings: begun, resumed, or found finished; its objective, if it has one."""
+    """Start, resume or skip one run from its composed settings; returns its objective, if it has one."""
     prepare_process()
     run_dir = chosen_run_dir()
     cfg.run_dir = literal(str(run_dir))

@@ -13,7 +13,7 @@ _CHECK = "_check_help"
 
 
 def allow_lazy_help() -> None:
-    """Let argparse check help that is text alone. Before Python 3.14 there is no check, and nothing changes."""
+    """Let argparse skip its check of help that is not text. Changes nothing before Python 3.14."""
     container: Any = argparse._ActionsContainer
     check = getattr(container, _CHECK, None)
     if check is None or hasattr(check, "checks_text_alone"):

@@ -267,7 +267,7 @@ def with_saved_overrides(args: Sequence[str]) -> list[str]:
 
 
 def without_resumption(overrides: Sequence[str]) -> list[str]:
-    """The overrides that say what a run is, without those that say how to resume it."""
+    """The overrides that define a run, without those that control its resumption."""
     return [override for override in overrides if _key(override) not in ("ckpt", "resume", "force", "trial")]
 
 

@@ -16,7 +16,7 @@ _PLACEHOLDERS = {"run": "DIR", "out": "FOLDER"}
 
 
 def compose_settings(name: str, overrides: list[str]) -> DictConfig:
-    """The settings of a command with overrides; nothing slow is imported, so that what is wrong is said at once.
+    """Compose the settings of a command without slow imports, so that mistakes are reported at once.
 
     Raises:
         ValueError: If a mandatory setting is missing.

@@ -159,7 +159,7 @@ class Kept(Start):
 
 
 def settle(cfg: DictConfig, run_dir: Path, overrides: Sequence[str]) -> None:
-    """Complete settings by what the weights to start from bring along: the encoder of a run, a tokenizer.
+    """Complete the settings with what the start weights imply: the run's encoder, a tokenizer.
 
     Args:
         cfg: The configuration, which is changed.
@@ -238,7 +238,7 @@ def start_of(cfg: DictConfig, run_dir: Path | None = None, *, resumed: bool = Fa
 
 
 def is_started(cfg: DictConfig) -> bool:
-    """Return whether the encoder of these settings begins with weights that its run keeps."""
+    """Return whether the encoder starts from weights that its run keeps."""
     return _comes_from_elsewhere(cfg) or bool(cfg.encoder.get("pretrained"))
 
 
@@ -256,7 +256,7 @@ def initial_encoder(cfg: DictConfig, spec: Spec, run_dir: Path) -> Encoder:
 
 
 def _take_over_encoder(cfg: DictConfig, source: Path, run_dir: Path, overrides: Sequence[str]) -> None:
-    """Put the encoder of a run, and how it reads data, into the configuration; what is asked for by name stays."""
+    """Copy a run's encoder and its data settings into the configuration; settings given by name stay."""
     keys = [one.partition("=")[0].lstrip("+~") for one in overrides]
     asked = {key.removeprefix("encoder."): OmegaConf.select(cfg, key) for key in keys if key.startswith("encoder.")}
     own = run_dir / "config.yaml"
@@ -281,7 +281,7 @@ def _take_over_encoder(cfg: DictConfig, source: Path, run_dir: Path, overrides: 
 
 
 def _statistics_beside(path: Path) -> tuple[list[float], list[float], Path] | None:
-    """Mean and standard deviation by which images of a file or folder of weights are normalised, and the file that says so.
+    """Mean and standard deviation found beside a file or folder of weights, and the file that states them.
 
     Raises:
         ValueError: If a file says what cannot be.

@@ -52,7 +52,7 @@ class Training:
             logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
 
     def run(self, checkpoint: Path | None, **settings: Any) -> dict[str, float]:
-        """Train and judge, from a checkpoint or anew; ``settings`` are more arguments of :func:`pretrain`."""
+        """Train and judge, from a checkpoint or from scratch; ``settings`` are more arguments of :func:`pretrain`."""
         return pretrain(
             self.method,
             self.datamodule,

@@ -107,7 +107,7 @@ def places_of(queries: Sequence[Shown], among: Sequence[Shown]) -> list[int | No
 
 
 def predicted_rows(found: Found) -> list[dict[str, Any]]:
-    """Where each sample came from, its texts, and what is predicted for it."""
+    """One row for each sample: its origin, its texts and its prediction."""
     return [
         {**given.origin, **{name: text for name, text in given.shown.items() if name not in row}, **row}
         for given, row in zip(found.given, found.results, strict=True)
@@ -156,7 +156,7 @@ def embed(
     batch_size: int | None = None,
     trust: bool = False,
 ) -> NDArray[np.float32]:
-    """Features of samples of yours, fp32 (N, D), one row for each in their order, as protocols judge them.
+    """Features of your samples, fp32 (N, D), one row for each in their order, as protocols judge them.
 
     Args:
         run_dir: A run directory.
@@ -218,7 +218,7 @@ def _embedded(run: Opened, inputs: Any, columns: Mapping[str, str] | None) -> Fo
 
 
 def _all_read(run: Opened, given: Sequence[Given], compute: Callable[[DataModule], Sequence[Any]]) -> Found:
-    """Compute results for samples, all of which can be read.
+    """Compute results for samples, and refuse the call if one cannot be read.
 
     Raises:
         ValueError: If one cannot.

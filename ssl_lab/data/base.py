@@ -114,7 +114,7 @@ class DataModule(L.LightningDataModule, ABC):
 
     @classmethod
     def settings_in_run(cls, run_dir: Path, spec: Spec, own: Mapping[str, Any] | None) -> dict[str, Any]:
-        """Settings by which data of this class is read as the encoder of a run needs it, such as with its tokenizer.
+        """Settings with which this class reads data as the encoder of a run needs it, such as its tokenizer.
 
         Args:
             run_dir: The run directory, with its artifacts.

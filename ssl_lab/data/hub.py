@@ -170,7 +170,7 @@ def is_local(path: str) -> bool:
 
 
 def files_by_split(path: Source, kinds: Collection[str] = tuple(_FORMATS)) -> dict[str, list[Path]]:
-    """Data files by split, from a file, a folder, or files or folders for each split; prints what is left out.
+    """Data files by split, from a file, a folder, or several for each split; prints the files left out.
 
     Raises:
         FileNotFoundError: If nothing is there.

@@ -1,4 +1,4 @@
-"""Data sets of which a few labels are learned from."""
+"""Data sets that keep only a fraction of their labels."""
 
 from __future__ import annotations
 

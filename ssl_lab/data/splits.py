@@ -106,7 +106,7 @@ class CutModule(DataModule):
 def plan_splits(
     labels: Mapping[str, NDArray[np.int64]], *, val_fraction: float, test_fraction: float, split_seed: int
 ) -> dict[str, Part]:
-    """Where each split comes from; what the source lacks is cut from its training rows, stratified by label.
+    """Plan the rows of each split; splits that the source lacks are cut from train, stratified by label.
 
     A ``val`` or ``test`` split whose labels are withheld, as those of benchmarks with a server are, counts as lacking.
 

@@ -1,4 +1,4 @@
-"""The cache folder: what is expensive to prepare is built once, by one process, and appears complete or not at all."""
+"""The cache folder: prepared data are built once, by one process, and appear complete or not at all."""
 
 from __future__ import annotations
 

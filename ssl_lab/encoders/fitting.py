@@ -1,4 +1,4 @@
-"""Weights from elsewhere in an encoder: which names belong together, what was loaded, and what was not."""
+"""Load foreign weights into an encoder: match names, report loaded and missing tensors."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def require_channels_last(module: nn.Module) -> nn.Module:
 def with_channels(
     tensors: Mapping[str, Tensor], name: str, channels: int
 ) -> tuple[Mapping[str, Tensor], Sequence[str]]:
-    """Tensors with a first convolution (D, C, h, w) for images of other channels, and what was changed in words.
+    """Adapt a first convolution (D, C, h, w) to images with other channels; returns tensors and a note.
 
     Of grey images its kernels are summed over the channels, as timm does.
     """

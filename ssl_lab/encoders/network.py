@@ -115,7 +115,7 @@ class Network(ImageEncoder):
 
 
 def reset(network: nn.Module) -> None:
-    """Draw all weights anew: layers as when they are new, and single parameters, such as class tokens, narrowly."""
+    """Draw all weights again: layers by their own initialisation, single parameters such as class tokens narrowly."""
     drawn: set[int] = set()
     for module in network.modules():
         draw: Any = getattr(module, "reset_parameters", None)
@@ -128,7 +128,7 @@ def reset(network: nn.Module) -> None:
 
 
 def _pooled(output: Any, name: str) -> Tensor:
-    """Features (B, D) from what a network returns.
+    """Features (B, D) from the output of a network.
 
     Raises:
         ValueError: If it returns something else.

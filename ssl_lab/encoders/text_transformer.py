@@ -314,7 +314,7 @@ def _is_config_alone(name: str) -> bool:
 
 
 def padding_mask(attention_mask: Tensor, *, num_queries: int) -> Tensor | None:
-    """Mark which of L tokens may be seen, bool (B, 1, Q, L) that takes no more memory than (B, L).
+    """Mark the visible tokens of L, bool (B, 1, Q, L), in no more memory than (B, L) takes.
 
     None if the mask lies in the memory of the CPU and has no padding; a look at a GPU's would wait for it.
     """

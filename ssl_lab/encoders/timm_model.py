@@ -111,7 +111,7 @@ class TimmModel(ImageEncoder):
         return self.network(x)  # type: ignore[no-any-return]
 
     def encode_maps(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The last map of each stride, and of all what the model pools; tokens of patches lie in their grid."""
+        """The last map of each stride and the pooled output; tokens of patches are arranged in their grid."""
         last, found = self.network.forward_intermediates(x, norm=True)
         by_stride = {int(info["reduction"]): y for info, y in zip(self.network.feature_info, found, strict=True)}
         if last.ndim == 3:

@@ -143,7 +143,7 @@ class ViT(ImageEncoder):
         return output[:, 1:].mean(1) if self.pooling == "mean" else output[:, 0]
 
     def layer_groups(self) -> Layers:
-        """Its layers, of which the patches' projection and the class token are the embeddings."""
+        """Its layers; patch projection and class token are the embeddings."""
         return Layers.around(self, self.blocks[:-1])
 
     def _tokens(self, x: Tensor, ids_keep: Tensor | None) -> Tensor:

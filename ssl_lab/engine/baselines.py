@@ -162,7 +162,7 @@ def _read(path: Path) -> dict[str, float] | None:
 
 
 def _keep(results: Sequence[tuple[Path, dict[str, float]]]) -> None:
-    """Write each result at once, so that trials that do the same beside this one see all of it or nothing."""
+    """Write each result atomically, so that trials running beside this one see all of it or nothing."""
     try:
         for path, row in results:
             metrics = {name: float(value).hex() for name, value in row.items()}

@@ -54,14 +54,14 @@ class Beginning:
             self._waiting.append(action)
 
     def begin(self) -> None:
-        """Do all waiting actions, on all ranks; before, rank 0 keeps a copy of what a change replaces."""
+        """Run all waiting actions on all ranks; rank 0 first keeps a copy of the files that a change replaces."""
         if self.done:
             return
         distributed.on_first_rank(self._keep_and_follow)
         self.follow()
 
     def follow(self) -> None:
-        """Do all waiting actions of this process, once rank 0 has begun."""
+        """Run all waiting actions of this process after rank 0 has started."""
         self.done = True
         waiting, self._waiting = self._waiting, []
         for action in waiting:
@@ -73,7 +73,7 @@ class Beginning:
         self.follow()
 
     def _keep(self) -> None:
-        """Keep the run as it was in ``replaced/<n>``, a run directory of its own, and say in the summary what has changed.
+        """Keep the previous state in ``replaced/<n>``, itself a run directory, and record the changes in the summary.
 
         Both before the settings are written: started again after a kill, the run finds what of it is done.
         """
@@ -126,7 +126,7 @@ class BeginAfterFirstStep(Callback):
         self._waits = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Wait on all ranks or on none: those that start later already see what the first rank has begun."""
+        """Wait on all ranks or on none: ranks that start later see what the first rank has started."""
         self._waits = distributed.broadcast_object(not self.beginning.done)
         if self._waits:
             self.beginning.done = False

@@ -97,7 +97,7 @@ class _Clock(Callback):
             optimizer.register_step_post_hook(lambda *_: self._tick("optimizer", 1))
 
     def _remembered(self, encoder: Encoder, embed: Callable[[Batch], Tensor]) -> Callable[[Batch], Tensor]:
-        """``embed``, which is remembered as a call of its own if no forward pass of an encoder lies in it."""
+        """``embed``, counted as a call by itself if it contains no forward pass of an encoder."""
 
         def run(batch: Batch) -> Tensor:
             before = len(self.calls)

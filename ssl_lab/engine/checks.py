@@ -18,7 +18,7 @@ from ssl_lab.methods.base import Method
 def check_start(
     method: Method, datamodule: DataModule, trainer: L.Trainer, evaluation: Evaluation, *, keep_best: str | None
 ) -> None:
-    """Refuse what cannot be trained or judged, and warn of what the data leave unmeasured.
+    """Refuse a run that cannot be trained or judged, and warn of metrics that the data do not allow.
 
     Raises:
         ValueError: If a protocol needs what the method does not offer, a step has too few samples, or nothing measures

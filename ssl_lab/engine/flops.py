@@ -58,6 +58,6 @@ def _processor_time_per_thread() -> float:
 
 
 def synchronised_time() -> float:
-    """Now, when the accelerator has done what it was asked to."""
+    """The time once the accelerator has finished its queued work."""
     synchronise(find_device())
     return time.perf_counter()

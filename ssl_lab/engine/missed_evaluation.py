@@ -13,7 +13,7 @@ from ssl_lab.methods.base import Method
 
 
 def missed_evaluation(trainer: L.Trainer, method: Method) -> dict[str, float] | None:
-    """Evaluate on the validation split what a kill left without its last evaluation; None if nothing is missed."""
+    """Run the last validation that a killed process missed; None if none is missing."""
     evaluations = [c for c in trainer.callbacks if isinstance(c, EvaluateDuringTraining)]  # type: ignore[attr-defined]
     if not evaluations or trainer.callback_metrics or evaluations[0].step == steps_done(trainer):
         return None

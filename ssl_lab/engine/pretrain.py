@@ -1,4 +1,4 @@
-"""Pretrain a method, watch it, and judge what it has learned beside its baselines."""
+"""Pretrain a method, watch it, and judge its encoder beside baselines."""
 
 from __future__ import annotations
 

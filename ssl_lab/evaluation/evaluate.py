@@ -1,4 +1,4 @@
-"""Run protocols on what a method can do."""
+"""Run protocols on the capabilities of a method."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A protocol with data of its own, or a cadence of its own."""
+"""A protocol with its own data or its own cadence."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FORWARDED = ("needs", "needs_labels", "needs_columns", "columns_from", "needs_d
 
 
 class OnData(Protocol):
-    """Another protocol, on data of its own and as often as it says.
+    """Runs another protocol on its own data, at its own cadence.
 
     On data of its own all names of its metrics begin with ``name``: ``mnist/knn/top1``. They have a table of their own,
     whose title and columns name the data.
@@ -136,7 +136,7 @@ def on_split(protocols: Sequence[Protocol], datamodule: DataModule, split: str) 
 
 
 def measures(protocol: Protocol, metric: str) -> bool:
-    """Return whether a protocol declares a metric, ``knn/top1``, or evaluates on data that its name begins with."""
+    """Return whether a protocol declares a metric such as ``knn/top1``, or evaluates the data that its name starts with."""
     if declared(protocol.metrics, metric) is not None:
         return True
     return isinstance(protocol, OnData) and protocol.name is not None and metric.startswith(f"{protocol.name}/")
@@ -169,7 +169,7 @@ def check_told_apart(protocols: Sequence[Protocol]) -> None:
 
 
 def _asked(protocol: Protocol) -> tuple[str | None, DataModule | None, int | None]:
-    """Name, data and cadence that a protocol has of its own."""
+    """The name, data and cadence set for a protocol."""
     return (
         (protocol.name, protocol.data, protocol.every_n_epochs) if isinstance(protocol, OnData) else (None, None, None)
     )

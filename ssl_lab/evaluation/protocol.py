@@ -23,7 +23,7 @@ from ssl_lab.types import Batch
 
 
 class Protocol(ABC):
-    """One way to judge what a method has learned.
+    """One way to judge a method.
 
     Attributes:
         needs: What it calls, a name in ``Method.capabilities()``: ``"features"``, ``"sample"`` and others.
@@ -151,7 +151,7 @@ class FeatureProtocol(Protocol):
 
 
 class StreamingProtocol(Protocol):
-    """A protocol that adds up sums over batches, so that no split has to fit into memory.
+    """A protocol that accumulates sums over batches, so that no split has to fit into memory.
 
     Ranks share the batches. Sums of whole numbers are exact, others are kept in fp64, so that neither batch sizes nor ranks
     matter beyond its last digits.
@@ -197,7 +197,7 @@ class StreamingProtocol(Protocol):
 
 
 def _added(sums: Mapping[str, Tensor], parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Sums with further ones, of which there may be none: of a rank without a batch."""
+    """Add sums to others; a rank without a batch has none."""
     parts = {name: wide(part) if part.is_floating_point() else part.long() for name, part in parts.items()}
     return {**sums, **{name: sums[name] + part if name in sums else part for name, part in parts.items()}}
 
@@ -331,7 +331,7 @@ def unit_rows(x: Tensor) -> Tensor:
 
 
 def order_of_two(x: Tensor) -> Tensor:
-    """The int n for which x / 2^n lies in [1/2, 1), elementwise, as far as 2^n and 2^-n are fp32 numbers; 0 of 0."""
+    """The int n with x / 2^n in [1/2, 1), elementwise, within the range where 2^n and 2^-n are fp32 numbers; 0 for 0."""
     return torch.frexp(x).exponent.clamp(-126, 126)
 
 

@@ -1,4 +1,4 @@
-"""The README.md of an exported model: what it is, how it was trained, what was measured, how it is loaded."""
+"""The README.md of an exported model: origin, training, results and code that loads it."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def write_graph(
     output: str = "features",
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write ``model.onnx`` or ``model.pt2`` and compare what it computes with the run's features, or scores.
+    """Write ``model.onnx`` or ``model.pt2`` and compare its outputs with the run's features or scores.
 
     Args:
         program: The graph.
@@ -136,7 +136,7 @@ def write_graph(
 
 
 def require_onnx() -> None:
-    """Raise an ``ImportError`` that says what to install if a package of ONNX is missing."""
+    """Raise an ``ImportError`` with the install command if a package of ONNX is missing."""
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
     if missing:
         raise ImportError(

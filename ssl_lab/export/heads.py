@@ -134,7 +134,7 @@ def auto_class_of_head(model: PreTrainedModel) -> str:
 
 @torch.no_grad()
 def check_head(model: PreTrainedModel, task: FineTuning, spec: Spec, folder: Path) -> None:
-    """Load what was written, and compare its scores with the run's at all tokens that are no padding.
+    """Load the exported head and compare its scores with the run's at all tokens except padding.
 
     Raises:
         ValueError: If they differ.

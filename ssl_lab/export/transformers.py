@@ -100,7 +100,7 @@ def merge_checked(method: Method, spec: Spec) -> None:
 def check_features(
     load: Callable[[], Callable[[Batch], Tensor]], wanted: Callable[[Batch], Tensor], spec: Spec
 ) -> None:
-    """Load what was written, and compare its features of random inputs with the run's, in batches of several sizes.
+    """Load the export and compare its features of random inputs with the run's, in batches of several sizes.
 
     Raises:
         ValueError: If they differ.
@@ -192,7 +192,7 @@ def _vit(encoder: ViT) -> ViTModel:
 
 
 def auto_class(model: PreTrainedModel) -> str:
-    """Name of the class of transformers whose ``from_pretrained`` loads the model as what it is."""
+    """Name of the transformers class whose ``from_pretrained`` loads the model with its architecture."""
     of_suffix = {
         "ForMaskedLM": "AutoModelForMaskedLM",
         "LMHeadModel": "AutoModelForCausalLM",

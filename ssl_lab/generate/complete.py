@@ -23,7 +23,7 @@ def complete(
     device: torch.device,
     **drawing: Any,
 ) -> list[str]:
-    """Texts that begin with a prompt.
+    """Continue a prompt.
 
     Where a text reaches the length the model has learned from, the model continues from the text's last half of that length.
 

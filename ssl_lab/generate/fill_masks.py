@@ -123,6 +123,6 @@ def _ids(tokenizer: PreTrainedTokenizerFast, spec: TextSpec, text: str) -> Tenso
 
 
 def _written(tokenizer: PreTrainedTokenizerFast, token: int) -> str:
-    """A token as a reader expects it; as the vocabulary spells it where it is no text by itself."""
+    """A token as readable text; as the vocabulary spells it where it is not text by itself."""
     text = str(tokenizer.decode([token])).strip()
     return text if text and "\ufffd" not in text else str(tokenizer.convert_ids_to_tokens(token))

@@ -70,7 +70,7 @@ class SampleFiles:
         rank: int = 0,
         world_size: int = 1,
     ) -> Iterator[int]:
-        """Draw and write this process's batches that are missing; yields how many samples of its own are there so far.
+        """Draw and write this process's missing batches; yields how many of its samples are written so far.
 
         Args:
             sample: Images (N, C, H, W) in [0, 1] from their number and a stream.

@@ -40,7 +40,7 @@ def batch_norm(num_features: int, num_classes: int | None) -> nn.Module:
 
 
 class ConditionalSequential(nn.Sequential):
-    """Modules one after the other, of which those that want the class are given it."""
+    """A chain of modules; those that take a class receive it."""
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         """Output for activations, with classes int64 (B,) where a module needs them."""

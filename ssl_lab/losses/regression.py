@@ -59,7 +59,7 @@ def normalised_mse(p: Tensor, z: Tensor) -> Tensor:
 
 @torch.no_grad()
 def spread(z: Tensor) -> Tensor:
-    r"""Measure how far projections are from collapse: 1 if they point everywhere alike, 0 if all point the same way.
+    r"""Distance of projections from collapse: 1 if they point in all directions evenly, 0 if all point the same way.
 
     .. math:: \sqrt{D}\, \frac{1}{D} \sum_j \mathrm{std}_i\, \frac{z_{ij}}{\lVert z_i \rVert}
 

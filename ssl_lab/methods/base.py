@@ -22,7 +22,7 @@ from ssl_lab.types import Batch, Encoder, Picture, Spec
 
 
 class Method(L.LightningModule, ABC):
-    """A pretraining objective: what is random, what is encoded, what is minimised.
+    """A pretraining objective around an encoder.
 
     A method sees raw batches without reading labels (but for supervised ones, which say so), and knows neither the data
     set's name nor the trainer's settings. Subclasses implement ``training_step`` and are final.
@@ -84,7 +84,7 @@ class Method(L.LightningModule, ABC):
         return f"{type(self).__name__} encoder"
 
     def fit(self, data: Any, **settings: Any) -> Self:
-        """Train on data of any kind and judge what was learned, see :func:`ssl_lab.api.estimator.fit`; the method itself.
+        """Train on data of any kind and judge the encoder, see :func:`ssl_lab.api.estimator.fit`; returns the method.
 
         Args:
             data: As for :func:`ssl_lab.pretrain`.
@@ -176,7 +176,7 @@ class Method(L.LightningModule, ABC):
         return min(1.0, self.global_step / self.total_steps)
 
     def log_losses(self, loss: Tensor, **parts: Tensor) -> Tensor:
-        """Log ``train/loss``, exactly what is differentiated, and its parts as ``train/<part>``; returns the loss.
+        """Log ``train/loss``, the differentiated loss, and its parts as ``train/<part>``; returns the loss.
 
         Only in steps whose row is written: a call of Lightning's ``log`` costs about a millisecond.
         """

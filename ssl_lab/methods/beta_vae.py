@@ -20,7 +20,7 @@ from ssl_lab.types import Batch, Encoder
 
 @final
 class BetaVAE(Variational):
-    r"""A VAE whose KL is held at a capacity that grows during training, so that latents are taken up one after another.
+    r"""A VAE whose KL follows a capacity that grows during training, so that latents come into use one by one.
 
     .. math:: \mathbb{E}[-\log p(x|z)] + \gamma\, |\overline{\mathrm{KL}} - C(t)|, \qquad
         C(t) = C_{\max} \min(1, t / t_{\max})

@@ -1,4 +1,4 @@
-"""BYOL: predict what a slowly moving teacher makes of another view, without negatives."""
+"""BYOL: predict a slowly moving teacher's projection of another view, without negatives."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class CLIP(Method):
         return self.text_projector(self.encoder.text.embed(batch))  # type: ignore[no-any-return]
 
     def joint_embedding(self, batch: Batch) -> dict[str, Tensor]:
-        """Unit vectors in the common space by kind, ``image`` and ``text``, each (B, P), for what the batch has."""
+        """Unit vectors in the common space by kind, ``image`` and ``text``, each (B, P), for the columns in the batch."""
         z = {}
         if "image" in batch:
             z["image"] = F.normalize(self.project_images(batch["image"]).float(), dim=1)

@@ -165,7 +165,7 @@ class GAN(AlternatingMethod):
         return penalties
 
     def tell_apart(self, images: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Logits (B,) of B real and (B,) of B generated images that follow them, (2B, C, H, W), classes (B,) alike.
+        """Logits (B,) of B real images and (B,) of the B generated images behind them, (2B, C, H, W), with classes (B,).
 
         Where the trunk has batch statistics each kind passes by itself: in its own step the generator is judged by the
         statistics of generated images alone, and would be moved against another discriminator than the one that learns.
@@ -291,7 +291,7 @@ class GAN(AlternatingMethod):
         return {"samples": ImageGrid(images=samples.unflatten(0, (5, 16)), caption=CAPTIONS["samples"])}
 
     def on_fit_start(self) -> None:
-        """Refuse what has no derivatives of second order, besides what every method by turns refuses."""
+        """Refuse layers without second derivatives, and all settings that alternating methods refuse."""
         super().on_fit_start()
         if (self.gradient_penalty > 0 or self.r1 > 0) and self.encoder._compiled_call_impl is not None:
             raise ValueError(

@@ -128,7 +128,7 @@ class MAE(Method):
 
     @torch.no_grad()
     def pictures(self, batch: Batch) -> Mapping[str, Picture]:
-        """Images, what the encoder sees of them, and the reconstruction; the same patches at every step."""
+        """Images, their visible patches and the reconstructions; the same patches at every step."""
         images = batch["image"][:12]
         fixed = torch.Generator(self.device).manual_seed(0)
         masked, filled = self.in_eval_mode(self.mask_and_fill)(images, fixed)

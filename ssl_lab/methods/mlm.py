@@ -21,7 +21,7 @@ from ssl_lab.types import Batch, MaskedText, Picture, Spec
 
 @final
 class MLM(Method):
-    """BERT's masked language modelling with masks drawn anew for every batch.
+    """BERT's masked language modelling with a new mask for every batch.
 
     The loss is the cross entropy summed over masked tokens and divided by their number in the batch of all ranks, and in
     all batches that are accumulated, so it does not depend on how samples are spread over either. The head runs on

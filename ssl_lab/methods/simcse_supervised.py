@@ -21,7 +21,7 @@ from ssl_lab.types import Batch, Encoder, ImageGrid, Picture, Spec
 
 @final
 class SimCSESupervised(Method):
-    """Supervised SimCSE: pairs of texts such as a premise and what it entails, with a contradiction as hard negative.
+    """Supervised SimCSE: pairs of texts such as a premise and its entailment, with a contradiction as hard negative.
 
     Without ``negative_input_ids`` in the data the other texts' partners are the only negatives. As in the paper the
     head is part of the features, other than without supervision.

@@ -18,7 +18,7 @@ from ssl_lab.types import Batch, Encoder
 
 
 class Codebook(nn.Module):
-    r"""K vectors that follow the means of what is assigned to them, over the batches of all ranks.
+    r"""K vectors that follow the means of the features assigned to them, over the batches of all ranks.
 
     .. math:: N_k \leftarrow \gamma N_k + (1 - \gamma)\, n_k, \qquad
         m_k \leftarrow \gamma m_k + (1 - \gamma) \sum_{i \in k} z_i, \qquad e_k = m_k / N_k
@@ -167,7 +167,7 @@ class VQVAE(Autoencoder):
         )
 
     def after_step(self) -> None:
-        """The codebook follows what was assigned to it."""
+        """Move the codebook towards the features assigned to it."""
         self.codebook.follow(*self.assigned, step=self.global_step)
 
     def encode_map(self, x: Tensor) -> Tensor:

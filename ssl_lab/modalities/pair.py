@@ -1,4 +1,4 @@
-"""Images with captions: ``image`` as of images, one caption as ``input_ids`` and ``attention_mask``.
+"""Images with captions: columns of images, and ``input_ids`` and ``attention_mask`` of one caption each.
 
 ``captions``: int64 (B, K, L), all texts of an image, in evaluation; those it lacks are padding from the first token on.
 """
@@ -41,7 +41,7 @@ class PairSpec(Spec):
         return self.image.raw(batch)
 
     def example(self, num_samples: int) -> dict[str, Tensor]:
-        """Images alone, of which features are taken."""
+        """An example batch of images alone, which is what encoders of features read."""
         return self.image.example(num_samples)
 
     def num_elements(self, batch: Batch) -> int:

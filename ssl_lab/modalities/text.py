@@ -112,7 +112,7 @@ class TextSpec(Spec):
         return F.normalize(counts, dim=1)
 
     def example(self, num_samples: int) -> dict[str, Tensor]:
-        """Texts of which all but the first end with padding."""
+        """An example batch of texts; all but the first end with padding."""
         generator = torch.Generator().manual_seed(0)
         ids = torch.randint(self.vocab_size, (num_samples, self.length), generator=generator)
         lengths = torch.randint(1, self.length + 1, (num_samples, 1), generator=generator)

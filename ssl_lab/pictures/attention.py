@@ -1,4 +1,4 @@
-"""Pictures of what a transformer's last block attends to."""
+"""Pictures of the attention in a transformer's last block."""
 
 from __future__ import annotations
 

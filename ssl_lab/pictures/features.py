@@ -1,4 +1,4 @@
-"""Pictures of a feature space: a map of samples, and what lies next to what."""
+"""Pictures of a feature space: a map of samples, and nearest neighbours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of what a generative method has learned, drawn from its capabilities, whatever the method."""
+"""Pictures of a generative method, drawn from its capabilities."""
 
 from __future__ import annotations
 

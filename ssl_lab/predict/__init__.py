@@ -1,1 +1,1 @@
-"""Using a run on samples of a user's: what a head predicts, features of single files and texts, nearest neighbours."""
+"""Use a run on your own samples: predictions of a head, features, nearest neighbours."""

@@ -26,7 +26,7 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """Features and what is known of their samples.
+    """Features and the known facts of their samples.
 
     Attributes:
         columns: Columns of equal length N, such as ``path`` and ``class``.

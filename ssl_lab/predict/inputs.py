@@ -1,4 +1,4 @@
-"""What a user gives to a run, as samples with a name each: files, folders, tables, texts, pixels."""
+"""Turn a user's inputs into named samples: files, folders, tables, texts, pixels."""
 
 from __future__ import annotations
 

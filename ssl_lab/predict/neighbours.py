@@ -129,7 +129,7 @@ def _upright(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def neighbour_rows(
     queries: Sequence[Shown], among: Sequence[Shown], found: Sequence[Sequence[Neighbour]]
 ) -> list[dict[str, Any]]:
-    """A row for each neighbour of each query: ``query``, ``rank`` from 1, ``similarity``, and what it is."""
+    """A row for each neighbour of each query: ``query``, ``rank`` from 1, ``similarity`` and the sample."""
     rows = []
     for query, neighbours in zip(queries, found, strict=True):
         for rank, each in enumerate(neighbours, start=1):

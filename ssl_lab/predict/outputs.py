@@ -84,7 +84,7 @@ def rows_beside(out: Path) -> Path:
 
 
 def columns_of(path: Path) -> list[str]:
-    """Names of the columns of a csv, jsonl or parquet file; none of a file that is no such table."""
+    """Names of the columns of a csv, jsonl or parquet file; empty if it is not such a table."""
     try:
         if path.suffix == ".parquet":
             import pyarrow.parquet as pq

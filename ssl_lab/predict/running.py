@@ -23,7 +23,7 @@ _LEAST_AT_ONCE = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What was computed for some samples.
+    """Results computed for some samples.
 
     Attributes:
         given: Those that could be read.

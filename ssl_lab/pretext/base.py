@@ -51,6 +51,6 @@ class Augmentation(nn.Module, ABC):
 
 
 def halves(views: Batch) -> tuple[Batch, Batch]:
-    """Each of two views as a batch of its own."""
+    """Each of two views as a separate batch."""
     split = {name: column.chunk(2) for name, column in views.items()}
     return {name: first for name, (first, _) in split.items()}, {name: second for name, (_, second) in split.items()}

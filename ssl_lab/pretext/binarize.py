@@ -13,7 +13,7 @@ Binarization: TypeAlias = Literal["none", "stochastic", "static", "threshold"]
 
 
 class Binarize(nn.Module):
-    """Pixels that are 0 or 1, so that a Bernoulli likelihood is a probability of images.
+    """Turns pixels into 0 or 1, so that a Bernoulli likelihood is a probability of images.
 
     ``stochastic`` reads a grey value as the probability of a white pixel and draws anew in each training step; in
     evaluation the draw is a function of the image's index alone, so that likelihoods can be compared. ``static`` takes

@@ -19,7 +19,7 @@ def to_grey(x: Tensor) -> Tensor:
 
 
 def color_jitter(x: Tensor, amounts: Tensor, order: Tensor, hue_rows: Sequence[Tensor] = ()) -> Tensor:
-    """Change brightness, contrast, saturation and hue of each image, in an order of its own.
+    """Change brightness, contrast, saturation and hue of each image, in a random order per image.
 
     The first three blend an image with another one. Turning hues is dearer: images that do it at the same time form a
     group, so that each image does it once.

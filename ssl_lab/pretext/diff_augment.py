@@ -1,4 +1,4 @@
-"""Differentiable augmentation of real and generated images alike."""
+"""The same differentiable augmentation for real and generated images."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def eligible_tokens(input_ids: Tensor, attention_mask: Tensor, spec: TextSpec) -
 
 
 class Masking(nn.Module, ABC):
-    """Hides tokens of a batch, drawn anew each time: which ones is a subclass's affair, and what becomes of them is not.
+    """Hides tokens of a batch, drawn again each time: subclasses choose which, this class how they are replaced.
 
     Subclasses give each eligible token a key in [0, 1); tokens that are chosen only together have the same. Of the chosen,
     ``mask_token_share`` become the mask token, ``random_token_share`` a random token that is not special, and the rest
@@ -139,7 +139,7 @@ class TokenMasking(Masking):
         )
 
     def keys(self, words: Words, draws: Tensor) -> tuple[Tensor, Tensor]:
-        """Each token has a key of its own."""
+        """Give each token a key."""
         return draws[0], draws[1]
 
 
@@ -298,7 +298,7 @@ class Words:
         self.begins = eligible & (~continues | ~before | self._breaks)
 
     def first_token(self) -> Tensor:
-        """Position of the first token of each token's word, int64 (B, L); anything where there is no word."""
+        """Position of the first token of each token's word, int64 (B, L); arbitrary outside of words."""
         return torch.where(self.begins, self._positions, 0).cummax(1).values
 
     def numbered(self) -> tuple[Tensor, Tensor, Tensor]:

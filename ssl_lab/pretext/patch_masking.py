@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class PatchMasking(nn.Module):
-    """Removes the same number of patches from every image, chosen anew and independently for each.
+    """Removes the same number of patches from every image, drawn independently for each.
 
     Of L patches in random order the first ``int(L * (1 - mask_ratio))`` stay: all samples in one sort on the device, and
     every shape is known beforehand.

@@ -33,7 +33,7 @@ class Corrupted(NamedTuple):
 
 
 class SpanCorruption(nn.Module):
-    """Cuts random spans out of texts, drawn anew for every batch.
+    """Cuts random spans out of texts, drawn again for every batch.
 
     Of a text of n tokens, ``round(noise_density * n)`` are cut out in ``round(that / mean_span)`` spans, at least one of
     each. Lengths of the spans, and of what lies between them, are drawn as T5 does: all ways of dividing the tokens are
@@ -89,7 +89,7 @@ class SpanCorruption(nn.Module):
     def corrupt(
         self, input_ids: Tensor, attention_mask: Tensor, spec: TextSpec, first_sentinel: int, draws: Tensor
     ) -> Corrupted:
-        """The same for given uniform draws (2, B, L): lengths of spans, and of what lies between them."""
+        """Cut spans by given uniform draws (2, B, L): lengths of spans, and of the gaps between them."""
         input_length, target_length, max_spans = self.lengths(input_ids.shape[1])
         real = attention_mask == 1
         num_real = real.sum(1, keepdim=True)

@@ -245,7 +245,7 @@ def warp(x: Tensor, theta: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def sampling_grid(theta: Tensor, size: tuple[int, int]) -> Tensor:
-    """Where each pixel of a view of ``size`` lies in its image, (B, height, width, 2) in [-1, 1], x before y."""
+    """Positions in the image of each pixel of a view of ``size``, (B, height, width, 2) in [-1, 1], x before y."""
     height, width = size
     ys = ((2 * torch.arange(height, device=theta.device) + 1) / height - 1).view(1, height, 1, 1)
     xs = ((2 * torch.arange(width, device=theta.device) + 1) / width - 1).view(1, 1, width, 1)

@@ -225,7 +225,7 @@ def _draw(axes: Axes, line: Line) -> None:
 
 
 def thinned(curve: Curve, max_points: int) -> Curve:
-    """At most ``max_points`` points: the mean of each run of neighbours, so that no stretch is left out."""
+    """At most ``max_points`` points, each the mean of neighbouring ones, so that all parts of the curve count."""
     size = -(-len(curve.steps) // max_points)
     starts = range(0, len(curve.steps), size)
     return Curve(
@@ -235,7 +235,7 @@ def thinned(curve: Curve, max_points: int) -> Curve:
 
 
 def _running_mean(values: Sequence[float]) -> list[float]:
-    """Mean over a centred window of a twentieth of the curve, narrower towards its ends so that they are not bent."""
+    """Mean over a centred window of a twentieth of the curve, narrower towards both ends to avoid bending them."""
     reach = max(1, len(values) // 40)
     smooth = []
     for k in range(len(values)):
@@ -268,7 +268,7 @@ def _style(axes: Axes, values: Sequence[float], *, percent: bool) -> None:
 
 
 def _svg(figure: Figure, title: str) -> Markup:
-    """The figure as SVG for the middle of a page: page's font and colours, no ids of its own, no fixed size."""
+    """The figure as SVG inside a page: with the page's font and colours, without ids and fixed size."""
     text = io.StringIO()
     without: Mapping[str, None] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "ssl_lab"}):

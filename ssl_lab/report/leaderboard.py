@@ -82,7 +82,7 @@ class Board:
 
 @dataclass(frozen=True, kw_only=True)
 class Leaderboard:
-    """All tables, and what is in none of them."""
+    """All tables, and the runs that are in none of them."""
 
     boards: Sequence[Board]
     left_out: Sequence[str]
@@ -358,7 +358,7 @@ def _entry(row: Row, results: Sequence[Result], means: Mapping[str, float], devi
 
 
 def _command(results: Sequence[Result]) -> str:
-    """One command for all runs of a row: that of a sweep over seeds where each run had a command of its own."""
+    """One command for all runs of a row: a sweep over seeds where each run has its own command."""
     commands = sorted({tuple(result.command) for result in results if result.command})
     if len(commands) == 1 and (len(results) == 1 or commands[0][1] == "finetune"):
         return shlex.join(commands[0])

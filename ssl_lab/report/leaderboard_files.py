@@ -213,7 +213,7 @@ def _escaped(cell: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """A text from a run in one line, which no tag and no mark of ours can end."""
+    """A text from a run in one line that cannot end a tag or one of our markers."""
     return printable(text, keep="").replace("<", "&lt;")
 
 

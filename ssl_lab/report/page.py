@@ -190,7 +190,7 @@ def _objective(run: Run) -> tuple[str, str, str]:
 
 
 def facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Where a run comes from, for whoever wants to repeat it."""
+    """The origin of a run, for anyone who wants to repeat it."""
     versions = summary.get("versions") or {}
     known = [
         ("Started", _time(summary.get("started"))),

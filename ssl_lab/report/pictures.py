@@ -81,7 +81,7 @@ class Word:
 
 @dataclass(frozen=True, kw_only=True)
 class Prose:
-    """Sentences as of one step, and how many of their hidden words were guessed right."""
+    """Sentences of one step, and how many of their hidden words were predicted right."""
 
     step: int
     sentences: tuple[tuple[Word, ...], ...]
@@ -91,7 +91,7 @@ class Prose:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """The masked sentences of one name, as of the last step and of some earlier ones."""
+    """The masked sentences of one name, of the last step and of some earlier ones."""
 
     title: str
     caption: str

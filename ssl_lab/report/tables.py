@@ -249,7 +249,7 @@ def _table(table: Table, metrics: Mapping[str, Metric], rows: Sequence[Mapping[s
 
 
 def _best(metric: Metric, column: str, entries: Sequence[_Entry]) -> str | None:
-    """The best number as shown, so that rows that look alike are marked alike; None without competition."""
+    """The best number as shown, so that equal-looking rows are marked equally; None without competition."""
     values = [entry.values[column] for entry in entries if entry.competes and column in entry.values]
     finite = [value for value in values if math.isfinite(value)]
     if not metric.better or len(values) < 2 or not finite:

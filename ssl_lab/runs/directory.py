@@ -1,4 +1,4 @@
-"""The run directory: everything a run leaves behind, written so that no reader ever sees half a file."""
+"""The run directory: all files that a run leaves, written so that no reader sees half a file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON mapping within limits; empty if there is no such file.
+    """Read a JSON mapping within limits; empty if the file is missing.
 
     Raises:
         UnreadableFileError: If it cannot be read or holds something else.

@@ -83,12 +83,12 @@ class RunFacts:
 
     @property
     def newest(self) -> float:
-        """Unix seconds by which runs are put in order of time."""
+        """Unix seconds that order runs by time."""
         return self.started or self.last_sign or 0.0
 
 
 def read_facts(path: Path, sweep: Path | None = None) -> RunFacts:
-    """The facts of one run; what is missing, half written or of the wrong kind is None, and named in ``problems``."""
+    """The facts of one run; missing, incomplete or mistyped ones are None and named in ``problems``."""
     problems: list[str] = []
     summary = read_summary(path, problems)
     heartbeat: dict[str, Any] = noted(lambda: load_json(path / "heartbeat.json", within=path), problems, {})

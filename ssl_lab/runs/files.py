@@ -1,4 +1,4 @@
-"""The files of a run directory one by one, as far as they hold what they should; what does not is left out and named."""
+"""The files of a run directory one by one; invalid parts are left out and named."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def noted(read: Callable[[], Any], problems: list[str], otherwise: Any) -> Any:
 
 
 def read_summary(run_dir: Path, problems: list[str]) -> dict[str, Any]:
-    """``summary.json``, without what is not of the type that it should have; empty if there is none."""
+    """``summary.json`` without values of the wrong type; empty if it is missing."""
     found: dict[str, Any] = noted(lambda: load_json(run_dir / "summary.json", within=run_dir), problems, {})
     summary = dict(found)
 
@@ -76,7 +76,7 @@ def read_summary(run_dir: Path, problems: list[str]) -> dict[str, Any]:
 
 
 def read_evaluation(run_dir: Path, problems: list[str]) -> dict[str, Any] | None:
-    """``evaluation.json``, each row with a name and metrics, None for those not finite; None if there is no such file."""
+    """``evaluation.json``: rows with a name and metrics, None for values that are not finite; None if it is missing."""
     found = noted(lambda: load_json(run_dir / "evaluation.json", within=run_dir), problems, None)
     if found is None:
         return None
@@ -103,13 +103,13 @@ def read_evaluation(run_dir: Path, problems: list[str]) -> dict[str, Any] | None
 
 
 def read_descriptions(run_dir: Path, problems: list[str]) -> dict[str, Any]:
-    """``metrics.json``: what the names of metrics mean, to be read by :func:`ssl_lab.metrics.described`."""
+    """``metrics.json``: the meanings of metrics, read by :func:`ssl_lab.metrics.described`."""
     found: dict[str, Any] = noted(lambda: load_json(run_dir / "metrics.json", within=run_dir), problems, {})
     return found
 
 
 def _record(found: dict[str, Any]) -> dict[str, Any] | None:
-    """A record of :mod:`ssl_lab.measured` with what it should have, or None."""
+    """A valid record of :mod:`ssl_lab.measured`, or None."""
     metrics, data = found.get("metrics"), found.get("data") or {}
     settings, baselines = found.get("settings") or {}, found.get("baselines") or {}
     if not all(isinstance(part, dict) for part in (metrics, data, settings, baselines)) or not metrics:
@@ -136,7 +136,7 @@ def read_overrides(run_dir: Path, problems: list[str]) -> list[str]:
 
 
 def command_of(run_dir: Path, problems: list[str]) -> list[str]:
-    """The command that does a run again, in a directory of its own; empty if its overrides cannot be read."""
+    """The command that repeats a run in another directory; empty if its overrides cannot be read."""
     if not (overrides := read_overrides(run_dir, problems)):
         return []
     kept = [override for override in overrides if override.split("=")[0] not in NOT_REPEATED]

@@ -81,7 +81,7 @@ class Run:
 
     @property
     def measured(self) -> list[Record]:
-        """Records of what was measured of the newest weights."""
+        """Records of the metrics of the newest weights."""
         settings = self.config.get("evaluation")
         records = records_of(self.evaluation or {}, settings if isinstance(settings, Mapping) else None)
         return current({"measured": records})

@@ -1,4 +1,4 @@
-"""Finished runs with what was measured of them, and which of them are alike but for their seed."""
+"""Finished runs with their metrics, grouped so that runs of a group differ only in their seed."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _with_names(
 
 
 def _scores(row: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics of a row; one that was not finite is NaN, so that no mean of seeds passes over it."""
+    """The metrics of a row; values that are not finite are NaN, so that no mean over seeds hides them."""
     return {name: math.nan if value is None else value for name, value in row["metrics"].items()}
 
 
@@ -129,7 +129,7 @@ def settings_of(result: Result, group: str, without: Sequence[str] = ()) -> tupl
 
 
 def row_settings(result: Result) -> dict[str, str]:
-    """Settings by which rows differ."""
+    """Settings that distinguish rows."""
     return {
         key: value
         for key, value in result.settings.items()

@@ -72,7 +72,7 @@ def ways_of(measurings: Sequence[Measuring], metric: str, *, across_data: bool =
 
 
 def _settings(text: str, metric: str) -> tuple[dict[str, Any], dict[str, Any], bool]:
-    """The settings by which a metric was measured, those of the data, and whether these are other data than the run's."""
+    """The settings of a metric's protocol, those of its data, and whether these are other data than the run's."""
     split, _, name = metric.partition("/")
     if split not in ("eval", "test"):
         split, name = "", metric

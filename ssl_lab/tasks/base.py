@@ -126,7 +126,7 @@ class FineTuning(Method):
         raise NotOfferedError(f"the scores of {type(self).__name__} are not one tensor of its inputs")
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode but for what is frozen; see above."""
+        """Set training mode for all parts that are not frozen."""
         super().train(mode)
         if self.encoder_is_frozen:
             self.encoder.eval()

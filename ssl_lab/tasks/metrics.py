@@ -19,7 +19,7 @@ FINETUNED = Table(
 
 
 def finetuned(column: str, *, percent: bool = True, order: int = LATER) -> Metric:
-    """A score of which more is better, after fine-tuning."""
+    """A score after fine-tuning; higher is better."""
     return Metric(column=column, table=FINETUNED, better="higher", percent=percent, order=(order,))
 
 

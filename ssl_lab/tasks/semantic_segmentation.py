@@ -215,7 +215,7 @@ def _conv(d_in: int, d_out: int) -> nn.Sequential:
 
 
 def colours(num_classes: int) -> Tensor:
-    """A colour in [0, 1] for each value of a mask, (256, 3): hues far from those before, black for what is no class."""
+    """A colour in [0, 1] for each value of a mask, (256, 3): distinct hues for classes, black for the rest."""
     palette = torch.zeros(256, 3)
     for k in range(num_classes):
         palette[k] = torch.tensor(colorsys.hsv_to_rgb(k * _GOLDEN % 1, (0.75, 0.45)[k % 2], (1.0, 0.7, 0.85)[k % 3]))
@@ -296,7 +296,7 @@ def pixel_classes(spec: Spec) -> tuple[str, ...]:
 
 
 def confusion(predicted: Tensor, truth: Tensor, num_classes: int) -> Tensor:
-    """Count the pixels of each true and predicted class, int64 (C, C + 1); the last column counts what is no class.
+    """Count pixels by true and predicted class, int64 (C, C + 1); the last column counts predictions of no class.
 
     Args:
         predicted: Predicted classes (B, H, W).

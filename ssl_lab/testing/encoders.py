@@ -12,7 +12,7 @@ from ssl_lab.types import Batch, Encoder, NotOfferedError
 
 
 def check_encoder(build: Callable[[], Encoder]) -> None:
-    """Check what holds for every encoder of the lab, on samples of its own spec's ``example``.
+    """Check the contract of every encoder on the ``example`` of its own spec.
 
     Features are (B, ``embed_dim``) and finite (:func:`check_embed`), feature maps have their strides (:func:`check_maps`),
     ``layer_groups`` holds every parameter once (:func:`check_layers`), and a copy and a stored state give the same features

@@ -51,5 +51,5 @@ def check_protocol(protocol: Protocol, fn: Callable[..., Any], datamodule: DataM
 
 
 def _streams() -> tuple[str, ...]:
-    """The states of the global random streams, as what can be compared."""
+    """The states of the global random streams in a comparable form."""
     return str(random.getstate()), str(np.random.get_state()), str(torch.get_rng_state().tolist())

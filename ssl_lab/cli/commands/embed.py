@@ -75,7 +75,7 @@ def features_asked(cfg: DictConfig, args: list[str]) -> Features:
 
 
 def data_asked(cfg: DictConfig, args: list[str]) -> DataModule:
-    """The chosen data, of which nothing is cut off unless the command says so, or else the run's own."""
+    """The data to embed: those of ``data=``, uncut unless the command names splits, else the run's own."""
     from ssl_lab.cli.build import read_setup
     from ssl_lab.cli.data_of_run import data_for_run
 

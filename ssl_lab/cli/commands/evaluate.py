@@ -1,4 +1,4 @@
-"""``ssl-lab evaluate``: what a run's model is worth."""
+"""``ssl-lab evaluate``: judge runs beside their baselines."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def _protocols(
 
 
 def _file_name(datamodule: DataModule, cfg: DictConfig, run_cfg: DictConfig) -> str:
-    """A name of its own for each data set, folder, size of samples and split."""
+    """A distinct file name for each data set, folder, image size and split."""
     node = run_cfg.data if cfg.get("data") is None else cfg.data
     settings = OmegaConf.to_container(node, resolve=True)
     assert isinstance(settings, dict)

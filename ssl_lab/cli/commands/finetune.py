@@ -256,7 +256,7 @@ def _finished(cell: Cell) -> dict[str, Any] | None:
 
 
 def _table(cfg: DictConfig, datamodule: DataModule, results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """A row for each starting point, mean and sample standard deviation over seeds, and what they are made of."""
+    """One row for each start, with mean and sample standard deviation over seeds, and the records behind them."""
     rows = []
     results = sorted(results, key=lambda result: (result["start"] == RANDOM, result["seed"]))
     all_seeds = sorted({result["seed"] for result in results})

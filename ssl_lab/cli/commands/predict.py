@@ -1,4 +1,4 @@
-"""``ssl-lab predict``: what a fine-tuned run says of a user's own files and texts."""
+"""``ssl-lab predict``: predict your files and texts with a fine-tuned run."""
 
 from __future__ import annotations
 

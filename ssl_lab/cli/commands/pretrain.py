@@ -1,4 +1,4 @@
-"""``ssl-lab pretrain``: what is asked for is composed and checked before anything slow is imported."""
+"""``ssl-lab pretrain``: compose and check the settings before anything slow is imported."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OmegaConf.register_new_resolver("trial_name", trial_name, replace=True)
 
 
 def run(args: list[str]) -> int:
-    """``ssl-lab pretrain``: one run, with ``-m`` a sweep, or with ``run=DIR`` what is left of a run."""
+    """``ssl-lab pretrain``: one run, with ``-m`` a sweep, or with ``run=DIR`` the rest of a run."""
     return int(pretrained(args) is None)
 
 

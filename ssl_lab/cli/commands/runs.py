@@ -1,4 +1,4 @@
-"""``ssl-lab runs``: what has run, what runs, and which run is the best. Reads run directories and imports nothing slow."""
+"""``ssl-lab runs``: list and rank runs from their directories, without slow imports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``ssl-lab sample``: what a finished run draws or writes."""
+"""``ssl-lab sample``: generate images or texts with a finished run, or fill masks."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ class GridSweeper(Sweeper):
 
 
 def name_by_what_varies(settings: DictConfig, fixed: Sequence[str]) -> None:
-    """Leave settings that all trials share out of the names of their directories, in whichever process these are made."""
+    """Name trial directories by the settings that vary, in whichever process they are made."""
     keys = [*settings.hydra.job.config.override_dirname.exclude_keys, *fixed]
     shown = ",".join(f"'{key}'" for key in keys)
     settings.hydra.overrides.hydra.append(f"hydra.job.config.override_dirname.exclude_keys=[{shown}]")

@@ -1,4 +1,4 @@
-"""Sweeps on Slurm: which trials need a job, how their jobs have ended, and what a trial leaves when it fails."""
+"""Sweeps on Slurm: submit jobs, follow their states and report failed trials."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Trial:
         return Outcome(overrides, run_dir, status if status in _ENDED else "failed", value, problem)
 
     def look(self) -> None:
-        """Read how it has ended: what Slurm did to its job counts before what the run said of itself."""
+        """Read how the job ended: Slurm's state takes precedence over the run's own summary."""
         self.summary = read_json(self.run_dir / "summary.json")
         if self.summary.get("status") in ("finished", "pruned"):
             return

@@ -56,7 +56,7 @@ def _ask(*command: str) -> str | None:
 
 
 class Notices:
-    """Says once what a queue waits for if time alone does not remove it, and reminds of it every ten minutes.
+    """Reports once, then every ten minutes, why a queue is blocked if waiting alone does not help.
 
     Args:
         say: Called with each line.

@@ -50,7 +50,7 @@ def open_storage(url: str) -> Any:
 
 
 class SharedStudy:
-    """Hands out trials so that over all workers and restarts there are ``num_trials``, and none is lost.
+    """Hands out ``num_trials`` trials over all workers and restarts without losing any.
 
     A worker marks its trials as alive every few seconds. One that stays silent was killed: its trial is taken over by
     another worker with the same parameters, hence in the same run directory. Trials are handed out under a file lock, so

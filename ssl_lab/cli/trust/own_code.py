@@ -1,4 +1,4 @@
-"""Python files of the own folder: imported only if a command names them, and never in place of what is installed."""
+"""Python files of the current folder: imported only if a command names them, and never instead of installed ones."""
 
 from __future__ import annotations
 

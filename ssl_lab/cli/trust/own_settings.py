@@ -48,7 +48,7 @@ class OwnSettings(FileConfigSource):
 
 
 def _check(file: Path, name: str, content: Any, package: str | None) -> None:
-    """Allow what a file of the command's choice names in the folder; refuse what could start programs."""
+    """Allow the classes that a chosen file in the folder names; refuse settings that could start programs."""
     if name in Trust.instance().files and name.partition("/")[0] not in NOT_NAMING:
         Trust.instance().targets |= {target for target in _all_targets(content) if lies_in_folder(target)}
         Trust.instance().files |= set(_chosen(content, name))

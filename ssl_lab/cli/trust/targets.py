@@ -77,7 +77,7 @@ def closed_list() -> frozenset[str]:
 
 @contextmanager
 def trusting(args: Sequence[str] = (), *, everything: bool = False) -> Iterator[Trust]:
-    """Within it, what a command line names is allowed.
+    """Allow the classes that a command line names, while the block runs.
 
     Args:
         args: The command's arguments.
@@ -143,7 +143,7 @@ def texts(node: Any) -> Iterator[str]:
 
 
 def check_targets(node: Any, source: str, *, data: bool = False) -> None:
-    """Refuse a configuration if any node of it names what is not allowed. Imports nothing.
+    """Refuse a configuration if any of its nodes names a target that is not allowed. Imports nothing.
 
     Args:
         node: Plain values, or a node of a configuration, whose interpolations are followed.
@@ -212,7 +212,7 @@ def use(file: str) -> None:
 
 
 def tell_used() -> None:
-    """Say in one line what of the own folder is used, unless that was said before."""
+    """Report in one line which files of the current folder are used, once for each."""
     trust = Trust.instance()
     new = [file for file in trust.used if file not in trust.printed]
     trust.printed.update(new)
@@ -274,7 +274,7 @@ def check_choices(args: Sequence[str]) -> None:
 
 
 def check_saved_overrides(overrides: Sequence[Any], source: str, *, replaced: Collection[str] = ()) -> None:
-    """Refuse saved arguments that say more than what a run is, or that read what is not theirs, such as a variable.
+    """Refuse saved overrides that are not settings of a run or that read variables of the machine.
 
     Args:
         overrides: The arguments.

@@ -1,4 +1,4 @@
-"""Files of different splits with the same content: what is tested on them was trained on."""
+"""Find files with equal content in different splits: test samples that were also trained on."""
 
 from __future__ import annotations
 

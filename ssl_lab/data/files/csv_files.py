@@ -26,7 +26,7 @@ _NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*")
 
 
 def first_line(file: Path) -> str:
-    """The first line of a file, gzipped or not; empty if it is no UTF-8."""
+    """The first line of a file, gzipped or not; empty if it is not UTF-8."""
     with _opened(file, "utf-8-sig") as lines:
         try:
             return lines.readline(1 << 20).rstrip("\r\n")

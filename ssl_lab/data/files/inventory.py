@@ -230,7 +230,7 @@ def _plan(
     *,
     where: str,
 ) -> Inventory:
-    """Sort files into their splits; refuse a real file in two of them, and a split of which nothing can be used."""
+    """Sort files into splits; refuse a file in two splits, and a split without a usable file."""
     splits: dict[str, list[DataFile]] = {}
     for file in distinct:
         splits.setdefault(str(split_of(file.parts)), []).append(file)
@@ -271,7 +271,7 @@ def _plan(
 
 
 def _look(root: Path, prefix: Parts, kinds: Collection[str], ending: Callable[[str], str], found: _Found) -> None:
-    """Find what lies at a place.
+    """List the files at a path.
 
     A linked folder is looked into once for each two names that a path begins with and each sequence of names of splits in
     it: a second time can find nothing that matters.

@@ -73,7 +73,7 @@ class Layout:
                     _refuse_mixture(names, top=level in (0, BY_NAME), where=where, setting=setting)
 
     def split(self, path: Parts) -> str | None:
-        """The split that a path names; ``train`` where there are no splits."""
+        """The split named by a path; ``train`` where there are no splits."""
         return "train" if self.level is None else split_named(self._name(path, self.level))
 
     def group(self, path: Parts) -> Parts:
@@ -82,7 +82,7 @@ class Layout:
         return folders if self.level in (None, BY_NAME) else folders[: self.level] + folders[self.level + 1 :]
 
     def _name(self, path: Parts, level: int) -> str:
-        """The name at a level; that of the file where it lies above."""
+        """The name at a level; the file's own where the level is above it."""
         if level == BY_NAME or len(path) > level + 1:
             return path[level]
         return "files beside them" if self._one_of_many else path[-1]

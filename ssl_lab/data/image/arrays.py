@@ -173,7 +173,7 @@ def store_arrays(
     class_names: tuple[str, ...],
     title: str,
 ) -> Path:
-    """The folder of the cache that holds these images; they are written once, whoever gives them.
+    """The cache folder of these images, written once for equal content.
 
     Args:
         images: uint8 (N, C, H, W) by split.

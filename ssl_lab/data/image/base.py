@@ -238,7 +238,7 @@ def image_spec(images: NDArray[np.uint8], *, class_names: tuple[str, ...]) -> Im
 def _decode_all(
     items: Iterator[tuple[str, Encoded]], to_pixels: Callable[[Encoded], NDArray[np.uint8] | None]
 ) -> Iterator[tuple[str, NDArray[np.uint8] | None]]:
-    """Decode in threads, in order, a chunk at a time so that memory stays bounded."""
+    """Decode in threads, in order, one chunk at a time to bound memory."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         while chunk := list(itertools.islice(items, CHUNK)):
             names, encoded = zip(*chunk, strict=True)

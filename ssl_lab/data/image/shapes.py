@@ -83,7 +83,7 @@ class Shapes(GivenImages):
         return self._drawn[split]
 
     def masks(self, batch: Batch) -> Tensor:
-        """Where the shapes are, bool (B, S, S): pixels whose centre lies within."""
+        """Masks of the shapes, bool (B, S, S): True where a pixel's centre is inside."""
         return signed_distance(batch["factors"], self.image_size) <= 0
 
     def boxes(self, batch: Batch) -> Tensor:
@@ -96,7 +96,7 @@ class Shapes(GivenImages):
 
 
 def draw_factors(number: int, *, seed: tuple[int, int]) -> Tensor:
-    """Independent uniform factors, float32 (N, 6); more of them begin with the same rows."""
+    """Independent uniform factors, float32 (N, 6); a larger N starts with the same rows."""
     low, high = np.array(RANGES).T
     factors = low + (high - low) * np.random.default_rng(seed).random((number, len(FACTORS)))
     factors[:, 0] = np.floor(factors[:, 0])

@@ -1,4 +1,4 @@
-"""Text that was tokenised beforehand: token ids in memory-mapped files, and what is known about them."""
+"""Pre-tokenised text: token ids in memory-mapped files, with a manifest."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LARGEST_MANIFEST = 256 << 20
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Write what is known about the shards of a folder, with a digest of it, atomically."""
+    """Write the manifest of a folder of shards atomically, with its digest."""
     text = json.dumps({**manifest, "digest": fingerprint(manifest)}, indent=2) + "\n"
 
     def write(temporary: Path) -> None:

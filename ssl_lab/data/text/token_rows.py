@@ -160,7 +160,7 @@ class TokenRows:
         return out
 
     def _place(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """The pieces of rows, which of the rows each is in, and the column where it begins."""
+        """The pieces of rows, the row of each, and the column where it starts."""
         num = self._first[rows + 1] - self._first[rows]
         pieces = self._order[np.repeat(self._first[rows], num) + _counting(num)]
         row = np.repeat(np.arange(len(rows)), num)

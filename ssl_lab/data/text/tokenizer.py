@@ -284,7 +284,7 @@ def plain_backend(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerFast) -> str:
-    """Short hash of what a tokenizer does to text, whatever folder it is in and whatever it puts around a text."""
+    """Short hash of how a tokenizer splits text, independent of its folder and of the special tokens it adds."""
     facts: dict[str, Any] = json.loads(plain_backend(tokenizer).to_str())
     del facts["post_processor"]
     facts["special_tokens"] = sorted(tokenizer.all_special_ids)

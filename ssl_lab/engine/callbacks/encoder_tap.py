@@ -11,7 +11,7 @@ from ssl_lab.types import Batch, Encoder
 
 
 class EncoderTap:
-    """Remembers what the encoder's first forward pass of a training step returned, or its first :meth:`Encoder.embed`.
+    """Keeps the output of the encoder's first forward pass in a training step, or of its first :meth:`Encoder.embed`.
 
     Passes in eval mode, such as evaluation's, go unnoticed. A method that encodes several views in one pass puts view
     after view, so row i of the features belongs to sample i modulo the batch size.

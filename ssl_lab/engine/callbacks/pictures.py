@@ -48,7 +48,7 @@ class Pictures:
 
 
 class PicturesDuringTraining(Callback):
-    """Saves pictures of a few validation samples and of what the method generates, every few epochs and at the end.
+    """Saves pictures of a few validation samples and of generated ones, every few epochs and at the end.
 
     Args:
         run_dir: The run directory; pictures go to ``pictures/<name>/step_<step>``.

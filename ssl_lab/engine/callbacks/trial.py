@@ -30,7 +30,7 @@ class ReportObjective(Callback):
         self.every_n_epochs = every_n_epochs
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Report what the epoch's evaluation has found, if it was evaluated.
+        """Report the objective if this epoch was evaluated.
 
         Raises:
             PrunedRunError: If the answer was to stop.

@@ -20,7 +20,7 @@ class DamagedCheckpointError(ValueError):
 
 
 def sound_checkpoint(path: Path) -> tuple[Path, dict[str, Any]]:
-    """``path``, or the run's checkpoint before it if that one is damaged, then with a warning; and what it holds.
+    """Read ``path``, or, with a warning, the run's previous checkpoint if ``path`` is damaged; returns path and contents.
 
     Raises:
         ValueError: If it holds code, or both are damaged.

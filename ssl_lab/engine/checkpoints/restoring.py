@@ -35,7 +35,7 @@ def check_resumable(trainer: L.Trainer, method: Method, contents: Mapping[str, A
 
 
 def check_is_whole(contents: Mapping[str, Any], run_dir: Path) -> None:
-    """Refuse a checkpoint that lacks what a run resumes from, such as that of another program.
+    """Refuse a checkpoint that lacks a part needed to resume, such as one of another program.
 
     Raises:
         ValueError: Naming the part.
@@ -74,7 +74,7 @@ def check_weights_fit(method: Method, contents: Mapping[str, Any], run_dir: Path
 
 
 def _shapes(weights: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Of tensors; what a module keeps by ``get_extra_state`` may be anything."""
+    """Shapes of tensors; values of ``get_extra_state`` may be anything and are left out."""
     return {name: tuple(value.shape) for name, value in weights.items() if not name.endswith("_extra_state")}
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: when they are written, and how, so that nothing is lost whatever happens in between."""
+"""Checkpoints: when and how they are written so that a crash at any moment loses nothing."""
 
 from __future__ import annotations
 
@@ -327,7 +327,7 @@ def _write_checkpoint(
     weights_only: bool = False,
     extra: Mapping[str, Any] | None = None,
 ) -> str | None:
-    """Write beside, flush to the disk, move what was there to ``previous``, and rename; why it failed, if it did."""
+    """Write to a temporary file, flush, move the old one to ``previous`` and rename; returns the reason of a failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".partial")
     trainer.strategy.checkpoint_io = io = _CarefulIO(extra or {})

@@ -73,7 +73,7 @@ class Sharded(ModelParallelStrategy):
         self.setup_precision_plugin()
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
-        """The method's step inside of its forward pass, which gathers what lies outside of blocks."""
+        """Run the method's step inside its forward pass, which gathers parameters outside of blocks."""
         assert self.lightning_module is not None
         with self.precision_plugin.train_step_context():
             return self._forward_redirection(

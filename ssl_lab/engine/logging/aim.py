@@ -46,7 +46,7 @@ class Aim(Logger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The run, begun when something is logged."""
+        """The Aim run, created when something is first logged."""
         import aim
 
         if self._experiment is None:

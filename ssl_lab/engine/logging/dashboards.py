@@ -1,4 +1,4 @@
-"""Loggers beside a run, none of which may stop it."""
+"""Loggers beside a run; a failing logger never stops the run."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Dashboard(Logger):
         self._try(self.adapter.settings, params)
 
     def save(self) -> None:
-        """Write what is complete."""
+        """Write all complete rows."""
         self._try(self.logger.save)
 
     def image(self, name: str, pixels: Pixels, step: int) -> None:
@@ -141,7 +141,7 @@ class ForgetLaterSteps(Callback):
 
 
 def guarded(loggers: Sequence[Logger]) -> list[Logger]:
-    """Loggers none of which can stop a run."""
+    """Wrap loggers so that none of them can stop a run."""
     return [logger if isinstance(logger, Dashboard) else Dashboard(logger) for logger in loggers]
 
 

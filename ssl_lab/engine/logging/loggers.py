@@ -68,11 +68,11 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Write what is complete; a row is complete when the next step is logged or the run ends."""
+        """Write all complete rows; a row is complete when the next step is logged or the run ends."""
 
     @rank_zero_only
     def flush(self) -> None:
-        """Write the row of the last step as it is; what is still logged at that step is added to it."""
+        """Write the row of the last step as it is; later values of that step are added to it."""
         if self._row:
             self._write_row()
 

@@ -75,7 +75,7 @@ def text_log(
 
 
 class _CarefulHandler(RotatingFileHandler):
-    """A log that cannot be written, such as on a full disk, is no reason to print tracebacks between other output."""
+    """A handler that drops records it cannot write, such as on a full disk, instead of printing tracebacks."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Leave the line out."""

@@ -47,7 +47,7 @@ class Trackio(Logger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The run, begun when something is logged."""
+        """The Trackio run, created when something is first logged."""
         import trackio
 
         if self._experiment is None:

@@ -141,7 +141,7 @@ class LinearProbe(FeatureProtocol):
         return logits(weights, test).argmax(1)
 
     def _choose_penalty(self, x: Tensor, y: Tensor, num_classes: int) -> tuple[float, Tensor | None]:
-        """The best penalty on held-out samples and its weights, from which the final fit sets out."""
+        """The best penalty on held-out samples and its weights, from which the final fit starts."""
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)).to(x.device)
         num_held_out = max(1, int(HOLDOUT_SHARE * len(x)))
         held_x, held_y = x[order[:num_held_out]], y[order[:num_held_out]]

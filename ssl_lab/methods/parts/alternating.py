@@ -1,4 +1,4 @@
-"""Training several networks by turns, each with an optimizer of its own."""
+"""Train several networks in turn, each with its own optimizer."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Player:
 
 
 class AlternatingMethod(Method):
-    """A method whose ``training_step`` gives each of its players a loss of its own by :meth:`update`.
+    """A method whose ``training_step`` gives each of its networks its own loss through :meth:`update`.
 
     The first player steps once per batch. Lightning counts these steps alone, so that ``trainer.max_steps``, ``global_step``
     and :meth:`progress` mean batches, however many others step beside it. Gradients are averaged over ranks once per player

@@ -22,7 +22,7 @@ Likelihood: TypeAlias = Literal["bernoulli", "gaussian", "logistic"]
 
 
 class Autoencoder(Method):
-    """Encodes images and pays for what a decoder makes of the code, in nats per image.
+    """Encodes images and minimises the decoder's reconstruction loss, in nats per image.
 
     The mean image is the sigmoid of what the decoder returns. ``bernoulli`` reads grey values as probabilities, or takes
     binarised pixels; ``gaussian`` is a density with one learned standard deviation for all pixels; ``logistic`` is the
@@ -60,7 +60,7 @@ class Autoencoder(Method):
         return self.binarize(as_float(batch["image"]), batch.get("index"))  # type: ignore[no-any-return]
 
     def pixel_nll(self, out: Tensor, x: Tensor) -> Tensor:
-        """-log p(x|z) in nats per image, shape (B,), from what the decoder returned for z."""
+        """-log p(x|z) in nats per image, shape (B,), from the decoder's output for z."""
         if self.likelihood == "bernoulli":
             return bernoulli_nll(out, x)
         mean = self.mean_image(out)
@@ -73,7 +73,7 @@ class Autoencoder(Method):
         return self.pixel_nll(out, x)
 
     def mean_image(self, out: Tensor) -> Tensor:
-        """Mean of p(x|z), in [0, 1], from what the decoder returned for z."""
+        """Mean of p(x|z), in [0, 1], from the decoder's output for z."""
         return torch.sigmoid(out.to(torch.promote_types(out.dtype, torch.float32)))
 
     @abstractmethod

@@ -98,7 +98,7 @@ class Answers:
         return None
 
     def _index(self) -> Answer:
-        """All runs; brought up to date if it is time, and who comes while another looks takes what is known."""
+        """All runs, read again when due; requests during a reading get the previous answer."""
         known = self._get(("index",))
         is_due = time.monotonic() - self._looked >= max(REFRESH_SEC, self._pause)
         if known is not None and not (is_due and self._looking.acquire(blocking=False)):
@@ -117,7 +117,7 @@ class Answers:
         return known
 
     def _report(self, id: str) -> Answer | None:
-        """Made anew of the run's data: the file in its directory is whatever someone has put there."""
+        """Rebuild the report from the run's data, as the file in its directory may hold anything."""
         entry = self.index.find(id)
         with self._making:
             content = None if entry is None else report_of(entry.facts.path)

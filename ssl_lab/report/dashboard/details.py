@@ -61,21 +61,21 @@ def read_details(entry: Entry) -> dict[str, Any]:
 
 
 def picture_file(run_dir: Path, name: str, file: str) -> Path | None:
-    """A picture that lies in a run directory itself; None if there is none, or a link leads out of it."""
+    """A picture inside a run directory; None if it is missing or a link leads out of the directory."""
     path = run_dir / "pictures" / name / file
     inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(run_dir))
     return path if inside and path.is_file() else None
 
 
 def report_of(run_dir: Path) -> bytes | None:
-    """The report of a run that has one, made anew: what lies in its directory may hold scripts. None if it has none."""
+    """Rebuild the report of a run that has one, as its file may hold scripts; None if it has none."""
     if not os.path.lexists(run_dir / "report.html"):
         return None
     return report_page(read_run(run_dir))
 
 
 def attempt(read: Callable[[], _T], what: str, problems: list[str]) -> _T | None:
-    """Read one part of a run, so that a damaged file, whatever it holds, does not take the rest of the run with it."""
+    """Read one part of a run so that a damaged file does not affect the other parts."""
     try:
         return read()
     except Exception as error:

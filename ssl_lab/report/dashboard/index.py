@@ -146,7 +146,7 @@ class RunIndex:
 
 
 def choices_of(settings: Mapping[str, str]) -> dict[str, str]:
-    """The settings that make a run what it is: neither its place nor its seed, which a group of runs differs in."""
+    """The settings that define a run, without its place and its seed."""
     return {
         key: text
         for key, text in settings.items()
@@ -221,7 +221,7 @@ def _stamp(path: str) -> _Stamp:
 
 
 def _read_settings(path: Path, data: str | None) -> tuple[dict[str, str], list[str], Measuring]:
-    """The configuration as dotted keys and texts, what is wrong with it, and how it measures."""
+    """The configuration as dotted keys and texts, its problems, and its way of measuring."""
     problems: list[str] = []
     config = noted(lambda: load_yaml(path, within=path.parent), problems, {})
     settings = flatten(config)
@@ -233,7 +233,7 @@ def _read_settings(path: Path, data: str | None) -> tuple[dict[str, str], list[s
 
 
 def _last_values(path: Path, *, values: bool) -> tuple[list[str], dict[str, float], list[str]]:
-    """Columns of ``metrics.csv``, where they are asked for the last value of each, and what is wrong with the file."""
+    """Columns of ``metrics.csv`` reduced to their last values, and the problems of the file."""
     last: dict[str, float] = {}
     columns: dict[int, str] = {}
 
@@ -281,7 +281,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 
 def _columns(entries: Sequence[Entry]) -> dict[str, dict[str, Any]]:
-    """Settings by key: the values there are, and which of them each run has; -1 where it has none."""
+    """Settings by key: the distinct values, and the index of each run's value; -1 where it has none."""
     columns = {}
     for key in _names(entry.settings for entry in entries):
         texts = [entry.settings.get(key) for entry in entries]

@@ -48,7 +48,7 @@ def page(mode: str) -> bytes:
 
 
 def to_json(value: Any) -> bytes:
-    """A value as compact JSON, in ASCII alone so that it is also JavaScript."""
+    """A value as compact ASCII JSON, which is also JavaScript."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False, default=str).encode()
 
 
