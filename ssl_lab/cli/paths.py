@@ -37,6 +37,29 @@ def no_run(run_dir: Path, missing: str) -> FileNotFoundError:
     return FileNotFoundError(f"{run_dir} is not a run directory: it has no {missing}. {advice}")
 
 
+def tuned_run(run_dir: Path) -> Path:
+    """The training that the directory of a fine-tuning means: itself if it is a run, else its only one of pretrained weights.
+
+    Without one of pretrained weights, it is the only one of random weights.
+
+    Raises:
+        ValueError: If it holds several, naming them.
+    """
+    if (run_dir / "config.yaml").is_file() or not (run_dir / "finetune.json").is_file():
+        return run_dir
+    for start in ("pretrained", "random"):
+        found = sorted(path.parent for path in run_dir.glob(f"{start}/seed_*/config.yaml"))
+        if len(found) > 1:
+            names = ", ".join(str(path) for path in found)
+            raise ValueError(
+                f"Cannot predict with {run_dir}: it holds trainings with {len(found)} seeds. Give one of them as run=: "
+                f"{names}."
+            )
+        if found:
+            return found[0]
+    return run_dir
+
+
 def choices(group: str) -> dict[str, str]:
     """Names of a group's files, one's own behind those of the package, with the one-line description at their top."""
     described: dict[str, str] = {}

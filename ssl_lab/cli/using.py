@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from ssl_lab.cli.build import load_run
 from ssl_lab.cli.data_of_run import data_in_run
 from ssl_lab.cli.inputs import given_to
+from ssl_lab.cli.paths import tuned_run
 from ssl_lab.cli.progress import counting
 from ssl_lab.cli.trust.spec import read_spec
 from ssl_lab.cli.trust.targets import trusting
@@ -125,7 +126,7 @@ def predict(
     """Predict your samples with the head of a fine-tuned run, treated as the evaluation treats the run's data.
 
     Args:
-        run_dir: A run directory that ``ssl-lab finetune`` wrote.
+        run_dir: A run directory that ``ssl-lab finetune`` wrote, or the directory around one.
         inputs: For images a path, pixels or a picture of Pillow, or several: a list, or an array (N, H, W, C) or
             (N, C, H, W). For texts a string or several. For samples of several parts dicts or tuples, such as
             ``{"question": ..., "text": ...}``. A ``pathlib.Path`` is a file or folder as ``input=`` of the command takes it.
@@ -143,7 +144,7 @@ def predict(
         ValueError: If the run has no head, or an input cannot be read.
     """
     with trusting(everything=trust):
-        run = open_to_use(Path(run_dir), batch_size=batch_size)
+        run = open_to_use(tuned_run(Path(run_dir)), batch_size=batch_size)
     task = task_of(run.method, str(run_dir))
     return predicted_rows(_all_read(run, from_python(inputs, run.datamodule, columns), predicting(task, run.device)))
 

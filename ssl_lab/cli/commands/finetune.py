@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from ssl_lab.cli.arguments import literal
 from ssl_lab.cli.commands.report import make_up_report
 from ssl_lab.cli.data_of_run import check_readable, settings_in_run
 from ssl_lab.cli.finetuning import Cell, kept_values, train_cell
+from ssl_lab.cli.instantiate import class_of
 from ssl_lab.cli.process import print_table
 from ssl_lab.cli.resume import refuse_other_files
 from ssl_lab.cli.run_name import claim, named_run, removed_if_refused
@@ -28,6 +30,7 @@ from ssl_lab.data.base import DataModule
 from ssl_lab.encoders.lora import merge_adapters
 from ssl_lab.engine.checkpoints.checkpoint import checkpoint_identity
 from ssl_lab.engine.checkpoints.signals import InterruptedRunError, is_first_rank
+from ssl_lab.limited import printable
 from ssl_lab.metrics import joined
 from ssl_lab.outputs import clear
 from ssl_lab.runs.directory import read_json, write_json
@@ -48,8 +51,11 @@ def run(cfg: DictConfig, args: list[str]) -> int:
 
 
 def _run(cfg: DictConfig, args: list[str], root: Path) -> int:
+    own_data = cfg.get("data") is None
     run_spec, weights = (None, None) if cfg.run is None else _take_over_run(cfg)
     datamodule = config.build_data(cfg.data, seed=cfg.seeds[0])
+    if own_data:
+        _check_labels_of_run(cfg, datamodule)
     spec = _spec(run_spec, datamodule.spec)
     datamodule.columns("test")  # scored at the end: refuse now if it is missing
     datamodule.train_split = "train"
@@ -94,13 +100,26 @@ def _run(cfg: DictConfig, args: list[str], root: Path) -> int:
         print(f"\n{datamodule.title}, test split, {cfg.select} checkpoint, {spread}")
         print_table(table)
         print(f"Written to {root / 'finetune.json'}.")
+        print(printable(_next_command(cells[0].run_dir, datamodule)))
     return 0
+
+
+def _next_command(run_dir: Path, datamodule: DataModule) -> str:
+    """The first training's directory, and how to predict with it where its data say how samples are given."""
+    fields = list(datamodule.fields)
+    if not fields or not datamodule.given_endings:
+        return f"The first training: {run_dir}"
+    sample = "text='...'" if fields == ["text"] else "input=FILE"
+    return f"Predict with it: ssl-lab predict {shlex.quote(f'run={run_dir}')} {sample}"
 
 
 def _check(cfg: DictConfig) -> None:
     """Refuse what cannot be meant before anything is loaded."""
-    if cfg.get("data") is None:
-        raise ValueError("ssl-lab finetune needs data with labels. Give it as data=NAME, see ssl-lab list data.")
+    if cfg.get("data") is None and cfg.run is None:
+        raise ValueError(
+            "Cannot fine-tune with run=null and no data=: there is no run to take data from. Give data with labels as "
+            "data=NAME, see ssl-lab list data."
+        )
     if cfg.select not in ("last", "best"):
         raise ValueError(f"Cannot use select={cfg.select}. Choose last, or best (on the validation split).")
     if cfg.ckpt not in (None, "last"):
@@ -157,8 +176,27 @@ def _take_over_run(cfg: DictConfig) -> tuple[Spec, dict[str, Tensor]]:
     with open_dict(cfg):
         own = config.encoder_in_run(run_cfg.encoder, run_dir)
         cfg.encoder = {**run_cfg.encoder, **dict.fromkeys(config.OF_START), **own}
+        if cfg.get("data") is None:
+            cfg.data = run_cfg.data
         cfg.data.update(settings_in_run(cfg.data, run_dir, run_spec, None))
     return run_spec, merge_adapters(method.feature_encoder).state_dict()
+
+
+def _check_labels_of_run(cfg: DictConfig, datamodule: DataModule) -> None:
+    """Refuse the run's own data, which were not asked for, if the task finds nothing in them to learn from; else name them.
+
+    Raises:
+        ValueError: Naming what they lack.
+    """
+    task = class_of(cfg.method)
+    columns = datamodule.columns("train")
+    if missing := [name for name in task.needs_columns if name not in columns]:
+        raise ValueError(
+            f"Cannot fine-tune on the data of {cfg.run}: {task.__name__} needs data with labels, and {datamodule.title} has "
+            f"no {', '.join(missing)}. Give data with labels as data=NAME, see ssl-lab list data."
+        )
+    if is_first_rank():
+        print(printable(f"Data: {datamodule.title}, on which {cfg.run} was trained. data=NAME takes other data."))
 
 
 def _spec(run_spec: Spec | None, found: Spec) -> Spec:

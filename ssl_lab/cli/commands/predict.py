@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from ssl_lab.cli.inputs import check_inputs, given_to, has_inputs, places, refuse_input, tell_unread
+from ssl_lab.cli.paths import tuned_run
 from ssl_lab.limited import printable
 from ssl_lab.outputs import check_output, clear, write_folder
 from ssl_lab.predict.outputs import PLACES, check_ending, holds_predictions, is_mask_of_ours, masks_folder
@@ -37,11 +38,13 @@ def run(cfg: DictConfig, args: list[str]) -> int:
     from ssl_lab.predict.running import predicting, task_of
     from ssl_lab.predict.tables import print_rows, write_rows
 
-    run_dir = Path(cfg.run)
+    run_dir = tuned_run(Path(cfg.run))
+    if run_dir != Path(cfg.run):
+        print(printable(f"Run: {run_dir}"))
     out = None if cfg.out is None else Path(cfg.out)
     clear(*([] if out is None else [out]), runs=[run_dir])
     opened = open_to_use(run_dir, batch_size=cfg.batch_size)
-    task = task_of(opened.method, cfg.run)
+    task = task_of(opened.method, str(run_dir))
     given = given_to(cfg, opened.datamodule)
     with counting(len(given), "samples") as advance:
         found = opened.run(given, predicting(task, opened.device), advance)

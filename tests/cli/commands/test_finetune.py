@@ -317,6 +317,19 @@ def test_pixels_are_classified_and_drawn(tmp_path, capsys):
 
 
 @pytest.mark.filterwarnings("ignore:All pixels of the")
+def test_labels_of_the_runs_own_data_are_learned_without_naming_them_again(tmp_path, capsys):
+    small = ["experiment=simclr_digits", "encoder.widths=[8]", "trainer=smoke", "evaluation=none"]
+    assert main(["pretrain", *small, "data.val_fraction=0.2", f"run_dir={tmp_path}/digits"]) == 0
+    capsys.readouterr()
+    tune = ["finetune", f"run={tmp_path}/digits", "task=image_classification", "trainer=smoke", "trainer.max_epochs=1"]
+    assert main([*tune, f"run_dir={tmp_path}/tuned"]) == 0
+    printed = capsys.readouterr().out
+    assert f"Data: Digits, on which {tmp_path}/digits was trained." in printed
+    first = tmp_path / "tuned/pretrained/seed_0"
+    assert f"Predict with it: ssl-lab predict run={first} input=FILE" in printed
+    assert "val_fraction: 0.2" in (first / "config.yaml").read_text()
+
+
 def test_scores_that_are_not_given_stay_out_of_the_mean_and_a_summary_without_results_is_refused(tmp_path, capsys):
     root = write_masked(tmp_path / "masked", size=(8, 8), num=2)
     for file in root.glob("masks/*/*.png"):
@@ -334,7 +347,11 @@ def test_scores_that_are_not_given_stay_out_of_the_mean_and_a_summary_without_re
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["run=run"], "needs data with labels"),
+        (
+            ["run=run"],
+            "Cannot fine-tune on the data of run: TextClassification needs data with labels, and films.csv has no",
+        ),
+        (["run=null", "encoder=bert_tiny"], "Cannot fine-tune with run=null and no data="),
         ([*DATA], "needs run"),
         (["run=nowhere", *DATA], "is not a run directory"),
         (["run=null", *DATA], "say which, such as encoder=bert_mini"),

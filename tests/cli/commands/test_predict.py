@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -82,6 +83,12 @@ def test_one_text_on_the_terminal_and_what_is_refused(folder, capsys):
     run = "run=texts/random/seed_0"
     assert main(["predict", run, "text=free prize [call]"]) == 0
     assert "free prize [call]" in capsys.readouterr().out
+    assert main(["predict", "run=texts", "text=free prize [call]"]) == 0, "the folder of one training"
+    assert "Run: texts/random/seed_0" in capsys.readouterr().out
+    assert len(predict(folder / "texts", "free prize")) == 1
+    for seed in (0, 1):
+        shutil.copytree(folder / "texts/random/seed_0", folder / f"two/pretrained/seed_{seed}")
+    shutil.copy(folder / "texts/finetune.json", folder / "two")
     (folder / "mine.csv").write_text("message,label\na,b\n")
     (folder / "blank.txt").write_text("\n \n")
     (folder / "odd.txt").write_text("hello\n\nyou\n")
@@ -95,7 +102,7 @@ def test_one_text_on_the_terminal_and_what_is_refused(folder, capsys):
         ([run, "input=numbers.jsonl", "columns={text: id}"], "holds Value('int64')"),
         ([run, "input=sms/test.csv", "columns={image: id}"], "a sample of this run consists of text"),
         ([run, "text=a", "question=b"], "one of this run consists of text"),
-        (["run=texts", "text=a"], "such as run=texts/random/seed_0"),
+        (["run=two", "text=a"], "Give one of them as run=: two/pretrained/seed_0, two/pretrained/seed_1."),
         (["run=photo_run/pretrained/seed_0", "text=a"], "this run reads no texts"),
     ):
         assert main(["predict", *command]) == 1, command
