@@ -29,6 +29,9 @@ from ssl_lab.engine.pruned import PrunedRunError
 STOPPED = ("interrupted", "preempted", "cancelled")
 """Endings of a trial that the same sweep resumes: by Ctrl-C, a signal, or because its Slurm job was cancelled."""
 
+_TOLD: set[tuple[str, str]] = set()
+"""Folder of the sweep and message of each error that this process has printed."""
+
 
 class FailedTrialsError(RuntimeError):
     """Some trials of a sweep failed; the others are done."""
@@ -75,7 +78,9 @@ def attempt(run: Callable[[], float | None]) -> Outcome:
         if os.environ.get("SSL_LAB_TRACEBACK"):
             traceback.print_exc()
         message = explain(error)
-        print(f"ssl-lab: {message}", file=sys.stderr)
+        again = (str(hydra_cfg.sweep.dir), message) in _TOLD
+        print(f"ssl-lab: {'failed for the same reason as a trial before' if again else message}", file=sys.stderr)
+        _TOLD.add((str(hydra_cfg.sweep.dir), message))
         return Outcome(overrides, run_dir, "failed", error=message)
 
 
@@ -170,8 +175,13 @@ def refuse_failures(trials: Sequence[tuple[str, Outcome]]) -> None:
         InterruptedRunError: If there were trials that a signal stopped.
     """
     stopped = [(label, outcome) for label, outcome in trials if outcome.status in STOPPED]
-    failed = [f"\n  {label}: {outcome.error}" for label, outcome in trials if outcome.status == "failed"]
-    failures = f"{len(failed)} of {len(trials)} trials failed:{''.join(failed)}" if failed else ""
+    failed: dict[str | None, list[str]] = {}
+    for label, outcome in trials:
+        if outcome.status == "failed":
+            failed.setdefault(outcome.error, []).append(label)
+    number = sum(map(len, failed.values()))
+    lines = "".join(f"\n  {_named(labels)}: {error}" for error, labels in failed.items())
+    failures = f"{number} of {len(trials)} trials failed:{lines}" if failed else ""
     if stopped:
         how = "cancelled" if all(outcome.status == "cancelled" for _, outcome in stopped) else "stopped by a signal"
         which = "".join(f"\n  {label}: {outcome.error}" for label, outcome in stopped if outcome.status == "cancelled")
@@ -182,6 +192,13 @@ def refuse_failures(trials: Sequence[tuple[str, Outcome]]) -> None:
         )
     if failed:
         raise FailedTrialsError(failures)
+
+
+def _named(labels: Sequence[str]) -> str:
+    """Labels of trials that failed for one reason, and how many they are; the first three by name."""
+    if len(labels) == 1:
+        return labels[0]
+    return f"{len(labels)} trials ({'; '.join(labels[:3])}{'; ...' if len(labels) > 3 else ''})"
 
 
 def distinguish(overrides: Sequence[Sequence[str]]) -> list[str]:

@@ -55,6 +55,17 @@ def test_a_sweep_goes_on_after_a_failed_trial_and_says_so(launcher, tmp_path, mo
         assert capsys.readouterr().out.count("has finished before") == 2
 
 
+def test_an_error_that_all_trials_share_is_printed_once_with_their_number(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SSL_LAB_TRACEBACK", raising=False)
+    args = ["pretrain", "-m", *SMALL, "method.temperature=-1", "seed=0,1", "optim.lr=1e-3,2e-3", "sweep_dir=sweep"]
+    assert main(args) == 1
+    during, _, end = capsys.readouterr().err.partition("4 of 4 trials failed:")
+    message = "temperature must be positive and finite, found -1"
+    assert (during.count(message), during.count("for the same reason"), end.count(message)) == (1, 3, 1)
+    assert "4 trials (seed=0 optim.lr=0.001; " in end
+
+
 def _children():
     command = ["ps", "--no-headers", "-o", "args", "--ppid", str(os.getpid())]
     return subprocess.run(command, capture_output=True, text=True).stdout
