@@ -59,9 +59,10 @@ def drop_replaced(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequen
     parts = dict(_parts_of(experiment)) if experiment else {}
     given = {one.partition("=")[0].lstrip("+~") for one in overrides}
     given -= {part for part in parts if f"+{part}={parts[part]}" in overrides}  # of keep_composable
-    replaced = [group for group in choices if group in given - {"experiment"}]
-    if not experiment or not replaced:
+    if not experiment:
         return []
+    own = dict(_choices_of(experiment))
+    replaced = [group for group in choices if group in given - {"experiment"} and choices[group] != own.get(group)]
     lines = []
     for group in replaced:
         package = group.partition("@")[2] or group
@@ -84,7 +85,10 @@ def drop_replaced(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequen
             sentences.append(f"experiment={experiment} sets {', '.join(dropped)}, {lacks}.")
         if kept:
             values = ", ".join(f"{key}={OmegaConf.select(cfg, key)}" for key in kept)
-            sentences.append(f"{group}={choices[group]} keeps {values} of experiment={experiment}.")
+            holds, them = ("hold", "them") if len(kept) > 1 else ("holds", "it")
+            sentences.append(
+                f"{values} of experiment={experiment} also {holds} with {group}={choices[group]}, unless you set {them}."
+            )
         if sentences:
             lines.append(" ".join(sentences))
     return lines
@@ -100,11 +104,16 @@ def _settings_of(experiment: str) -> DictConfig:
 
 def _parts_of(experiment: str) -> Iterator[tuple[str, str]]:
     """The choices that an experiment makes within others, as ``views@method.views`` and ``digits``."""
+    return ((group, choice) for group, choice in _choices_of(experiment) if "." in _package(group))
+
+
+def _choices_of(experiment: str) -> Iterator[tuple[str, str]]:
+    """The choices that an experiment makes, as ``data`` and ``digits``."""
     for entry in _settings_of(experiment).get("defaults", []):
         for key, value in entry.items() if isinstance(entry, DictConfig) else ():
-            part = re.sub(r"^override\s+/?", "", str(key))
-            if part != key and "." in _package(part) and isinstance(value, str):
-                yield part, value
+            group = re.sub(r"^override\s+/?", "", str(key))
+            if group != key and isinstance(value, str):
+                yield group, value
 
 
 def _package(group: str) -> str:

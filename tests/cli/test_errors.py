@@ -260,5 +260,12 @@ def test_what_an_experiment_sets_of_a_replaced_choice_is_named(capsys, tmp_path,
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
         "experiment=simclr_digits sets method.temperature, which method=byol does not have: left out. "
-        "method=byol keeps method.hidden_dim=256 of experiment=simclr_digits."
+        "method.hidden_dim=256 of experiment=simclr_digits also holds with method=byol, unless you set it."
     ]
+
+
+def test_the_experiments_own_choice_is_no_change_to_be_named(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ssl_lab.cli.pretraining.begin", lambda cfg, run_dir: 1 / 0)
+    assert main(["pretrain", "experiment=simclr_digits", "data=digits", "run_dir=run"]) == 1
+    assert capsys.readouterr().out == ""
