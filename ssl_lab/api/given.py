@@ -259,7 +259,7 @@ def parts_for_texts(settings: Mapping[str, Any], *, labelled: bool) -> dict[str,
 
     With labels, probes of features are added to its evaluation.
     """
-    if {"encoder", "experiment"} & set(settings):
+    if "experiment" in settings:
         return {}
     experiment = _text_experiment(str(settings.get("method", "mlm")))
     if experiment is None:

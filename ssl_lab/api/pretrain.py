@@ -60,8 +60,8 @@ def pretrain(
         run: A run to resume, with the settings that it has.
         trust: Allow classes that are not ssl_lab's own, which a run or experiment names.
         **settings: Settings of the command by name: ``encoder="resnet18"``, ``optim__lr=1e-3``, ``optim={"lr": 1e-3}`` or
-            ``**{"optim.lr": 1e-3, "views@method.views": "weak"}``. Texts without ``encoder=`` and ``experiment=`` take the
-            experiment of ssl_lab that has the method on text files.
+            ``**{"optim.lr": 1e-3, "views@method.views": "weak"}``. Texts without ``experiment=`` take the experiment of
+            ssl_lab that has the method on text files, with its evaluation.
 
     Returns:
         The run: features by ``run.embed(x)``, its table by ``run.results``.

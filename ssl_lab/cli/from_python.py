@@ -26,6 +26,8 @@ from ssl_lab.engine.checkpoints.signals import STOP_SIGNALS, InterruptedRunError
 
 _AS_WRITTEN = ("text", "prompt")
 """Settings whose value the command line takes as it is."""
+_SAID = (ValueError, FileNotFoundError, FileExistsError)
+"""Errors whose message says all."""
 _WHOLE = ("path", "root", "options")
 """Last words of settings that hold a mapping, rather than settings of their own."""
 
@@ -108,7 +110,8 @@ def as_command(name: str, args: Sequence[str], *, trust: bool = False) -> Iterat
         trust: Allow any class.
 
     Raises:
-        ValueError: With the command's message, where Hydra or OmegaConf raised an error of their own.
+        ValueError: With the command's message, where Hydra or OmegaConf raised an error of their own. ``SSL_LAB_TRACEBACK=1``
+            shows where an error was raised.
         KeyboardInterrupt: If Ctrl-C stopped a run, whose state is saved.
     """
     with ExitStack() as stack:
@@ -126,7 +129,11 @@ def as_command(name: str, args: Sequence[str], *, trust: bool = False) -> Iterat
             raise
         except Exception as error:
             message = explain(error, command=name, overrides=args)
-            if os.environ.get("SSL_LAB_TRACEBACK") or message == str(error).strip() or not of_settings(error):
+            if os.environ.get("SSL_LAB_TRACEBACK"):
+                raise
+            if type(error) in _SAID and error.args == (message,):
+                raise type(error)(message) from None  # without the calls in between, which say nothing to a user
+            if message == str(error).strip() or not of_settings(error):
                 raise
             raise ValueError(message) from None
 

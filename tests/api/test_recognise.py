@@ -173,7 +173,7 @@ def test_parts_go_with_what_the_caller_leaves_open():
     assert recognise(TEXTS).parts({}) == {"experiment": "mlm_text"}
     assert recognise(TEXTS, labels=LABELS).parts({})["evaluation"] == "mlm_features"
     assert recognise(TEXTS).parts({"method": "causal_lm"}) == {"experiment": "gpt_text"}
-    assert recognise(TEXTS).parts({"encoder": "bert_tiny"}) == {}
+    assert recognise(TEXTS).parts({"encoder": "bert_tiny"}) == {"experiment": "mlm_text"}
     assert isinstance(recognise("digits"), Configured)
 
 

@@ -138,6 +138,13 @@ def test_a_wrong_setting_gets_the_message_of_the_command(settings, override, fol
     assert capsys.readouterr().err == f"ssl-lab: {error.value}\n"
 
 
+def test_errors_of_data_and_settings_come_without_the_calls_in_between(folder, monkeypatch):
+    monkeypatch.delenv("SSL_LAB_TRACEBACK", raising=False)
+    with pytest.raises(ValueError, match="ConvNet takes images, but the data is texts") as error:
+        ssl_lab.pretrain(TEXTS, "simclr", run_dir="wrong", data__vocab_size=60)
+    assert len(error.traceback) <= 6 and error.value.__cause__ is None and error.value.__suppress_context__
+
+
 @pytest.mark.parametrize(
     ("arguments", "settings", "told"),
     [
@@ -146,7 +153,7 @@ def test_a_wrong_setting_gets_the_message_of_the_command(settings, override, fol
         ((IMAGES,), {"optim": torch.optim.Adam}, "Cannot set optim to the class Adam: .*optim='adamw'"),
         ((IMAGES,), {"encoder": torch.nn.Linear(2, 2)}, "Cannot set encoder to an object of Linear"),
         ((IMAGES,), {"epochs": 1, "trainer__max_epochs": 2}, "both epochs= and trainer.max_epochs="),
-        ((), {"labels": LABELS}, "Cannot use labels= without data"),
+        ((), {"labels": LABELS}, "Cannot take labels= without data"),
         ((IMAGES,), {"--cfg": "job"}, "not the name of a setting"),
         ((IMAGES[:1],), {"run_dir": "one"}, "from 1 training sample"),
         (("digits",), {"run": "nowhere"}, "nowhere is not a run directory"),
