@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import urlparse
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import MLFlowLogger
@@ -61,6 +63,7 @@ class MLflow(MLFlowLogger):
                 except MlflowException:  # another store, or its run was deleted
                     self._run_id = None
             client = super().experiment
+            _refuse_place_of_folder(client.get_run(self._run_id).info.artifact_uri)
             self.kept.keep(str(self._run_id))
             return client
         return super().experiment
@@ -100,3 +103,16 @@ class MLflowAdapter(Adapter):
 
 
 adapter_of.register(MLFlowLogger, MLflowAdapter)
+
+
+def _refuse_place_of_folder(uri: str) -> None:
+    """Refuse a store of the working folder that would send pictures elsewhere.
+
+    Raises:
+        ValueError: If the user has not chosen the store by a variable, and it keeps artifacts on another machine.
+    """
+    if "MLFLOW_TRACKING_URI" not in os.environ and urlparse(uri).scheme not in ("", "file"):
+        raise ValueError(
+            f"the store of this folder keeps pictures at {uri}. Set MLFLOW_TRACKING_URI to this store if you want that, or "
+            "start where there is no mlflow.db"
+        )

@@ -146,6 +146,20 @@ def test_mlflow_has_every_scalar_picture_and_setting_and_a_resumed_run_continues
     assert (tmp_path / "run/mlflow/id.txt").read_text() != id, "what has changed is a run of its own"
 
 
+def test_a_store_of_the_folder_sends_pictures_nowhere(tmp_path, store, monkeypatch):
+    from mlflow.tracking import set_tracking_uri
+
+    from ssl_lab.engine.logging.mlflow import MLflow
+
+    store.create_experiment("theirs", artifact_location="ftp://127.0.0.1:1/x")
+    made = {"run_dir": str(tmp_path / "run"), "project": "theirs"}
+    assert MLflow(**made).run_id, "the user's variable names the store"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    set_tracking_uri(f"file:{tmp_path}/mlruns")
+    with pytest.warns(UserWarning, match=r"MLflow failed \(the store of this folder keeps pictures at ftp://127.0.0.1"):
+        Dashboard(MLflow(**made)).log_metrics({"train/loss": 1.0}, 0)
+
+
 def test_comet_settings_of_the_folder_send_the_key_nowhere(tmp_path, monkeypatch):
     from ssl_lab.engine.logging.comet import Comet
 
