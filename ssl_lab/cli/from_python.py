@@ -204,7 +204,7 @@ def _state_kept() -> Iterator[None]:
             GlobalHydra.instance().hydra, HydraConfig.instance().cfg = outer, config
             for name in set(os.environ) - set(environment):
                 del os.environ[name]
-            os.environ.update(environment)
+            os.environ.update({name: value for name, value in environment.items() if os.environ.get(name) != value})
             for logger, level in levels.items():
                 logger.setLevel(level)
             if torch.get_num_threads() != threads:
