@@ -28,8 +28,8 @@ def run(args: list[str]) -> int:
     parser.add_argument(
         "--token",
         action=argparse.BooleanOptionalAction,
-        help="ask for a token, which the printed address holds (default: where other machines or, over SSH or "
-        "in a Slurm job, other users can reach it)",
+        help="ask for a token; the printed address contains it (default: if other machines can reach the page, "
+        "or other users over SSH or in a Slurm job)",
     )
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
     parsed = parser.parse_intermixed_args(args)

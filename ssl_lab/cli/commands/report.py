@@ -10,7 +10,9 @@ from ssl_lab.cli.arguments import Parser, path_argument
 def run(args: list[str]) -> int:
     """Write a run's report, or a comparison of several runs."""
     parser = Parser(prog="ssl-lab report", description="Make report pages from run directories.")
-    parser.add_argument("runs", nargs="+", type=path_argument, metavar="DIR")
+    parser.add_argument(
+        "runs", nargs="+", type=path_argument, metavar="DIR", help="run directory; several are compared"
+    )
     parser.add_argument(
         "--out", type=path_argument, help="page of one run, or page that compares several (comparison.html)"
     )
