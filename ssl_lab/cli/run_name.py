@@ -117,7 +117,7 @@ def removed_if_refused(run_dir: Path, *, parents: int = 0) -> Iterator[None]:
     try:
         yield
     except (ValueError, FileNotFoundError):
-        if is_new and is_first_rank() and not any(any(run_dir.rglob(name)) for name in _SETTINGS):
+        if is_new and run_dir.is_dir() and is_first_rank() and not any(any(run_dir.rglob(name)) for name in _SETTINGS):
             shutil.rmtree(run_dir, ignore_errors=True)
             with suppress(OSError):
                 for folder in run_dir.parents[:parents]:
