@@ -24,19 +24,19 @@ def has_inputs(cfg: DictConfig) -> bool:
     return cfg.input is not None or any(cfg.get(name) is not None for name in TEXTS)
 
 
-def check_inputs(cfg: DictConfig) -> None:
-    """Refuse settings that name inputs twice, or some that are not there."""
+def check_inputs(cfg: DictConfig, *, setting: str = "input") -> None:
+    """Refuse settings that name inputs twice, or some that are not there; ``setting`` is what the command calls ``input``."""
     texts = [name for name in TEXTS if cfg.get(name) is not None]
     if cfg.input is not None and texts:
-        raise ValueError(f"Both input= and {texts[0]}= were given. Give files, or one text.")
+        raise ValueError(f"Both {setting}= and {texts[0]}= were given. Give files, or one text.")
     if cfg.columns is not None and cfg.input is None:
         raise ValueError(
-            "columns= names the columns of tables, but no table is given. Leave it out, or give input=FILE."
+            f"columns= names the columns of tables, but no table is given. Leave it out, or give {setting}=FILE."
         )
     for place in places(cfg):
         if not place.exists():
             raise FileNotFoundError(
-                f"Cannot read input={place}: no such file or folder (working directory: {Path.cwd()}). Correct the path."
+                f"Cannot read {setting}={place}: no such file or folder (working directory: {Path.cwd()}). Correct the path."
             )
 
 
@@ -52,13 +52,16 @@ def refuse_input(out: Path, inputs: list[Path]) -> None:
         raise ValueError(f"Cannot write out={out}: it is the input. Give out= another name.")
 
 
-def given_to(cfg: DictConfig, datamodule: DataModule, *, fields: Mapping[str, str] | None = None) -> list[Given]:
+def given_to(
+    cfg: DictConfig, datamodule: DataModule, *, fields: Mapping[str, str] | None = None, setting: str = "input"
+) -> list[Given]:
     """The samples that the settings name; files of other kinds are counted and named.
 
     Args:
         cfg: Settings.
         datamodule: Data like that of the run.
         fields: The parts of a sample that are needed; None for all.
+        setting: What the command calls ``input``.
     """
     from ssl_lab.predict.inputs import from_files, from_texts
 
@@ -66,10 +69,12 @@ def given_to(cfg: DictConfig, datamodule: DataModule, *, fields: Mapping[str, st
     if texts:
         return from_texts(texts, datamodule, fields=fields)
     columns = None if cfg.columns is None else OmegaConf.to_container(cfg.columns)
-    given, left_out = from_files(places(cfg), datamodule, columns, fields=fields)  # type: ignore[arg-type]
+    given, left_out = from_files(places(cfg), datamodule, columns, fields=fields, setting=setting)  # type: ignore[arg-type]
     tell_left_out(left_out)
     if not given:
-        raise ValueError(f"Cannot read input={cfg.input}: there is nothing in it. Give a file with at least one row.")
+        raise ValueError(
+            f"Cannot read {setting}={cfg.input}: there is nothing in it. Give a file with at least one row."
+        )
     return given
 
 

@@ -93,9 +93,9 @@ def open_to_use(run_dir: Path, *, batch_size: int | None = None) -> Opened:
     return Opened(run_dir=run_dir, method=method.to(device), datamodule=datamodule, spec=spec, device=device)
 
 
-def features_of_inputs(cfg: DictConfig, opened: Opened) -> tuple[Found, NDArray[np.float32]]:
-    """The samples that settings of a command name, and their features (N, D)."""
-    given = given_to(cfg, opened.datamodule, fields=fields_of_features(opened.datamodule))
+def features_of_inputs(cfg: DictConfig, opened: Opened, *, setting: str = "input") -> tuple[Found, NDArray[np.float32]]:
+    """The samples that settings of a command name, and their features (N, D); ``setting`` is what it calls ``input``."""
+    given = given_to(cfg, opened.datamodule, fields=fields_of_features(opened.datamodule), setting=setting)
     with counting(len(given), "samples") as advance:
         found = opened.run(given, embedding(opened.method, opened.device), advance)
     return found, np.stack(found.results)

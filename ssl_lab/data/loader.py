@@ -41,16 +41,24 @@ class EpochPermutation:
         return torch.randperm(self.num_samples, generator=generator)
 
 
-def check_enough(num_samples: int, global_batch_size: int) -> None:
+def check_enough(num_samples: int, batch_size: int, num_ranks: int, *, cut: str = "") -> None:
     """Refuse a training split that gives no whole batch.
 
+    Args:
+        num_samples: Samples of the training split.
+        batch_size: Samples of a step on each rank.
+        num_ranks: Number of ranks.
+        cut: What was cut from the training samples before, for the message.
+
     Raises:
-        ValueError: With both numbers.
+        ValueError: With the numbers, and a batch size that fits: the largest power of two with two steps an epoch, if any.
     """
-    if num_samples < global_batch_size:
+    if num_samples < batch_size * num_ranks:
+        ranks = f" on {num_ranks} ranks ({batch_size * num_ranks:,} samples a step)" if num_ranks > 1 else ""
+        fitting = max(1, num_samples // num_ranks // 2)
         raise ValueError(
-            f"A training step needs batch_size x ranks = {global_batch_size} samples, but the training split has "
-            f"{num_samples}. Lower data.batch_size."
+            f"Cannot train with data.batch_size={batch_size}{ranks}: the training split has {num_samples:,} samples{cut}. "
+            f"Set data.batch_size={1 << fitting.bit_length() - 1}."
         )
 
 
@@ -106,7 +114,7 @@ class BatchLoader:
                     "the data has a column of that name. Rename one of them."
                 )
         if shuffle:
-            check_enough(self.num_samples, self._global_batch_size)
+            check_enough(self.num_samples, batch_size, distributed.world_size())
 
     @property
     def _global_batch_size(self) -> int:

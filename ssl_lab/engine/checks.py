@@ -69,7 +69,20 @@ def check_samples(method: Method, datamodule: DataModule, num_ranks: int) -> Non
     """
     num_samples = datamodule.batch_size * num_ranks
     check_batch(method, num_samples)
-    check_enough(len(next(iter(datamodule.columns(datamodule.train_split).values()))), num_samples)
+    num_train = len(next(iter(datamodule.columns(datamodule.train_split).values())))
+    if num_train < num_samples:
+        check_enough(num_train, datamodule.batch_size, num_ranks, cut=_cut_from(datamodule))
+
+
+def _cut_from(datamodule: DataModule) -> str:
+    """The splits that were cut from the training samples, with their numbers, as a message names them."""
+    found = []
+    for split in ("val", "test"):
+        if has_split(datamodule, split):
+            of, rows = datamodule.origin(split)
+            found += [f"{split} ({len(rows):,})"] if of != split else []
+    words = f", after {' and '.join(found)} {'were' if len(found) > 1 else 'was'} cut from the training samples"
+    return words if found else ""
 
 
 def check_batch(method: Method, num_samples: int) -> None:

@@ -11,7 +11,7 @@ from ssl_lab.types import Spec
 
 _MASKED = """\
 text = f"The {tokenizer.mask_token} statement"
-# The mask is a token here; the tokenizer reads special tokens in a text as plain characters otherwise.
+# split_special_tokens=False reads the mask as one token, which not every tokenizer does by itself.
 inputs = tokenizer(text, split_special_tokens=False, return_tensors="pt")
 scores = model(**inputs).logits[inputs["input_ids"] == tokenizer.mask_token_id, : len(tokenizer)]
 print(tokenizer.convert_ids_to_tokens(scores.topk(5).indices[0]))

@@ -42,6 +42,7 @@ def from_files(
     columns: Mapping[str, str] | None = None,
     *,
     fields: Mapping[str, str] | None = None,
+    setting: str = "input",
 ) -> tuple[list[Given], list[Path]]:
     """Samples of files, and of all files in folders, in their order; those of a folder in the order of their paths.
 
@@ -50,6 +51,7 @@ def from_files(
         datamodule: Data like that of the run, which says which files it reads.
         columns: The column of a table that holds each part of a sample; its own names for those that are missing.
         fields: The parts of a sample that are needed, and their columns; None for all.
+        setting: The setting that names the places, for messages.
 
     Returns:
         The samples, and files of folders that are of another kind and left out.
@@ -72,10 +74,10 @@ def from_files(
     for place in places:
         if not place.exists():
             raise FileNotFoundError(
-                f"Cannot read input={place}: no such file or folder (working directory: {Path.cwd()}). Correct the path."
+                f"Cannot read {setting}={place}: no such file or folder (working directory: {Path.cwd()}). Correct the path."
             )
         if not place.is_dir():
-            _check_kind(place, endings)
+            _check_kind(place, endings, setting)
             found += _samples_of(place, datamodule, {**fields, **(columns or {})})
             continue
         files = files_below(place)
@@ -83,8 +85,8 @@ def from_files(
         if not fitting:
             others = f" ({', '.join(file.name for file in files[:_NAMED])})" if files else ""
             raise ValueError(
-                f"Cannot read input={place}: none of the {len(files)} files in it{others} ends in {', '.join(endings[:8])}. "
-                "Give another folder, or name the file."
+                f"Cannot read {setting}={place}: none of the {len(files)} files in it{others} ends in "
+                f"{', '.join(endings[:8])}. Give another folder, or name the file."
             )
         left_out += [file for file in files if not file.name.lower().endswith(endings)]
         for file in fitting:
@@ -92,11 +94,11 @@ def from_files(
     return found, left_out
 
 
-def _check_kind(file: Path, endings: Sequence[str]) -> None:
+def _check_kind(file: Path, endings: Sequence[str], setting: str) -> None:
     if not file.name.lower().endswith(tuple(endings)):
         raise ValueError(
-            f"Cannot read input={file}: this run reads files that end in {', '.join(endings[:8])}. Give such a file, or a "
-            "folder of them."
+            f"Cannot read {setting}={file}: this run reads files that end in {', '.join(endings[:8])}. Give such a file, or "
+            "a folder of them."
         )
 
 

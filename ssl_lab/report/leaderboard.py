@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import math
 import re
-import shlex
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from ssl_lab.metrics import OTHER, Metric, Table, described, joined
 from ssl_lab.report.row_labels import row_labels
 from ssl_lab.report.tables import ResultsTable, Row, tables
 from ssl_lab.report.vocabulary import describe
+from ssl_lab.runs.files import shell_line
 from ssl_lab.runs.find import read_runs
 from ssl_lab.runs.results import Result, judged_runs, same_but_for_seed, settings_of, side_by_side
 from ssl_lab.runs.ways import LOADING
@@ -361,13 +361,13 @@ def _command(results: Sequence[Result]) -> str:
     """One command for all runs of a row: a sweep over seeds where each run has its own command."""
     commands = sorted({tuple(result.command) for result in results if result.command})
     if len(commands) == 1 and (len(results) == 1 or commands[0][1] == "finetune"):
-        return shlex.join(commands[0])
+        return shell_line(commands[0])
     without = {tuple(word for word in command if not word.startswith("seed=")) for command in commands}
     seeds = sorted(result.facts.seed for result in results if result.facts.seed is not None)
     if len(without) == 1 and len(seeds) == len(results):
         name, command, *overrides = without.pop()
-        return shlex.join([name, command, "-m", *overrides, f"seed={','.join(map(str, seeds))}"])
-    return "; ".join(map(shlex.join, commands))
+        return shell_line([name, command, "-m", *overrides, f"seed={','.join(map(str, seeds))}"])
+    return "; ".join(map(shell_line, commands))
 
 
 def _notes(entries: Sequence[Entry], names: Sequence[str]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +17,7 @@ from ssl_lab.report.animation import write_animation
 from ssl_lab.report.curves import NUM_COLORS, comparison_panels, run_panels
 from ssl_lab.report.vocabulary import describe, duration
 from ssl_lab.runs.compare import config_differences, evaluations_by_data, run_labels
+from ssl_lab.runs.files import shell_line
 from ssl_lab.runs.read import Run, read_run
 
 _MISSING = "–"
@@ -70,7 +70,7 @@ def report_page(run: Run) -> bytes:
             panels=run_panels(run),
             galleries=pictures.galleries(run.pictures, run.captions),
             readings=pictures.readings(run.sentences, run.captions),
-            command=shlex.join(run.command),
+            command=shell_line(run.command),
             facts=facts(run.summary),
         )
     )

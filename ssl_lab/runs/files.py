@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -141,6 +142,13 @@ def command_of(run_dir: Path, problems: list[str]) -> list[str]:
         return []
     kept = [override for override in overrides if override.split("=")[0] not in NOT_REPEATED]
     return ["ssl-lab", "finetune" if "start" in read_summary(run_dir, []) else "pretrain", *kept]
+
+
+def shell_line(command: Sequence[str]) -> str:
+    """A command as one writes it in a shell; arguments with single quotes stand in double ones where these change nothing."""
+    return " ".join(
+        f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word) for word in command
+    )
 
 
 def number(value: object) -> float | None:

@@ -76,7 +76,7 @@ def test_a_fit_resumes_in_its_directory_with_the_same_settings_or_by_force(capsy
 
 
 def test_a_fit_leaves_no_directory_when_refused_and_touches_no_run_of_pretrain():
-    with pytest.raises(ValueError, match="the training split has 49"):
+    with pytest.raises(ValueError, match=r"the training split has 49 samples"):
         simsiam().fit(IMAGES, run_dir="refused", **{**SMALL, "data__batch_size": 500})
     assert not Path("refused").exists()
     tiny = {"encoder": {"widths": [4, 8]}, "method__hidden_dim": 8, "evaluation": "none"}

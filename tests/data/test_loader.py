@@ -7,7 +7,7 @@ import torch
 import ssl_lab.data.loader as loading
 from ssl_lab import distributed
 from ssl_lab.data.columns import LazyColumn
-from ssl_lab.data.loader import BatchLoader
+from ssl_lab.data.loader import BatchLoader, check_enough
 
 
 def loader(num=20, *, batch_size=4, seed=3, shuffle=True, as_memory=False):
@@ -105,8 +105,14 @@ def test_an_error_while_reading_ahead_is_raised_where_the_batch_is_used():
 
 
 def test_fewer_samples_than_a_step_needs_is_an_error():
-    with pytest.raises(ValueError, match=r"= 4 samples, but the training split has 3.*data\.batch_size"):
+    with pytest.raises(
+        ValueError, match=r"data.batch_size=4: the training split has 3 samples\. Set data.batch_size=1\."
+    ):
         loader(3)
+    with pytest.raises(
+        ValueError, match=r"=256 on 2 ranks \(512 samples a step\): .* 245 samples\. Set data.batch_size=32"
+    ):
+        check_enough(245, 256, 2)
 
 
 def test_columns_of_different_length_are_refused():

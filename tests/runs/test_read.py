@@ -1,6 +1,9 @@
+import shlex
+
 import pytest
 from report.fake_runs import write_picture, write_run
 
+from ssl_lab.runs.files import shell_line
 from ssl_lab.runs.read import read_run
 
 
@@ -59,3 +62,10 @@ def test_a_directory_that_is_no_run_is_refused(tmp_path):
         read_run(tmp_path)
     with pytest.raises(FileNotFoundError, match="no such directory. Give the run directory"):
         read_run(tmp_path / "nowhere")
+
+
+def test_commands_are_written_as_one_types_them_and_mean_the_same():
+    words = ["ssl-lab", "pretrain", "encoder.pretrained='my bert'", "seeds=[0,1]", "text='$5'", "a=b c"]
+    line = shell_line(words)
+    assert line == """ssl-lab pretrain "encoder.pretrained='my bert'" 'seeds=[0,1]' 'text='"'"'$5'"'"'' 'a=b c'"""
+    assert shlex.split(line) == words

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
@@ -45,6 +44,7 @@ from ssl_lab.methods.base import Method
 from ssl_lab.modalities.text import TextSpec
 from ssl_lab.outputs import check_output, clear, restore
 from ssl_lab.runs.directory import DATA_SPEC
+from ssl_lab.runs.files import shell_line
 from ssl_lab.runs.read import read_run
 from ssl_lab.tasks.base import FineTuning
 from ssl_lab.types import Encoder, NotOfferedError, Spec
@@ -86,7 +86,7 @@ def run(cfg: DictConfig, args: list[str]) -> int:
     write, made = _chosen(cfg, method, _sizes_of_head(run_cfg, run_dir, spec), run_dir)
     run = read_run(run_dir)
     made.commands = [
-        shlex.join(command)
+        shell_line(command)
         for command in (run.command, ["ssl-lab", "export", *args])
         if command  # what was asked of the run may be unreadable
     ]

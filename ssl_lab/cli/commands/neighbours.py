@@ -21,8 +21,8 @@ def check(cfg: DictConfig) -> None:
         raise ValueError(f"Cannot find {cfg.k} neighbours. Set k to 1 or more.")
     if cfg.get("data") is not None and cfg.input is not None:
         raise ValueError("Both data= and input= were given. Give one of them: neighbours are found among its samples.")
-    for asked in (_query_of(cfg), _among_of(cfg)):
-        check_inputs(asked)
+    check_inputs(_query_of(cfg), setting="query")
+    check_inputs(_among_of(cfg))
     out = Path(cfg.out)
     check_output(out, folder=True)
     for name, ours in ((NEIGHBOURS_TABLE, holds_neighbours), (NEIGHBOURS_PAGE, is_page_of_neighbours)):
@@ -54,7 +54,7 @@ def run(cfg: DictConfig, args: list[str]) -> int:
     run_dir, out = Path(cfg.run), Path(cfg.out)
     clear(out / NEIGHBOURS_TABLE, runs=[run_dir])
     opened = open_to_use(run_dir)
-    asked, queries = features_of_inputs(_query_of(cfg), opened)
+    asked, queries = features_of_inputs(_query_of(cfg), opened, setting="query")
     tell_unread(asked.unreadable, opened.datamodule)
     if has_inputs(among_cfg := _among_of(cfg)):
         found, among = features_of_inputs(among_cfg, opened)
@@ -79,5 +79,7 @@ def run(cfg: DictConfig, args: list[str]) -> int:
     files = write_neighbours(out, questions, shown, neighbours, title=printable(title), note=printable(note))
     if len(files) == 1:
         print_rows(neighbour_rows(questions, shown, neighbours), whole=f"{files[0]} holds all of them.")
-    print(printable(f"{sum(map(len, neighbours)):,} neighbours among {len(shown):,} samples: {files[-1]}"))
+    queries_x = f"{len(questions):,} queries x " if len(questions) > 1 else ""
+    most = max(map(len, neighbours))
+    print(printable(f"{queries_x}{most:,} neighbours among {len(shown):,} samples: {files[-1]}"))
     return 0

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import re
-import shlex
 import sys
 import time
 from collections import Counter
@@ -25,7 +24,7 @@ from ssl_lab.limited import printable
 from ssl_lab.metrics import described
 from ssl_lab.report.vocabulary import describe, duration
 from ssl_lab.runs.facts import STATUSES, RunFacts
-from ssl_lab.runs.files import command_of, read_descriptions
+from ssl_lab.runs.files import command_of, read_descriptions, shell_line
 from ssl_lab.runs.find import rank, read_runs, what_varies
 from ssl_lab.runs.ways import measurings_of, ways_of
 
@@ -38,7 +37,7 @@ _STYLES = {
     "preempted": "yellow",
 }
 _DASH = "–"
-_WIDTH = 200  # of a table that is read by a program or a pager
+_WIDEST = 100_000  # columns of a table that no terminal shows
 _MAX_ERROR = 120
 _BY: dict[str, Callable[[RunFacts], float | str]] = {
     "time": lambda run: -run.newest,
@@ -135,7 +134,7 @@ def _best(args: list[str]) -> int:
         command = command_of(best.path, [])
         which = f"The best one with {way}" if way else "The best one"
         if command:
-            print(printable(f"{which} again: {shlex.join(command)}"))
+            print(printable(f"{which} again: {shell_line(command)}"))
         else:
             print(
                 printable(
@@ -249,7 +248,15 @@ def _empty_table() -> Table:
 
 
 def _print(table: Table) -> None:
-    Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDTH, highlight=False).print(table)
+    """Fit the table into a terminal, or into COLUMNS; elsewhere, each row is one line."""
+    if sys.stdout.isatty() or "COLUMNS" in os.environ:
+        Console(highlight=False).print(table)
+        return
+    for column in table.columns:
+        column.no_wrap = True
+    console = Console(width=_WIDEST, highlight=False)
+    console.width = console.measure(table).maximum
+    console.print(table)
 
 
 def _status(status: str) -> Text:

@@ -89,7 +89,7 @@ def _fill_masks(method: Method, run_dir: Path, text: str, *, top_k: int) -> int:
         device=torch.device(method.device),
     )
     for number, guesses in enumerate(filled.guesses, start=1):
-        print(f"mask {number}:  " + "   ".join(f"{guess.token} {100 * guess.probability:.1f} %" for guess in guesses))
+        print(f"mask {number}:  " + "   ".join(f'"{guess.token}" {100 * guess.probability:.1f} %' for guess in guesses))
     print(filled.completed)
     return 0
 

@@ -112,10 +112,15 @@ def _find_image_column(rows: datasets.Dataset) -> str:
     features = rows.features
     images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
     images = images or [name for name, feature in features.items() if _holds_bytes(feature)]
-    if len(images) != 1:
+    if not images:
         raise ValueError(
-            f"The image column is found by its type, but {images or 'no column'} of {rows.column_names} holds images. "
-            "Set data.image_column."
+            f"Cannot choose the image column: none of {', '.join(rows.column_names)} holds images. Give data with a "
+            "column of images."
+        )
+    if len(images) > 1:
+        raise ValueError(
+            f"Cannot choose the image column: several columns hold images ({', '.join(images)}). Set "
+            f"data.image_column={images[0]} (or another)."
         )
     return str(images[0])
 

@@ -115,9 +115,14 @@ def _find_text_column(rows: datasets.Dataset, *, besides: str | None) -> str:
     ]
     if "text" in columns:
         return "text"
-    if len(columns) != 1:
+    if not columns:
         raise ValueError(
-            f"The text column is found by its type, but {columns or 'no column'} of {rows.column_names} holds strings. "
-            "Set data.text_column."
+            f"Cannot choose the text column: none of {', '.join(rows.column_names)} holds strings. Give data with a "
+            "column of texts."
+        )
+    if len(columns) > 1:
+        raise ValueError(
+            f"Cannot choose the text column: several columns hold strings ({', '.join(columns)}). Set "
+            f"data.text_column={columns[0]} (or another)."
         )
     return str(columns[0])

@@ -64,16 +64,19 @@ class ProgressLines(Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Print what training ended with; an evaluation after the last step does not count as training."""
         if self._num_samples:
-            self._print(trainer, pl_module, self._trained)
+            self._print(trainer, pl_module, self._trained, ended=True)
 
-    def _print(self, trainer: L.Trainer, pl_module: L.LightningModule, now: float) -> None:
+    def _print(self, trainer: L.Trainer, pl_module: L.LightningModule, now: float, *, ended: bool = False) -> None:
         speed = self._num_samples / max(now - self._since, 1e-9)
         self._due, self._since, self._num_samples = now + _LINE_SEC, now, 0
         if trainer.is_global_zero:
             total = self._pace.total
             of = "" if total == float("inf") else f"/{total:,.0f}"
             left = "" if steps_done(trainer) >= total else self._pace.left()
-            parts = [f"{_epoch(trainer)}, step {steps_done(trainer):,}{of}", f"loss {float(pl_module.last_loss):.4g}"]  # type: ignore[arg-type]
+            parts = [
+                f"{_epoch(trainer, ended=ended)}, step {steps_done(trainer):,}{of}",
+                f"loss {float(pl_module.last_loss):.4g}",
+            ]  # type: ignore[arg-type]
             print(", ".join(filter(None, [*parts, f"{speed:,.0f} samples/s", left])), flush=True)
 
 
@@ -112,11 +115,12 @@ class CompactBar(TQDMProgressBar):
         return shown
 
 
-def _epoch(trainer: L.Trainer) -> str:
-    limit = trainer.max_epochs
+def _epoch(trainer: L.Trainer, *, ended: bool = False) -> str:
+    """The current epoch, or once training has ended the last one, which may be cut short."""
+    limit, number = trainer.max_epochs, trainer.current_epoch + (not ended)
     if limit in (None, -1):
-        return f"epoch {trainer.current_epoch + 1}"
-    return f"epoch {min(trainer.current_epoch + 1, limit or 0)}/{limit}"
+        return f"epoch {number}"
+    return f"epoch {min(number, limit or 0)}/{limit}"
 
 
 def _duration(seconds: float) -> str:

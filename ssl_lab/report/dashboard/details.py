@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,7 @@ from ssl_lab.report import pictures, tables
 from ssl_lab.report.curves import thinned
 from ssl_lab.report.dashboard.index import Entry
 from ssl_lab.report.page import facts, report_page, tiles
-from ssl_lab.runs.files import command_of
+from ssl_lab.runs.files import command_of, shell_line
 from ssl_lab.runs.read import Curve, Run, read_run
 
 _MAX_POINTS = 1000  # of a curve
@@ -32,7 +31,7 @@ def read_details(entry: Entry) -> dict[str, Any]:
         "version": entry.version,
         "path": str(path),
         "error": entry.facts.error,
-        "command": shlex.join(command_of(path, [])),
+        "command": shell_line(command_of(path, [])),
         "settings": dict(entry.settings),
         "curves": {},
         "pictures": [],

@@ -93,6 +93,7 @@ def test_neighbours_of_pictures_have_a_page_and_of_texts_a_table(folder, capsys)
     )
     rows = rows_of(folder / "similar/neighbours.csv")
     assert len(rows) == 10 * 19 and {row["class"] for row in rows} == {"cat", "dog"}
+    assert "10 queries x 19 neighbours among 20 samples: similar/index.html" in capsys.readouterr().out
     found = neighbours("vae", "photos/cat/3.png", [f"photos/cat/{k}.png" for k in range(10)], k=2)
     assert [row["name"] for row in found] == names[:2] and [row["rank"] for row in found] == [1, 2]
     capsys.readouterr()
@@ -111,7 +112,8 @@ def test_neighbours_of_pictures_have_a_page_and_of_texts_a_table(folder, capsys)
         (["run=vae"], "but neither was given"),
         (["run=vae", "query=photos", "text=a"], "but both were given"),
         (["run=vae", "query=photos", "k=0"], "Set k to 1 or more"),
-        (["run=vae", "query=gone.png"], "no such file or folder"),
+        (["run=vae", "query=gone.png"], "Cannot read query=gone.png: no such file or folder"),
+        (["run=vae", "query=photos", "input=gone"], "Cannot read input=gone: no such file or folder"),
         (["run=vae", "query=photos", "input=photos", "data=digits"], "Give one of them"),
         (["run=vae", "query=photos/cat/1.png", "input=photos/cat/1.png"], "There is no sample but the query"),
         (["run=vae", "text=a"], "this run reads no texts"),

@@ -157,6 +157,15 @@ def test_trials_of_a_sweep_stand_together(tmp_path, capsys, monkeypatch):
     assert run["sweep"] == mine
 
 
+def test_without_a_terminal_a_directory_is_never_wrapped(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    place = tmp_path / ("long" * 40) / ("name" * 40)
+    make_run(place)
+    for command in (["runs"], ["runs", "best", OBJECTIVE]):
+        assert main([*command, str(tmp_path)]) == 0
+        assert str(place) in capsys.readouterr().out
+
+
 def test_trials_show_what_varies_in_their_sweep(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "400")
     for k in range(3):

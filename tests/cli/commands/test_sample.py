@@ -70,7 +70,7 @@ def test_masks_are_filled_with_guesses_and_a_completed_text(mlm, capsys):
     for line in (first, second):
         shares = [float(share) for share in re.findall(r"([\d.]+) %", line)]
         assert len(shares) == 3 and shares == sorted(shares, reverse=True) and sum(shares) <= 100.1
-    assert "miles" in second
+    assert '"miles"' in second
     assert re.fullmatch(r"the \S+ runs 3 \S+\.", completed) and "[MASK]" not in completed
 
 

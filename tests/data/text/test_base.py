@@ -258,6 +258,8 @@ def test_errors(tmp_path):
 
     assert "['text', 'mood']" in error(path, text_column="sentence")
     assert "label_column='stars'" in error(path, label_column="stars")
+    (tmp_path / "n.csv").write_text("id,score\n1,2\n")
+    assert "none of id, score holds strings" in error(str(tmp_path / "n.csv"))
     assert "max_length" in error(path, max_length=2)
     assert "vocab_size=5" in error(path, vocab_size=5)
     assert "one of ('line'" in error(path, sample_by="word")
@@ -267,7 +269,9 @@ def test_errors(tmp_path):
     (tmp_path / "lists.jsonl").write_text('{"text": "a", "tags": [1, 2]}\n' * 4)
     assert "label_column='tags' holds List" in error(str(tmp_path / "lists.jsonl"), label_column="tags")
     (tmp_path / "two.csv").write_text("title,body\na,b\n")
-    assert "['title', 'body']" in error(str(tmp_path / "two.csv"))
+    assert error(str(tmp_path / "two.csv")).startswith(
+        "Cannot choose the text column: several columns hold strings (title, body). Set data.text_column=title (or"
+    )
     (tmp_path / "blank.txt").write_text("\n\n \n\n")
     assert "has no text" in error(str(tmp_path / "blank.txt"), val_fraction=0, test_fraction=0)
     (tmp_path / "ragged.csv").write_text('text,label\n"a,0\nb,1\n')

@@ -28,6 +28,10 @@ def test_without_a_terminal_lines_tell_how_far_a_run_is(tmp_path, monkeypatch, c
     total = int(found[0][3])
     assert [int(match[2]) for match in found] == list(range(1, total + 1))
     assert "left" in lines[0] and "left" not in lines[-1]
+    pretrain(tmp_path / "one", "trainer.max_epochs=-1", "trainer.max_steps=1")
+    assert [line.split(",")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")][
+        -1
+    ] == "epoch 1"
 
 
 def test_the_last_line_does_not_count_the_evaluation_after_the_last_step(tmp_path, monkeypatch, capsys):
