@@ -373,7 +373,8 @@ class Drawing:
     """Any figure to look at.
 
     Attributes:
-        pixels: The figure, uint8 (H, W, 3).
+        pixels: The figure, uint8 (H, W, 3), or (H, W, 4) with its opacity. Loggers show the latter on white, and reports
+            on their own background, light or dark.
         caption: As of an :class:`ImageGrid`.
     """
 

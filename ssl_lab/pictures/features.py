@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ssl_lab.captions import Caption
 from ssl_lab.data.base import DataModule
 from ssl_lab.modalities.image import as_float
 from ssl_lab.pictures.captions import CAPTIONS
@@ -68,7 +70,7 @@ def feature_map(x: Tensor, labels: Tensor, class_names: Sequence[str]) -> Drawin
         ylabel=f"second ({second:.0f} %)",
         title=f"{len(x)} unseen samples",
     )
-    return drawing(figure, CAPTIONS["feature_map"])
+    return drawing(figure, _caption("feature_map", labels.numpy()))
 
 
 def projection(x: Tensor, labels: Tensor, class_names: Sequence[str], *, max_points: int = 1500) -> Drawing | None:
@@ -89,11 +91,19 @@ def projection(x: Tensor, labels: Tensor, class_names: Sequence[str], *, max_poi
     figure = _scatter(xy, y, class_names)
     for spine in figure.axes[0].spines.values():
         spine.set_visible(False)
-    return drawing(figure, CAPTIONS["projection"])
+    return drawing(figure, _caption("projection", y))
+
+
+def _caption(name: str, y: np.ndarray[Any, Any]) -> Caption:
+    """The caption of a map; it speaks of classes if there is a label (N,), which are those from 0 on."""
+    caption = CAPTIONS[name]
+    if (y >= 0).any():
+        return caption
+    return replace(caption, explanation=caption.explanation.replace(", coloured by class", ""))
 
 
 def _scatter(xy: np.ndarray[Any, Any], y: np.ndarray[Any, Any], class_names: Sequence[str]) -> Figure:
-    figure = Figure(figsize=(6, 5.2), layout="constrained")
+    figure = Figure(figsize=(5.4, 4.7), layout="constrained")
     axes = figure.add_subplot()
     for label in np.unique(y)[:21]:
         name = "no label" if label < 0 else class_names[label] if label < len(class_names) else str(label)

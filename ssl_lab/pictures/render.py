@@ -10,16 +10,19 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from ssl_lab.data.base import DataModule
+from ssl_lab.pictures.figures import INK
 from ssl_lab.types import ImageGrid, MaskedText
 
 MIN_TILE = 48  # pixels a tile is enlarged to, so that 8x8 images can be seen
 _FONT_SIZE = 13
+_CLEAR = (*INK, 0)
 
 
 def render(grid: ImageGrid) -> np.ndarray[Any, Any]:
-    """The grid as one uint8 image (H, W, 3); small tiles are enlarged without smoothing, with a white gap between.
+    """The grid as one uint8 image (H, W, 4); small tiles are enlarged without smoothing.
 
-    Names of rows stand before them, what colours mean below.
+    Names of rows stand before them, what colours mean below. All but the tiles is transparent, and words are grey, so
+    that the picture suits light and dark pages.
     """
     images = grid.images.detach().float().cpu().clamp(0, 1)
     rows, columns, channels, height, width = images.shape
@@ -29,10 +32,11 @@ def render(grid: ImageGrid) -> np.ndarray[Any, Any]:
     gap = 2
     tiles = images.repeat_interleave(zoom, 3).repeat_interleave(zoom, 4).expand(-1, -1, 3, -1, -1)
     step_y, step_x = height * zoom + gap, width * zoom + gap
-    canvas = torch.ones(3, rows * step_y - gap, columns * step_x - gap)
+    canvas = torch.zeros(4, rows * step_y - gap, columns * step_x - gap)
     for r in range(rows):
         for c in range(columns):
-            canvas[:, r * step_y : (r + 1) * step_y - gap, c * step_x : (c + 1) * step_x - gap] = tiles[r, c]
+            place = canvas[:, r * step_y : (r + 1) * step_y - gap, c * step_x : (c + 1) * step_x - gap]
+            place[:3], place[3] = tiles[r, c], 1
     pixels = (canvas * 255).round().byte().permute(1, 2, 0).numpy()
     pixels = _with_names(pixels, grid.row_names, row_height=step_y) if grid.row_names else pixels
     return _with_legend(pixels, grid.legend) if grid.legend else pixels
@@ -42,11 +46,11 @@ def _with_names(pixels: np.ndarray[Any, Any], names: tuple[str, ...], *, row_hei
     font = ImageFont.load_default(_FONT_SIZE)
     margin = round(max(font.getlength(name) for name in names)) + 10
     height, width, _ = pixels.shape
-    canvas = Image.new("RGB", (margin + width, height), "white")
+    canvas = Image.new("RGBA", (margin + width, height), _CLEAR)
     canvas.paste(Image.fromarray(pixels), (margin, 0))
     draw = ImageDraw.Draw(canvas)
     for row, name in enumerate(names):
-        draw.text((margin - 6, (row + 0.5) * row_height), name, fill="black", font=font, anchor="rm")
+        draw.text((margin - 6, (row + 0.5) * row_height), name, fill=INK, font=font, anchor="rm")
     return np.asarray(canvas)
 
 
@@ -60,13 +64,13 @@ def _with_legend(pixels: np.ndarray[Any, Any], legend: Mapping[str, Sequence[flo
             x, y = 0, y + line
         places.append((x, y))
         x += needed
-    canvas = Image.new("RGB", (width, y + line), "white")
+    canvas = Image.new("RGBA", (width, y + line), _CLEAR)
     canvas.paste(Image.fromarray(pixels), (0, 0))
     draw = ImageDraw.Draw(canvas)
     for (name, colour), (x, y) in zip(legend.items(), places, strict=True):
         red, green, blue = (round(255 * share) for share in colour)
         draw.rectangle((x, y, x + _FONT_SIZE, y + _FONT_SIZE), fill=(red, green, blue))
-        draw.text((x + _FONT_SIZE + 6, y + _FONT_SIZE / 2), name, fill="black", font=font, anchor="lm")
+        draw.text((x + _FONT_SIZE + 6, y + _FONT_SIZE / 2), name, fill=INK, font=font, anchor="lm")
     return np.asarray(canvas)
 
 

@@ -19,7 +19,8 @@ _FRAME_MS, _LAST_FRAME_MS = 250, 2000
 def write_animation(frames: Mapping[int, Path], out: Path) -> Path | None:
     """Write the pictures of increasing steps as a GIF that loops and rests on the last one.
 
-    At most 60 frames, evenly spread; pictures of another size than the last are left out. The file is replaced as a whole.
+    At most 60 frames, evenly spread, on white; pictures of another size than the last are left out. The file is replaced
+    as a whole.
 
     Returns:
         ``out``, or None if there are fewer than two frames.
@@ -30,13 +31,17 @@ def write_animation(frames: Mapping[int, Path], out: Path) -> Path | None:
     return replace_file(out, as_gif(images))
 
 
-def small_gif(frames: Mapping[int, Path], *, side: int, max_bytes: int) -> bytes | None:
-    """The same for a page: smaller, and with fewer frames until it fits; None if there are fewer than two."""
+def small_webp(frames: Mapping[int, Path], *, side: int, max_bytes: int) -> bytes | None:
+    """The same for a page, as a WebP that stays transparent: smaller, and with fewer frames until it fits.
+
+    Returns:
+        The file's content, or None if there are fewer than two frames.
+    """
     images = _read(list(frames.values()))
     for image in images:
         image.thumbnail((side, side))
     while len(images) >= 2:
-        content = as_gif(images)
+        content = _as_webp(images)
         if len(content) <= max_bytes:
             return content
         images = images[(len(images) - 1) % 2 :: 2] if len(images) > 2 else []  # the last one stays
@@ -53,16 +58,29 @@ def opened(path: Path) -> Image.Image | None:
 
 
 def as_gif(images: Sequence[Image.Image]) -> bytes:
-    """Images of one size as a GIF."""
-    first, *others = [image.quantize(256, method=Image.Quantize.FASTOCTREE) for image in images]
+    """Images of one size as a GIF on white: its transparency knows no shades, so words would get rough edges."""
+    white = Image.new("RGBA", images[0].size, "white")
+    return _saved([_of_256_colours(Image.alpha_composite(white, image).convert("RGB")) for image in images], "GIF")
+
+
+def _as_webp(images: Sequence[Image.Image]) -> bytes:
+    return _saved([_of_256_colours(image).convert("RGBA") for image in images], "WEBP", lossless=True)
+
+
+def _of_256_colours(image: Image.Image) -> Image.Image:
+    return image.quantize(256, method=Image.Quantize.FASTOCTREE)
+
+
+def _saved(images: Sequence[Image.Image], kind: str, **settings: bool) -> bytes:
+    first, *others = images
     file = io.BytesIO()
     times = [_FRAME_MS] * len(others) + [_LAST_FRAME_MS]
-    first.save(file, "GIF", save_all=True, append_images=others, duration=times, loop=0)
+    first.save(file, kind, save_all=True, append_images=others, duration=times, loop=0, **settings)
     return file.getvalue()
 
 
 def _read(paths: Sequence[Path]) -> list[Image.Image]:
     if len(paths) > MAX_FRAMES:
         paths = [paths[round(k * (len(paths) - 1) / (MAX_FRAMES - 1))] for k in range(MAX_FRAMES)]
-    images = [image.convert("RGB") for image in map(opened, paths) if image is not None]
+    images = [image.convert("RGBA") for image in map(opened, paths) if image is not None]
     return [image for image in images if image.size == images[-1].size]

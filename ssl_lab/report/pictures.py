@@ -16,7 +16,7 @@ from ssl_lab.captions import Caption
 from ssl_lab.methods.parts import captions as of_methods
 from ssl_lab.pictures import captions as of_encoders
 from ssl_lab.pretext import captions as of_views
-from ssl_lab.report.animation import opened, small_gif
+from ssl_lab.report.animation import opened, small_webp
 
 NUM_EARLIER = 5
 """Number of earlier steps shown beside the last one, evenly spread."""
@@ -112,7 +112,7 @@ def galleries(pictures: Mapping[str, Mapping[int, Path]], captions: Mapping[str,
         small = budget // 3 // max(1, len(earlier))
         moving = None
         if caption.same_tiles:
-            moving = small_gif(pictures[name], side=_ANIMATION_SIDE, max_bytes=_ANIMATION_BYTES)
+            moving = small_webp(pictures[name], side=_ANIMATION_SIDE, max_bytes=_ANIMATION_BYTES)
         found.append(
             Gallery(
                 title=caption.title,
@@ -122,7 +122,7 @@ def galleries(pictures: Mapping[str, Mapping[int, Path]], captions: Mapping[str,
                     _shown(step, pictures[name][step], images[step], side=_THUMBNAIL_SIDE, max_bytes=small)
                     for step in earlier
                 ),
-                animation="" if moving is None else "data:image/gif;base64," + base64.b64encode(moving).decode(),
+                animation="" if moving is None else "data:image/webp;base64," + base64.b64encode(moving).decode(),
             )
         )
     return found

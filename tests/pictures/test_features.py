@@ -4,7 +4,7 @@ import pytest
 import torch
 from arrays import ArrayImages
 
-from ssl_lab.pictures.features import feature_pictures, projection
+from ssl_lab.pictures.features import feature_map, feature_pictures, projection
 
 
 @pytest.mark.filterwarnings("ignore")  # of variances that are 0
@@ -16,7 +16,19 @@ def test_features_without_a_plane_have_no_map(x):
 @pytest.mark.filterwarnings("ignore")
 def test_features_with_a_plane_have_one():
     x = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
-    assert projection(x, torch.zeros(40, dtype=torch.long), ()).pixels.shape[2] == 3
+    drawn = projection(x, torch.zeros(40, dtype=torch.long), ())
+    assert drawn.pixels.shape[2] == 4 and drawn.pixels[0, 0, 3] == 0, "the page shows through"
+    assert drawn.caption.explanation.endswith("coloured by class.")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("draw", [projection, feature_map])
+def test_the_caption_of_a_map_speaks_of_classes_only_if_there_are_labels(draw):
+    x = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
+    labels = torch.full((40,), -1)
+    assert "class" not in draw(x, labels, ()).caption.explanation
+    labels[3] = 0
+    assert "class" in draw(x, labels, ("a",)).caption.explanation
 
 
 def test_features_of_one_dimension_are_not_drawn():

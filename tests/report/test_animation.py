@@ -1,9 +1,10 @@
+import io
 import os
 
 from PIL import Image
 from report.fake_runs import write_picture
 
-from ssl_lab.report.animation import MAX_FRAMES, small_gif, write_animation
+from ssl_lab.report.animation import MAX_FRAMES, small_webp, write_animation
 from ssl_lab.report.pictures import galleries
 
 
@@ -57,12 +58,33 @@ def test_on_a_page_an_animation_stays_small_or_is_left_out(tmp_path):
         path = tmp_path / f"{step}.png"
         Image.frombytes("RGB", (200, 100), os.urandom(60_000)).save(path)
         frames[step] = path
-    content = small_gif(frames, side=100, max_bytes=20_000)
-    assert content[:6] == b"GIF89a" and len(content) <= 20_000
-    assert small_gif(frames, side=100, max_bytes=100) is None
+    content = small_webp(frames, side=100, max_bytes=20_000)
+    assert content[:4] == b"RIFF" and content[8:12] == b"WEBP" and len(content) <= 20_000
+    assert small_webp(frames, side=100, max_bytes=100) is None
 
 
 def test_samples_move_on_the_page_and_views_do_not(tmp_path):
     frames = pictures(tmp_path, (10, 20))
     moving = {gallery.title: gallery.animation for gallery in galleries({"samples": frames, "views": frames}, {})}
-    assert moving["Samples"].startswith("data:image/gif;base64,") and moving["Views"] == ""
+    assert moving["Samples"].startswith("data:image/webp;base64,") and moving["Views"] == ""
+
+
+def test_transparent_pictures_move_on_white_in_the_file_and_on_the_page_itself_in_a_report(tmp_path):
+    frames = {}
+    for step in (1, 2, 3):
+        path = tmp_path / f"{step}.png"
+        image = Image.new("RGBA", (20, 10), (117, 123, 130, 0))
+        image.paste((10 * step, 0, 0, 255), (0, 0, 8, 8))
+        image.save(path)
+        frames[step] = path
+    write_animation(frames, tmp_path / "animation.gif")
+    for content, corner in (
+        (tmp_path / "animation.gif", (255, 255, 255, 255)),
+        (io.BytesIO(small_webp(frames, side=20, max_bytes=20_000)), (117, 123, 130, 0)),
+    ):
+        with Image.open(content) as moving:
+            assert moving.n_frames == 3
+            moving.seek(2)
+            last = moving.convert("RGBA")
+            assert last.getpixel((19, 9))[3] == corner[3] and (corner[3] == 0 or last.getpixel((19, 9)) == corner)
+            assert last.getpixel((0, 0))[3] == 255 and last.getpixel((0, 0))[0] in range(26, 35)

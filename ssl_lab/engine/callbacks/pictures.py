@@ -23,6 +23,7 @@ from ssl_lab.files import write_atomically
 from ssl_lab.methods.base import Method
 from ssl_lab.pictures.attention import image_attention, text_attention
 from ssl_lab.pictures.features import feature_pictures
+from ssl_lab.pictures.figures import on_white
 from ssl_lab.pictures.generative import generative_pictures
 from ssl_lab.pictures.render import as_markdown, render, sentences, token_texts
 from ssl_lab.runs.directory import write_json
@@ -120,4 +121,4 @@ def show(trainer: L.Trainer, run_dir: Path, name: str, picture: Picture, datamod
         pixels = render(picture) if isinstance(picture, ImageGrid) else picture.pixels
         write_atomically(folder / f"step_{step:08d}.png", lambda path: Image.fromarray(pixels).save(path, "PNG"))
         for board in dashboards(trainer):
-            board.image(name, pixels, step - 1)
+            board.image(name, on_white(pixels), step - 1)
