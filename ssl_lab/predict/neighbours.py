@@ -28,7 +28,11 @@ from ssl_lab.predict.tables import write_rows
 from ssl_lab.report.page import environment
 
 _QUERIES_AT_ONCE = 256
-_SIDE = 192  # pixels of the longest side of a picture on the page
+NUM_OPEN = 20
+"""Queries shown on the page at once; those beyond are folded, and pictures are smaller."""
+MAX_ON_PAGE = 200
+"""Queries on the page, so that a browser can open it; the table has all of them."""
+_SIDE, _SMALL_SIDE = 192, 128  # pixels of the longest side of a picture on the page
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +156,9 @@ def write_neighbours(
 ) -> list[Path]:
     """Write ``neighbours.csv``, and where there are pictures one page ``index.html`` that loads nothing from elsewhere.
 
+    The page holds each picture once. It folds the queries from the 21st on and leaves out those from the 201st on, and
+    says so.
+
     Returns:
         The files.
     """
@@ -159,31 +166,60 @@ def write_neighbours(
     write_rows(neighbour_rows(queries, among, found), folder / NEIGHBOURS_TABLE, predicted=["class"])
     if not any(query.picture for query in queries):
         return [folder / NEIGHBOURS_TABLE]
+    pictures = _Pictures(_SIDE if len(queries) <= NUM_OPEN else _SMALL_SIDE)
     groups = [
-        (_for_page(query), [(_for_page(among[each.index]), each.similarity) for each in neighbours])
-        for query, neighbours in zip(queries, found, strict=True)
+        (pictures.for_page(query), [(pictures.for_page(among[each.index]), each.similarity) for each in neighbours])
+        for query, neighbours in zip(queries[:MAX_ON_PAGE], found, strict=False)
     ]
-    page = environment().get_template("neighbours.html").render(title=title, note=note, groups=groups)
+    if len(queries) > MAX_ON_PAGE:
+        note += (
+            f" The page has the first {MAX_ON_PAGE} of {len(queries):,} queries; {NEIGHBOURS_TABLE} has all of them."
+        )
+    if len(queries) > NUM_OPEN:
+        note += f" The first {NUM_OPEN} are shown; the others are folded at the end of the page."
+    template = environment().get_template("neighbours.html")
+    page = template.render(
+        title=title, note=note, open=groups[:NUM_OPEN], folded=groups[NUM_OPEN:], pictures=pictures.styles
+    )
     replace_file(folder / NEIGHBOURS_PAGE, page.encode(), through_link=True)
     return [folder / NEIGHBOURS_TABLE, folder / NEIGHBOURS_PAGE]
 
 
-def _for_page(sample: Shown) -> dict[str, str]:
-    """Name, class and picture of a sample, the last as an address that holds the data."""
-    pixels = sample.picture() if sample.picture is not None else None
-    address = "" if pixels is None else _thumbnail(pixels)
-    return {"name": storable(sample.name), "kind": storable(sample.kind), "picture": address}
+class _Pictures:
+    """The pictures of a page, each held once in its style sheet however often it is shown.
+
+    Args:
+        side: Pixels of the longest side of a picture.
+    """
+
+    def __init__(self, side: int) -> None:
+        self.side = side
+        self.styles: list[
+            tuple[str, bool]
+        ] = []  # its address that holds the data; whether it is enlarged and stays sharp
+        self._places: dict[str, int] = {}  # by address
+        self._known: dict[int, int | None] = {}  # by sample, so that each is opened once
+
+    def for_page(self, sample: Shown) -> dict[str, Any]:
+        """Name, class and number of the picture of a sample; None without one."""
+        if id(sample) not in self._known:
+            pixels = sample.picture() if sample.picture is not None else None
+            self._known[id(sample)] = None if pixels is None else self._place(*_thumbnail(pixels, self.side))
+        return {"name": storable(sample.name), "kind": storable(sample.kind), "picture": self._known[id(sample)]}
+
+    def _place(self, address: str, sharp: bool) -> int:
+        if address not in self._places:
+            self._places[address] = len(self.styles)
+            self.styles.append((address, sharp))
+        return self._places[address]
 
 
-def _thumbnail(pixels: NDArray[np.uint8]) -> str:
-    """The address of a picture of at most 192 pixels a side; small ones are enlarged by whole numbers and stay sharp."""
+def _thumbnail(pixels: NDArray[np.uint8], side: int) -> tuple[str, bool]:
+    """The address of a picture of at most ``side`` pixels a side, and whether it is small and to be enlarged sharply."""
     picture = Image.fromarray(pixels)
     longest = max(picture.size)
-    if longest > _SIDE:
-        picture.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-    elif longest <= _SIDE // 2:
-        times = _SIDE // longest
-        picture = picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)
-    out, kind = io.BytesIO(), "JPEG" if longest > _SIDE else "PNG"
+    if longest > side:
+        picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    out, kind = io.BytesIO(), "JPEG" if longest > side else "PNG"
     picture.save(out, kind, quality=88)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(out.getvalue()).decode()}"
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(out.getvalue()).decode()}", longest <= side // 2
