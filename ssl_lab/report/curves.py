@@ -202,17 +202,28 @@ def _line(run: Run, name: str, metric: Metric, label: str, color: int) -> Line:
 def _panel(title: str, lines: Sequence[Line], *, percent: bool, detail: bool) -> Panel:
     figure = Figure(figsize=(_WIDTH / 72, _HEIGHT / 72))
     axes = figure.add_axes((40 / _WIDTH, 22 / _HEIGHT, 1 - 48 / _WIDTH, 1 - 34 / _HEIGHT))
+    own = [line for line in lines if not line.reference]
     for line in lines:
-        _draw(axes, line)
+        _draw(axes, line, with_value=len(own) == 1)
     _style(axes, [value for line in lines for value in line.curve.values if math.isfinite(value)], percent=percent)
     return Panel(title=title, lines=tuple(lines), svg=_svg(figure, title), detail=detail)
 
 
-def _draw(axes: Axes, line: Line) -> None:
+def _draw(axes: Axes, line: Line, *, with_value: bool) -> None:
+    """Draw a line. A single measurement is a large dot, with its value beside it if asked; a single yardstick is a level."""
     color = _COLORS[line.color % NUM_COLORS]
     dash = (0, (4, 3)) if line.reference else _DASHES[line.color // NUM_COLORS % len(_DASHES)]
     curve = thinned(line.curve, _MAX_POINTS)
-    if len(line.curve.steps) < _SMOOTH_FROM:
+    if len(line.curve.steps) == 1 and line.reference:
+        axes.axhline(line.curve.values[0], color=color, linestyle=dash, linewidth=1.6)
+    elif len(line.curve.steps) == 1:
+        step, value = line.curve.steps[0], line.curve.values[0]
+        axes.errorbar(step, value, yerr=line.deviation or None, color=color, marker="o", markersize=8, linewidth=1.6)
+        if with_value and math.isfinite(value):
+            axes.annotate(
+                line.last, (step, value), (-9, 0), textcoords="offset points", ha="right", va="center", color=_MUTED
+            )
+    elif len(line.curve.steps) < _SMOOTH_FROM:
         dots = "o" if len(line.curve.steps) <= 25 and not line.reference else ""
         axes.plot(curve.steps, curve.values, color=color, linestyle=dash, linewidth=1.6, marker=dots, markersize=3)
         if line.deviation:

@@ -93,3 +93,22 @@ def test_a_comparison_draws_one_line_per_run_and_leaves_yardsticks_out(tmp_path)
     assert [line.color for line in panels["bits per pixel value"].lines] == [0, 1]
     assert "Part of the loss: kl" in panels and "Part of the loss: mine" not in panels
     assert isinstance(panels["Training loss"].lines[0].curve, Curve)
+
+
+def test_a_single_measurement_is_a_large_dot_with_its_value_and_a_single_yardstick_a_level(tmp_path):
+    (tmp_path / "metrics.csv").write_text(
+        "step,epoch,eval/masked/perplexity,eval/masked/unigram_perplexity\n10,1,52.5,80.25\n"
+    )
+    (panel,) = run_panels(read_run(tmp_path))
+    assert [line.reference for line in panel.lines] == [False, True]
+    texts = ["".join(text.itertext()).strip() for text in ET.fromstring(panel.svg).iter() if text.tag.endswith("text")]
+    assert panel.lines[0].last in texts and panel.lines[1].last not in texts
+    assert "stroke-dasharray" in panel.svg, "the yardstick is drawn"
+
+
+def test_single_measurements_of_several_runs_have_no_values_that_would_cover_each_other(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.csv").write_text("step,epoch,eval/knn/top1\n10,1,0.5125\n")
+    (panel,) = comparison_panels([read_run(tmp_path / name) for name in ("a", "b")], ["a", "b"])
+    assert "51.2" not in panel.svg and "51.3" not in panel.svg
