@@ -4,6 +4,7 @@ from html.parser import HTMLParser
 
 import pytest
 import yaml
+from PIL import Image
 from report.fake_runs import mlm_evaluation, probe_scores, simclr_evaluation, vae_evaluation, write_run
 
 from ssl_lab.measured import records_of
@@ -305,3 +306,13 @@ def test_config_differences_are_dotted_and_leave_out_what_always_differs(tmp_pat
         read_run(write_run(tmp_path / "b", settings={"views": {"crop": [0.5, 1]}, "extra": None})),
     ]
     assert config_differences(runs) == {"method.views.crop": ["[0.2, 1]", "[0.5, 1]"], "method.extra": ["–", "null"]}
+
+
+def test_what_is_wider_than_a_phone_scrolls_in_a_box_of_its_own_that_keys_reach(tmp_path):
+    run = write_run(tmp_path / "run")
+    Image.new("RGBA", (1100, 40)).save(run / "pictures/views/step_99999999.png")
+    page = write_report(run).read_text()
+    boxes = re.findall(r'<div class="scroll[^>]*>', page)
+    assert page.count("<table") < len(boxes), "each table and the wide picture"
+    assert all('tabindex="0"' in box and "aria-label=" in box for box in boxes)
+    assert sum("wide" in box for box in boxes) == 1
