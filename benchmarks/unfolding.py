@@ -1,5 +1,7 @@
 """Draw ``docs/images/unfolding.gif``: features of unseen digits while SimCLR trains as in ``experiment=simclr_digits``.
 
+``unfolding_dark.gif`` shows the same on a dark background.
+
 python benchmarks/unfolding.py  # two minutes on two CPU cores
 """
 
@@ -24,6 +26,9 @@ from ssl_lab.methods.simclr import SimCLR
 from ssl_lab.optim import AdamW
 from ssl_lab.pretext.views import TwoViews, View
 
+OUT = Path(__file__).parents[1] / "docs/images"
+GROUNDS = {"unfolding.gif": ("white", "black"), "unfolding_dark.gif": ("#14171a", "#e4e7ea")}
+"""Background and ink of each file."""
 STEPS = (0, 4, 8, 12, 16, 20, 28, 36, 44, 56, 68, 80, 100, 120, 160, 200, 260, 320, 400, 500, 600, 700, 800)
 
 
@@ -63,7 +68,7 @@ def layouts(features: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]
     return [place / np.abs(place).max() for place in places]
 
 
-def frame(place: NDArray[np.float32], labels: NDArray[np.int64], title: str) -> Image.Image:
+def frame(place: NDArray[np.float32], labels: NDArray[np.int64], title: str, *, ground: str, ink: str) -> Image.Image:
     """One picture of the animation."""
     figure = Figure(figsize=(5.2, 3.2), dpi=100)
     axes = figure.add_axes((0.0, 0.0, 1.0, 0.9))
@@ -71,11 +76,13 @@ def frame(place: NDArray[np.float32], labels: NDArray[np.int64], title: str) -> 
     axes.scatter(place[:, 0] * 1.4, place[:, 1], c=labels, cmap="tab10", s=9, linewidths=0)
     for label in np.unique(labels):
         x, y = np.median(place[labels == label], axis=0)
-        axes.text(x * 1.4, y, str(label), ha="center", va="center", fontsize=12, fontweight="bold", alpha=0.75)
+        axes.text(
+            x * 1.4, y, str(label), ha="center", va="center", fontsize=12, fontweight="bold", alpha=0.75, color=ink
+        )
     axes.set(xlim=(-1.5, 1.5), ylim=(-1.08, 1.08))
-    figure.text(0.5, 0.94, title, ha="center", fontsize=11, family="DejaVu Sans Mono")
+    figure.text(0.5, 0.94, title, ha="center", fontsize=11, family="DejaVu Sans Mono", color=ink)
     file = io.BytesIO()
-    figure.savefig(file, format="png", facecolor="white")
+    figure.savefig(file, format="png", facecolor=ground)
     return Image.open(file).convert("RGB")
 
 
@@ -101,19 +108,25 @@ def main() -> None:
     num_train = len(train["image"])
     known, labels = np.asarray(train["label"]), np.asarray(test["label"])
     places = layouts([x[num_train:] for x in snapshots.features.values()])
-    frames = []
-    for (step, x), place in zip(snapshots.features.items(), places, strict=True):
+    titles = []
+    for step, x in snapshots.features.items():
         x = x / np.linalg.norm(x, axis=1, keepdims=True)
         few = np.concatenate([np.flatnonzero(known == label)[:10] for label in range(10)])
         score = KNeighborsClassifier(1).fit(x[few], known[few]).score(x[num_train:], labels)
-        print(step, f"{score:.3f}", flush=True)
-        frames.append(
-            frame(place, labels, f"step {step:>3} of 800   {100 * score:4.1f} % right from 10 labels per class")
-        )
+        titles.append(f"step {step:>3} of 800   {100 * score:4.1f} % right from 10 labels per class")
+        print(titles[-1], flush=True)
+    for name, (ground, ink) in GROUNDS.items():
+        frames = [
+            frame(place, labels, title, ground=ground, ink=ink) for place, title in zip(places, titles, strict=True)
+        ]
+        write(frames, OUT / name)
+
+
+def write(frames: Sequence[Image.Image], out: Path) -> None:
+    """Write the animation, which rests on its first and its last picture."""
     palette = frames[-1].quantize(64)
     frames = [one.quantize(palette=palette, dither=Image.Dither.NONE) for one in frames]
     times = [1200] + [350] * (len(frames) - 2) + [3000]
-    out = Path(__file__).parents[1] / "docs/images/unfolding.gif"
     frames[0].save(out, save_all=True, append_images=frames[1:], duration=times, loop=0, optimize=True)
 
 
