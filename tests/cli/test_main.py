@@ -83,6 +83,12 @@ def test_every_command_helps(name, capsys):
         assert re.search(r"^  run +\(required\) ", text, re.MULTILINE) or name in ("prepare", "bench")
 
 
+@pytest.mark.parametrize("group", ["views", "masking", "generator"])
+def test_list_names_choices_of_a_method_as_the_command_takes_them(group, capsys):
+    assert main(["list", group]) == 0
+    assert f"({group}@method.{group}=NAME)" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("args", [["--help"], ["list"]])
 def test_a_reader_that_closes_the_output_is_no_error(args):
     read, write = os.pipe()

@@ -23,8 +23,11 @@ TITLES = {
 NOTES = {
     "experiment": "The first lines of each file give its command, cost and result. Recipes for a GPU give the published "
     "result: docs/benchmarks.md lists what is not measured yet.",
+    "generator": "VAEs and their relatives take generator@method.decoder=NAME.",
 }
 """A sentence below the choices of a group."""
+PLACES = {"generator": "@method.generator", "views": "@method.views", "masking": "@method.masking"}
+"""Where a method has a choice of these groups."""
 DEFAULT = ("methods", "data", "encoders", "experiments")
 
 
@@ -40,7 +43,7 @@ def run(args: list[str]) -> int:
         raise ValueError(f"There is no list of {unknown[0]!r}. Choose from: {', '.join(TITLES)}.")
     for title in args or DEFAULT:
         group = TITLES[title]
-        print(f"\n{title}  ({group}=NAME)")
+        print(f"\n{title}  ({group}{PLACES.get(group, '')}=NAME)")
         described = choices(group)
         width = max(map(len, described), default=0)
         for name, text in described.items():
