@@ -72,7 +72,7 @@ def classes(path):
 def keys(command):
     """The examples, groups and settings of a command."""
     told = importlib.import_module("ssl_lab.cli.help").command_settings(command)
-    rows = [(f"`{k}`", _default(d), _sentence(m)) for k, d, m in (*told.groups, *told.keys)]
+    rows = [(f"`{k}`", _default(d), _sentence(m)) for k, d, m in (*told.first, *told.groups, *told.keys)]
     examples = "".join(f"    {example}\n" for example in told.examples or (f"ssl-lab {command} run=DIR",))
     others = "".join(f"\n\nIt also takes all settings of `ssl-lab {base}`." for base in told.bases)
     return f"{examples}\n{_table(('key', 'default', 'meaning'), rows)}{others}"

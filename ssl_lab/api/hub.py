@@ -13,7 +13,7 @@ import numpy as np
 
 from ssl_lab.api.given import Given, Images, Texts, parts_for_texts
 from ssl_lab.api.pixels import as_one_size
-from ssl_lab.cli.from_python import without_bars
+from ssl_lab.data.hub import without_bars
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -117,7 +116,6 @@ def as_command(name: str, args: Sequence[str], *, trust: bool = False) -> Iterat
     with ExitStack() as stack:
         stack.enter_context(_state_kept())
         stack.enter_context(plain_warnings())
-        stack.enter_context(without_bars())
         stack.enter_context(trusting(args, everything=trust))
         try:
             check_choices(args)
@@ -166,20 +164,6 @@ def import_bars() -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="IProgress not found")
         import tqdm.auto  # type: ignore[import-untyped]  # noqa: F401
-
-
-@contextmanager
-def without_bars() -> Iterator[None]:
-    """Hide progress bars of the ``datasets`` library where there is no terminal, as the command does."""
-    library: Any = sys.modules.get("datasets")
-    if sys.stdout.isatty() or library is None or library.are_progress_bars_disabled():
-        yield
-        return
-    library.disable_progress_bars()
-    try:
-        yield
-    finally:
-        library.enable_progress_bars()
 
 
 @contextmanager

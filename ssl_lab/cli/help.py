@@ -1,7 +1,7 @@
 """``ssl-lab COMMAND --help`` of commands with settings: examples, then each setting with its default and meaning.
 
 All of it is read from ``conf/COMMAND.yaml``: its first comment, the commands in the comments below, and the comment beside
-each key.
+each key. A comment ``Begin with:`` names settings of groups, as ``FILE.KEY``, that a new user needs first.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from ssl_lab.cli.paths import config_dir
 
 _GROUP = re.compile(r"  - ([\w@/.]+): ([\w.]+)(?:  # (.*))?$")
 _KEY = re.compile(r"(\w+): ((?:'[^']*'|\"[^\"]*\"|[^#])*?)(?:\s+# (.*))?$")
+_FIRST = " Begin with:"
 _MOST = 16  # characters of a default in its column
 
 
@@ -26,6 +27,7 @@ class CommandSettings:
         purpose: One line.
         examples: Commands, each with its comment.
         bases: Commands whose settings it takes as well.
+        first: Name, default and meaning of settings of groups that a new user needs first.
         groups: Name, default choice and meaning of each group.
         keys: Name, default and meaning of each key; the default ``???`` must be given.
     """
@@ -33,6 +35,7 @@ class CommandSettings:
     purpose: str
     examples: tuple[str, ...]
     bases: tuple[str, ...]
+    first: tuple[tuple[str, str, str], ...]
     groups: tuple[tuple[str, str, str], ...]
     keys: tuple[tuple[str, str, str], ...]
 
@@ -46,10 +49,21 @@ def command_settings(name: str) -> CommandSettings:
     return CommandSettings(
         purpose=head[0].strip(),
         examples=tuple(line.strip() for line in head if line.startswith("   ")),
+        first=tuple(
+            _of_group(place) for line in head if line.startswith(_FIRST) for place in line[len(_FIRST) :].split()
+        ),
         bases=tuple(line[4:] for line in lines if re.fullmatch(r"  - [a-z]+", line)),
         groups=tuple((group, choice, meaning) for group, choice, meaning in groups),
         keys=tuple((key, default, meaning) for key, default, meaning in keys if key not in ("defaults", "hydra")),
     )
+
+
+def _of_group(place: str) -> tuple[str, str, str]:
+    """Name, default and meaning of a setting in the file of a group, ``optim/adamw.lr``."""
+    file, _, key = place.rpartition(".")
+    lines = (config_dir() / f"{file}.yaml").read_text(encoding="utf-8").splitlines()
+    default, meaning = next((found[2], found[3]) for found in map(_KEY.match, lines) if found and found[1] == key)
+    return f"{file.partition('/')[0]}.{key}", default, meaning
 
 
 def help_text(name: str) -> str:
@@ -58,6 +72,8 @@ def help_text(name: str) -> str:
     parts = [f"ssl-lab {name}: {settings.purpose}"]
     if settings.examples:
         parts.append("\n".join(["Examples:", *(f"  {example}" for example in settings.examples)]))
+    if settings.first:
+        parts.append(_table("To begin with (the defaults may depend on the choices below):", settings.first))
     if settings.groups:
         parts.append(_table("Groups, given as group=choice (ssl-lab list GROUP shows the choices):", settings.groups))
     parts.append(_table("Settings, given as key=value:", settings.keys))

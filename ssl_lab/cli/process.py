@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from typing import Any
 
@@ -28,8 +27,6 @@ def prepare_process() -> None:
     )  # its retries; what fails in the end is an error of ours
     logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)  # what it logs, its errors say
     hide_settled_warnings()
-    if not sys.stdout.isatty():
-        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 
 
 def print_table(evaluation: dict[str, Any]) -> None:

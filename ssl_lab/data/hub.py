@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -114,11 +115,25 @@ def load_splits(
     for split, split_files in files.items():
         # Each by itself: whole numbers in one and others in the next are both right.
         data_files = {split: [glob.escape(str(file)) for file in split_files]}
-        loaded |= _load_files(kind, {"data_files": data_files, **options})
+        with without_bars():
+            loaded |= _load_files(kind, {"data_files": data_files, **options})
     splits = _by_split(loaded, path)
     if kind == "csv" and "sep" not in (given or {}) and "names" not in (given or {}):
         check_csv(splits, path)
     return as_words(splits, words)
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Within it, the ``datasets`` library draws no progress bars; afterwards it does as before."""
+    if datasets.are_progress_bars_disabled() or datasets.config.HF_DATASETS_DISABLE_PROGRESS_BARS is not None:
+        yield  # as the user's environment says
+        return
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        datasets.enable_progress_bars()
 
 
 def _texts(node: Any) -> list[str]:
@@ -154,7 +169,8 @@ def as_words(splits: Mapping[str, datasets.Dataset], columns: Collection[str | N
                 continue
             text = datasets.Value("large_string")
             try:
-                found[split] = found[split].cast_column(column, datasets.List(text) if of_list else text)
+                with without_bars():
+                    found[split] = found[split].cast_column(column, datasets.List(text) if of_list else text)
             except (ValueError, pa.ArrowException) as error:
                 raise ValueError(
                     f"Cannot read the column {column!r} of {split}: it holds bytes that are not UTF-8 text. Convert it, or "
@@ -187,7 +203,8 @@ def _load_from_hub(path: str, arguments: Mapping[str, Any]) -> datasets.DatasetD
             f"data.path={path} names a reader of files. Point data.path at the files, or at a data set of the hub."
         )
     try:
-        return datasets.load_dataset(path, **arguments)
+        with without_bars():
+            return datasets.load_dataset(path, **arguments)
     except (OSError, HfHubHTTPError) as error:
         raise FileNotFoundError(
             f"Cannot load the data set {path!r}: the Hugging Face hub did not deliver it: {error}. Check the "

@@ -79,6 +79,14 @@ def test_every_command_helps(name, capsys):
     text = capsys.readouterr().out
     assert not code
     assert f"ssl-lab {name}" in text
+    if name == "pretrain":
+        first = (
+            "trainer.max_epochs  100",
+            "data.batch_size     256",
+            "data.image_size     null",
+            "optim.lr            1.0e-3",
+        )
+        assert all(setting in text[: text.index("Groups,")] for setting in first)
     if name in SETTINGS:
         assert re.search(r"^  run +\(required\) ", text, re.MULTILINE) or name in ("prepare", "bench")
 

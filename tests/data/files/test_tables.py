@@ -182,7 +182,7 @@ def test_bytes_are_read_as_utf_8(tmp_path):
     data = HubText(str(tmp_path / "x.parquet"), text_column="text", label_column="label", vocab_size=60)
     assert data.class_names == ("a", "b") and next(data.documents("test")) == ["café"]
     datasets.Dataset.from_dict({"text": [b"\xff"]}).to_parquet(tmp_path / "y.parquet")
-    with pytest.raises(ValueError, match="Cannot read the column 'text' of train: it holds bytes that are no UTF-8"):
+    with pytest.raises(ValueError, match="Cannot read the column 'text' of train: it holds bytes that are not UTF-8"):
         HubText(str(tmp_path / "y.parquet"), vocab_size=60).columns("train")
 
 
@@ -215,3 +215,14 @@ def test_an_option_that_is_none_is_refused_by_the_reader(options, tmp_path):
     file.write_text("text,label\na,1\n")
     with pytest.raises(ValueError, match=r"could not be read as csv: .* say how to read them in data\.options"):
         load_splits(str(file), options=options)
+
+
+@pytest.mark.skipif(datasets.config.HF_DATASETS_DISABLE_PROGRESS_BARS is not None, reason="the environment decides")
+def test_no_bars_are_drawn_and_those_of_a_user_stay(tmp_path, capsys):
+    datasets.enable_progress_bars()
+    rows(tmp_path, "x.csv", "text,label\na,1\nb,2\n")
+    assert "Generating" not in capsys.readouterr().err
+    assert not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    rows(tmp_path, "y.csv", "text,label\na,1\nb,2\n")
+    assert datasets.are_progress_bars_disabled()
