@@ -107,7 +107,7 @@ def num_samples(datamodule: DataModule, splits: Sequence[str] | None) -> int:
 def write_features(found: Features, out: Path) -> list[Path]:
     r"""Write a parquet, csv or npy file by the ending; beside npy, which holds the features alone, a csv of its rows.
 
-    Bytes of file names that are no UTF-8 are written out, as in ``\xff``.
+    Bytes of file names that are not UTF-8 are written out, as in ``\xff``.
 
     Returns:
         The files.

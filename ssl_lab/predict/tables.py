@@ -51,7 +51,7 @@ def write_masks(rows: Sequence[Row], names: Sequence[str], folder: Path) -> list
 def write_rows(rows: Sequence[Row], out: Path, *, predicted: Sequence[str] = ()) -> None:
     r"""Write rows as csv, jsonl or parquet, at once; in csv and parquet, numbers by name are columns of their own.
 
-    Bytes of file names that are no UTF-8 are written out, as in ``\xff``.
+    Bytes of file names that are not UTF-8 are written out, as in ``\xff``.
 
     Args:
         rows: At least one row; all have the same columns.
