@@ -316,7 +316,6 @@ def test_pixels_are_classified_and_drawn(tmp_path, capsys):
     assert json.loads((run_dir / "evaluation.json").read_text())["rows"][-1]["metrics"] == row["metrics"]
 
 
-@pytest.mark.filterwarnings("ignore:All pixels of the")
 def test_labels_of_the_runs_own_data_are_learned_without_naming_them_again(tmp_path, capsys):
     small = ["experiment=simclr_digits", "encoder.widths=[8]", "trainer=smoke", "evaluation=none"]
     assert main(["pretrain", *small, "data.val_fraction=0.2", f"run_dir={tmp_path}/digits"]) == 0
@@ -330,6 +329,7 @@ def test_labels_of_the_runs_own_data_are_learned_without_naming_them_again(tmp_p
     assert "val_fraction: 0.2" in (first / "config.yaml").read_text()
 
 
+@pytest.mark.filterwarnings("ignore:All pixels of the")
 def test_scores_that_are_not_given_stay_out_of_the_mean_and_a_summary_without_results_is_refused(tmp_path, capsys):
     root = write_masked(tmp_path / "masked", size=(8, 8), num=2)
     for file in root.glob("masks/*/*.png"):
