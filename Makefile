@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 # make dev UV=uv installs with uv, which is faster than pip.
 INSTALL = $(if $(UV),$(UV) pip install --compile-bytecode --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check) --quiet
 
-.PHONY: demo install dev test fuzz lint typecheck notebooks docs docs-serve wheel lowest soak format clean
+.PHONY: demo install dev lock test fuzz lint typecheck notebooks docs docs-serve wheel lowest soak format clean
 
 demo: install  ## pretrain SimCLR on handwritten digits and show what it has learned
 	$(BIN)/ssl-lab pretrain experiment=simclr_digits
@@ -19,12 +19,15 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
-	$(INSTALL) -e .
+	$(INSTALL) -e '.[all]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 	$(INSTALL) -e '.[dev]'
 	@touch $@ $(VENV)/.installed
+
+lock: dev  ## write requirements.lock: the versions in .venv, with which the figures are measured
+	tests/packaging/write_lock.sh $(BIN)/python
 
 test: dev  ## all tests, in three processes for two cores: one of them mostly waits for a Slurm of its own
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3
@@ -57,7 +60,7 @@ docs-serve: dev  ## show the documentation at 127.0.0.1:8000 while it is written
 wheel: dev  ## build the wheel and run the demo from it in a fresh environment
 	tests/packaging/check_wheel.sh $(BIN)/python
 
-lowest: dev  ## train for a few steps with the lowest versions that pyproject.toml allows
+lowest: dev  ## resolve every extra, and train for a few steps with the lowest versions that pyproject.toml allows
 	tests/packaging/check_lowest.sh $(BIN)/python
 
 soak: dev  ## kill commands at every change of files, and runs at random moments; compare every file; NUM= kills each

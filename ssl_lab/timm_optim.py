@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from ssl_lab.extras import needed_to
 from ssl_lab.optim import Groups, Optim
 
 _OURS = ("lr", "weight_decay")  # each parameter group has its own
@@ -67,9 +68,11 @@ def _settings_of(name: str) -> list[str]:
     """Names of the settings that an optimizer has beside ours.
 
     Raises:
+        MissingPackageError: If timm is not installed.
         ValueError: If timm has no such optimizer, or it cannot be used here.
     """
-    from timm.optim import get_optimizer_class, get_optimizer_info, list_optimizers  # type: ignore[attr-defined]
+    with needed_to("use optim=timm"):
+        from timm.optim import get_optimizer_class, get_optimizer_info, list_optimizers  # type: ignore[attr-defined]
 
     known = [str(one) for one in list_optimizers()]
     if name not in known:

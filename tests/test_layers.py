@@ -9,7 +9,7 @@ from ssl_lab.cli.commands import COMMANDS
 
 ROOT = Path(ssl_lab.__file__).parent
 LOWEST = {"types", "devices", "modalities", "layers", "limited", "files", "measured", "metrics", "captions", "outputs"}
-LOWEST |= {"tensors", "locks"}
+LOWEST |= {"tensors", "locks", "extras"}
 LOWER = {"optim", "timm_optim", "distributed", "losses", *LOWEST}
 PARTS = {"encoders", "generators", "heads", "teacher", "pretext", *LOWER}
 MAY_IMPORT = {
@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "outputs": {"files", "limited", "locks"},
     "files": {"locks"},
     "locks": set(),
+    "extras": set(),
     "tensors": {"limited"},
     "optim": LOWEST,
     "timm_optim": {"optim", *LOWEST},

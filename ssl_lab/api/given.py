@@ -289,10 +289,12 @@ def _text_experiment(method: str) -> tuple[str, str] | None:
 
 def store_tables(name: str, columns: Mapping[str, Mapping[str, Sequence[Any]]]) -> Path:
     """The folder of the cache that holds these tables as parquet files by split; they are written once."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     from ssl_lab.data.store import build_once
+    from ssl_lab.extras import needed_to
+
+    with needed_to(f"read {name} given in Python"):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
 
     tables = {split: pa.table(dict(each)) for split, each in columns.items()}
     digest = hashlib.sha256()

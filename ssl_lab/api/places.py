@@ -15,6 +15,7 @@ from ssl_lab.api.given import Configured, Given, ImageFiles, parts_for_texts
 from ssl_lab.api.in_memory import Arrays
 from ssl_lab.api.reader import Asked, Reader
 from ssl_lab.cli.paths import choices
+from ssl_lab.extras import needed_to
 
 _TEXT_ENDINGS = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".parquet")
 
@@ -132,8 +133,9 @@ def _array(path: Path) -> Any:
 
 
 def _holdsimages_of(path: Path) -> bool:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    with needed_to(f"read {path}"):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
 
     types = [field.type for field in pq.read_schema(path)]
     return any(

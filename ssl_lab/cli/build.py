@@ -34,6 +34,7 @@ from ssl_lab.engine.sync_batch_norm import SyncBatchNormLayers
 from ssl_lab.evaluation.on_data import OnData
 from ssl_lab.evaluation.protocol import Protocol
 from ssl_lab.evaluation.samples.real_images import module_digest
+from ssl_lab.extras import require
 from ssl_lab.files import write_atomically
 from ssl_lab.methods.base import Method
 from ssl_lab.runs.directory import BEST_CHECKPOINT, DATA_SPEC, find_checkpoint, read_json, write_spec
@@ -217,6 +218,8 @@ def build_trainer(cfg: DictConfig, run_dir: Path, *, progress_bar: bool) -> L.Tr
     plugins: list[Any] = [SyncBatchNormLayers()] if synchronise else []
     if slurm_job() and SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
         plugins.append(SLURMEnvironment(auto_requeue=False))  # SaveCheckpoint saves and requeues
+    if any(str(node.get("_target_")).endswith(".TensorBoardLogger") for node in _parts(cfg.logger)):
+        require("log to TensorBoard (logger=tensorboard)", "tensorboard")
     loggers = [instantiate(node, _convert_="all") for node in _parts(cfg.logger)]
     _refuse_to_delete(loggers, run_dir)
     callbacks = [instantiate(node, _convert_="all") for node in _parts(cfg.callbacks)]

@@ -12,10 +12,9 @@ import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-_PLUGINS = {
-    "joblib": "hydra-joblib-launcher: pip install 'ssl_lab[sweep]'",
-    "ray": "hydra-ray-launcher: pip install 'ssl_lab[ray]'",
-}
+from ssl_lab.extras import EXTRAS, MissingPackageError
+
+_PLUGINS = {"joblib": "hydra-joblib-launcher", "ray": "hydra-ray-launcher"}
 """Package that provides a launcher or sweeper that is not part of Hydra."""
 _TRACE = "SSL_LAB_TRACEBACK=1 shows the whole trace."
 _OURS = "This looks like a bug in ssl_lab. Please report it with the command and its trace, which SSL_LAB_TRACEBACK=1 shows."
@@ -75,6 +74,8 @@ def _known(error: BaseException, command: str, overrides: Sequence[str]) -> str 
     """The message of an error whose cause and remedy are known."""
     from ssl_lab.cli.suggest import is_group, unknown_choice, unknown_reference, unknown_setting
 
+    if missing_package := next((each for each in _chain(error) if isinstance(each, MissingPackageError)), None):
+        return str(missing_package)
     text = str(error).strip()
     if missing_module := re.search(r"Error loading '([\w.]+)':\s+ModuleNotFoundError\(\"No module named '(\w+)", text):
         path, module = missing_module.groups()
@@ -84,12 +85,12 @@ def _known(error: BaseException, command: str, overrides: Sequence[str]) -> str 
     if misspelt := re.search(r"Could not override '([\w.@/]+)'", text):
         return unknown_setting(misspelt[1], command, overrides)
     if plugin := re.search(r"Could not find 'hydra/(launcher|sweeper)/(\w+)'", text):
-        package = _PLUGINS.get(plugin[2], f"the Hydra plugin that brings the {plugin[1]} {plugin[2]!r}")
-        return f"Cannot use hydra/{plugin[1]}={plugin[2]}: it is not installed. Install {package}."
+        use = f"use hydra/{plugin[1]}={plugin[2]}"
+        if package := _PLUGINS.get(plugin[2]):
+            return str(MissingPackageError(use, package))
+        return f"Cannot {use}: it is not installed. Install the Hydra plugin that brings the {plugin[1]} {plugin[2]!r}."
     if "Unknown plugin class" in text and "ssl_lab_slurm" in text:
-        return (
-            "hydra/launcher=slurm needs hydra-submitit-launcher, which is not installed: pip install 'ssl_lab[slurm]'."
-        )
+        return str(MissingPackageError("use hydra/launcher=slurm", "hydra-submitit-launcher"))
     if isinstance(error, AssertionError) and _raised_in(error).startswith("hydra."):
         return "Hydra cannot read a setting of the command line. Settings have the form key=value, see --cfg job."
     if type(error).__name__ == "OverrideParseException":
@@ -154,18 +155,25 @@ def _outdated() -> str | None:
 
     from packaging.requirements import Requirement
 
-    old = []
     try:
-        for line in requires("ssl_lab") or ():
-            need = Requirement(line)
-            if need.marker is None and not need.specifier.contains(found := version(need.name), prereleases=True):
-                old.append((need, found))
+        needs = [Requirement(line) for line in requires("ssl_lab") or ()]
     except PackageNotFoundError:
         return None
+    old = []
+    for need in needs:
+        if need.marker is not None and not any(need.marker.evaluate({"extra": extra}) for extra in EXTRAS):
+            continue  # of what only developers need
+        try:
+            found = version(need.name)
+        except PackageNotFoundError:
+            continue  # nothing needs the package of an extra before it is used
+        if not need.specifier.contains(found, prereleases=True):
+            need.marker = None
+            old.append((need, found))
     if not old:
         return None
-    needs = "; ".join(f"ssl_lab needs {need}, found {found}" for need, found in old)
-    return f"{needs}. Update: pip install {' '.join(shlex.quote(str(need)) for need, _ in old)}"
+    found_old = "; ".join(f"ssl_lab needs {need}, found {found}" for need, found in old)
+    return f"{found_old}. Update: pip install {' '.join(shlex.quote(str(need)) for need, _ in old)}"
 
 
 def _line_of_user(error: BaseException) -> str | None:

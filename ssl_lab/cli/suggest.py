@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Sequence
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -163,6 +164,8 @@ def _keys(group: str, choice: str) -> list[str]:
 
 
 def _is_timm_model(name: str | None) -> bool:
+    if name is None or find_spec("timm") is None:
+        return False
     import timm
 
-    return name is not None and bool(timm.is_model(name))
+    return bool(timm.is_model(name))

@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 import glob
-import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import datasets
-import pyarrow as pa
-from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 from huggingface_hub.errors import HfHubHTTPError
 
 from ssl_lab.data.files.csv_files import check_lines
 from ssl_lab.data.files.inventory import Source, suffix, take_inventory, tell_once, title_of
+from ssl_lab.data.files.sources import FORMATS, is_local
 from ssl_lab.data.files.tables import check_csv, csv_options
 from ssl_lab.data.files.text_files import check_texts
+from ssl_lab.data.hugging_face import datasets, pyarrow
 from ssl_lab.data.splits import split_named
 from ssl_lab.data.store import fingerprint
-
-_FORMATS = {
-    ".parquet": "parquet",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".json": "json",
-    ".jsonl": "json",
-    ".txt": "text",
-}
 
 _OF_THE_LOADER = {
     *("path", "cache_dir", "token", "storage_options", "download_config", "download_mode", "save_infos"),
@@ -37,7 +25,7 @@ _OF_THE_LOADER = {
 """Arguments of ``datasets.load_dataset`` that settings do not give."""
 # What the library and its readers raise on damaged files.
 _UNREADABLE = (
-    OSError, ValueError, TypeError, AttributeError, LookupError, pa.ArrowException,
+    OSError, ValueError, TypeError, AttributeError, LookupError, pyarrow.ArrowException,
     datasets.exceptions.DatasetGenerationError,
 )  # fmt: skip
 _NO_ROWS = ("corresponds to no data", "at least one example")
@@ -84,10 +72,10 @@ def load_splits(
         return as_words(_by_split(_load_from_hub(path, {"name": name, **options}), path), words)
     if elsewhere := sorted({"data_files", "data_dir"} & set(options)):
         raise ValueError(f"data.options.{elsewhere[0]} is not taken beside local files. Point data.path at the files.")
-    inventory = take_inventory(path, tuple(_FORMATS), aside=aside)
+    inventory = take_inventory(path, tuple(FORMATS), aside=aside)
     files = inventory.paths
     kinds = {suffix(file.name) for split_files in files.values() for file in split_files}
-    formats = {_FORMATS[kind] for kind in kinds}
+    formats = {FORMATS[kind] for kind in kinds}
     if len(formats) > 1:
         raise ValueError(
             f"The files of a data set must be of one kind, found {sorted(kinds)} in {path}. "
@@ -171,7 +159,7 @@ def as_words(splits: Mapping[str, datasets.Dataset], columns: Collection[str | N
             try:
                 with without_bars():
                     found[split] = found[split].cast_column(column, datasets.List(text) if of_list else text)
-            except (ValueError, pa.ArrowException) as error:
+            except (ValueError, pyarrow.ArrowException) as error:
                 raise ValueError(
                     f"Cannot read the column {column!r} of {split}: it holds bytes that are not UTF-8 text. Convert it, or "
                     "choose another column."
@@ -179,26 +167,8 @@ def as_words(splits: Mapping[str, datasets.Dataset], columns: Collection[str | N
     return found
 
 
-def is_local(path: str) -> bool:
-    """Return whether a path means files rather than a name on the hub."""
-    looks_local = path.startswith((".", "~", os.sep)) or suffix(path) in _FORMATS
-    return looks_local or Path(path).exists()
-
-
-def files_by_split(path: Source, kinds: Collection[str] = tuple(_FORMATS)) -> dict[str, list[Path]]:
-    """Data files by split, from a file, a folder, or several for each split; prints the files left out.
-
-    Raises:
-        FileNotFoundError: If nothing is there.
-        ValueError: If no file of these kinds is there, or the layout is unclear.
-    """
-    inventory = take_inventory(path, kinds)
-    inventory.tell(title_of(path))
-    return inventory.paths
-
-
 def _load_from_hub(path: str, arguments: Mapping[str, Any]) -> datasets.DatasetDict:
-    if path in _PACKAGED_DATASETS_MODULES:  # readers of files and pickles, not data
+    if path in datasets.packaged_modules._PACKAGED_DATASETS_MODULES:  # readers of files and pickles, not data
         raise ValueError(
             f"data.path={path} names a reader of files. Point data.path at the files, or at a data set of the hub."
         )
@@ -252,7 +222,7 @@ def _by_split(loaded: datasets.DatasetDict, path: Source) -> dict[str, datasets.
             else loaded[names[0]]
             for split, names in named.items()
         }
-    except (ValueError, TypeError, pa.ArrowException) as error:
+    except (ValueError, TypeError, pyarrow.ArrowException) as error:
         several = [" and ".join(names) for names in named.values() if len(names) > 1]
         raise ValueError(
             f"Cannot join {', '.join(several)} of {path}: {error}. Load one of them, or give local files for each split."

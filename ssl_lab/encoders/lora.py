@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ssl_lab.extras import needed_to
 from ssl_lab.types import Encoder
 
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -29,7 +30,7 @@ def add_adapters(
         layers: Ends of the names of the layers that get one, such as ``query`` and ``value``; None for all.
 
     Raises:
-        ImportError: If peft is not installed.
+        MissingPackageError: If peft is not installed.
         ValueError: If there are no such layers, or the rank saves nothing.
 
     References:
@@ -118,10 +119,6 @@ def _linear_layers(encoder: Encoder) -> dict[str, tuple[int, int]]:
 
 
 def _peft() -> Any:
-    try:
+    with needed_to("train adapters (lora.rank)"):
         import peft
-    except ImportError as error:
-        raise ImportError(
-            "Cannot train adapters (lora.rank): the package peft is not installed. Install it: pip install 'ssl_lab[lora]'."
-        ) from error
     return peft

@@ -10,14 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
-from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor
 
 from ssl_lab.encoders.image import ImageEncoder, with_channels
+from ssl_lab.extras import needed_to
 from ssl_lab.limited import load_json
 from ssl_lab.modalities.image import ImageSpec
+
+with needed_to("use a model of timm"):
+    import timm
+    from timm.layers.pos_embed import resample_abs_pos_embed
 
 _FORCE, _FORCE_NOT = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 _OF_FILES = {"checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "pretrained_strict"}

@@ -9,10 +9,6 @@ from itertools import permutations
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from timm.layers.attention import Attention as TimmAttention
-from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from ssl_lab.encoders.image import ImageEncoder
@@ -207,23 +203,6 @@ def take(x: Tensor, ids: Tensor) -> Tensor:
     return x.gather(1, ids.unsqueeze(2).expand(-1, -1, x.shape[2]))
 
 
-class Attention(TimmAttention):
-    """Self-attention in the fused kernel, but on a CPU in two matrix products.
-
-    There the kernel's backward pass in bf16 takes several times as long on the few tokens of small images, and is no
-    faster in fp32.
-    """
-
-    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-        """Tokens (B, N, D) from tokens; every one sees all."""
-        q, k, v = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        if x.device.type == "cpu":
-            heads = (q * self.scale @ k.mT).softmax(-1) @ v
-        else:
-            heads = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(heads.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
-
-
 def transformer(dim: int, *, depth: int, num_heads: int) -> nn.Sequential:
     """Pre-norm blocks on tokens (B, N, D), hidden layers four times as wide, and a last normalisation.
 
@@ -235,6 +214,8 @@ def transformer(dim: int, *, depth: int, num_heads: int) -> nn.Sequential:
             f"Cannot build a transformer with {depth} blocks of {num_heads} heads, {dim} wide. It needs at "
             "least one of each and a width that is a multiple of the number of heads."
         )
+    from ssl_lab.encoders.vit_attention import Attention, Block
+
     blocks = [Block(dim, num_heads, qkv_bias=True, attn_layer=Attention) for _ in range(depth)]
     return nn.Sequential(*blocks, nn.LayerNorm(dim, eps=1e-6))
 
@@ -247,6 +228,8 @@ def sincos_positions(grid: tuple[int, int], dim: int) -> Tensor:
     """
     if dim % 4:
         raise ValueError(f"Sine and cosine of row and column need a width that is a multiple of 4, found {dim}.")
+    from ssl_lab.encoders.vit_attention import build_sincos2d_pos_embed
+
     return build_sincos2d_pos_embed(list(grid), dim)  # type: ignore[no-any-return]
 
 

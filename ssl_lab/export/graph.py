@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -133,15 +132,6 @@ def write_graph(
     else:
         torch.export.save(program, path)
         check_features(lambda: _load_program(path), features.represent, spec)
-
-
-def require_onnx() -> None:
-    """Raise an ``ImportError`` with the install command if a package of ONNX is missing."""
-    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
-    if missing:
-        raise ImportError(
-            f"Cannot export format=onnx: {', '.join(missing)} is not installed. Install it: pip install 'ssl_lab[onnx]'."
-        )
 
 
 def _write_onnx(

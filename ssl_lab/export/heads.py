@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import singledispatch
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from transformers import (
 )
 
 from ssl_lab.export.graph import Features, features_of
-from ssl_lab.export.timm import Classifier
 from ssl_lab.export.transformers import check_features
 from ssl_lab.modalities.text import TextSpec
 from ssl_lab.tasks.base import FineTuning
@@ -51,6 +50,21 @@ def scores_of(task: FineTuning) -> Features:
     """
     task.score_names()  # which says so
     return Features(task, task.scores, features_of(task).names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classifier:
+    """A linear head on an encoder's features.
+
+    Attributes:
+        linear: The layer.
+        names: The classes.
+        scores: Scores (B, C) of a batch, to compare with.
+    """
+
+    linear: nn.Linear
+    names: tuple[str, ...]
+    scores: Callable[[Batch], Tensor]
 
 
 def classifier_of(task: FineTuning) -> Classifier:

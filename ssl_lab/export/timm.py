@@ -9,7 +9,6 @@ from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -17,9 +16,14 @@ from torch import Tensor, nn
 from ssl_lab.encoders.resnet import SMALL_IMAGE, ResNet
 from ssl_lab.encoders.timm_model import TimmModel
 from ssl_lab.encoders.vit import ViT
+from ssl_lab.export.heads import Classifier
 from ssl_lab.export.transformers import check_features
+from ssl_lab.extras import needed_to
 from ssl_lab.modalities.image import ImageSpec
 from ssl_lab.types import Batch, Encoder, NotOfferedError, Spec
+
+with needed_to("export format=timm"):
+    import timm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,21 +80,6 @@ def _(encoder: ResNet) -> ForTimm:
         arguments={"in_chans": encoder.spec.shape[0]},
         weights=encoder.network.state_dict(),
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Classifier:
-    """A linear head on an encoder's features.
-
-    Attributes:
-        linear: The layer.
-        names: The classes.
-        scores: Scores (B, C) of a batch, to compare with.
-    """
-
-    linear: nn.Linear
-    names: tuple[str, ...]
-    scores: Callable[[Batch], Tensor]
 
 
 def write_for_timm(

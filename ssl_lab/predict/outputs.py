@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from ssl_lab.extras import needed_to, require
 from ssl_lab.outputs import marked
 
 FEATURES = ("features", "features.0")
@@ -29,11 +30,14 @@ def check_ending(out: Path, endings: Sequence[str] = ENDINGS) -> None:
 
     Raises:
         ValueError: Naming the endings that do.
+        MissingPackageError: If the package that writes parquet files is missing.
     """
     if out.suffix not in endings:
         raise ValueError(
             f"Cannot write out={out}: the ending says what is written. Give a name that ends in {_or(endings)}."
         )
+    if out.suffix == ".parquet":
+        require(f"write out={out}", "pyarrow")
 
 
 def holds_predictions(path: Path) -> bool:
@@ -87,7 +91,8 @@ def columns_of(path: Path) -> list[str]:
     """Names of the columns of a csv, jsonl or parquet file; empty if it is not such a table."""
     try:
         if path.suffix == ".parquet":
-            import pyarrow.parquet as pq
+            with needed_to(f"read {path}"):
+                import pyarrow.parquet as pq
 
             return list(pq.read_schema(path).names)
         with path.open(encoding="utf-8", newline="") as file:

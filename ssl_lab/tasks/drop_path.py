@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from timm.layers.drop import DropPath
+import sys
+
 from torch import nn
 
 from ssl_lab.types import Encoder
@@ -25,10 +26,15 @@ def set_drop_path(encoder: Encoder, prob: float) -> None:
     """
     if not 0 <= prob < 1:
         raise ValueError(f"Cannot use method.drop_path={prob}: it is a probability. Choose 0 to below 1.")
-    blocks = [
-        [(block, name) for name in _NAMES if isinstance(dict(block.named_children()).get(name), nn.Identity | DropPath)]
-        for block in encoder.layer_groups().modules
-    ]
+    blocks: list[list[tuple[nn.Module, str]]] = []
+    if "timm" in sys.modules:  # else no encoder can hold a block of it
+        from timm.layers.drop import DropPath
+
+        kinds = nn.Identity | DropPath
+        blocks = [
+            [(block, name) for name in _NAMES if isinstance(dict(block.named_children()).get(name), kinds)]
+            for block in encoder.layer_groups().modules
+        ]
     if not any(blocks):
         raise ValueError(
             f"Cannot use method.drop_path={prob}: the blocks of {type(encoder).__name__} always take all of their branches. "

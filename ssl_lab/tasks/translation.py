@@ -9,8 +9,6 @@ from typing import Any, ClassVar, final, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from sacrebleu.metrics.bleu import BLEU
-from sacrebleu.metrics.chrf import CHRF
 from torch import Tensor
 from transformers import BertConfig, BertLMHeadModel, LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
@@ -18,12 +16,17 @@ from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from ssl_lab.data.base import GIVEN, DataModule
 from ssl_lab.encoders.text_transformer import TextTransformer
 from ssl_lab.evaluation.protocol import Protocol, check_none_broken, outputs_of
+from ssl_lab.extras import needed_to
 from ssl_lab.modalities.text import WrittenText
 from ssl_lab.optim import Optim
 from ssl_lab.tasks.base import full_precision
 from ssl_lab.tasks.metrics import TRANSLATIONS_METRICS
 from ssl_lab.tasks.text import TextTask, trim
 from ssl_lab.types import Batch
+
+with needed_to("score translations (task=translation)"):
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
 
 # What transformers calls the states of earlier tokens: since 5.24, and before.
 CACHE = "cache" if "cache" in signature(BertLMHeadModel.prepare_inputs_for_generation).parameters else "past_key_values"

@@ -5,6 +5,7 @@ import importlib.util
 import sys
 import textwrap
 import warnings
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 import torch
@@ -140,11 +141,20 @@ def test_a_keyword_is_blamed_on_a_setting_only_if_it_is_one(monkeypatch):
         instantiate(OmegaConf.create({"a": {**target, "depth": 1}}).a, _partial_=True)(3)
 
 
-def test_a_package_that_is_too_old_is_named(monkeypatch):
-    monkeypatch.setattr("importlib.metadata.version", lambda name: "1.0.19" if name == "timm" else "99")
+@pytest.mark.parametrize("missing", [(), ("datasets", "sacrebleu", "plotly")])
+def test_a_package_that_is_too_old_is_named(monkeypatch, missing):
+    def version(name):
+        if name in missing:
+            raise PackageNotFoundError(name)
+        return "1.0.19" if name == "timm" else "99"
+
+    extras = ['timm>=1.0.23; extra == "vision"', 'datasets>=4.0; extra == "data"', 'sacrebleu>=2.4; extra == "text"']
+    extras += ['ssl_lab[data]; extra == "text"', 'plotly>=6.0; extra == "dashboard"', 'pytest>=100; extra == "dev"']
+    monkeypatch.setattr("importlib.metadata.requires", lambda name: ["torch>=2.11", *extras])
+    monkeypatch.setattr("importlib.metadata.version", version)
     message = explain(TypeError("VisionTransformer.__init__() got an unexpected keyword argument 'attn_layer'"))
     assert "ssl_lab needs timm>=" in message and "found 1.0.19. Update: pip install 'timm>=" in message
-    assert "command" not in message
+    assert "command" not in message and "99" not in message
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """Adapters: what trains, what the encoder computes, merging, and what is refused."""
 
-import sys
-
 import pytest
 import torch
 
@@ -94,9 +92,3 @@ def test_settings_that_cannot_be_are_refused(settings, said):
 def test_an_encoder_without_linear_layers_is_refused():
     with pytest.raises(ValueError, match="has no linear layers.*Choose a ViT or a text transformer"):
         add_adapters(ResNet(IMAGES), rank=4)
-
-
-def test_without_peft_one_message_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(ImportError, match=r"peft is not installed.*pip install 'ssl_lab\[lora\]'"):
-        add_adapters(ViT(IMAGES, **VIT), rank=4)

@@ -4,7 +4,8 @@ import pytest
 import timm.layers
 import torch
 
-from ssl_lab.encoders.vit import Attention, ViT, patchify, sincos_positions, take, unpatchify
+from ssl_lab.encoders.vit import ViT, patchify, sincos_positions, take, unpatchify
+from ssl_lab.encoders.vit_attention import Attention
 from ssl_lab.modalities.image import ImageSpec
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from arrays import ArrayImages
 from tasks.tiny import LabelledText, encoder, fit, optim
+from timm.layers.drop import DropPath
 
 from ssl_lab.encoders.convnet import ConvNet
 from ssl_lab.encoders.vit import ViT
@@ -14,7 +15,6 @@ from ssl_lab.evaluation.evaluate import evaluate
 from ssl_lab.pretext.mixing import Mixing
 from ssl_lab.pretext.views import OneView, View
 from ssl_lab.tasks.classification import Classification, ClassScores
-from ssl_lab.tasks.drop_path import DropPath
 from ssl_lab.types import Classes
 
 CPU = torch.device("cpu")

@@ -18,7 +18,7 @@ from ssl_lab.cli.trust.spec import read_spec
 from ssl_lab.data.text.tokenizer import load_tokenizer
 from ssl_lab.export import hub
 from ssl_lab.export.card import Exported, model_card
-from ssl_lab.export.graph import Features, export_program, features_of, require_onnx, write_graph
+from ssl_lab.export.graph import Features, export_program, features_of, write_graph
 from ssl_lab.export.heads import (
     auto_class_of_head,
     check_head,
@@ -27,7 +27,6 @@ from ssl_lab.export.heads import (
     scores_of,
     sizes_of,
 )
-from ssl_lab.export.timm import for_timm, write_for_timm
 from ssl_lab.export.transformers import (
     auto_class,
     check_finite_method,
@@ -40,6 +39,7 @@ from ssl_lab.export.transformers import (
     write_processor,
     write_tokenizer,
 )
+from ssl_lab.extras import EXTRAS, require
 from ssl_lab.methods.base import Method
 from ssl_lab.modalities.text import TextSpec
 from ssl_lab.outputs import check_output, clear, restore
@@ -61,6 +61,7 @@ _LOADERS = {
     "onnx": "onnxruntime.InferenceSession",
     "torch_export": "torch.export.load",
 }
+_OPTIONAL = {"timm": EXTRAS["vision"], "onnx": EXTRAS["onnx"]}
 
 
 def run(cfg: DictConfig, args: list[str]) -> int:
@@ -71,6 +72,7 @@ def run(cfg: DictConfig, args: list[str]) -> int:
         raise ValueError(
             "private=true has no effect without a repository on the hub. Give push_to_hub=USER/NAME, or leave it out."
         )
+    require(f"export format={cfg.format}", *_OPTIONAL.get(cfg.format, ()))
     run_dir, out = Path(cfg.run), Path(cfg.out)
     if restored := restore(out):
         print(restored)
@@ -163,6 +165,8 @@ def _writer_with_head(
         facts |= {"architecture": type(model).__name__, "loader": f"transformers.{auto_class_of_head(model)}"}
         return write_hf, Exported(**facts)
     if format == "timm":
+        from ssl_lab.export.timm import for_timm, write_for_timm
+
         classifier = classifier_of(task)
         for_timm(encoder)  # refused before a folder is made
 
@@ -204,6 +208,8 @@ def _writer(method: Method, spec: Spec, run_dir: Path, format: str) -> tuple[Cal
         size = _num_parameters(model)
         return write_hf, Exported(whole=is_whole(method), num_parameters=size, pooling=encoder.pooling, **facts)
     if format == "timm":
+        from ssl_lab.export.timm import write_for_timm
+
         part = encoder.tower
         facts |= {"architecture": type(part).__name__, "whole": is_whole(method)}
         return partial(write_for_timm, part), Exported(num_parameters=_num_parameters(part), **facts)
@@ -247,8 +253,6 @@ def _graph(
         facts: Further lines of ``config.json``, among them the ``outputs``.
         metadata: Texts that ``model.onnx`` carries.
     """
-    if format == "onnx":
-        require_onnx()
     program = export_program(features, spec)
     config_json = {"format": format, **spec.exported_inputs(), **facts}
 

@@ -22,6 +22,7 @@ from ssl_lab.cli.resume import begin
 from ssl_lab.cli.sweeps.grid import Outcome, distinguish
 from ssl_lab.cli.sweeps.slurm_queue import CANCELLED, Notices, ended_by_slurm, last_state, read_queue
 from ssl_lab.engine.checkpoints.signals import InterruptedRunError, is_first_rank
+from ssl_lab.extras import needed_to
 from ssl_lab.runs.directory import read_json
 
 _POLL_SEC = 5.0
@@ -123,10 +124,12 @@ def submit(call: Callable[..., Any], trials: Sequence[Trial], params: Mapping[st
     """Queue the trials as one job array.
 
     Raises:
+        MissingPackageError: If submitit is not installed.
         ValueError: If this is no machine of a Slurm cluster.
         RuntimeError: If Slurm refuses, with its own words.
     """
-    import submitit
+    with needed_to("use hydra/launcher=slurm"):
+        import submitit
 
     options = dict(params)
     folder = options.pop("submitit_folder")

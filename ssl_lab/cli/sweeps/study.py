@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from ssl_lab.cli.sweeps.grid import STOPPED, Outcome
+from ssl_lab.extras import needed_to
 
 if TYPE_CHECKING:
     import optuna
@@ -29,15 +30,10 @@ def import_optuna() -> Any:
     """The optional package.
 
     Raises:
-        ValueError: If it is not installed.
+        MissingPackageError: If it is not installed.
     """
-    try:
+    with needed_to("use hydra/sweeper=optuna"):
         import optuna
-    except ImportError as error:
-        raise ValueError(
-            f"hydra/sweeper=optuna needs the package optuna, which is not installed ({error}). "
-            "Install it with: pip install 'ssl_lab[sweep]'"
-        ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-import datasets
 import numpy as np
 from numpy.typing import NDArray
 
 from ssl_lab.data.files.tables import check_column
+from ssl_lab.data.hugging_face import datasets
 from ssl_lab.data.splits import UNLABELLED
 
 _WHOLE = re.compile(r"(0|-?[1-9]\d{0,999})(\.0+)?")  # Python reads no number of 4,300 digits

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 from numpy.typing import NDArray
 
 from ssl_lab.data.files.csv_files import first_line
+from ssl_lab.data.hugging_face import datasets
 
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 _SURPLUS = "__index_level_0__"  # what pandas makes of the first field where rows have more fields than the header

@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +16,7 @@ from ssl_lab.data.files.labels import encode_labels
 from ssl_lab.data.files.layout import shown
 from ssl_lab.data.files.tables import check_column
 from ssl_lab.data.hub import identity, load_splits
+from ssl_lab.data.hugging_face import datasets
 from ssl_lab.data.image.base import CHUNK, ImageModule, ImageSource
 from ssl_lab.data.image.decode import Encoded
 

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
 from numpy.typing import NDArray
 from torchvision.datasets import CIFAR10, CIFAR100, MNIST, STL10, SVHN, FashionMNIST
@@ -16,11 +15,12 @@ from torchvision.datasets import CIFAR10, CIFAR100, MNIST, STL10, SVHN, FashionM
 from ssl_lab.data.base import PRETRAIN
 from ssl_lab.data.files.inventory import folder_facts
 from ssl_lab.data.files.text_files import unpack
-from ssl_lab.data.hub import identity, load_splits
 from ssl_lab.data.image.base import ImageModule, ImageSource
 from ssl_lab.data.image.decode import Encoded
-from ssl_lab.data.image.hub_images import hub_image_source
 from ssl_lab.data.store import cache_folder
+
+if TYPE_CHECKING:
+    import datasets
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
 """Images (N, H, W) or (N, H, W, 3) and labels (N,)."""
@@ -90,19 +90,27 @@ class NamedImages(ImageModule):
             *(self._root / sub for sub in (self.name, "plain_text", "data")),
         )  # as in clones of the hub
         folder = next((place for place in places if any(place.glob("*.parquet"))), None)
-        return None if folder is None else load_splits(str(folder))
+        if folder is None:
+            return None
+        from ssl_lab.data.hub import load_splits
+
+        return load_splits(str(folder))
 
     @cached_property
     def _identity(self) -> tuple[str, Any]:
         if self._root is None:
             return self.name, "torchvision"  # which checks what it downloads
         if self._parquet is not None:
+            from ssl_lab.data.hub import identity
+
             return self.name, identity(self._parquet)
         own = self._root / _TORCHVISION_FOLDERS[self.name]
         return self.name, [str(self._root.absolute()), folder_facts(own if own.is_dir() else self._root)]
 
     def _source(self) -> ImageSource:
         if self._parquet is not None:
+            from ssl_lab.data.image.hub_images import hub_image_source
+
             return hub_image_source(self._parquet)
         download = self._root is None
         root = cache_folder() / "torchvision" if self._root is None else self._root

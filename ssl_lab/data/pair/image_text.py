@@ -10,7 +10,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -25,6 +24,7 @@ from ssl_lab.data.files.layout import shown
 from ssl_lab.data.files.referenced import Referenced, find_referenced
 from ssl_lab.data.files.tables import check_column, check_text_column
 from ssl_lab.data.hub import identity, load_splits
+from ssl_lab.data.hugging_face import datasets
 from ssl_lab.data.image.base import ImageModule, ImageSource
 from ssl_lab.data.image.decode import Encoded, image_endings
 from ssl_lab.data.image.hub_images import hub_image_source, label_columns

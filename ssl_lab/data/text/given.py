@@ -5,13 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-
-import datasets
+from typing import TYPE_CHECKING
 
 from ssl_lab.data.base import Sample
 from ssl_lab.data.files.inventory import suffix
 from ssl_lab.data.files.text_files import read_lines
-from ssl_lab.data.hub import load_splits
+
+if TYPE_CHECKING:
+    import datasets
 
 _PLAIN = ".txt"
 _TABLES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
@@ -42,6 +43,8 @@ def read_samples(file: Path, fields: Mapping[str, str]) -> list[Sample]:
                 f"json or parquet file with the columns {', '.join(fields.values())}."
             )
         return [{name: line for name in fields} for line in read_lines(file)]
+    from ssl_lab.data.hub import load_splits
+
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The first line of")  # a header that reads like a sample: seen below
         rows = load_splits({"train": [str(file)]}, words=tuple(fields.values()), tell=False)["train"]
@@ -67,7 +70,7 @@ def _column(rows: datasets.Dataset, name: str, column: str, file: Path, *, alone
             f"columns={{{name}: {strings[0] if strings else 'NAME'}}}."
         )
     feature = rows.features[column]
-    inner = feature.feature if isinstance(feature, datasets.List) else feature
+    inner = getattr(feature, "feature", feature)  # of a list
     if getattr(inner, "dtype", None) not in ("string", "large_string", "null"):
         raise ValueError(
             f"Cannot read the column {column!r} of {file} as the {name}: it holds {feature}. Name a column of texts: "

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import datasets
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +15,7 @@ from ssl_lab.data.files.inventory import Source, title_of
 from ssl_lab.data.files.labels import encode_labels
 from ssl_lab.data.files.tables import check_text_column
 from ssl_lab.data.hub import load_splits
+from ssl_lab.data.hugging_face import datasets
 from ssl_lab.data.labelled import LabelledModule
 from ssl_lab.data.splits import find_split
 from ssl_lab.data.text.base import TextModule, TextSource

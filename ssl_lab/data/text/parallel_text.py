@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -23,6 +22,7 @@ from ssl_lab.data.files.inventory import NoUsableFilesError, Source, places, suf
 from ssl_lab.data.files.tables import check_text_column
 from ssl_lab.data.files.text_files import read_lines
 from ssl_lab.data.hub import load_splits
+from ssl_lab.data.hugging_face import datasets
 from ssl_lab.data.splits import UNLABELLED, Part
 from ssl_lab.data.text.base import TextModule, TextSource
 from ssl_lab.data.text.ids import token_ids

@@ -19,8 +19,8 @@ from torch import Tensor
 from ssl_lab.data.base import GIVEN, Sample
 from ssl_lab.data.columns import Columns
 from ssl_lab.data.files.inventory import Source, suffix, title_of
+from ssl_lab.data.files.sources import files_by_split
 from ssl_lab.data.files.text_files import read_text
-from ssl_lab.data.hub import files_by_split
 from ssl_lab.data.splits import UNLABELLED, Part
 from ssl_lab.data.text.base import CHUNK, TextModule, TextSource
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import datasets
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from ssl_lab.data.columns import Columns
 from ssl_lab.data.files.inventory import Source, title_of
 from ssl_lab.data.files.tables import as_numbers, check_column, check_text_column
 from ssl_lab.data.hub import load_splits
+from ssl_lab.data.hugging_face import datasets
 from ssl_lab.data.splits import UNLABELLED, Part, find_split
 from ssl_lab.data.text.base import TextModule, TextSource
 from ssl_lab.data.text.ids import token_ids

@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import datasets
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,9 +19,8 @@ from transformers import PreTrainedTokenizerFast
 from ssl_lab.data.base import GIVEN, Sample
 from ssl_lab.data.columns import Columns
 from ssl_lab.data.files.inventory import Source, suffix, title_of
-from ssl_lab.data.files.tables import check_column
+from ssl_lab.data.files.sources import files_by_split, is_local
 from ssl_lab.data.files.text_files import read_lines
-from ssl_lab.data.hub import files_by_split, is_local, load_splits
 from ssl_lab.data.splits import UNLABELLED, Part
 from ssl_lab.data.text.base import TextModule, TextSource
 from ssl_lab.data.text.tag_schemes import to_iob2
@@ -130,6 +128,10 @@ class TokenLabels(TextModule):
         }
 
     def _of_tables(self) -> dict[str, list[Sentence]]:
+        from ssl_lab.data.files.tables import check_column
+        from ssl_lab.data.hub import load_splits
+        from ssl_lab.data.hugging_face import datasets
+
         splits = load_splits(self.path, name=self.name, words=(self.words_column, self.tags_column))
         for setting in ("words_column", "tags_column"):
             check_column(splits["train"], column := getattr(self, setting), setting=setting)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from ssl_lab.engine.logging.adapters import Adapter, Pixels, adapter_of
 from ssl_lab.engine.logging.kept_id import KeptId, short_name
+from ssl_lab.extras import needed_to
 
 
 class Aim(Logger):
@@ -25,7 +26,8 @@ class Aim(Logger):
 
     def __init__(self, *, run_dir: str, project: str, tags: list[str] | None = None) -> None:
         super().__init__()
-        import aim  # noqa: F401 (refused at the start where it is missing)
+        with needed_to("log to Aim (logger=aim)"):
+            import aim  # noqa: F401
 
         self.kept = KeptId(run_dir, "aim")
         self._title = short_name(run_dir)

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ssl_lab.engine.logging.adapters import Adapter, Pixels, adapter_of
 from ssl_lab.engine.logging.kept_id import KeptId, short_name
+from ssl_lab.extras import require
 
 
 class Comet(CometLogger):
@@ -26,6 +27,7 @@ class Comet(CometLogger):
 
     def __init__(self, *, run_dir: str, project: str, tags: list[str] | None = None) -> None:
         _refuse_settings_of_folder()
+        require("log to Comet (logger=comet)", "comet-ml")
         self.kept = KeptId(run_dir, "comet")
         self.is_built = False
         super().__init__(

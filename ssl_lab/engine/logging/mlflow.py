@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ssl_lab.engine.logging.adapters import Adapter, Pixels, adapter_of
 from ssl_lab.engine.logging.kept_id import KeptId, short_name
+from ssl_lab.extras import needed_to
 from ssl_lab.runs.compare import flatten
 from ssl_lab.runs.files import NOT_REPEATED
 
@@ -34,7 +35,8 @@ class MLflow(MLFlowLogger):
     """
 
     def __init__(self, *, run_dir: str, project: str, group: str | None = None) -> None:
-        import mlflow
+        with needed_to("log to MLflow (logger=mlflow)"):
+            import mlflow
 
         for name in ("alembic", "mlflow.store.db.utils", "lightning.pytorch.loggers.mlflow"):
             logging.getLogger(name).setLevel(logging.ERROR)  # they tell how a database is made

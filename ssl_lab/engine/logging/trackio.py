@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ssl_lab.engine.logging.adapters import Adapter, Pixels, adapter_of
 from ssl_lab.engine.logging.kept_id import KeptId, short_name
+from ssl_lab.extras import needed_to
 
 
 class Trackio(Logger):
@@ -25,7 +26,8 @@ class Trackio(Logger):
 
     def __init__(self, *, run_dir: str, project: str, group: str | None = None) -> None:
         super().__init__()
-        import trackio  # noqa: F401 (refused at the start where it is missing)
+        with needed_to("log to Trackio (logger=trackio)"):
+            import trackio  # noqa: F401
 
         self.kept = KeptId(run_dir, "trackio")
         self._title = short_name(run_dir)

@@ -17,6 +17,7 @@ from ssl_lab.evaluation.samples.distances import Gaussian, fit_gaussian, frechet
 from ssl_lab.evaluation.samples.metrics import FID_METRICS
 from ssl_lab.evaluation.samples.quality import draw
 from ssl_lab.evaluation.samples.real_images import MAX_REAL, cached, content_digest, real_features
+from ssl_lab.extras import require
 from ssl_lab.types import Batch
 
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
@@ -42,7 +43,8 @@ class FID(Protocol):
         seed: Seed of the latents.
 
     Raises:
-        ValueError: If fewer than two samples are asked for, torch-fidelity is not installed, or the file is missing or
+        MissingPackageError: If torch-fidelity is not installed.
+        ValueError: If fewer than two samples are asked for, or the file is missing or
             another one.
 
     References:
@@ -93,6 +95,7 @@ class FID(Protocol):
 
 
 def _find_weights(given: str | None) -> Path:
+    require("compute FID", "torch-fidelity")
     advice = (
         f"Fetch {URL} where there is a network and put it there, or give its place by evaluation.fid.weights=PATH. "
         "Without it, evaluation=samples measures the same distance on pixels or on an encoder of yours."
@@ -107,8 +110,4 @@ def _find_weights(given: str | None) -> Path:
             f"FID is defined on the Inception weights of 2015, whose SHA-256 begins with {DIGEST}, but that of "
             f"{path.absolute()} begins with {found[:8]}. {advice}"
         )
-    try:
-        import torch_fidelity  # noqa: F401
-    except ImportError as error:
-        raise ValueError("FID needs torch-fidelity. Install it with: pip install 'ssl-lab[fid]'.") from error
     return path

@@ -54,7 +54,7 @@ class Answers:
         index: The runs.
 
     Raises:
-        ImportError: If plotly is not installed.
+        MissingPackageError: If plotly is not installed.
     """
 
     def __init__(self, index: RunIndex) -> None:

@@ -57,7 +57,7 @@ class Dashboard:
         token: What a browser must show once, in the address, to see anything; None for nothing.
 
     Raises:
-        ImportError: If plotly is not installed.
+        MissingPackageError: If plotly is not installed.
         OSError: If the address cannot be had.
     """
 

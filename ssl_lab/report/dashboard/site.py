@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ssl_lab.extras import require
 from ssl_lab.files import is_temporary, replace_file
 from ssl_lab.report.dashboard.details import attempt, picture_file, read_details, report_of
 from ssl_lab.report.dashboard.importance import importances
@@ -29,16 +30,13 @@ def assets() -> dict[str, Path]:
     """Scripts and style sheets of the page by name.
 
     Raises:
-        ImportError: If plotly is not installed, whose package brings the JavaScript that draws.
+        MissingPackageError: If plotly is not installed, whose package brings the JavaScript that draws.
     """
-    found = find_spec("plotly")
-    if found is None or found.origin is None:
-        raise ImportError(
-            "The dashboard draws with plotly, which is not installed: pip install 'ssl_lab[dashboard]'. "
-            "ssl-lab runs and ssl-lab report do without it."
-        )
+    require("draw the dashboard", "plotly")
+    plotly = find_spec("plotly")
+    assert plotly is not None and plotly.origin is not None
     own = {path.name: path for path in STATIC.iterdir() if path.suffix in (".js", ".css", ".svg")}
-    return {**own, PLOTLY: Path(found.origin).parent / "package_data" / PLOTLY}
+    return {**own, PLOTLY: Path(plotly.origin).parent / "package_data" / PLOTLY}
 
 
 def page(mode: str) -> bytes:
@@ -60,7 +58,7 @@ def write_site(index: RunIndex, out: Path) -> Path:
         out: A folder, made if missing. Of an earlier site, files are replaced, and those of runs that are gone removed.
 
     Raises:
-        ImportError: If plotly is not installed.
+        MissingPackageError: If plotly is not installed.
         ValueError: If the folder holds something else or the runs themselves, or there is a site and no run.
     """
     found = assets()

@@ -194,11 +194,5 @@ def test_a_wrong_name_is_refused_before_anything_is_written(mae, tmp_path, capsy
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
-def test_onnx_says_what_to_install(mae, tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxscript", None)
-    assert main(["export", f"run={mae}", f"out={tmp_path / 'out'}", "format=onnx"]) == 1
-    assert "onnxscript is not installed. Install it: pip install 'ssl_lab[onnx]'" in capsys.readouterr().err
-
-
 def test_tab_completes_the_formats():
     assert "push_to_hub=" in completions("ssl-lab export push")

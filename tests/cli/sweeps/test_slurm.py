@@ -1,8 +1,5 @@
 """What the Slurm launcher decides before it asks Slurm; tests/cluster runs it."""
 
-import subprocess
-import sys
-
 import pytest
 from omegaconf import OmegaConf
 
@@ -40,18 +37,6 @@ def test_a_machine_without_slurm_is_told_so(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ValueError, match="there is no srun here"):
         slurm.submit(print, [], {"submitit_folder": str(tmp_path / "%j"), "timeout_min": 60}, None)
-
-
-def test_without_the_extra_one_line_says_what_to_install(tmp_path):
-    code = (
-        "import sys; sys.modules['hydra_plugins.hydra_submitit_launcher'] = None; from ssl_lab.cli.main import main; "
-        "sys.exit(main(['pretrain', '-m', 'seed=1,2', 'hydra/launcher=slurm']))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 1
-    assert done.stderr.startswith("ssl-lab: hydra/launcher=slurm needs hydra-submitit-launcher")
-    assert "pip install 'ssl_lab[slurm]'" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Studies: trials handed out once over workers, deaths and restarts; pruning; what is refused."""
 
 import signal
-import sys
 import time
 from collections import Counter
 
@@ -196,14 +195,11 @@ def test_what_cannot_be_searched_is_refused_before_anything_runs(args, message, 
     assert not (tmp_path / "sweep").exists()
 
 
-def test_optuna_and_several_ranks_are_asked_for_in_words(monkeypatch, capsys):
+def test_several_ranks_are_refused(monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setenv("WORLD_SIZE", "2")
         assert sweep() == 1
     assert "Start one process" in capsys.readouterr().err
-    monkeypatch.setitem(sys.modules, "optuna", None)
-    assert sweep() == 1
-    assert "pip install 'ssl_lab[sweep]'" in capsys.readouterr().err
 
 
 @pytest.mark.slow
