@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the lowest versions that pyproject.toml allows and trains with them for a few steps.
+# Resolves the core and the extras, installs the lowest versions that pyproject.toml allows, and trains with them for a few steps.
 #   tests/packaging/check_lowest.sh PYTHON
 # torch and torchvision, with what they need, come from PYTHON's environment: their lowest builds are gigabytes for CUDA.
 set -euo pipefail
@@ -12,7 +12,8 @@ if [ -z "$uv" ]; then
   "$python" -m pip install --quiet --disable-pip-version-check --target "$work/uv" uv
   uv=$work/uv/bin/uv
 fi
-"$uv" pip compile --quiet --python "$python" --resolution lowest-direct "$root/pyproject.toml" -o "$work/all.txt"
+"$root/tests/packaging/check_extras.sh" "$uv"
+"$uv" pip compile --quiet --python "$python" --resolution lowest-direct --extra all "$root/pyproject.toml" -o "$work/all.txt"
 grep -vE '^(torch|torchvision|triton|nvidia-[a-z0-9-]*|cuda-[a-z0-9-]*)==' "$work/all.txt" >"$work/lowest.txt"
 "$uv" venv --quiet --python "$("$python" -c 'import sys; print(sys.base_prefix)')/bin/python3" "$work/venv"
 "$uv" pip install --quiet --no-deps --python "$work/venv/bin/python" -r "$work/lowest.txt"
