@@ -22,7 +22,8 @@ EXTRAS = {
 }
 """Packages of each extra, as pyproject.toml lists them; ``text`` includes ``data`` there, and ``all`` all but ``ray``."""
 
-_ALONE = ("trackio", "comet-ml", "aim")  # loggers that no extra brings
+ALONE = ("trackio", "comet-ml", "aim")
+"""Packages that no extra brings."""
 _MODULES = {"mlflow-skinny": "mlflow"}
 
 
@@ -49,7 +50,7 @@ def require(use: str, *packages: str) -> None:
     Raises:
         MissingPackageError: Naming those that are missing.
     """
-    if missing := [package for package in packages if find_spec(_module(package)) is None]:
+    if missing := [package for package in packages if find_spec(module_of(package)) is None]:
         raise MissingPackageError(use, *missing)
 
 
@@ -67,12 +68,13 @@ def needed_to(use: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        for package in (*_ALONE, *(package for listed in EXTRAS.values() for package in listed)):
-            if error.name is not None and f"{error.name}.".startswith(f"{_module(package)}."):
+        for package in (*ALONE, *(package for listed in EXTRAS.values() for package in listed)):
+            if error.name is not None and f"{error.name}.".startswith(f"{module_of(package)}."):
                 raise MissingPackageError(use, package) from error
         raise
 
 
-def _module(package: str) -> str:
+def module_of(package: str) -> str:
+    """Name by which a package is imported."""
     name = _MODULES.get(package, package.replace("-", "_"))
     return f"hydra_plugins.{name}" if name.startswith("hydra_") else name

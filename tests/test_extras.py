@@ -3,6 +3,7 @@ import re
 import sys
 import tomllib
 from importlib.metadata import packages_distributions, requires
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from packaging.utils import canonicalize_name as canonical
 from without import run_without
 
 from ssl_lab.encoders.vit import ViT
-from ssl_lab.extras import EXTRAS, MissingPackageError, needed_to, require
+from ssl_lab.extras import ALONE, EXTRAS, MissingPackageError, module_of, needed_to, require
 from ssl_lab.modalities.image import ImageSpec
 
 VIT = ViT(ImageSpec(shape=(1, 8, 8), mean=(0.5,), std=(0.5,)), patch_size=2, embed_dim=128, depth=6, num_heads=4)
@@ -31,6 +32,8 @@ CASES = [
     ("data", "pyarrow", "write out=features.parquet", ["embed", "run=run", "out=features.parquet"]),
     ("text", "sacrebleu", "score translations (task=translation)", ["finetune", *TRANSLATION]),
     ("tensorboard", "tensorboard", "log to TensorBoard (logger=tensorboard)", ["pretrain", *DIGITS, "logger=all"]),
+    ("vision", "timm", "use optim=timm", ["pretrain", *DIGITS, "optim=timm", "optim.name=lion"]),
+    ("mlflow", "mlflow", "log to MLflow (logger=mlflow)", ["pretrain", *DIGITS, "logger=mlflow"]),
     ("lora", "peft", "train adapters (lora.rank)", ["pretrain", *DIGITS, *ADAPTED]),
     ("fid", "torch_fidelity", "compute FID", ["pretrain", "experiment=gan_digits", "evaluation=fid"]),
     ("sweep", "optuna", "use hydra/sweeper=optuna", ["pretrain", "-m", *DIGITS, "sweep=simclr"]),
@@ -54,7 +57,7 @@ def test_a_missing_package_is_one_message(extra, module, use, args, tmp_path):
     torch.save(VIT.state_dict(), tmp_path / "vit.pt")
     process = Fork(run_without, module, args, cwd=tmp_path)
     _, told = process.communicate(120)
-    package = module.rpartition(".")[2].replace("_", "-")
+    package = next(each for each in EXTRAS[extra] if module_of(each) == module)
     found = f"Cannot {use}: the package {package} is not installed."
     assert told == f'ssl-lab: {found} Install it by: pip install "ssl_lab[{extra}]".\n'
     assert process.returncode == 1
@@ -87,10 +90,11 @@ def test_every_import_is_declared():
     for package, home in BROUGHT.items():
         assert canonical(home) in declared and package in {Requirement(line).name.lower() for line in requires(home)}
         declared.add(package)
+    optional = {module_of(package) for package in (*ALONE, *chain(*EXTRAS.values()))}
     homes = packages_distributions()
     for folder in ("ssl_lab", "hydra_plugins"):
         for path in (ROOT / folder).rglob("*.py"):
-            for name in imported(path) - set(sys.stdlib_module_names) - {"ssl_lab", "hydra_plugins"}:
+            for name in imported(path) - set(sys.stdlib_module_names) - {"ssl_lab", "hydra_plugins", *optional}:
                 assert {canonical(home) for home in homes.get(name, ())} & declared, f"{path} imports {name}"
 
 
