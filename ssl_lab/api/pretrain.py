@@ -93,7 +93,7 @@ def pretrain(
             del chosen["method"]
     elif labels is not None or image_size is not None:
         raise ValueError(
-            f"Cannot take {'labels' if labels is not None else 'image_size'}= without data. Give the data first."
+            f"Cannot use {'labels' if labels is not None else 'image_size'}= without data. Give the data first."
         )
     places = {key: value for key, value in (("run_dir", run_dir), ("run", run)) if value is not None}
     if "run_dir" in found and not places:

@@ -112,9 +112,29 @@ class Run:
         """
         from ssl_lab.cli.using import predict
 
-        inputs = data if isinstance(data, str | os.PathLike | list | dict) else recognise(data).samples()
         with as_command("predict", self._args):
-            return predict(self.dir, inputs, trust=self._trust, **settings)
+            return predict(self.dir, _samples(data), trust=self._trust, **settings)
+
+    def neighbours(self, query: Any, among: Any, *, k: int = 10, **settings: Any) -> list[dict[str, Any]]:
+        """The samples most similar to each query by cosine similarity of the features, as ``ssl-lab neighbours`` finds them.
+
+        Args:
+            query: One sample or several, as for :meth:`predict`.
+            among: The samples to compare with.
+            k: Number of neighbours of each query.
+            **settings: ``columns=`` of tables, see :func:`ssl_lab.cli.using.neighbours`.
+
+        Returns:
+            Rows with ``query``, ``rank`` from 1, ``similarity``, ``name`` (the path or number of the sample) and for texts
+            ``text``. A file is not its own neighbour.
+
+        Raises:
+            ValueError: If a sample cannot be read, or ``k`` is not positive.
+        """
+        from ssl_lab.cli.using import neighbours
+
+        with as_command("neighbours", self._args):
+            return neighbours(self.dir, _samples(query), _samples(among), k=k, trust=self._trust, **settings)
 
     def evaluate(
         self, data: Any = None, *, labels: Any = None, image_size: int | None = None, **settings: Any
@@ -207,8 +227,15 @@ class Run:
         described = " ".join(str(word) for word in words if word)
         steps = f", step {summary['step']:,}" if isinstance(summary.get("step"), int) else ""
         head = f"Run({str(self.dir)!r})  {described}{steps}"
-        use = "use .embed(x) .predict(x) .evaluate() .finetune(x, y) .export(folder) .report() .encoder .results"
+        use = (
+            "use .embed(x) .predict(x) .neighbours(x, among) .evaluate() .finetune(x, y) .export(folder) "
+            ".report() .encoder .results"
+        )
         return "\n".join([head, *([repr(self.results)] if self.results else []), use])
+
+
+def _samples(data: Any) -> Any:
+    return data if isinstance(data, str | os.PathLike | list | dict) else recognise(data).samples()
 
 
 def _data_settings(data: Any, labels: Any, image_size: int | None) -> dict[str, Any]:

@@ -196,7 +196,7 @@ def neighbours(
 
     Returns:
         Rows with ``query``, ``rank`` from 1, ``similarity``, ``name`` (path or number of the input) and for texts ``text``. A
-        file is no neighbour of itself.
+        file is not its own neighbour.
 
     Raises:
         FileNotFoundError: If there is no such run or file.

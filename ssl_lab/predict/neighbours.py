@@ -74,7 +74,7 @@ def nearest(
         queries: Features (Q, D).
         among: Features (N, D).
         k: How many; all there are if these are fewer.
-        same: The place of each query among the samples, if it is one of them: it is no neighbour of itself.
+        same: The place of each query among the samples, if it is one of them: it is not its own neighbour.
     """
     units = unit_rows(torch.from_numpy(among))
     found: list[list[Neighbour]] = []

@@ -67,6 +67,17 @@ def test_features_have_a_row_for_each_sample_in_order(run):
         run.embed(TEXTS)
 
 
+def test_neighbours_are_those_of_the_features(run):
+    features = run.embed(IMAGES)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    rows = run.neighbours(IMAGES[:2], IMAGES[2:], k=3)
+    assert [row["rank"] for row in rows] == [1, 2, 3] * 2
+    cosines = np.sort(features[:2] @ features[2:].T, axis=1)[:, :-4:-1]
+    np.testing.assert_allclose([row["similarity"] for row in rows], cosines.ravel(), atol=1e-5)
+    with pytest.raises(ValueError, match="Cannot find 0 neighbours"):
+        run.neighbours(IMAGES[:1], IMAGES, k=0)
+
+
 def test_another_process_reads_the_same_data_and_judges_the_run_again(run):
     before = dict(run.results)
     judged = command("evaluate", "run=images")

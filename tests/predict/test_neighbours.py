@@ -1,4 +1,4 @@
-"""Nearest samples against a slow loop; a file is no neighbour of itself."""
+"""Nearest samples against a slow loop; a file is not its own neighbour."""
 
 import numpy as np
 import pytest

@@ -74,7 +74,7 @@ def run(cfg: DictConfig, args: list[str]) -> int:
     )
     note = (
         f"Cosine similarity of the features of {run_dir}, 1 for the same direction. {len(shown):,} samples were compared. "
-        "A query is no neighbour of itself."
+        "A query is not its own neighbour."
     )
     files = write_neighbours(out, questions, shown, neighbours, title=printable(title), note=printable(note))
     if len(files) == 1:
