@@ -20,7 +20,8 @@ def drawing(figure: Figure, caption: Caption, *, dpi: int = 100) -> Drawing:
 
     Colours of the data stay as they are.
     """
-    ink = tuple(value / 255 for value in INK)
+    red, green, blue = (value / 255 for value in INK)
+    ink = (red, green, blue)
     figure.set_dpi(dpi)
     figure.patch.set_alpha(0)
     for axes in figure.axes:

@@ -188,7 +188,7 @@ def _check_labels_of_run(cfg: DictConfig, datamodule: DataModule) -> None:
     Raises:
         ValueError: Naming what they lack.
     """
-    task = class_of(cfg.method)
+    task: Any = class_of(cfg.method)
     columns = datamodule.columns("train")
     if missing := [name for name in task.needs_columns if name not in columns]:
         raise ValueError(

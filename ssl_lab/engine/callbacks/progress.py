@@ -75,8 +75,8 @@ class ProgressLines(Callback):
             left = "" if steps_done(trainer) >= total else self._pace.left()
             parts = [
                 f"{_epoch(trainer, ended=ended)}, step {steps_done(trainer):,}{of}",
-                f"loss {float(pl_module.last_loss):.4g}",
-            ]  # type: ignore[arg-type]
+                f"loss {float(pl_module.last_loss):.4g}",  # type: ignore[arg-type]
+            ]
             print(", ".join(filter(None, [*parts, f"{speed:,.0f} samples/s", left])), flush=True)
 
 
