@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ssl_lab.cli.commands.list import TITLES
 from ssl_lab.cli.experiments import keep_composable
+from ssl_lab.cli.help import command_settings
 from ssl_lab.cli.paths import choices, config_dir, own_config_dir
 
 _MAX_SHOWN = 12
@@ -45,6 +46,8 @@ def unknown_setting(key: str, command: str, overrides: Sequence[str]) -> str:
         own = ", ".join(str(name) for name in cfg if name != "hydra")
         return f"ssl-lab {command} has no setting {key!r}. Its settings: {own}."
     parts = key.split(".")
+    if parts[0] not in (*chosen, *cfg) and any(parts[0] == group for group, _, _ in command_settings(command).groups):
+        return f"Cannot set {key} without a choice of {parts[0]}. Add {parts[0]}=NAME, see ssl-lab list {parts[0]}."
     depth = next(d for d in range(len(parts) - 1, -1, -1) if isinstance(_select(cfg, parts[:d]), DictConfig))
     owner, name = ".".join(parts[:depth]), parts[depth]
     node = _select(cfg, parts[:depth])

@@ -110,7 +110,7 @@ def _next_command(run_dir: Path, datamodule: DataModule) -> str:
     if not fields or not datamodule.given_endings:
         return f"The first training: {run_dir}"
     sample = "text='...'" if fields == ["text"] else "input=FILE"
-    return f"Predict with it: ssl-lab predict {shlex.quote(f'run={run_dir}')} {sample}"
+    return f"Predict with the first training: ssl-lab predict {shlex.quote(f'run={run_dir}')} {sample}"
 
 
 def _check(cfg: DictConfig) -> None:

@@ -325,7 +325,7 @@ def test_labels_of_the_runs_own_data_are_learned_without_naming_them_again(tmp_p
     printed = capsys.readouterr().out
     assert f"Data: Digits, on which {tmp_path}/digits was trained." in printed
     first = tmp_path / "tuned/pretrained/seed_0"
-    assert f"Predict with it: ssl-lab predict run={first} input=FILE" in printed
+    assert f"Predict with the first training: ssl-lab predict run={first} input=FILE" in printed
     assert "val_fraction: 0.2" in (first / "config.yaml").read_text()
 
 
@@ -350,6 +350,10 @@ def test_scores_that_are_not_given_stay_out_of_the_mean_and_a_summary_without_re
         (
             ["run=run"],
             "Cannot fine-tune on the data of run: TextClassification needs data with labels, and films.csv has no",
+        ),
+        (
+            ["run=run", "data.label_column=label"],
+            "Cannot set data.label_column without a choice of data. Add data=NAME",
         ),
         (["run=null", "encoder=bert_tiny"], "Cannot fine-tune with run=null and no data="),
         ([*DATA], "needs run"),
