@@ -164,7 +164,7 @@ def test_errors_of_data_and_settings_come_without_the_calls_in_between(folder, m
         ((IMAGES,), {"optim": torch.optim.Adam}, "Cannot set optim to the class Adam: .*optim='adamw'"),
         ((IMAGES,), {"encoder": torch.nn.Linear(2, 2)}, "Cannot set encoder to an object of Linear"),
         ((IMAGES,), {"epochs": 1, "trainer__max_epochs": 2}, "both epochs= and trainer.max_epochs="),
-        ((), {"labels": LABELS}, "Cannot take labels= without data"),
+        ((), {"labels": LABELS}, "Cannot use labels= without data"),
         ((IMAGES,), {"--cfg": "job"}, "not the name of a setting"),
         ((IMAGES[:1],), {"run_dir": "one"}, "from 1 training sample"),
         (("digits",), {"run": "nowhere"}, "nowhere is not a run directory"),
