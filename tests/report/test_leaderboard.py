@@ -320,7 +320,7 @@ def test_a_block_of_a_markdown_file_is_renewed_and_nothing_else(tmp_path, capsys
     for content, message in (
         ("no block", "it has no block"),
         (f"{begin}\nno end", "one of its blocks has no end"),
-        (f"<!-- leaderboard: --color -->\n{end}", "there is not an option --color"),
+        (f"<!-- leaderboard: --color -->\n{end}", "there is no option --color"),
         (absent, "No run was judged on data called cifar"),
     ):
         page.write_text(content)
