@@ -13,7 +13,13 @@ def to_markdown(text):
     text = re.sub(r":(?:class|func|meth|data|mod):`~?([^`]+)`", lambda m: f"`{m[1].split('.')[-1]}`", text)
     text = re.sub(r"``([^`]+)``", r"`\1`", text)
     text = re.sub(r"(?<!//)\barXiv:(\d{4}\.\d{4,5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", text)
-    return re.sub(r"^(References:)\n", r"\1\n\n", text, flags=re.MULTILINE)
+    return re.sub(r"^References:\n((?: +.*\n?)+)", _references, text, flags=re.MULTILINE)
+
+
+def _references(match):
+    """A list; a line of deeper indentation continues the one before."""
+    lines = textwrap.dedent(match[1]).strip().splitlines()
+    return "**References:**\n\n" + "\n".join(("  " if line.startswith(" ") else "- ") + line.strip() for line in lines)
 
 
 def _display(match):
