@@ -179,7 +179,7 @@ def test_references_of_docstrings_are_a_list_with_links():
     spec = importlib.util.spec_from_file_location("docstrings", ROOT / "docs/site/docstrings.py")
     docstrings = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(docstrings)
-    text = "A loss.\n\nReferences:\n    Gao et al. (2021), of a\n        long title. arXiv:2104.08821\n    Mao et al. (2016).\n"
+    given = "    Gao et al. (2021), of a\n        long title. arXiv:2104.08821\n    Mao et al. (2016).\n"
     link = "[arXiv:2104.08821](https://arxiv.org/abs/2104.08821)"
     items = f"- Gao et al. (2021), of a\n  long title. {link}\n- Mao et al. (2016)."
-    assert docstrings.to_markdown(text) == f"A loss.\n\n**References:**\n\n{items}"
+    assert docstrings.to_markdown(f"A loss.\n\nReferences:\n{given}") == f"A loss.\n\n**References:**\n\n{items}"
