@@ -95,14 +95,17 @@ function series(items, mean) {
     .map((one, place) => ({ ...one, place }));
 }
 
-function tracesOf(one, name, { x, smooth }) {
+function tracesOf(one, name, { x, smooth, values }) {
   const { name: variable, dash } = lineStyle(one.place);
   const line = { color: colour(variable), width: 1.8, dash };
   const lines = one.items.map((item) => lineOf(item, name, x)).filter((found) => found?.x.length);
   if (!lines.length) return [];
   const label = escaped(one.label);
   const smoothing = smooth > 0 ? lines.map((found) => ({ ...found, y: smoothed(found.y, smooth) })) : lines;
-  const shape = { type: "scatter", mode: lines[0].x.length < 25 ? "lines+markers" : "lines", marker: { size: 4.5, color: line.color } };
+  const single = lines[0].x.length === 1;  // a large dot, with its value where no other could cover it
+  const shape = { type: "scatter", mode: single && values ? "markers+text" : lines[0].x.length < 25 ? "lines+markers" : "lines",
+    marker: { size: single ? 10 : 4.5, color: line.color },
+    ...(single && values && { texttemplate: "%{y:.4~g}  ", textposition: "middle left", textfont: { color: colour("--muted") } }) };
   const hover = `<b>${label}</b><br>%{x:,.6~g}: %{y:.5~g}<extra></extra>`;
   if (one.items.length === 1) {
     const [raw] = lines;

@@ -8,8 +8,8 @@ function pictureAt(files, step) {
 }
 
 function picture(run, shown, step) {
-  return h("img", { src: `runs/${run.id}/pictures/${encodeURIComponent(shown.name)}/${shown.files[step]}`, alt: `${shown.title} at step ${step}`, loading: "lazy",
-    onload: (event) => event.target.classList.toggle("small", event.target.naturalWidth < 500) });
+  return h("div", { class: "scroll" }, h("img", { src: `runs/${run.id}/pictures/${encodeURIComponent(shown.name)}/${shown.files[step]}`, alt: `${shown.title} at step ${step}`, loading: "lazy",
+    onload: ({ target }) => { target.classList.toggle("small", target.naturalWidth < 500); target.classList.toggle("wide", target.naturalWidth > 800); } }));
 }
 
 function prose(reading) {

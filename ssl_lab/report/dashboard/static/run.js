@@ -42,7 +42,7 @@ lab.views.run = {
     }
     const names = usualMetrics([item]);
     const others = Object.keys(item.curves).filter((name) => !names.includes(name) && /^(train|optim|perf)\//.test(name)).slice(0, 8);
-    const panels = [...names, ...others].map((name) => panel(name, [item], { x: "step", log: false, logx: false, mean: false, smooth: 0 }, same ? this.root : h("div")));
+    const panels = [...names, ...others].map((name) => panel(name, [item], { x: "step", log: false, logx: false, mean: false, smooth: 0, values: true }, same ? this.root : h("div")));
     this.root.replaceChildren(...[
       this.head(run, item),
       item.problems.length > 0 && h("div", { class: "alert" }, h("h2", {}, "Some files could not be read"), item.problems.map((text) => h("p", {}, text))),
