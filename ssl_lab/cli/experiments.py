@@ -94,6 +94,25 @@ def drop_replaced(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequen
     return lines
 
 
+def other_evaluations(choices: Mapping[str, Any], overrides: Sequence[str]) -> str | None:
+    """A line that names the evaluations of a method's experiments, if a run takes the default one, which none of them has.
+
+    Args:
+        choices: What is chosen in each group.
+        overrides: The arguments of the command.
+    """
+    if {"evaluation", "experiment"} & {one.partition("=")[0] for one in overrides}:
+        return None
+    found = [dict(_choices_of(path.stem)) for path in sorted((config_dir() / "experiment").glob("*.yaml"))]
+    usual = dict.fromkeys(each.get("evaluation") for each in found if each.get("method") == choices["method"])
+    if not usual or usual.keys() & {None, "none", choices["evaluation"]}:
+        return None
+    names = " or ".join(f"evaluation={name}" for name in usual)
+    return (
+        f"evaluation={choices['evaluation']} is the default; experiments with method={choices['method']} use {names}."
+    )
+
+
 def _settings_of(experiment: str) -> DictConfig:
     for folder in filter(None, (config_dir(), own_config_dir())):
         path = folder / "experiment" / f"{experiment}.yaml"

@@ -279,3 +279,19 @@ def test_the_experiments_own_choice_is_no_change_to_be_named(capsys, tmp_path, m
     monkeypatch.setattr("ssl_lab.cli.pretraining.begin", lambda cfg, run_dir: 1 / 0)
     assert main(["pretrain", "experiment=simclr_digits", "data=digits", "run_dir=run"]) == 1
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["method=mlm"], "evaluation=features is the default; experiments with method=mlm use evaluation=mlm.\n"),
+        (["method=mlm", "evaluation=features"], ""),
+        (["method=byol"], ""),
+        (["experiment=mlm_text", "data.path=x"], ""),
+    ],
+)
+def test_a_default_evaluation_that_no_experiment_of_the_method_has_is_named(args, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ssl_lab.cli.pretraining.begin", lambda cfg, run_dir: 1 / 0)
+    assert main(["pretrain", *args, "run_dir=run"]) == 1
+    assert capsys.readouterr().out == said

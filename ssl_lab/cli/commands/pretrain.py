@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from ssl_lab.cli.experiments import drop_replaced, keep_composable
+from ssl_lab.cli.experiments import drop_replaced, keep_composable, other_evaluations
 from ssl_lab.cli.paths import config_dir
 from ssl_lab.cli.python314 import allow_lazy_help
 from ssl_lab.cli.resume import chosen_run_dir, task_overrides, trial_name, use_run_dir, with_saved_overrides
@@ -77,8 +77,9 @@ def _pretrain(cfg: DictConfig) -> float | None:
     check_targets(cfg, "The settings")
     tell_used()
     stop_on_signals()
-    for sentence in drop_replaced(cfg, HydraConfig.get().runtime.choices, task_overrides()):
-        if is_first_rank():
+    chosen = HydraConfig.get().runtime.choices
+    for sentence in (*drop_replaced(cfg, chosen, task_overrides()), other_evaluations(chosen, task_overrides())):
+        if sentence and is_first_rank():
             print(sentence)
     check_own_settings("pretrain", cfg, task_overrides())
     from ssl_lab.cli.pretraining import pretrain_run  # which imports torch
