@@ -103,8 +103,8 @@ def features_of_inputs(cfg: DictConfig, opened: Opened, *, setting: str = "input
 
 def places_of(queries: Sequence[Shown], among: Sequence[Shown]) -> list[int | None]:
     """The place of each query among samples that are files; None if it is none of them."""
-    places = {str(Path(sample.name).resolve()): k for k, sample in enumerate(among) if sample.picture and sample.name}
-    return [places.get(str(Path(query.name).resolve())) if query.name else None for query in queries]
+    places = {Path(sample.file).resolve(): k for k, sample in enumerate(among) if sample.file is not None}
+    return [None if query.file is None else places.get(Path(query.file).resolve()) for query in queries]
 
 
 def predicted_rows(found: Found) -> list[dict[str, Any]]:

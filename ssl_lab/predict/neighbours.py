@@ -44,12 +44,14 @@ class Shown:
         text: What can be read of it; empty for pictures.
         kind: Its class, where it is known.
         picture: Gives its pixels uint8 (H, W) or (H, W, 3); None where it has none.
+        file: The path of its file; None where it has none of its own, as arrays and rows of tables have none.
     """
 
     name: str
     text: str = ""
     kind: str = ""
     picture: Callable[[], NDArray[np.uint8] | None] | None = None
+    file: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +97,7 @@ def shown_inputs(given: Sequence[Given]) -> list[Shown]:
             name=each.name,
             text=" ".join(map(str, each.shown.values())),
             picture=partial(_picture_of, each.sample["image"]) if "image" in each.sample else None,
+            file=None if "row" in each.origin else each.origin.get("path"),
         )
         for each in given
     ]
@@ -111,6 +114,7 @@ def shown_data(found: Features, datamodule: DataModule) -> list[Shown]:
             text="" if has_pictures else datamodule.readable(split, row),
             kind=kind or "",
             picture=partial(_pixels_of, datamodule, split, row) if has_pictures else None,
+            file=str(name) if datamodule.origin_column == "path" else None,
         )
         for name, kind, (split, row) in zip(names, kinds, found.places, strict=True)
     ]

@@ -74,6 +74,8 @@ def test_neighbours_are_those_of_the_features(run):
     assert [row["rank"] for row in rows] == [1, 2, 3] * 2
     cosines = np.sort(features[:2] @ features[2:].T, axis=1)[:, :-4:-1]
     np.testing.assert_allclose([row["similarity"] for row in rows], cosines.ravel(), atol=1e-5)
+    own = run.neighbours(IMAGES[1:3], IMAGES, k=1)
+    assert [row["name"] for row in own] == ["1", "2"], "arrays are compared whatever their numbers are"
     with pytest.raises(ValueError, match="Cannot find 0 neighbours"):
         run.neighbours(IMAGES[:1], IMAGES, k=0)
 
