@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from ssl_lab import distributed
 from ssl_lab.engine.callbacks.non_finite import StopOnNonFiniteLoss
 from ssl_lab.outputs import unfinished_folder
-from ssl_lab.runs.directory import LAST_CHECKPOINT, read_json, update_summary
+from ssl_lab.runs.directory import BEST_CHECKPOINT, LAST_CHECKPOINT, read_json, update_summary
 from ssl_lab.types import Batch
 
 REPLACED = Path("replaced")
@@ -100,7 +100,7 @@ class Beginning:
             raise
 
     def _copy(self, folder: Path) -> None:
-        """Copy what makes the run a run: settings, facts, results, tokenizers, and the checkpoint."""
+        """Copy what makes the run a run: settings, facts, results, tokenizers, and its last and best checkpoint."""
         (folder / _CHECKPOINTS).mkdir(parents=True)
         for path in self.run_dir.iterdir():
             if path.is_file() and path.suffix in (".yaml", ".json", ".csv") and path.name not in _REMADE:
@@ -108,7 +108,10 @@ class Beginning:
             elif path.is_dir() and path.name.endswith("tokenizer"):
                 shutil.copytree(path, folder / path.name)
         for path in (self.run_dir / _CHECKPOINTS).glob("*.ckpt"):
-            if path.name == LAST_CHECKPOINT.name or not (self.run_dir / LAST_CHECKPOINT).is_file():
+            if (
+                path.name in (LAST_CHECKPOINT.name, BEST_CHECKPOINT.name)
+                or not (self.run_dir / LAST_CHECKPOINT).is_file()
+            ):
                 _link(path, folder / _CHECKPOINTS / path.name)
 
 
