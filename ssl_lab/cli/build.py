@@ -46,7 +46,15 @@ _BEING_BUILT: list[Path] = []
 
 
 def build_data(node: DictConfig, *, seed: int) -> DataModule:
-    """The data module, its order of samples seeded by the run's seed."""
+    """The data module, its order of samples seeded by the run's seed.
+
+    Raises:
+        ValueError: If settings of data are given, but no data.
+    """
+    if "_target_" not in node:
+        raise ValueError(
+            f"Cannot set data.{next(iter(node))}: no data is chosen. Add data=NAME, see ssl-lab list data."
+        )
     return instantiate(node, _partial_=True, _convert_="all")(seed=seed)  # type: ignore[no-any-return]
 
 

@@ -103,6 +103,20 @@ def test_training_anew_replaces_a_training_once_it_works_and_keeps_it(folder, mo
         assert sorted(path.name for path in (cell / "checkpoints").glob("*.ckpt")) == ["last.ckpt"]
 
 
+def test_training_anew_keeps_the_best_checkpoint_of_the_one_before(folder):
+    command = ["finetune", "run=run", *DATA, *SMALL, "trainer.max_epochs=2", "select=best", "run_dir=better"]
+    assert main(command) == 0
+    cell = folder / "better/pretrained/seed_0"
+    best = (cell / "checkpoints/best.ckpt").read_bytes()
+    assert main([*command, "ckpt=null", "optim.lr=2e-3"]) == 0
+    assert (cell / "replaced/1/checkpoints/best.ckpt").read_bytes() == best
+
+
+def test_settings_of_data_without_data_are_refused(folder, capsys):
+    assert main(["finetune", "run=run", "+data.batch_size=4", "run_dir=none"]) == 1
+    assert "Cannot set data.batch_size: no data is chosen. Add data=NAME" in capsys.readouterr().err
+
+
 def test_starts_from_the_runs_weights_and_judges_again(folder, capsys):
     command = ["finetune", "run=run", *DATA, *SMALL, "method.freeze=encoder", "trainer.max_epochs=1", "run_dir=frozen"]
     assert main(command) == 0
