@@ -20,7 +20,7 @@ _MOST_CLASSES = 1_000_000
 def label_values(labels: Any, num_samples: int) -> list[int | str | None]:
     """One label for each sample: whole numbers from 0 up, names, or None where a label is unknown.
 
-    None, NaN, blank text and -1 mean unknown, also among names.
+    None, NaN, blank text, -1 and masked elements mean unknown, also among names.
 
     Args:
         labels: An array, a tensor, or any sequence of numbers or names, of which each may be an array of one element.
@@ -32,7 +32,7 @@ def label_values(labels: Any, num_samples: int) -> list[int | str | None]:
     if isinstance(labels, str | bytes | Mapping) or not hasattr(labels, "__iter__"):
         raise ValueError(f"Cannot use {called(labels)} as labels of {num_samples} samples. Give one label for each.")
     if hasattr(labels, "detach") or isinstance(labels, np.ndarray):
-        array = as_array(labels)
+        array = labels if isinstance(labels, np.ma.MaskedArray) else as_array(labels)
         array = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
         if array.ndim != 1 or len(array) != num_samples:
             raise ValueError(
