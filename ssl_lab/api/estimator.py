@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from ssl_lab.api.reader import is_a
 from ssl_lab.api.recognise import recognise
 from ssl_lab.cli.from_python import overrides_of, run_command
-from ssl_lab.cli.run_name import claim, removed_if_refused
+from ssl_lab.cli.run_name import new_dir, removed_if_refused
 from ssl_lab.engine.checkpoints.signals import is_first_rank
 
 if TYPE_CHECKING:
@@ -85,13 +85,12 @@ def fit(
         raise ValueError(
             "Cannot change a DataModule in fit: it is built already. Build it with these labels and settings."
         )
-    by_time = run_dir is None
-    if by_time:
-        named = Path(f"runs/{type(method).__name__.lower()}/{datetime.now():%Y-%m-%d_%H-%M-%S}")
-        run_dir = claim(named) if is_first_rank() else named
-    assert run_dir is not None
-    with removed_if_refused(Path(run_dir), parents=2 if by_time else 0):
-        args = overrides_of({**chosen, "run_dir": run_dir})
+    folder = Path("runs", type(method).__name__.lower())
+    with (
+        new_dir(folder) if run_dir is None else nullcontext(Path(run_dir)) as place,
+        removed_if_refused(place, parents=2 if run_dir is None else 0),
+    ):
+        args = overrides_of({**chosen, "run_dir": place})
         run_command("pretrain", args, lambda cfg: _train(method, cfg, module))
     return method
 

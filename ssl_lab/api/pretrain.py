@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from ssl_lab.api.reader import is_a
 from ssl_lab.api.recognise import recognise
 from ssl_lab.api.run import Run
 from ssl_lab.cli.from_python import overrides_of, pretrain_by_command
-from ssl_lab.cli.run_name import claim
+from ssl_lab.cli.run_name import new_dir
 
 
 def pretrain(
@@ -96,10 +97,10 @@ def pretrain(
             f"Cannot use {'labels' if labels is not None else 'image_size'}= without data. Give the data first."
         )
     places = {key: value for key, value in (("run_dir", run_dir), ("run", run)) if value is not None}
-    if "run_dir" in found and not places:
-        places["run_dir"] = claim(Path(found["run_dir"]))
-    args = overrides_of({**found, **chosen, **places})
-    return Run(pretrain_by_command(args, trust=trust), trust=trust, args=args)
+    folder = Path("runs", type(data).__name__.lower())  # of a DataModule, which has no name among the settings
+    with new_dir(folder) if "~data" in found and not places else nullcontext() as own:
+        args = overrides_of({**found, **chosen, **places, **({} if own is None else {"run_dir": own})})
+        return Run(pretrain_by_command(args, trust=trust), trust=trust, args=args)
 
 
 def _refuse_swapped(data: Any, method: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -68,8 +67,7 @@ class DataModules(Reader):
                 "script "
                 "or notebook. Put the class into a file of its own and import it, or train by method.fit(data)."
             )
-        run_dir = f"runs/{kind.__name__.lower()}/{datetime.now():%Y-%m-%d_%H-%M-%S}"
-        return Configured(named={"~data": None, "+data": {"_target_": target, **given}, "run_dir": run_dir, **seed})
+        return Configured(named={"~data": None, "+data": {"_target_": target, **given}, **seed})
 
 
 class HubDatasets(Reader):

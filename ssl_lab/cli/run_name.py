@@ -103,23 +103,44 @@ def claim(run_dir: Path) -> Path:
 
 
 @contextmanager
+def new_dir(folder: Path) -> Iterator[Path]:
+    """Within it, a directory of its own below a folder, named by the time of day, that the ranks it starts find too."""
+    from ssl_lab.engine.checkpoints.signals import is_first_rank
+
+    given = os.environ.get(RUN_NAME)
+    run_dir = folder / (given or f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
+    if given is None and is_first_rank():
+        run_dir = claim(run_dir)
+        os.environ[RUN_NAME] = run_dir.name
+    try:
+        yield run_dir
+    finally:
+        if given is None:
+            os.environ.pop(RUN_NAME, None)
+
+
+@contextmanager
 def removed_if_refused(run_dir: Path, *, parents: int = 0) -> Iterator[None]:
     """Within it, a directory that was empty goes again if its run is refused before the settings are written there.
+
+    It stays where another process trains in it.
 
     Args:
         run_dir: The run directory.
         parents: How many folders above it go too, if they are empty.
     """
     from ssl_lab.engine.checkpoints.signals import is_first_rank
-    from ssl_lab.runs.lock import LOCK
+    from ssl_lab.runs.lock import LOCK, lock_run
 
-    is_new = not run_dir.exists() or all(path.name == LOCK for path in run_dir.iterdir())
+    is_new = not run_dir.is_dir() or all(path.name == LOCK for path in run_dir.iterdir())
     try:
         yield
     except (ValueError, FileNotFoundError):
         if is_new and run_dir.is_dir() and is_first_rank() and not any(any(run_dir.rglob(name)) for name in _SETTINGS):
-            shutil.rmtree(run_dir, ignore_errors=True)
-            with suppress(OSError):
-                for folder in run_dir.parents[:parents]:
-                    folder.rmdir()
+            with suppress(ValueError):  # another process holds it, which may still read its data
+                lock_run(run_dir).release()
+                shutil.rmtree(run_dir, ignore_errors=True)
+                with suppress(OSError):
+                    for folder in run_dir.parents[:parents]:
+                        folder.rmdir()
         raise

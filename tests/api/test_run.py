@@ -125,9 +125,10 @@ def test_texts_take_the_experiment_of_their_method(folder):
 
 
 def test_data_of_ones_own_class_are_recorded_by_its_name(folder):
-    run = ssl_lab.pretrain(
-        OwnDigits(batch_size=64), evaluation="none", run_dir="own", **{**TINY, "data__batch_size": 64}
-    )
+    settings = {**TINY, "data__batch_size": 64, "evaluation": "none"}
+    run = ssl_lab.pretrain(OwnDigits(batch_size=64), run_dir="own", **settings)
+    elsewhere = ssl_lab.pretrain(OwnDigits(batch_size=64), **settings)
+    assert elsewhere.dir.parent == folder / "runs/owndigits"
     assert run.config["data"]["_target_"].endswith("OwnDigits") and run.data.title == "OwnDigits"
     with pytest.raises(ValueError, match="Nothing was imported"):
         ssl_lab.open_run("own")

@@ -1,5 +1,6 @@
 """Processes that were started from outside: their number, the name they share, and what they may not do."""
 
+import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -14,8 +15,9 @@ from ssl_lab.cli.commands import finetune
 from ssl_lab.cli.paths import config_dir
 from ssl_lab.cli.ranks import check_processes, refuse_ranks_in_sweep
 from ssl_lab.cli.resume import is_first_rank
-from ssl_lab.cli.run_name import RUN_NAME, claim, named_run, run_name
+from ssl_lab.cli.run_name import RUN_NAME, claim, named_run, new_dir, removed_if_refused, run_name
 from ssl_lab.cli.settings import compose_settings
+from ssl_lab.runs.lock import lock_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:The `srun` command is available")
 
@@ -169,6 +171,29 @@ def test_runs_that_begin_in_one_second_have_directories_of_their_own(tmp_path, e
     env(SLURM)
     with named_run([], sweep=False) as by_time:
         assert not by_time, "a job that is queued again finds its directory"
+
+
+def test_ranks_that_a_process_starts_find_its_directory(tmp_path, env):
+    with new_dir(tmp_path) as first, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOCAL_RANK", "1")  # which has its environment
+        with new_dir(tmp_path) as of_rank:
+            assert of_rank == first and os.environ[RUN_NAME] == first.name
+        assert run_name([], sweep=False) == first.name
+    with new_dir(tmp_path) as second:
+        assert second != first
+    assert RUN_NAME not in os.environ
+
+
+def test_a_refused_run_leaves_the_directory_of_one_that_still_reads_its_data(tmp_path, env):
+    run_dir = tmp_path / "run"
+    with pytest.raises(ValueError, match="Another process trains"), removed_if_refused(run_dir):
+        other = lock_run(run_dir)
+        lock_run(run_dir)
+    assert run_dir.is_dir()
+    other.release()
+    with pytest.raises(ValueError, match="refused"), removed_if_refused(run_dir):
+        raise ValueError("refused")
+    assert not run_dir.exists()
 
 
 def target(choice):

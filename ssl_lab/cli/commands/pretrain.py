@@ -15,7 +15,7 @@ from ssl_lab.cli.experiments import drop_replaced, keep_composable, other_evalua
 from ssl_lab.cli.paths import config_dir
 from ssl_lab.cli.python314 import allow_lazy_help
 from ssl_lab.cli.resume import chosen_run_dir, task_overrides, trial_name, use_run_dir, with_saved_overrides
-from ssl_lab.cli.run_name import claim, named_run, removed_if_refused
+from ssl_lab.cli.run_name import RUN_NAME, claim, named_run, removed_if_refused
 from ssl_lab.cli.sweeps.grid import Outcome, attempt
 from ssl_lab.cli.sweeps.register import register_sweepers
 from ssl_lab.cli.trust.own_of_commands import check_own_settings
@@ -41,6 +41,7 @@ def pretrained(args: list[str]) -> list[Path] | None:
         sys.argv = command_line  # Lightning starts further DDP ranks from it
         if by_time:
             use_run_dir(claim(chosen_run_dir()))
+            os.environ[RUN_NAME] = chosen_run_dir().name  # for ranks that a script in Python starts
         run_dirs.append(chosen_run_dir())
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             return attempt(lambda: _pretrain(cfg))
