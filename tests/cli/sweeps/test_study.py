@@ -1,5 +1,6 @@
 """Studies: trials handed out once over workers, deaths and restarts; pruning; what is refused."""
 
+import re
 import signal
 import time
 from collections import Counter
