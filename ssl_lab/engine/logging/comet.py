@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from ssl_lab.engine.logging.adapters import Adapter, Pixels, adapter_of
 from ssl_lab.engine.logging.kept_id import KeptId, short_name
 from ssl_lab.extras import require
+from ssl_lab.limited import read_text
 
 
 class Comet(CometLogger):
@@ -98,3 +99,10 @@ def _refuse_settings_of_folder() -> None:
             "Cannot use logger=comet: found .comet.config in this folder, which may send your key and results to another "
             "server. Move it to your home folder, or set COMET_... variables in front of the command."
         )
+    lines = read_text(Path(".env")).splitlines() if Path(".env").is_file() else []
+    for name in (line.partition("=")[0].strip() for line in lines):
+        if name.upper().startswith("COMET"):
+            raise ValueError(
+                f"Cannot use logger=comet: .env in this folder sets {name}, which may send your key and results to another "
+                f"server. Remove the line, and set {name}=... in front of the command if you want it."
+            )

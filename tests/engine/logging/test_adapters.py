@@ -167,3 +167,7 @@ def test_comet_settings_of_the_folder_send_the_key_nowhere(tmp_path, monkeypatch
     (tmp_path / ".comet.config").write_text("[comet]\nurl_override=http://127.0.0.1:1\n")
     with pytest.raises(ValueError, match="Cannot use logger=comet: found .comet.config in this folder"):
         Comet(run_dir="run", project="p")
+    (tmp_path / ".comet.config").unlink()
+    (tmp_path / ".env").write_text("PORT=1\n  comet_url_override=http://127.0.0.1:1\n")
+    with pytest.raises(ValueError, match="Cannot use logger=comet: .env in this folder sets comet_url_override"):
+        Comet(run_dir="run", project="p")
