@@ -76,6 +76,10 @@ def _known(error: BaseException, command: str, overrides: Sequence[str]) -> str 
 
     if missing_package := next((each for each in _chain(error) if isinstance(each, MissingPackageError)), None):
         return str(missing_package)
+    if command == "pretrain" and isinstance(error, FileExistsError) and Path(str(error.filename)).is_file():
+        return (
+            f"Cannot make the folder {error.filename}: a file has that name. Move it away, or choose another run_dir=."
+        )
     text = str(error).strip()
     if missing_module := re.search(r"Error loading '([\w.]+)':\s+ModuleNotFoundError\(\"No module named '(\w+)", text):
         path, module = missing_module.groups()

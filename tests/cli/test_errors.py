@@ -295,3 +295,9 @@ def test_a_default_evaluation_that_no_experiment_of_the_method_has_is_named(args
     monkeypatch.setattr("ssl_lab.cli.pretraining.begin", lambda cfg, run_dir: 1 / 0)
     assert main(["pretrain", *args, "run_dir=run"]) == 1
     assert capsys.readouterr().out == said
+
+
+def test_a_file_in_the_place_of_a_run_directory_is_named(tmp_path, capsys):
+    (tmp_path / "taken").touch()
+    assert main(["pretrain", "method=simclr", "data=digits", f"run_dir={tmp_path}/taken"]) == 1
+    assert f"Cannot make the folder {tmp_path}/taken: a file has that name." in capsys.readouterr().err

@@ -133,7 +133,7 @@ def test_tab_completes(line, expected):
         (["pretrain", "method=mlm"], "of one modality"),
         (["pretrain", "data=python_docs", "encoder=convnet"], "ConvNet takes images, but the data is texts"),
         (["pretrain", "encoder.widths=[8,8,8,8,8,8]"], "encoder.widths"),
-        (["pretrain", "data.batch_size=100000"], "Lower data.batch_size"),
+        (["pretrain", "data.batch_size=100000"], "Set data.batch_size=512"),
         (["pretrain", "evaluation=mlm"], "Choose another evaluation="),
         (["pretrain", "data=sts_b"], "Missing mandatory value: data.path. Give it on the command line as data.path="),
         (["pretrain", "trainer.devices=abc"], "Lightning's trainer refuses its settings: `devices`"),
