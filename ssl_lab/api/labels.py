@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -29,7 +29,7 @@ def label_values(labels: Any, num_samples: int) -> list[int | str | None]:
     Raises:
         ValueError: If they are of another number, or no classes.
     """
-    if isinstance(labels, str | bytes | Mapping) or not hasattr(labels, "__iter__"):
+    if isinstance(labels, str | bytes | Mapping | Set) or not hasattr(labels, "__iter__"):
         raise ValueError(f"Cannot use {called(labels)} as labels of {num_samples} samples. Give one label for each.")
     if hasattr(labels, "detach") or isinstance(labels, np.ndarray):
         array = labels if isinstance(labels, np.ma.MaskedArray) else as_array(labels)

@@ -349,10 +349,22 @@ def load_run(run_dir: Path) -> tuple[DictConfig, Spec, Method]:
 
 
 def judged_checkpoint(run_dir: Path) -> Path:
-    """The checkpoint that a run was judged by: its last one, or the best where the run chose that."""
+    """The checkpoint that a run was judged by: its last one, or the best where the run chose that.
+
+    Raises:
+        FileNotFoundError: If a finished run has lost its best checkpoint, or a run has none at all.
+    """
     chosen = read_settings(run_dir / "config.yaml", to_build=False).get("select")
     best = run_dir / BEST_CHECKPOINT
-    return best if chosen == "best" and best.is_file() else find_checkpoint(run_dir)
+    if chosen != "best" or not best.is_file():
+        last = find_checkpoint(run_dir)
+        if chosen == "best" and read_json(run_dir / "summary.json").get("status") == "finished":
+            raise FileNotFoundError(
+                f"Cannot load {run_dir}: it was judged by its best checkpoint, and {best} is missing. Restore the file, or "
+                "write select: last into its config.yaml to use the last checkpoint."
+            )
+        return last
+    return best
 
 
 @contextmanager

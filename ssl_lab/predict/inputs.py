@@ -131,6 +131,7 @@ def files_below(folder: Path) -> list[Path]:
 def walk_files(folder: Path, left_out: dict[str, list[DataFile]]) -> Iterator[Path]:
     """The files of :func:`files_below`, one by one; those that cannot be read go to ``left_out``, by reason."""
     waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(folder, frozenset([_real(folder)]))]
+    read = {_real(folder)}
     while waiting:
         place, around = waiting.pop()
         try:
@@ -149,7 +150,10 @@ def walk_files(folder: Path, left_out: dict[str, list[DataFile]]) -> Iterator[Pa
                 left_out.setdefault(reason, []).append(_named(path, folder))
             elif (real := _real(path)) in around:
                 left_out.setdefault("looping link", []).append(_named(path, folder))
+            elif real in read:
+                left_out.setdefault("folder already read by another name", []).append(_named(path, folder))
             else:
+                read.add(real)
                 waiting.append((path, around | {real}))
 
 

@@ -52,6 +52,7 @@ def test_labels_are_numbers_or_names(labels, numbers, names):
         (np.array(["dog", float("nan"), "cat"]), None, "1 of 3 are the text 'nan', which NumPy"),
         (np.array(["dog", -1, -1]), None, "2 of 3 are the text '-1'"),
         ("abc", None, "Cannot use a str as labels"),
+        ({0, 1, 2}, None, "Cannot use a set as labels"),
         (torch.tensor(1), None, r"shape \(\) for 3 samples"),
         ([0, [1, 2], 1], None, "as a label. Give one class a sample"),
         ([0, 10**12, 1], None, "return_inverse=True"),

@@ -11,6 +11,7 @@ from data.picture_files import write_classes
 
 from ssl_lab.cli.main import main
 from ssl_lab.cli.using import embed, neighbours
+from ssl_lab.predict.inputs import walk_files
 
 TEXTS = [f"{('free prize call now', 'see you at home')[k % 2]} {k}" for k in range(40)]
 
@@ -137,6 +138,18 @@ def test_links_are_followed_and_loops_are_counted(folder):
     with pytest.warns(UserWarning, match=told):
         assert main(["embed", "run=vae", "input=linked", "out=linked.csv"]) == 0
     assert [row["path"] for row in rows_of(folder / "linked.csv")] == [f"linked/cat/{k}.png" for k in range(10)]
+
+
+def test_a_folder_with_many_names_is_read_once(tmp_path):
+    for k in range(12):  # each links to all others: paths without a loop are more than 12 factorial
+        (tmp_path / f"{k:02d}").mkdir()
+        (tmp_path / f"{k:02d}/{k}.png").touch()
+        for other in range(12):
+            (tmp_path / f"{k:02d}/to_{other:02d}").symlink_to(tmp_path / f"{other:02d}")
+    left_out = {}
+    assert sorted(path.name for path in walk_files(tmp_path, left_out)) == sorted(f"{k}.png" for k in range(12))
+    assert set(left_out) == {"looping link", "folder already read by another name"}
+    assert sum(map(len, left_out.values())) == 12 * 12
 
 
 def test_names_of_data_that_are_no_utf8_or_look_like_formulas_are_written(folder):

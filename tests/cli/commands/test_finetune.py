@@ -14,6 +14,7 @@ import torch
 from data.picture_files import write_masked
 from PIL import Image
 
+from ssl_lab.cli.build import judged_checkpoint
 from ssl_lab.cli.main import main
 from ssl_lab.engine.callbacks.evaluation import EvaluateDuringTraining
 from ssl_lab.engine.checkpoints.checkpoint import read_checkpoint
@@ -190,7 +191,11 @@ def test_a_run_killed_during_its_last_evaluation_makes_it_up(folder, capsys, mon
     name = "eval/finetune/accuracy"
     assert found[0]["trainings"][0]["metrics"][name] == found[1]["trainings"][0]["metrics"][name]
     cell = folder / "killed/pretrained/seed_0"
-    assert (cell / "checkpoints/best.ckpt").is_file()
+    (cell / "checkpoints/best.ckpt").rename(cell / "elsewhere.ckpt")
+    with pytest.raises(FileNotFoundError, match="judged by its best checkpoint.*best.ckpt is missing"):
+        judged_checkpoint(cell)
+    (cell / "elsewhere.ckpt").rename(cell / "checkpoints/best.ckpt")
+    assert judged_checkpoint(cell) == cell / "checkpoints/best.ckpt"
     with (cell / "metrics.csv").open() as file:
         assert [float(row[name]) for row in csv.DictReader(file) if row[name]] == [
             pytest.approx(found[0]["trainings"][0]["metrics"][name])
