@@ -17,6 +17,7 @@ from ssl_lab.devices import find_device
 from ssl_lab.files import write_atomically
 from ssl_lab.methods.base import Method
 from ssl_lab.outputs import check_output, clear, marked
+from ssl_lab.pictures.figures import on_white
 from ssl_lab.pictures.render import render
 from ssl_lab.types import ImageGrid
 
@@ -69,9 +70,10 @@ def output_of(cfg: DictConfig, run_dir: Path, name: str, *, png: bool = False) -
 
 
 def save_picture(grid: ImageGrid, out: Path) -> int:
-    """Write the grid as a PNG file and say where it is."""
+    """Write the grid on white as a PNG file and say where it is."""
     said = PngInfo()
     said.add_text(*_SOFTWARE)
-    write_atomically(out, lambda path: Image.fromarray(render(grid)).save(path, "PNG", pnginfo=said), through_link=True)
+    picture = Image.fromarray(on_white(render(grid)))
+    write_atomically(out, lambda path: picture.save(path, "PNG", pnginfo=said), through_link=True)
     print(out)
     return 0
