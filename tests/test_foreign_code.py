@@ -194,7 +194,7 @@ def test_a_folder_of_timm_describes_a_model_within_limits(tmp_path):
                '{"architecture": "resnet10t", "model_args": {"checkpoint_path": "evil.pt"}}')  # fmt: skip
     for text in harmful:
         (tmp_path / "config.json").write_text(text)
-        with pytest.raises(ValueError, match="config.json (cannot be read|is no model|should be a mapping)"):
+        with pytest.raises(ValueError, match="config.json (cannot be read|is not a model|should be a mapping)"):
             TimmModel(spec, name=f"local-dir:{tmp_path}")
 
 

@@ -54,7 +54,7 @@ CASES = [
     ("evaluate run=run data=digits data.seed=3", "the order of samples comes from seed="),
     ("pretrain data.seed=3", "the order of samples comes from seed="),
     ("evaluate run=run split=3", "split should be text, found 3"),
-    ("evaluate run=run split=tset evaluation=label_free", "There is not a split 'tset'"),
+    ("evaluate run=run split=tset evaluation=label_free", "There is no split 'tset'"),
     ("evaluate run=run metric=fid", "metric should be a mapping"),
     ("evaluate run=run metric.encoder=run:run", "none takes an encoder"),
     ("evaluate run=run evaluation=konn", "There is no evaluation 'konn'"),
@@ -63,7 +63,7 @@ CASES = [
     ("evaluate run=run evaluation=samples baselines=false", "no protocol of evaluation= judges"),
     ("evaluate run=run out=file evaluation=label_free", "is not a folder"),
     ("finetune", "needs run=DIR"),
-    ("finetune run=run", "needs data with labels"),
+    ("finetune run=run", "Choose another task=, such as image_classification"),
     ("finetune run=run data=digits", "is a task on texts, but ConvNet was built for images"),
     ("finetune run=null data=digits encoder=bert_mini", "TextTransformer takes texts, but the data is images"),
     ("finetune run=run data=digits seeds=0", "seeds should be a list of which each is a whole number, found 0"),
@@ -210,7 +210,7 @@ def test_what_the_trainer_cannot_do_is_named(setting, message, tmp_path, capsys)
 def test_an_added_setting_that_another_refers_to_is_taken(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     assert main(["evaluate", "run=run", "+name=tset", "split=${name}", "evaluation=label_free"]) == 1
-    assert "There is not a split 'tset'" in capsys.readouterr().err
+    assert "There is no split 'tset'" in capsys.readouterr().err
 
 
 def test_an_empty_word_is_no_path(folder, monkeypatch, capsys):

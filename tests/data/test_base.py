@@ -15,7 +15,7 @@ class OddSplits(ArrayImages):
 
     def columns(self, split):
         if split == "val":
-            raise NoSuchSplitError("There is not a split 'val'.")
+            raise NoSuchSplitError("There is no split 'val'.")
         if split == "broken":
             raise ValueError("Cannot read broken.csv: line 3 has 4 cells. Correct the file.")
         return {name: column[:0] if split == "test" else column for name, column in super().columns(split).items()}

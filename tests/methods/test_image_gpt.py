@@ -140,7 +140,7 @@ def test_codes_come_from_a_run_and_the_run_of_the_prior_can_be_used(tmp_path, mo
     assert (tmp_path / "samples.png").is_file()
     capsys.readouterr()
     assert main(["pretrain", *gpt, *small, "encoder.codes=run:nowhere", "run_dir=other"]) == 1
-    assert "nowhere is no run directory" in capsys.readouterr().err
+    assert "nowhere is not a run directory" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("binarize", ["static", "stochastic"])

@@ -62,7 +62,7 @@ def test_columns_that_cannot_be_found(tmp_path):
         data = HubImages(str(tmp_path / "train.parquet"), val_fraction=0, test_fraction=0, **settings)
         return data.columns("train")
 
-    with pytest.raises(ValueError, match=r"\['left', 'right'\].*data\.image_column"):
+    with pytest.raises(ValueError, match=r"\(left, right\).*data\.image_column"):
         columns()
     with pytest.raises(ValueError, match=r"image_column='up' is not a column.*'left', 'right', 'kind'"):
         columns(image_column="up")

@@ -124,7 +124,7 @@ def test_data_without_a_validation_split_is_watched_on_training_batches_alone(tm
     class NoVal(ArrayImages):
         def columns(self, split):
             if split == "val":
-                raise NoSuchSplitError("There is not a split 'val'.")
+                raise NoSuchSplitError("There is no split 'val'.")
             return super().columns(split)
 
     _, run = train(tmp_path, tiny, NoVal(), OnlineProbes(every_n_epochs=1), epochs=1)
