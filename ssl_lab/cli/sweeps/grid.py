@@ -29,7 +29,7 @@ from ssl_lab.engine.pruned import PrunedRunError
 STOPPED = ("interrupted", "preempted", "cancelled")
 """Endings of a trial that the same sweep resumes: by Ctrl-C, a signal, or because its Slurm job was cancelled."""
 
-_TOLD: set[tuple[str, str]] = set()
+_PRINTED: set[tuple[str, str]] = set()
 """Folder of the sweep and message of each error that this process has printed."""
 
 
@@ -78,9 +78,10 @@ def attempt(run: Callable[[], float | None]) -> Outcome:
         if os.environ.get("SSL_LAB_TRACEBACK"):
             traceback.print_exc()
         message = explain(error)
-        again = (str(hydra_cfg.sweep.dir), message) in _TOLD
+        of_sweep = (os.path.abspath(hydra_cfg.sweep.dir), message)
+        again = of_sweep in _PRINTED
         print(f"ssl-lab: {'failed for the same reason as a trial before' if again else message}", file=sys.stderr)
-        _TOLD.add((str(hydra_cfg.sweep.dir), message))
+        _PRINTED.add(of_sweep)
         return Outcome(overrides, run_dir, "failed", error=message)
 
 
