@@ -53,7 +53,7 @@ def build_data(node: DictConfig, *, seed: int) -> DataModule:
     """
     if "_target_" not in node:
         raise ValueError(
-            f"Cannot set data.{next(iter(node))}: no data is chosen. Add data=NAME, see ssl-lab list data."
+            f"Cannot set data.{next(iter(node))!s}: no data is chosen. Add data=NAME, see ssl-lab list data."
         )
     return instantiate(node, _partial_=True, _convert_="all")(seed=seed)  # type: ignore[no-any-return]
 
