@@ -136,11 +136,15 @@ def removed_if_refused(run_dir: Path, *, parents: int = 0) -> Iterator[None]:
     try:
         yield
     except (ValueError, FileNotFoundError):
-        if is_new and run_dir.is_dir() and is_first_rank() and not any(any(run_dir.rglob(name)) for name in _SETTINGS):
+        if is_new and run_dir.is_dir() and is_first_rank():
             with suppress(ValueError):  # another process holds it, which may still read its data
-                lock_run(run_dir).release()
-                shutil.rmtree(run_dir, ignore_errors=True)
-                with suppress(OSError):
-                    for folder in run_dir.parents[:parents]:
-                        folder.rmdir()
+                lock = lock_run(run_dir)
+                try:
+                    if not any(any(run_dir.rglob(name)) for name in _SETTINGS):
+                        shutil.rmtree(run_dir, ignore_errors=True)
+                        with suppress(OSError):
+                            for folder in run_dir.parents[:parents]:
+                                folder.rmdir()
+                finally:
+                    lock.release()
         raise
