@@ -2,8 +2,9 @@
 
     python benchmarks/startup.py --json benchmarks/results/startup.json
 
-Each is a process of its own, in turn, in an empty folder with one thread; the table shows medians of user and system time.
-``bare`` is ``import torch, lightning`` alone. The first round, which fills the caches of the file system, does not count.
+Each is a separate process, in turn, in an empty folder with one thread. The table shows medians of user and
+system time. ``bare`` is ``import torch, lightning`` alone. The first round, which fills the caches of the file
+system, does not count.
 """
 
 import argparse

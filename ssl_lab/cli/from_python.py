@@ -100,8 +100,8 @@ def _is_object(key: str, value: Any) -> str:
 def as_command(name: str, args: Sequence[str], *, trust: bool = False) -> Iterator[None]:
     """Give errors the command's one message, and restore the process afterwards.
 
-    That are environment variables, Hydra's state, warnings and their form, levels of loggers, matplotlib's settings, handlers
-    of signals, random streams, and torch's number of threads and precision of products.
+    It restores environment variables, Hydra's state, warnings and their form, levels of loggers, matplotlib's settings,
+    handlers of signals, random streams, and torch's number of threads and precision of products.
 
     Args:
         name: The command.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from ssl_lab.files import replace_file
 from ssl_lab.limited import read_text
 
 
@@ -21,7 +22,7 @@ class KeptId:
         self._is_forgotten = False
 
     def read(self) -> str | None:
-        """Return the id; None if there is none, or the run begins anew.
+        """Return the id; None if there is none, or :meth:`forget` was called.
 
         Raises:
             ValueError: If the file holds something else.
@@ -34,10 +35,9 @@ class KeptId:
         return found
 
     def keep(self, id: str) -> None:
-        """Write an id, which counts from now on."""
+        """Write an id in one step: a killed process leaves this one or the one before."""
         self._is_forgotten = False
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(id)
+        replace_file(self.path, id.encode())
 
     def forget(self) -> None:
         """Let the run get another id."""

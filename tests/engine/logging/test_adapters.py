@@ -92,6 +92,21 @@ def test_settings_may_name_the_loggers_of_the_groups_and_no_others():
             check_targets({"logger": {"x": {"_target_": target}}}, "config.yaml", data=True)
 
 
+def test_an_id_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    kept = KeptId(tmp_path, "mlflow")
+    kept.keep("first")
+
+    def killed(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pathlib.Path.replace", killed)
+    monkeypatch.setattr("os.replace", killed)
+    monkeypatch.setattr("os.rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        kept.keep("second")
+    assert kept.read() == "first"
+
+
 def test_an_id_that_is_none_is_refused(tmp_path):
     kept = KeptId(tmp_path, "mlflow")
     assert kept.read() is None
