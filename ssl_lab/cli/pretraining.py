@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from omegaconf import DictConfig
 from ssl_lab.cli import build as config
 from ssl_lab.cli.arguments import literal
 from ssl_lab.cli.commands.report import make_up_report
+from ssl_lab.cli.defaults.choose import Adapted, adapt, composed, read_choices, save_choices
 from ssl_lab.cli.errors import explain
 from ssl_lab.cli.instantiate import instantiate
 from ssl_lab.cli.process import prepare_process, print_table
@@ -40,21 +42,32 @@ def pretrain_run(cfg: DictConfig) -> float | None:
     """Start, resume or skip one run from its composed settings; returns its objective, if it has one."""
     prepare_process()
     run_dir = chosen_run_dir()
-    cfg.run_dir = literal(str(run_dir))
-    settle(cfg, run_dir, task_overrides())
+
+    def compose(choices: Sequence[str]) -> DictConfig:
+        found = composed("pretrain", [*choices, *task_overrides()])[0] if choices else cfg.copy()
+        found.run_dir = literal(str(run_dir))
+        settle(found, run_dir, task_overrides())
+        return found
+
+    settings = compose(_recorded_choices(cfg, run_dir))
     lock = lock_run(run_dir, wait=cfg.trial is not None) if is_first_rank() else None
     try:
-        start = begin(cfg, run_dir)
+        start = begin(settings, run_dir)
         if start.finished:
             if lock is not None:
                 clear(runs=[run_dir], are_held=True)
-            return _found(cfg, run_dir)
+            return _found(settings, run_dir)
         beginning = Beginning(run_dir, waits=start.waits, forced=cfg.force, changes=start.changes)
         if lock is not None:
             beginning.do(lambda: clear(runs=[run_dir], are_held=True))
         try:
             with text_log(run_dir, beginning) if is_first_rank() else nullcontext():
-                return _train(cfg, run_dir, start.checkpoint, beginning)
+                L.seed_everything(cfg.seed, verbose=False)
+                if start.is_new:
+                    adapted = adapt(compose, overrides=task_overrides(), choices=HydraConfig.get().runtime.choices)
+                else:
+                    adapted = Adapted(settings, config.build_data(settings.data, seed=cfg.seed))
+                return _train(adapted, run_dir, start.checkpoint, beginning)
         except Exception as error:
             if is_first_rank() and beginning.done and not isinstance(error, PrunedRunError):
                 update_summary(run_dir, status="failed", error=explain(error))
@@ -62,6 +75,14 @@ def pretrain_run(cfg: DictConfig) -> float | None:
     finally:
         if lock is not None:
             lock.release()
+
+
+def _recorded_choices(cfg: DictConfig, run_dir: Path) -> list[str]:
+    """The choices that the run made when it began, or the run whose checkpoint it starts from."""
+    if not cfg.adapt_to_data:
+        return []
+    is_elsewhere = cfg.ckpt not in (None, "last") and not (run_dir / "config.yaml").is_file()
+    return read_choices(Path(cfg.ckpt).parents[1] if is_elsewhere and len(Path(cfg.ckpt).parents) > 1 else run_dir)
 
 
 def _found(cfg: DictConfig, run_dir: Path) -> float | None:
@@ -79,10 +100,9 @@ def _found(cfg: DictConfig, run_dir: Path) -> float | None:
     return value
 
 
-def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None, beginning: Beginning) -> float | None:
+def _train(adapted: Adapted, run_dir: Path, checkpoint: Path | None, beginning: Beginning) -> float | None:
     hydra_cfg = HydraConfig.get()
-    L.seed_everything(cfg.seed, verbose=False)
-    datamodule = config.build_data(cfg.data, seed=cfg.seed)
+    cfg, datamodule = adapted.cfg, adapted.datamodule
     begins = start_of(cfg, run_dir, resumed=checkpoint is not None)
     spec = begins.spec(datamodule.spec)
     kept = run_dir if isinstance(begins, Kept) else None
@@ -112,6 +132,8 @@ def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None, beginning: B
         first = first_weights(encoder) if is_started(cfg) and kept is None else None
 
         def write_settings() -> None:
+            if adapted.choices:  # before config.yaml, which says to other ranks that the run has begun
+                save_choices(adapted.choices, run_dir)
             config.save_config(cfg, without_resumption(overrides), datamodule, run_dir, encoder=encoder, spec=own_spec)
             if first is not None:
                 write_tensors(run_dir / START_WEIGHTS, first)
@@ -119,6 +141,8 @@ def _train(cfg: DictConfig, run_dir: Path, checkpoint: Path | None, beginning: B
             update_summary(run_dir, experiment=experiment, seed=cfg.seed)
 
         beginning.do(write_settings)
+        if line := adapted.line():
+            print(line)
         size = sum(p.numel() for p in method.encoder.parameters())
         print(
             f"{type(method).__name__} on {datamodule.title} {datamodule.spec.shape}: "

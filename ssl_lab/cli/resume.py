@@ -28,6 +28,7 @@ NOT_THE_RUN = (
     *_OF_THE_COMMAND,
     *(
         "logger",
+        "adapt_to_data",  # what it has chosen is among the settings
         "pictures_every_n_epochs",
         "baselines",
         "data.verify_gib",
@@ -74,6 +75,7 @@ _LONGEST_NAME = 120
 _REPLACED = (
     *(
         "overrides.yaml",
+        "chosen.yaml",
         "spec.json",
         "data_spec.json",
         "metrics.csv",
@@ -96,12 +98,14 @@ class Start:
         finished: There is nothing left to do.
         changes: Settings of the run that are other ones now, in words.
         waits: Whether the directory holds what must stay as it is until the run has proved that it can resume.
+        is_new: Whether it begins a run, and not from a checkpoint.
     """
 
     checkpoint: Path | None = None
     finished: bool = False
     changes: tuple[str, ...] = ()
     waits: bool = False
+    is_new: bool = False
 
 
 def chosen_run_dir() -> Path:
@@ -140,7 +144,7 @@ def begin(cfg: DictConfig, run_dir: Path) -> Start:
             )
         if is_first_rank():  # others see what it has begun
             refuse_other_files(run_dir)
-        return Start(asked)
+        return Start(asked, is_new=asked is None)
     second_life = int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0
     if cfg.resume == "never" and asked is None and is_first_rank() and not second_life:  # others see what it has begun
         raise ValueError(f"Cannot start a run in {run_dir}: it holds one, and resume=never. Choose another run_dir=.")
@@ -149,7 +153,7 @@ def begin(cfg: DictConfig, run_dir: Path) -> Start:
     summary = read_json(run_dir / "summary.json")
     saved = has_checkpoint(run_dir)
     if not saved and summary.get("status") == "failed" and not summary.get("step"):
-        return Start(asked)  # it failed before its first step: nothing can be resumed
+        return Start(asked, is_new=asked is None)  # it failed before its first step: nothing can be resumed
     if changed and not cfg.force:
         raise ValueError(
             f"Cannot resume {run_dir}: it holds a run with other settings: {_shown(changed)}. Choose another run_dir=, "

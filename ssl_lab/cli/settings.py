@@ -6,6 +6,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from ssl_lab.cli.arguments import with_raw_paths
+from ssl_lab.cli.defaults.method import with_method
 from ssl_lab.cli.experiments import drop_replaced, keep_composable
 from ssl_lab.cli.paths import config_dir
 from ssl_lab.cli.trust.own_of_commands import check_own_settings
@@ -21,7 +22,7 @@ def compose_settings(name: str, overrides: list[str]) -> DictConfig:
     Raises:
         ValueError: If a mandatory setting is missing.
     """
-    given = keep_composable(name, with_raw_paths(overrides))
+    given = keep_composable(name, with_raw_paths(with_method(overrides) if name == "bench" else overrides))
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         cfg = compose(name, given, return_hydra_config=True)
     choices = cfg.hydra.runtime.choices

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning as L
 from omegaconf import DictConfig
 
 from ssl_lab.cli import build as config
+from ssl_lab.cli.arguments import with_raw_paths
+from ssl_lab.cli.defaults.choose import adapt, composed
+from ssl_lab.cli.defaults.method import with_method
+from ssl_lab.cli.experiments import keep_composable
 from ssl_lab.cli.starting import settle, start_of
 from ssl_lab.data.base import DataModule
 from ssl_lab.engine.bench import Speed
@@ -29,18 +34,27 @@ def run(cfg: DictConfig, args: list[str]) -> int:
         )
     if cfg.out:
         check_output(Path(cfg.out), ours=marked(b'"samples_per_sec"', begin=b'{\n  "experiment": ['))
-    settle(cfg, Path(), args)
+    given = keep_composable("bench", with_raw_paths(with_method(args)))
+
+    def compose(choices: Sequence[str]) -> DictConfig:
+        found = composed("bench", [*choices, *given])[0] if choices else cfg.copy()
+        settle(found, Path(), args)
+        return found
+
     L.seed_everything(cfg.seed, verbose=False)
-    datamodule = config.build_data(cfg.data, seed=cfg.seed)
-    start = start_of(cfg)
-    method = config.build_method(cfg, start.spec(datamodule.spec), begin_with=start.load)
-    cfg.trainer.max_epochs = -1
+    adapted = adapt(compose, overrides=given, choices=composed("bench", given)[1])
+    settings, datamodule = adapted.cfg, adapted.datamodule
+    if line := adapted.line():
+        print(line)
+    start = start_of(settings)
+    method = config.build_method(settings, start.spec(datamodule.spec), begin_with=start.load)
+    settings.trainer.max_epochs = -1
     # An optimizer's step counts: a method that steps two optimizers by hand needs twice as many.
-    cfg.trainer.max_steps = (1 if method.automatic_optimization else 2) * (cfg.warmup_steps + 2 * cfg.num_steps)
-    cfg.logger = None
+    settings.trainer.max_steps = (1 if method.automatic_optimization else 2) * (cfg.warmup_steps + 2 * cfg.num_steps)
+    settings.logger = None
     with tempfile.TemporaryDirectory() as folder:
-        cfg.run_dir = folder
-        trainer = config.build_trainer(cfg, Path(folder), progress_bar=False)
+        settings.run_dir = folder
+        trainer = config.build_trainer(settings, Path(folder), progress_bar=False)
         trainer.callbacks.append(ProgressLines())  # type: ignore[attr-defined]
         speed = run_bench(method, datamodule, trainer, warmup_steps=cfg.warmup_steps, num_steps=cfg.num_steps)
     if cfg.out:

@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from ssl_lab.cli.defaults.method import with_method
 from ssl_lab.cli.experiments import drop_replaced, keep_composable, other_evaluations
 from ssl_lab.cli.paths import config_dir
 from ssl_lab.cli.python314 import allow_lazy_help
@@ -52,7 +53,7 @@ def pretrained(args: list[str]) -> list[Path] | None:
             ended.append(error)  # not for Hydra, which would print more than the message
             return None
 
-    args = with_saved_overrides(args)
+    args = with_method(with_saved_overrides(args))
     sweep = "-m" in args or "--multirun" in args
     args = args if sweep else keep_composable("pretrain", args)
     register_sweepers()

@@ -17,7 +17,18 @@ _TYPES: dict[str, Any] = {
     **dict.fromkeys(("num_steps", "warmup_steps", "top_k", "max_new_tokens", "batch_size", "k"), int),
     **dict.fromkeys(("top_p", "temperature", "truncation", "shard_mib"), float),
     **dict.fromkeys(
-        ("head", "baseline", "baselines", "overwrite", "private", "force", "compile", "activation_checkpointing"), bool
+        (
+            "adapt_to_data",
+            "head",
+            "baseline",
+            "baselines",
+            "overwrite",
+            "private",
+            "force",
+            "compile",
+            "activation_checkpointing",
+        ),
+        bool,
     ),
     **dict.fromkeys(("split", "format", "push_to_hub", "select", "resume", "objective"), str),
     **dict.fromkeys(("evaluate_every_n_epochs", "evaluate_max_train_samples", "pictures_every_n_epochs"), int | None),

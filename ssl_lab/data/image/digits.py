@@ -33,6 +33,11 @@ class Digits(GivenImages, CutModule, LabelledModule):
 
     test_fraction: float = field(default=0, init=False)  # of the digits besides the fixed test split
 
+    @property
+    def mirrored(self) -> bool:
+        """False."""
+        return False
+
     @cached_property
     def _parts(self) -> dict[str, Part]:
         _, labels = _read_digits()

@@ -32,6 +32,11 @@ class GivenImages(DataModule):
         given_sizes: Height and width of each picture of the split ``given`` before it was resized.
     """
 
+    @property
+    def mirrored(self) -> bool | None:
+        """Whether a mirrored picture is such a picture too; None where the data do not say."""
+        return None
+
     def __post_init__(self) -> None:
         """Check the settings."""
         super().__post_init__()

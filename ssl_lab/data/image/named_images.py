@@ -41,6 +41,7 @@ _TITLES = {
     "mnist": "MNIST",
     "fashion_mnist": "Fashion-MNIST",
 }
+_OF_DIGITS = ("mnist", "svhn")
 _IDX_FILES = {"train": "train", "test": "t10k"}
 
 
@@ -69,6 +70,11 @@ class NamedImages(ImageModule):
         if self.name not in _READERS:
             raise ValueError(f"Cannot load the data set {self.name!r}. Set data.name to one of {sorted(_READERS)}.")
         self._root = None if self.root is None else Path(self.root).expanduser()
+
+    @property
+    def mirrored(self) -> bool | None:
+        """False for digits."""
+        return False if self.name in _OF_DIGITS else None
 
     @property
     def title(self) -> str:
