@@ -60,7 +60,9 @@ def unknown_setting(key: str, command: str, overrides: Sequence[str]) -> str:
     head = f"{choice} has no setting {name!r}." if choice else f"There is no setting {key!r}."
     if close := difflib.get_close_matches(name, known, n=1, cutoff=0.75):
         return f"{head} Did you mean {'.'.join(filter(None, (owner, close[0])))}?"
-    everything = [dotted for dotted in _dotted(cfg) if dotted != key]
+    everything = sorted(
+        (dotted for dotted in _dotted(cfg) if dotted != key), key=lambda one: one.startswith("evaluation.")
+    )
     if elsewhere := [dotted for dotted in everything if dotted.split(".")[-1] == parts[-1]]:
         return f"{head} {parts[-1]} is set as {' or '.join(f'{one}={value}' for one in elsewhere[:3])}."
     group = next((one.split("@")[0] for one in chosen if one == owner or one.endswith(f"@{owner}")), None)
