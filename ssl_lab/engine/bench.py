@@ -17,10 +17,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from ssl_lab import distributed
 from ssl_lab.data.base import DataModule
 from ssl_lab.devices import device_name, synchronise
+from ssl_lab.engine.callbacks.progress import about
 from ssl_lab.engine.flops import peak_flops, synchronised_time
 from ssl_lab.methods.base import Method
 from ssl_lab.runs.environment import cpu_threads
 from ssl_lab.types import Batch, Encoder
+
+_MIN_STEPS = 3  # of a median, however long they take
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,7 @@ class Speed:
             measured beside.
         bare_ms: Forward and backward pass of the encoder alone on random data of the same shape and precision.
         ratio: ``step_ms / bare_ms``.
+        num_steps: Steps that were timed as a whole, and as many again part by part.
         device: The device's name.
         precision: Lightning's name of the precision.
     """
@@ -52,16 +56,24 @@ class Speed:
     peak_tflops: float
     bare_ms: float
     ratio: float
+    num_steps: int
     device: str
     precision: str
 
 
 class _Clock(Callback):
-    """Times steps: some as they are, then some with the device waited for at the borders of their parts."""
+    """Times steps: some as they are, then some with the device waited for at the borders of their parts.
 
-    def __init__(self, *, warmup_steps: int, num_steps: int) -> None:
+    Once it knows how long a step takes, it says how long timing takes, and times fewer steps where that is too long.
+    """
+
+    def __init__(
+        self, *, warmup_steps: int, num_steps: int, max_sec: float | None, tell: Callable[[str], None]
+    ) -> None:
         self.warmup_steps = warmup_steps
         self.num_steps = num_steps
+        self.max_sec = max_sec
+        self.tell = tell
         self.plain: list[float] = []
         self.parts: list[dict[str, float]] = []
         self.num_tokens = 0.0
@@ -76,7 +88,7 @@ class _Clock(Callback):
         assert isinstance(pl_module, Method)
         self.device = pl_module.device
         self._instrument(pl_module, trainer.optimizers)
-        self._start = self._end = self._now()
+        self._start = self._end = self._first_end = self._now()
 
     def _instrument(self, method: Method, optimizers: list[Any]) -> None:
         def remember(encoder: Any, inputs: tuple[Any, ...]) -> None:
@@ -153,6 +165,8 @@ class _Clock(Callback):
         if self._step == 1:
             self._counter.__exit__(None, None, None)
             self.flop = self._counter.get_total_flops()
+        if self._step <= max(1, self.warmup_steps):
+            self._plan(trainer)
         if self._step == self.warmup_steps:
             self._start = self._now()
         elif self.warmup_steps < self._step <= self.warmup_steps + self.num_steps:
@@ -169,9 +183,56 @@ class _Clock(Callback):
             self._seconds = dict.fromkeys(self._seconds, 0.0)
         self._end = self._now() if self._step >= self.warmup_steps + self.num_steps else time.perf_counter()
 
+    def _plan(self, trainer: L.Trainer) -> None:
+        """End the warm-up where steps are slow; at its end say how long timing takes, and fit it into the time."""
+        now = self._now()
+        since_first = now - self._first_end
+        if self._step == 1:
+            self._first_sec, self._first_end = since_first, now  # the first step counts operations and is slower
+        slow = self.max_sec is not None and self._step > 1 and since_first > self.max_sec / 8
+        if distributed.any_rank(slow, self.device):
+            self._set_steps(trainer, self._step, self.num_steps)
+        if self._step < self.warmup_steps:
+            return
+        step_sec = since_first / (self._step - 1) if self._step > 1 else self._first_sec
+        num_steps = self.num_steps
+        if self.max_sec is not None:
+            num_steps = min(num_steps, max(_MIN_STEPS, int(self.max_sec / (2 * step_sec))))
+        num_steps = distributed.broadcast_object(num_steps)
+        takes = f"A step takes about {about(step_sec)}"
+        if num_steps < self.num_steps:
+            takes += f", so {num_steps} steps are timed in place of {self.num_steps}; max_minutes= allows more time"
+            self._set_steps(trainer, self.warmup_steps, num_steps)
+        left = step_sec * (2 * num_steps + _num_repeats(num_steps))
+        self.tell(f"{takes}. Timing takes about {about(left)}.")
+
+    def _set_steps(self, trainer: L.Trainer, warmup_steps: int, num_steps: int) -> None:
+        """Change the plan, and with it the end of training."""
+        before, after = (
+            warm + 2 * num for warm, num in ((self.warmup_steps, self.num_steps), (warmup_steps, num_steps))
+        )
+        self.warmup_steps, self.num_steps = warmup_steps, num_steps
+        trainer.fit_loop.epoch_loop.max_steps = trainer.max_steps * after // before
+
+
+def _nothing(words: str) -> None:
+    """Tell nobody."""
+
+
+def _num_repeats(num_steps: int) -> int:
+    """Passes of the encoder alone that are timed."""
+    return max(3, num_steps // 3)
+
 
 def bench(
-    method: Method, datamodule: DataModule, trainer: L.Trainer, *, warmup_steps: int = 5, num_steps: int = 30
+    method: Method,
+    datamodule: DataModule,
+    trainer: L.Trainer,
+    *,
+    warmup_steps: int = 5,
+    num_steps: int = 30,
+    max_sec: float | None = None,
+    tell: Callable[[str], None] = _nothing,
 ) -> Speed:
     """Train a few steps and measure them.
 
@@ -181,11 +242,13 @@ def bench(
         trainer: A trainer that stops after ``warmup_steps + 2 * num_steps`` steps.
         warmup_steps: Steps left out.
         num_steps: Steps timed as they are, and again with their parts apart.
+        max_sec: Seconds for these; where steps are slow, fewer are timed, at least three. None: no bound.
+        tell: Is told what is done and how long it takes, a sentence each, on every rank.
 
     Raises:
         ValueError: If training ended before that many steps, or does not run its encoder.
     """
-    clock = _Clock(warmup_steps=warmup_steps, num_steps=num_steps)
+    clock = _Clock(warmup_steps=warmup_steps, num_steps=num_steps, max_sec=max_sec, tell=tell)
     trainer.callbacks.append(clock)  # type: ignore[attr-defined]
     trainer.fit(method, datamodule=datamodule)
     if not clock.parts:
@@ -201,7 +264,8 @@ def bench(
     device = trainer.strategy.root_device
     step = statistics.median(clock.plain)
     method.to(device)
-    repeats = max(3, num_steps // 3)
+    repeats = _num_repeats(clock.num_steps)
+    tell(f"Timing the encoder alone, {repeats} times forward and backward.")
     bare = sum(_bare_seconds(*call, trainer, repeats=repeats) for call in tuple(clock.calls))
     peak = peak_flops(device, str(trainer.precision))
     world = distributed.world_size()
@@ -215,6 +279,7 @@ def bench(
         peak_tflops=peak / 1e12,
         bare_ms=1000 * bare,
         ratio=step / bare,
+        num_steps=clock.num_steps,
         device=device_name(device) or cpu_threads(),
         precision=str(trainer.precision),
     )

@@ -19,7 +19,7 @@ from ssl_lab.engine.callbacks.exact_position import ExactPosition
 from ssl_lab.engine.callbacks.heartbeat import Heartbeat
 from ssl_lab.engine.callbacks.non_finite import StopOnNonFiniteLoss
 from ssl_lab.engine.callbacks.pictures import Pictures, PicturesDuringTraining
-from ssl_lab.engine.callbacks.progress import ProgressLines
+from ssl_lab.engine.callbacks.progress import ExpectedTime, ProgressLines
 from ssl_lab.engine.callbacks.throughput import Throughput
 from ssl_lab.engine.callbacks.trial import ReportObjective
 from ssl_lab.engine.checkpoints.checkpoint import load_weights, sound_checkpoint
@@ -119,7 +119,7 @@ def _watchers(
     method: Method, datamodule: DataModule, trainer: L.Trainer, evaluation: Evaluation, pictures: Pictures
 ) -> list[Callback]:
     """Build the callbacks that evaluate and draw during training, on the validation split where there is one."""
-    watchers: list[Callback] = []
+    watchers: list[Callback] = [ExpectedTime(evaluates=bool(evaluation.protocols))]
     if trainer.progress_bar_callback is None:
         watchers.append(ProgressLines())
     if method.may_collapse or not method.uses_labels:  # a task wants the features of a class to be alike

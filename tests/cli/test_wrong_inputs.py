@@ -117,6 +117,7 @@ CASES = [
     ("prepare data.path=text.txt out=new num_workers=-1", "must be positive"),
     ("bench num_steps=0", "num_steps of at least 1"),
     ("bench warmup_steps=-1", "warmup_steps of at least 0"),
+    ("bench max_minutes=0", "minutes above 0, or null"),
     ("bench num_steps=x", "num_steps should be a whole number"),
     ("bench out=empty", "it is a folder, and a file is written"),
     ("report", "required: DIR. See ssl-lab report --help"),

@@ -1,3 +1,5 @@
+import re
+
 import lightning as L
 import pytest
 import torch
@@ -69,3 +71,24 @@ def test_too_short_a_training_is_refused(tmp_path):
     with pytest.raises(ValueError, match="Lower num_steps"):
         bench(method, data, trainer(tmp_path, 3), warmup_steps=1, num_steps=5)
     assert torch.isfinite(method.last_loss)
+
+
+def test_it_tells_how_long_it_takes_and_times_fewer_steps_where_they_are_slow(tmp_path, monkeypatch):
+    method, data = build("simclr")
+    waited = iter(range(10**6))
+    monkeypatch.setattr("ssl_lab.engine.bench.time.perf_counter", lambda: float(next(waited)))  # a second a look
+    told = []
+    speed = bench(method, data, trainer(tmp_path, 45), warmup_steps=5, num_steps=20, max_sec=24, tell=told.append)
+    assert speed.num_steps < 20
+    plan, alone = told
+    assert f"so {speed.num_steps} steps are timed in place of 20" in plan and "Timing takes about" in plan
+    assert "Timing the encoder alone, 3 times" in alone
+    assert sum(speed.shares.values()) == pytest.approx(1)
+
+
+def test_without_a_bound_all_steps_are_timed(tmp_path):
+    method, data = build("simclr")
+    told = []
+    speed = bench(method, data, trainer(tmp_path, 8), warmup_steps=0, num_steps=4, tell=told.append)
+    assert speed.num_steps == 4
+    assert re.fullmatch(r"A step takes about [\d.]+ m?s. Timing takes about [\d.]+ m?s\.", told[0])

@@ -20,6 +20,8 @@ from ssl_lab.data.base import DataModule
 from ssl_lab.engine.bench import Speed
 from ssl_lab.engine.bench import bench as run_bench
 from ssl_lab.engine.callbacks.progress import ProgressLines
+from ssl_lab.engine.checkpoints.signals import is_first_rank
+from ssl_lab.limited import printable
 from ssl_lab.outputs import check_output, marked
 from ssl_lab.runs.directory import write_json
 from ssl_lab.runs.environment import environment
@@ -32,6 +34,10 @@ def run(cfg: DictConfig, args: list[str]) -> int:
             f"Cannot time num_steps={cfg.num_steps} after warmup_steps={cfg.warmup_steps}. Give num_steps of at least 1 and "
             "warmup_steps of at least 0."
         )
+    if cfg.max_minutes is not None and cfg.max_minutes <= 0:
+        raise ValueError(
+            f"Cannot time steps within max_minutes={cfg.max_minutes}. Give minutes above 0, or null for no bound."
+        )
     if cfg.out:
         check_output(Path(cfg.out), ours=marked(b'"samples_per_sec"', begin=b'{\n  "experiment": ['))
     given = keep_composable("bench", with_raw_paths(with_method(args)))
@@ -42,6 +48,7 @@ def run(cfg: DictConfig, args: list[str]) -> int:
         return found
 
     L.seed_everything(cfg.seed, verbose=False)
+    _tell("Preparing data and encoder.")
     adapted = adapt(compose, overrides=given, choices=composed("bench", given)[1])
     settings, datamodule = adapted.cfg, adapted.datamodule
     if line := adapted.line():
@@ -56,12 +63,30 @@ def run(cfg: DictConfig, args: list[str]) -> int:
         settings.run_dir = folder
         trainer = config.build_trainer(settings, Path(folder), progress_bar=False)
         trainer.callbacks.append(ProgressLines())  # type: ignore[attr-defined]
-        speed = run_bench(method, datamodule, trainer, warmup_steps=cfg.warmup_steps, num_steps=cfg.num_steps)
+        _tell(
+            f"{type(method).__name__} on {datamodule.title} {datamodule.spec.shape}, batch {datamodule.batch_size}: "
+            f"{cfg.warmup_steps} steps to warm up, {cfg.num_steps} as they are, {cfg.num_steps} part by part."
+        )
+        speed = run_bench(
+            method,
+            datamodule,
+            trainer,
+            warmup_steps=cfg.warmup_steps,
+            num_steps=cfg.num_steps,
+            max_sec=None if cfg.max_minutes is None else 60 * cfg.max_minutes,
+            tell=_tell,
+        )
     if cfg.out:
         write_json(Path(cfg.out), {"experiment": args, **dataclasses.asdict(speed), **environment()})
     if trainer.is_global_zero:
         print(_speed_table(type(method).__name__, datamodule, speed))
     return 0
+
+
+def _tell(words: str) -> None:
+    """Print what is done next, once for all ranks, so that a log file holds it at once."""
+    if is_first_rank():
+        print(printable(words), flush=True)
 
 
 def _speed_table(method: str, datamodule: DataModule, speed: Speed) -> str:

@@ -1,4 +1,4 @@
-"""Progress of a run: a bar that fits a terminal, or a line a minute where there is none."""
+"""Progress of a run: how long it will take, then a bar that fits a terminal, or a line a minute where there is none."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 
 from ssl_lab import distributed
+from ssl_lab.devices import device_name, synchronise
 from ssl_lab.engine.steps import steps_done
+from ssl_lab.runs.environment import cpu_threads
 from ssl_lab.types import Batch
 
 _FIRST_LINE_SEC, _LINE_SEC, _BAR_SEC = 10.0, 60.0, 0.2
+_MEASURED = ((3, 1.0), (1, 5.0))  # at least so many steps in so many seconds say how long a step takes
 
 
 class Pace:
@@ -80,6 +83,63 @@ class ProgressLines(Callback):
             print(", ".join(filter(None, [*parts, f"{speed:,.0f} samples/s", left])), flush=True)
 
 
+class ExpectedTime(Callback):
+    """Says once, within the first seconds, how long training takes: by the first steps but for the very first.
+
+    The first step is slower than others, as kernels are chosen and operations counted. The device is waited for at both
+    ends of the measurement alone. Time between epochs, which evaluation takes, does not count. Nothing is said of a
+    training of less than ten seconds. A resumed run says how long the rest takes.
+
+    Args:
+        evaluates: Whether evaluations come on top.
+    """
+
+    def __init__(self, *, evaluates: bool = True) -> None:
+        self.evaluates = evaluates
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Begin to measure after the next step."""
+        self._pace: Pace | None = None
+        self._begun = steps_done(trainer)
+        self._told = not trainer.is_global_zero
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Leave out what passed since the last step."""
+        if self._pace is not None:
+            self._pace.start += time.monotonic() - self._step_end
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Say it if enough steps were measured."""
+        if self._told:
+            return
+        if self._pace is None:
+            synchronise(pl_module.device)
+            self._pace = Pace(trainer)
+        self._step_end = time.monotonic()
+        steps, seconds = steps_done(trainer) - self._pace.first, self._step_end - self._pace.start
+        if any(steps >= enough and seconds >= least for enough, least in _MEASURED):
+            synchronise(pl_module.device)
+            self._told = True
+            self._tell(trainer, pl_module, (time.monotonic() - self._pace.start) / steps)
+
+    def _tell(self, trainer: L.Trainer, pl_module: L.LightningModule, step_sec: float) -> None:
+        assert self._pace is not None
+        num_steps = self._pace.total - self._begun
+        if not _FIRST_LINE_SEC <= num_steps * step_sec < float("inf"):
+            return
+        device, number = device_name(pl_module.device), trainer.world_size
+        hardware = cpu_threads() if device is None else device
+        words = (
+            f"{'The rest of training' if self._begun else 'Training'} takes about {about(num_steps * step_sec)}: "
+            f"{num_steps:,.0f} steps of {about(step_sec)} on {hardware if number == 1 else f'{number} x {hardware}'}"
+            f"{', without evaluations' if self.evaluates else ''}."
+        )
+        bar = trainer.progress_bar_callback
+        bar.print(words) if bar is not None else print(words, flush=True)
+
+
 class CompactBar(TQDMProgressBar):
     """A bar that leaves room for loss, throughput and the time left of the whole run in 80 columns."""
 
@@ -121,6 +181,13 @@ def _epoch(trainer: L.Trainer, *, ended: bool = False) -> str:
     if limit in (None, -1):
         return f"epoch {number}"
     return f"epoch {min(number, limit or 0)}/{limit}"
+
+
+def about(seconds: float) -> str:
+    """A time in the unit that suits it: ``145 ms``, ``2.4 s``, ``3 min``."""
+    if seconds < 1:
+        return f"{1000 * seconds:.3g} ms"
+    return f"{seconds:.1f} s" if seconds < 10 else _duration(seconds)
 
 
 def _duration(seconds: float) -> str:
