@@ -36,7 +36,8 @@ def of_length(facts: Facts, cfg: DictConfig, num_steps: int) -> Iterator[Choice]
     if "mask_ratio" in cfg.method:
         settings = _MASKED
     elif "views" in cfg.method:
-        settings = {**_heads(cfg), **_teacher(cfg, num_steps), **_negatives(facts, cfg, num_steps), **_rate(cfg)}
+        settings = {**_heads(cfg), **_teacher(cfg, num_steps), **_negatives(facts, cfg, num_steps)}
+        settings |= {**_clusters(cfg), **_rate(cfg)}
     else:
         return
     for name, value in settings.items():
@@ -128,11 +129,31 @@ def _teacher(cfg: DictConfig, num_steps: int) -> dict[str, object]:
 
 
 def _negatives(facts: Facts, cfg: DictConfig, num_steps: int) -> dict[str, object]:
-    """A queue that a tenth of the run fills, and temperatures of CIFAR recipes."""
+    """A queue that a short run renews many times, and temperatures that fit small batches of little data."""
     method = cfg.method
     chosen: dict[str, object] = {}
+    if "queue_size" in method:
+        seen = num_steps * cfg.data.batch_size
+        size = max(cfg.data.batch_size, 2 ** int(math.log2(max(1, min(facts.num_samples / 2, seen / 8)))))
+        if method.queue_size > size:
+            chosen["method.queue_size"] = size
     if "num_prototypes" not in method and "temperature" in method and method.temperature < 0.2:
         chosen["method.temperature"] = 0.2
+    return chosen
+
+
+def _clusters(cfg: DictConfig) -> dict[str, object]:
+    """Few prototypes with sharp targets, as in benchmarks/quality.py."""
+    method = cfg.method
+    if "num_prototypes" not in method:
+        return {}
+    chosen: dict[str, object] = {"method.num_prototypes": 256} if "epsilon" in method else {}
+    if "epsilon" in method:
+        chosen["method.epsilon"] = 0.03
+    if "teacher_temperature" in method:
+        chosen |= {"method.num_prototypes": 1024, "method.teacher_temperature": 0.04}
+    if "hidden_norm" in method:
+        chosen["method.hidden_norm"] = "true"
     return chosen
 
 

@@ -126,3 +126,15 @@ def test_mae_gets_a_transformer_whose_patches_divide_the_image(side, patch_size)
 def test_mae_keeps_the_transformer_that_was_chosen():
     cfg = chosen(facts(), "method=mae", "encoder=vit_mae_base")
     assert cfg.encoder.embed_dim == 768
+
+
+def test_a_queue_is_renewed_many_times_and_smaller_than_the_data():
+    assert chosen(facts(), "method=moco_v2", num_steps=400).method.queue_size == 2048
+    assert chosen(facts(num_samples=50_000), "method=nnclr", num_steps=780).method.queue_size == 8192
+    assert chosen(facts(), "method=swav", num_steps=400).method.queue_size == 0
+
+
+def test_clustering_methods_get_few_prototypes():
+    assert chosen(facts(), "method=swav", num_steps=400).method.num_prototypes == 256
+    dino = chosen(facts(), "method=dino", num_steps=400).method
+    assert (dino.num_prototypes, dino.teacher_temperature, dino.hidden_norm) == (1024, 0.04, True)
