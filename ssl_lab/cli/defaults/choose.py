@@ -114,6 +114,8 @@ def _free(
         key = choice.key
         if key in known or _is_given(choice, given, cfg):
             continue
+        if key == "trainer.max_epochs" and "trainer.max_steps" in given:
+            continue  # the length is given
         if is_started and key.partition(".")[0] == "encoder":
             continue  # the weights come from a network with settings of its own
         known.add(key)
@@ -137,7 +139,7 @@ def _is_group(key: str, value: str) -> bool:
 
 def _target(choice: Choice) -> Any:
     """The class that the file of a group names; None if it is none of the package's."""
-    group, _, name = choice.override.partition("=")
+    group, name = choice.key, choice.override.partition("=")[2]
     path = config_dir() / group.partition("@")[0] / f"{name}.yaml"
     return load_yaml(path).get("_target_") if path.is_file() else None
 
