@@ -103,17 +103,24 @@ def sample_row(data, folder, args):
     """Samples of pythae and ssl_lab."""
     seconds = pretrain(folder / "run", "data=image_folder", f"data.root={data}", "method=vae", args=args)
     peer("pythae", folder / "pythae.npy", seconds, args, "--data", data, "--peers", args.peers)
-    ssl_lab("sample", f"run={folder / 'run'}", "num_samples=2000", f"out={folder / 'samples'}", f"seed={args.seed}")
+    ssl_lab(
+        "sample",
+        f"run={folder / 'run'}",
+        "num_samples=2000",
+        f"out={folder / 'samples'}",
+        "format=npz",
+        f"seed={args.seed}",
+    )
     images = {split: read_images(data, split) for split in ("train", "test")}
     channels_first = {
         split: (x[:, None] if x.ndim == 3 else x.transpose(0, 3, 1, 2), y) for split, (x, y) in images.items()
     }
     trained = judge.SampleJudge(*channels_first["train"], *channels_first["test"])
-    samples = np.load(next((folder / "samples").glob("*.np[yz]")))
+    samples = np.concatenate([np.load(file)["images"] for file in sorted((folder / "samples").glob("*.npz"))])
     scores = {
         "real images": trained.score(np.ascontiguousarray(channels_first["train"][0][:2000])),
         "pythae": trained.score(np.load(folder / "pythae.npy")),
-        "ssl_lab": trained.score(samples["images"] if hasattr(samples, "files") else samples),
+        "ssl_lab": trained.score(np.ascontiguousarray(samples.transpose(0, 3, 1, 2))),
     }
     return {"seconds": seconds, "judge_accuracy": trained.accuracy, "scores": scores}
 
@@ -182,8 +189,9 @@ def main():
     args = parser.parse_args()
 
     rows = {}
-    for args.seed in args.seeds:
-        for name in args.rows:
+    for name in args.rows:
+        for seed in args.seeds:
+            args.seed = seed
             measure, make, write = ROWS[name]
             data = args.work / "data" / name.split()[1]
             if not data.exists():

@@ -7,8 +7,8 @@
 Imports count like everything else of the process. ``lightly`` is the loop of its documentation (SimCLRTransform, SGD at 0.06,
 batches of 256, projection head 512-128) around the same small network that ssl_lab has chosen: its own ResNet would take no
 hundred steps. Grey images are read as RGB, as its documentation does. ``pythae`` has all defaults: networks, latent width,
-loss, batch and rate. ``transformers`` is a loop of BertForMaskedLM of the same size on a WordPiece vocabulary of its own, then
-BertForSequenceClassification for three epochs at 5e-4, ten times its default, which leaves a network of this size untrained.
+loss, batch and rate. ``transformers`` is a loop of BertForMaskedLM, four layers of 256, on a WordPiece vocabulary of its own,
+then BertForSequenceClassification for three epochs at 5e-4: its default of 5e-5 leaves a network of this size untrained.
 """
 
 import argparse
