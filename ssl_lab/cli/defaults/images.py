@@ -64,4 +64,3 @@ def length(facts: Facts, cfg: DictConfig, *, images: int, batch_size: int) -> It
     cheaper = max(1.0, (24 / side) ** 1.5)
     epochs = min(_MOST_EPOCHS, max(2, round(images * cheaper / facts.num_samples)))
     yield Choice(f"trainer.max_epochs={epochs}", f"{facts.num_samples:,} images on a CPU")
-    yield Choice(f"evaluate_every_n_epochs={math.ceil(epochs / 2)}", f"{epochs} epochs")

@@ -102,7 +102,6 @@ def test_other_encoders_keep_their_settings():
 def test_epochs_follow_from_the_number_of_images(side, num_samples, batch_size, epochs):
     cfg = chosen(facts(side=side, num_samples=num_samples), "method=simclr")
     assert (cfg.data.batch_size, cfg.trainer.max_epochs) == (batch_size, epochs)
-    assert cfg.evaluate_every_n_epochs == max(1, epochs // 2)
 
 
 def test_a_teacher_averages_over_a_part_of_the_run():
