@@ -40,6 +40,9 @@ class Method(L.LightningModule, ABC):
         may_collapse: Whether features that are nearly alike are a sign of failure; not where single tokens are predicted from
             their states, whose means over a text lie close together however good they are, nor in tasks, which want the
             features of a class to be alike.
+        alike_at_first: Share of training in which features that are nearly alike are no sign of failure yet.
+        collapse_advice: What to change once features have collapsed.
+        learns_slowly: Why short trainings of it give poor features, if they do; begins a sentence.
 
     Args:
         encoder: The network whose features are wanted.
@@ -57,6 +60,12 @@ class Method(L.LightningModule, ABC):
     min_samples: ClassVar[int] = 1
     whole_by: ClassVar[str] = ""
     may_collapse: ClassVar[bool] = True
+    alike_at_first: ClassVar[float] = 0.0
+    collapse_advice: ClassVar[str] = (
+        "Lower optim.lr, check that targets get no gradient (stop-gradient, teacher), or strengthen what keeps samples apart "
+        "(negatives, variance term, centring)."
+    )
+    learns_slowly: ClassVar[str] = ""
 
     def __init_subclass__(cls, **settings: Any) -> None:
         """Let the constructor take a bare network of torchvision, timm or your own in the place of an encoder."""

@@ -44,6 +44,9 @@ class CausalLM(Method):
 
     takes: ClassVar[type[Spec] | None] = TextSpec
     may_collapse: ClassVar[bool] = False
+    learns_slowly: ClassVar[str] = (
+        "Tokens are first predicted by their frequency, and by context after thousands of steps"
+    )
     encoder: TextTransformer
 
     def __init__(self, encoder: TextTransformer, optim: Optim) -> None:

@@ -41,6 +41,7 @@ class ImageGPT(Method):
 
     takes: ClassVar[type[Spec] | None] = ImageSpec
     may_collapse: ClassVar[bool] = False
+    learns_slowly: ClassVar[str] = "Pixels are first predicted from the one before, and shapes after many epochs"
     whole_by: ClassVar[str] = "its features come from a layer inside of a block, outside of the block's own pass"
     encoder: CodeGPT
 

@@ -49,6 +49,9 @@ class MAE(Method):
 
     takes: ClassVar[type[Spec] | None] = ImageSpec
     may_collapse: ClassVar[bool] = False  # whole images' mean tokens lie close together at first
+    learns_slowly: ClassVar[str] = (
+        "Masked patches are first filled with smooth grey, and features of shapes come after many epochs"
+    )
     encoder: ViT
 
     def __init__(

@@ -41,6 +41,14 @@ class MLM(Method):
     """
 
     takes: ClassVar[type[Spec] | None] = TextSpec
+    alike_at_first: ClassVar[float] = 0.5  # word frequencies alone are learned first: spread 0.25, 0.04, then 0.33
+    collapse_advice: ClassVar[str] = (
+        "Lower optim.lr, warm it up for longer (optim.warmup_fraction=0.1), or train for more steps: word frequencies, which "
+        "need no features, are learned before context is."
+    )
+    learns_slowly: ClassVar[str] = (
+        "Masked words are first guessed by their frequency, and by context after thousands of steps"
+    )
     encoder: TextTransformer
 
     def __init__(self, encoder: TextTransformer, optim: Optim, masking: Masking) -> None:

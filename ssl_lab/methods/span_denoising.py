@@ -48,6 +48,9 @@ class SpanDenoising(Method):
 
     takes: ClassVar[type[Spec] | None] = TextSpec
     may_collapse: ClassVar[bool] = False
+    learns_slowly: ClassVar[str] = (
+        "Spans are first guessed by the frequency of tokens, and by context after thousands of steps"
+    )
     encoder: TextTransformer
 
     def __init__(

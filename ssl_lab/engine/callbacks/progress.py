@@ -136,8 +136,7 @@ class ExpectedTime(Callback):
             f"{num_steps:,.0f} steps of {about(step_sec)} on {hardware if number == 1 else f'{number} x {hardware}'}"
             f"{', without evaluations' if self.evaluates else ''}."
         )
-        bar = trainer.progress_bar_callback
-        bar.print(words) if bar is not None else print(words, flush=True)
+        say(trainer, words)
 
 
 class CompactBar(TQDMProgressBar):
@@ -183,9 +182,15 @@ def _epoch(trainer: L.Trainer, *, ended: bool = False) -> str:
     return f"epoch {min(number, limit or 0)}/{limit}"
 
 
+def say(trainer: L.Trainer, words: str) -> None:
+    """Print a line; above the bar where there is one."""
+    bar = trainer.progress_bar_callback
+    bar.print(words) if bar is not None else print(words, flush=True)
+
+
 def about(seconds: float) -> str:
     """A time in the unit that suits it: ``145 ms``, ``2.4 s``, ``3 min``."""
-    if seconds < 1:
+    if seconds < 0.9995:
         return f"{1000 * seconds:.3g} ms"
     return f"{seconds:.1f} s" if seconds < 10 else _duration(seconds)
 

@@ -40,6 +40,9 @@ class Autoencoder(Method):
     """
 
     takes: ClassVar[type[Spec] | None] = ImageSpec
+    collapse_advice: ClassVar[str] = (
+        "Lower optim.lr, or train for longer: the mean image is learned before details are."
+    )
 
     def __init__(self, encoder: Encoder, optim: Optim, *, likelihood: Likelihood, binarize: Binarization) -> None:
         super().__init__(encoder, optim)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,11 @@ class Variational(LatentAutoencoder):
     References:
         Kingma and Welling, Auto-Encoding Variational Bayes (2014). arXiv:1312.6114
     """
+
+    collapse_advice: ClassVar[str] = (
+        "The posterior may have collapsed to the prior, see the KL: lower its weight (method.beta), raise it more slowly "
+        "(method.kl_warmup_fraction), take a weaker decoder, or lower optim.lr."
+    )
 
     def __init__(
         self,

@@ -1,4 +1,5 @@
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,14 +23,14 @@ class Recorded(Callback):
         self.values.append(float(trainer.callback_metrics["train/feature_std"]))
 
 
-def train(folder, method=None, epochs=30, **settings):
+def train(folder, method=None, epochs=30, alarm=None, **settings):
     torch.manual_seed(0)
     data = Noise()
     recorded = Recorded()
     method = method or Tiny(TinyEncoder(data.spec), **settings)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        fit(trainer(folder, CollapseAlarm(), recorded, epochs=epochs), method, data)
+        fit(trainer(folder, alarm or CollapseAlarm(), recorded, epochs=epochs), method, data)
     return recorded.values, [str(w.message) for w in caught if "collapsed" in str(w.message)]
 
 
@@ -47,6 +48,44 @@ def test_repulsion_prevents_it_and_nothing_is_said(tmp_path):
     spread, messages = train(tmp_path, repel=1.0)
     assert not messages
     assert min(spread) > 0.1
+
+
+def judged(alarm, looks):
+    """The warnings after an alarm has looked at some spreads, ten steps apart."""
+    method = SimpleNamespace(collapse_advice="Wait.")
+    stub = SimpleNamespace(fit_loop=SimpleNamespace(total_batch_idx=-1), progress_bar_callback=None)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for std in looks:
+            stub.fit_loop.total_batch_idx += 10
+            alarm._judge(stub, method, std, 5.0)
+    return [str(w.message) for w in caught]
+
+
+def test_recovered_features_are_told_by_a_line_and_nothing_is_said_twice(capsys):
+    alarm = CollapseAlarm()
+    (message,) = judged(alarm, [0.3, 0.01, 0.015, 0.025])
+    assert "at step 20 all samples" in message and "however low the loss is. Wait. " in message, "the method says what"
+    assert alarm.collapsed_at == 20 and not capsys.readouterr().out, "0.025 may waver back"
+    resumed = CollapseAlarm()
+    resumed.load_state_dict(alarm.state_dict())
+    assert not judged(resumed, [0.01, 0.4])
+    assert capsys.readouterr().out == "Features have recovered at step 20: spread 0.4, effective rank 5.00.\n"
+    assert resumed.collapsed_at is None
+    assert not judged(resumed, [0.4, 0.01, 0.4, 0.01])
+    assert not capsys.readouterr().out
+    assert resumed.collapsed_at == 40, "what is said at the end is how it is then"
+
+
+def test_a_method_whose_features_are_alike_at_first_is_given_time(tmp_path):
+    method = Tiny(TinyEncoder(Noise().spec))
+    method.alike_at_first = 0.75
+    alarm = CollapseAlarm()
+    spread, (message,) = train(tmp_path, method, epochs=30, alarm=alarm)
+    late = 3 * len(spread) // 4
+    assert min(spread[: late - 1]) < 0.02
+    assert f"at step {late} " in message
+    assert alarm.collapsed_at == late and "nearly the same" in alarm.found
 
 
 def test_nothing_is_said_where_it_is_no_failure(tmp_path):
