@@ -91,8 +91,20 @@ def adapt(compose: Compose, *, overrides: Sequence[str], choices: Mapping[str, A
         found = (each for table in _TABLES for each in getattr(table, stage)(facts, cfg, **num_steps))
         if new := list(_free(found, given, cfg, chosen)):
             chosen += new
-            cfg = compose([each.override for each in chosen])
-    return Adapted(cfg, _as_set(datamodule, cfg), facts, tuple(chosen))
+            before, cfg = cfg, compose([each.override for each in chosen])
+            if _reads_otherwise(before, cfg):
+                datamodule = build_data(cfg.data, seed=cfg.seed)
+                facts = facts_of(datamodule, accelerator=cfg.trainer.accelerator)
+    for name in _OF_LOADER:
+        if name in cfg.data:
+            setattr(datamodule, name, cfg.data[name])
+    return Adapted(cfg, datamodule, facts, tuple(chosen))
+
+
+def _reads_otherwise(before: DictConfig, now: DictConfig) -> bool:
+    """Return whether the data of two configurations differ in more than the size of batches."""
+    one, other = ({name: value for name, value in cfg.data.items() if name not in _OF_LOADER} for cfg in (before, now))
+    return one != other
 
 
 def steps_of(cfg: DictConfig, facts: Facts) -> int:
@@ -172,14 +184,6 @@ def _leaves(node: Any, key: str) -> Iterator[str]:
             yield from _leaves(below, f"{key}.{name}" if key else str(name))
     else:
         yield key
-
-
-def _as_set(datamodule: DataModule, cfg: DictConfig) -> DataModule:
-    """The data by the final settings; built anew only where these say what is read."""
-    changed = [name for name in _OF_LOADER if name in cfg.data and getattr(datamodule, name, None) != cfg.data[name]]
-    for name in changed:
-        setattr(datamodule, name, cfg.data[name])
-    return datamodule
 
 
 def composed(command: str, overrides: Sequence[str]) -> tuple[DictConfig, dict[str, Any]]:

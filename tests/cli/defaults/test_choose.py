@@ -142,3 +142,18 @@ def test_mirrored_images_are_recognised():
 )
 def test_method_by_modality(args, added):
     assert with_method(args) == [*added, *args]
+
+
+def test_data_that_would_be_read_otherwise_are_read_anew(monkeypatch):
+    def halved(facts, cfg):
+        yield Choice("data.val_fraction=0.5", "half")
+        yield Choice("data.batch_size=100", "small")
+
+    def seen(facts, cfg, num_steps):
+        yield Choice(f"method.hidden_dim={facts.num_samples}", f"{num_steps} steps")
+
+    monkeypatch.setattr(choose, "_TABLES", (types.SimpleNamespace(of_data=halved, of_length=seen),))
+    args = ["data=digits", "trainer=cpu", "trainer.max_epochs=1"]
+    adapted = choose.adapt(lambda more: choose.composed("pretrain", [*more, *args])[0], overrides=args, choices={})
+    assert adapted.cfg.method.hidden_dim == len(adapted.datamodule.columns("pretrain")["image"]) == 674
+    assert adapted.datamodule.batch_size == 100 and adapted.choices[-1].reason == "6 steps"
