@@ -33,6 +33,7 @@ class BYOL(JointEmbedding):
         final_momentum: The teacher's momentum at the last step, reached along half a cosine.
         hidden_dim: Width of the projector's and the predictor's hidden layer.
         projection_dim: Width of the projections z.
+        last_norm: Whether batch normalisation ends the projector, which keeps short runs from collapsing; not in the paper.
 
     References:
         Grill et al., Bootstrap Your Own Latent: A New Approach to Self-Supervised Learning (2020). arXiv:2006.07733
@@ -48,9 +49,12 @@ class BYOL(JointEmbedding):
         final_momentum: float = 1.0,
         hidden_dim: int = 4096,
         projection_dim: int = 256,
+        last_norm: bool = False,
     ) -> None:
         super().__init__(encoder, optim, views)
-        self.projector = Projector(encoder.embed_dim, hidden_dim=hidden_dim, out_dim=projection_dim)
+        self.projector = Projector(
+            encoder.embed_dim, hidden_dim=hidden_dim, out_dim=projection_dim, last_norm=last_norm
+        )
         self.predictor = Projector(projection_dim, hidden_dim=hidden_dim, out_dim=projection_dim)
         self.teacher = Teacher(self.student(), momentum=momentum, final_momentum=final_momentum)
 

@@ -59,3 +59,13 @@ def test_the_teacher_follows_encoder_and_projector_after_the_step(method, monkey
 def test_refuses_a_momentum_that_falls():
     with pytest.raises(ValueError, match="rises within"):
         BYOL(ConvNet(IMAGES, widths=(8,)), SGD(), FixedViews(), momentum=0.99, final_momentum=0.9)
+
+
+def test_batch_normalisation_may_end_the_projector_of_student_and_teacher():
+    torch.manual_seed(0)
+    encoder = ConvNet(IMAGES, widths=(8, 16))
+    normed = BYOL(encoder, SGD(), FixedViews(), hidden_dim=16, projection_dim=8, last_norm=True).double()
+    view, _ = halves(FixedViews()(images(0)))
+    for z in (normed.student()(view), normed.teacher(view)):
+        torch.testing.assert_close(z.mean(0), torch.zeros(8).double(), atol=1e-6, rtol=0)
+        torch.testing.assert_close(z.std(0, unbiased=False), torch.ones(8).double(), atol=1e-2, rtol=0)
