@@ -25,7 +25,7 @@ def of_data(facts: Facts, cfg: DictConfig) -> Iterator[Choice]:
     elif "views" in cfg.method:
         yield from _views(facts, cfg)
         yield from images.convnet(facts, cfg)
-        yield from images.length(facts, cfg, images=50_000, batch_size=128)
+        yield from images.length(facts, cfg, images=50_000, batch_size=_batch_size(cfg.method))
 
 
 def of_length(facts: Facts, cfg: DictConfig, num_steps: int) -> Iterator[Choice]:
@@ -44,25 +44,41 @@ def of_length(facts: Facts, cfg: DictConfig, num_steps: int) -> Iterator[Choice]
         yield Choice(f"{name}={value}", reason)
 
 
-def _views(facts: Facts, cfg: DictConfig) -> Iterator[Choice]:
-    """Views of grey images, which have no hue to change, and of images that have a direction.
+def _batch_size(method: DictConfig) -> int:
+    """Small batches, for more steps, where a predictor or teacher replaces negatives.
 
-    SimCLR on MNIST: kNN 81.3 with colour photographs' views, 93.1 with those of digits.
+    BYOL on 6,000 images of MNIST, 32,000 views, small network: kNN 69.7 in batches of 128, 76.3 in batches of 64. SimCLR on
+    CIFAR-10: 31.8 in batches of 128, 29.4 in batches of 64.
     """
-    multi_crop = "num_local" in cfg.method.views
+    negatives = "temperature" in method
+    return 64 if not negatives and ("momentum" in method or "predictor_hidden_dim" in method) else 128
+
+
+def _views(facts: Facts, cfg: DictConfig) -> Iterator[Choice]:
+    """Views of grey images, which have no hue to change, of images that have a direction, and of short runs.
+
+    SimCLR on MNIST: kNN 81.3 with colour photographs' views, 93.1 with those of digits. On 6,000 images of CIFAR-10, 200
+    steps: kNN 31.8 and linear probe 38.0 with the strong views of long runs, 37.0 and 43.8 with milder ones.
+    """
+    views = cfg.method.views
+    multi_crop = "num_local" in views
+    group = "+views@method.views.global_views" if multi_crop else "views@method.views"
     directed = "images that have a direction"
     if facts.spec.shape[0] == 1:
-        group = "+views@method.views.global_views" if multi_crop else "views@method.views"
         name, what = ("fashion", "grey images") if facts.mirrored else ("digits", f"grey {directed}")
         yield Choice(f"{group}={name}", what)
-    elif facts.mirrored is False:
-        for path in _views_of(cfg.method.views, "method.views"):
-            yield Choice(f"{path}.flip_prob=0", directed)
-    if multi_crop:
-        if images.on_cpu(facts):
-            yield Choice("method.views.num_local=0", "CPU")
-        elif not facts.mirrored:
-            yield Choice("method.views.local_view.flip_prob=0", directed)
+    else:
+        short = images.on_cpu(facts)
+        if short:
+            yield Choice(f"{group}=vicreg", "mild views for the short runs of a CPU")
+        if facts.mirrored is False:
+            pairs = [path for path in _views_of(views, "method.views") if not (short and path.endswith(".second"))]
+            for path in pairs:
+                yield Choice(f"{path}.flip_prob=0", directed)
+    if multi_crop and images.on_cpu(facts):
+        yield Choice("method.views.num_local=0", "CPU")
+    elif multi_crop and facts.spec.shape[0] == 1 and not facts.mirrored:
+        yield Choice("method.views.local_view.flip_prob=0", directed)
 
 
 def _views_of(settings: DictConfig, path: str) -> Iterator[str]:
@@ -121,15 +137,28 @@ def _heads(cfg: DictConfig) -> dict[str, object]:
 
 
 def _teacher(cfg: DictConfig, num_steps: int) -> dict[str, object]:
-    """A teacher that averages over a tenth of the run at most."""
-    momentum = max(0.9, 1 - 10 / num_steps)
+    """A teacher that averages over ten steps at least, and a projector that cannot collapse.
+
+    It averages over a hundredth of the run; a teacher that fills a queue, whose keys must agree, over a tenth.
+
+    BYOL on 6,000 images of MNIST, 250 steps: with and without batch normalisation at the projector's end, kNN 69.7 and 55.0,
+    linear probe 83.2 and 62.8.
+    """
+    parts = 10 if "queue_size" in cfg.method else 100
+    momentum = round(max(0.9, 1 - parts / num_steps), 4)
     names = [name for name in ("momentum", "final_momentum") if _above(cfg.method, name, momentum)]
     constant = len(names) == 2 and cfg.method.momentum == cfg.method.final_momentum
-    return {f"method.{name}": round(momentum, 4) for name in names if constant or name == "momentum"}
+    chosen: dict[str, object] = {f"method.{name}": momentum for name in names if constant or name == "momentum"}
+    if "momentum" in cfg.method and "last_norm" in cfg.method:
+        chosen["method.last_norm"] = "true"
+    return chosen
 
 
 def _negatives(facts: Facts, cfg: DictConfig, num_steps: int) -> dict[str, object]:
-    """A queue that a short run renews many times, and temperatures that fit small batches of little data."""
+    """A queue that a short run renews many times, and the temperature of CIFAR recipes.
+
+    SimCLR on 6,000 images of CIFAR-10, 200 steps: kNN 37.0 and linear probe 43.8 at 0.5, 40.9 and 45.6 at 0.2.
+    """
     method = cfg.method
     chosen: dict[str, object] = {}
     if "queue_size" in method:
@@ -137,13 +166,17 @@ def _negatives(facts: Facts, cfg: DictConfig, num_steps: int) -> dict[str, objec
         size = max(cfg.data.batch_size, 2 ** int(math.log2(max(1, min(facts.num_samples / 2, seen / 8)))))
         if method.queue_size > size:
             chosen["method.queue_size"] = size
-    if "num_prototypes" not in method and "temperature" in method and method.temperature < 0.2:
+    if "num_prototypes" not in method and "temperature" in method:
         chosen["method.temperature"] = 0.2
     return chosen
 
 
 def _clusters(cfg: DictConfig) -> dict[str, object]:
-    """Few prototypes with sharp targets, as in benchmarks/quality.py."""
+    """Few prototypes with sharp targets.
+
+    DINO on 6,000 images of MNIST, 250 steps: with 1,024 prototypes and momentum 0.95 its features end below a random
+    encoder's, with 256 and 0.9 above.
+    """
     method = cfg.method
     if "num_prototypes" not in method:
         return {}
@@ -151,7 +184,7 @@ def _clusters(cfg: DictConfig) -> dict[str, object]:
     if "epsilon" in method:
         chosen["method.epsilon"] = 0.03
     if "teacher_temperature" in method:
-        chosen |= {"method.num_prototypes": 1024, "method.teacher_temperature": 0.04}
+        chosen |= {"method.num_prototypes": 256, "method.teacher_temperature": 0.04}
     if "hidden_norm" in method:
         chosen["method.hidden_norm"] = "true"
     return chosen
