@@ -24,7 +24,14 @@ def train(method, seed, folder, args):
     """Metrics of the test split, and seconds."""
     run = pretrain(
         folder / f"{method}_{seed}",
-        *(f"method={method}", f"data={args.data}", "encoder=mlp", "generator@method.decoder=mlp", "evaluation=nll"),
+        *(
+            f"method={method}",
+            f"data={args.data}",
+            "encoder=mlp",
+            "generator@method.decoder=mlp",
+            "evaluation=nll",
+            "adapt_to_data=false",
+        ),
         *((f"data.root={args.root}",) if args.root else ()),
         *(*NETWORKS, *DECODER, *METHODS[method], "method.binarize=stochastic", f"data.batch_size={args.batch_size}"),
         *("optim.weight_decay=0.0", f"optim.lr={args.lr}", f"trainer={args.trainer}", f"seed={seed}"),

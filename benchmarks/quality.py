@@ -24,6 +24,7 @@ SHARED = [
     "data.batch_size=256",
     "trainer.accelerator=cpu",
     "trainer.precision=bf16-mixed",
+    "adapt_to_data=false",
 ]
 TWO_VIEWS = ["views@method.views=fashion", "method.hidden_dim=512"]
 MULTI_CROP = [  # the same two views and no local ones

@@ -141,7 +141,19 @@ def command_of(run_dir: Path, problems: list[str]) -> list[str]:
     if not (overrides := read_overrides(run_dir, problems)):
         return []
     kept = [override for override in overrides if override.split("=")[0] not in NOT_REPEATED]
-    return ["ssl-lab", "finetune" if "start" in read_summary(run_dir, []) else "pretrain", *kept]
+    if "start" in read_summary(run_dir, []):
+        return ["ssl-lab", "finetune", *kept]
+    return ["ssl-lab", "pretrain", *_as_chosen(run_dir, kept, problems)]
+
+
+def _as_chosen(run_dir: Path, overrides: Sequence[str], problems: list[str]) -> list[str]:
+    """Overrides with the choices that a run made by its data, which another machine might not make."""
+    if any(each.startswith(("experiment=", "adapt_to_data=")) for each in overrides):
+        return list(overrides)
+    file = run_dir / "chosen.yaml"
+    found = noted(lambda: load_yaml(file, list, within=run_dir), problems, []) if file.exists() else []
+    choices = [each.get("override") for each in found if isinstance(each, dict)]
+    return [*(str(each) for each in choices if each), *overrides, "adapt_to_data=false"]
 
 
 def shell_line(command: Sequence[str]) -> str:
