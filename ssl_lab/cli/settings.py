@@ -7,6 +7,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from ssl_lab.cli.arguments import with_raw_paths
 from ssl_lab.cli.defaults.method import with_method
+from ssl_lab.cli.defaults.task import with_task
 from ssl_lab.cli.experiments import drop_replaced, keep_composable
 from ssl_lab.cli.paths import config_dir
 from ssl_lab.cli.trust.own_of_commands import check_own_settings
@@ -22,7 +23,8 @@ def compose_settings(name: str, overrides: list[str]) -> DictConfig:
     Raises:
         ValueError: If a mandatory setting is missing.
     """
-    given = keep_composable(name, with_raw_paths(with_method(overrides) if name == "bench" else overrides))
+    completed = {"bench": with_method, "finetune": with_task}.get(name, list)(overrides)
+    given = keep_composable(name, with_raw_paths(completed))
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         cfg = compose(name, given, return_hydra_config=True)
     choices = cfg.hydra.runtime.choices
