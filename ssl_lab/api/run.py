@@ -174,8 +174,8 @@ class Run:
             epochs: ``trainer.max_epochs``.
             image_size: What images that differ in size are resized to.
             run_dir: Where to; by default a new directory below ``runs/finetune``. The same one resumes.
-            **settings: Settings of the command: ``task=``, ``seeds=[0, 1]``, ``optim__lr=...``. The task is classification
-                unless they say otherwise.
+            **settings: Settings of the command: ``task=``, ``seeds=[0, 1]``, ``optim__lr=...``. The task is the one that the
+                data are made for unless they say otherwise.
 
         Returns:
             The run of the first seed, whose ``results`` are those of the test split; all seeds stand in ``finetune.json``.

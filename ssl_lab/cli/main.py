@@ -34,7 +34,7 @@ HELP = """ssl-lab: self-supervised pretraining, evaluation and reports
 Examples:
   ssl-lab pretrain experiment=simclr_digits
   ssl-lab pretrain data=image_folder data.root=photos data.image_size=64
-  ssl-lab finetune run=DIR data=fashion_mnist task=image_classification
+  ssl-lab finetune run=DIR data=fashion_mnist
   ssl-lab embed run=DIR out=features.parquet
 
 Commands (ssl-lab COMMAND --help shows examples and settings):

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
-from torch import Tensor
 
 from ssl_lab import distributed
 from ssl_lab.cli import build as config
@@ -21,11 +20,13 @@ from ssl_lab.cli.commands.report import make_up_report
 from ssl_lab.cli.data_of_run import check_readable, settings_in_run
 from ssl_lab.cli.finetuning import Cell, kept_values, train_cell
 from ssl_lab.cli.instantiate import class_of
+from ssl_lab.cli.learning_rate import find_rate
 from ssl_lab.cli.process import print_table
 from ssl_lab.cli.resume import refuse_other_files
 from ssl_lab.cli.run_name import claim, named_run, removed_if_refused
 from ssl_lab.cli.starting import check_adapters, is_started, settle
 from ssl_lab.cli.trust.targets import read_settings
+from ssl_lab.cli.tuning import AUTO, suit, told
 from ssl_lab.data.base import DataModule
 from ssl_lab.encoders.lora import merge_adapters
 from ssl_lab.engine.checkpoints.checkpoint import checkpoint_identity
@@ -35,7 +36,7 @@ from ssl_lab.metrics import joined
 from ssl_lab.outputs import clear
 from ssl_lab.runs.directory import read_json, write_json
 from ssl_lab.runs.lock import lock_run
-from ssl_lab.types import Spec
+from ssl_lab.types import Encoder, Spec
 
 _RUN_DIR = "SSL_LAB_FINETUNE_DIR"  # process that starts further ranks, and its run directory
 _DEFAULT_FOLDER = Path("runs/finetune")
@@ -52,16 +53,18 @@ def run(cfg: DictConfig, args: list[str]) -> int:
 
 def _run(cfg: DictConfig, args: list[str], root: Path) -> int:
     own_data = cfg.get("data") is None
-    run_spec, weights = (None, None) if cfg.run is None else _take_over_run(cfg)
+    run_spec, encoder = (None, None) if cfg.run is None else _take_over_run(cfg)
     datamodule = config.build_data(cfg.data, seed=cfg.seeds[0])
     if own_data:
         _check_labels_of_run(cfg, datamodule)
     spec = _spec(run_spec, datamodule.spec)
     datamodule.columns("test")  # scored at the end: refuse now if it is missing
     datamodule.train_split = "train"
-    cells = _cells(cfg)
     lock = lock_run(root) if is_first_rank() else None
     try:
+        weights = None if encoder is None else encoder.state_dict()
+        _choose(cfg, args, root, datamodule, spec, encoder)
+        cells = _cells(cfg)
         if lock is not None:
             clear(runs=[root, *(cell.run_dir for cell in cells)], are_held=True)
         results = _earlier_results(cfg, cells)
@@ -102,6 +105,20 @@ def _run(cfg: DictConfig, args: list[str], root: Path) -> int:
         print(f"Written to {root / 'finetune.json'}.")
         print(printable(_next_command(cells[0].run_dir, datamodule)))
     return 0
+
+
+def _choose(
+    cfg: DictConfig, args: list[str], root: Path, datamodule: DataModule, spec: Spec, encoder: Encoder | None
+) -> None:
+    """Put settings that nobody gave into the configuration, print them, and search for ``optim.lr=auto``."""
+    searches = cfg.optim.get("lr") == AUTO
+    chosen = suit(cfg, args, datamodule, spec, encoder, published=_is_published(cfg))
+    if chosen and is_first_rank():
+        print(printable(told(chosen)), flush=True)
+    if searches:
+        weights = None if encoder is None else encoder.state_dict()
+        usual = float(cfg.optim.lr)
+        cfg.optim.lr = find_rate(cfg, root, datamodule, spec, weights, usual=usual, anew=cfg.ckpt is None)
 
 
 def _next_command(run_dir: Path, datamodule: DataModule) -> str:
@@ -166,10 +183,10 @@ def _agreed_run_dir(cfg: DictConfig, args: Sequence[str]) -> Path:
     return Path(cfg.run_dir)
 
 
-def _take_over_run(cfg: DictConfig) -> tuple[Spec, dict[str, Tensor]]:
-    """Put the run's encoder and tokenizer into the configuration; the facts that it was built from, and its weights.
+def _take_over_run(cfg: DictConfig) -> tuple[Spec, Encoder]:
+    """Put the run's encoder and tokenizer into the configuration; the facts that it was built from, and the encoder.
 
-    They are those of the encoder that the run's evaluation judged: a teacher's or averaged ones where the method says so.
+    It is the one that the run's evaluation judged: a teacher's or averaged one where the method says so.
     """
     run_dir = Path(cfg.run)
     run_cfg, run_spec, method = config.load_run(run_dir)
@@ -179,7 +196,13 @@ def _take_over_run(cfg: DictConfig) -> tuple[Spec, dict[str, Tensor]]:
         if cfg.get("data") is None:
             cfg.data = run_cfg.data
         cfg.data.update(settings_in_run(cfg.data, run_dir, run_spec, None))
-    return run_spec, merge_adapters(method.feature_encoder).state_dict()
+    return run_spec, merge_adapters(method.feature_encoder)
+
+
+def _is_published(cfg: DictConfig) -> bool:
+    """Return whether the encoder's weights are those of a published model or a file, at the beginning of its run too."""
+    first = cfg if cfg.run is None else read_settings(Path(cfg.run, "config.yaml"), to_build=False)
+    return any(first.encoder.get(name) is not None for name in ("pretrained", "weights"))
 
 
 def _check_labels_of_run(cfg: DictConfig, datamodule: DataModule) -> None:

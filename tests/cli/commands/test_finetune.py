@@ -381,7 +381,7 @@ def test_scores_that_are_not_given_stay_out_of_the_mean_and_a_summary_without_re
         (["run=run", "encoder=bert_tiny", *DATA], "the encoder is the run's own"),
         (["run=null", "encoder=bert_tiny", "baseline=true", *DATA], "the same training twice"),
         (["run=run", "data=digits"], "was trained on texts of up to 16 tokens, but data= is images of shape (1, 8, 8)"),
-        (["run=null", "encoder=convnet", "data=digits"], "task on texts, but ConvNet was built for images"),
+        (["run=null", "encoder=convnet", "data=digits", "task=classification"], "task on texts, but ConvNet was built for images"),
         (["run=null", "encoder=bert_tiny", *DATA, "task=image_classification"], "changes the column 'image', but Text"),
         (
             ["run=run", *DATA, "data.label_fraction=0.01"],
@@ -449,3 +449,34 @@ def test_results_of_an_earlier_command_stay_in_the_table(folder, capsys, monkeyp
     monkeypatch.setattr(TextClassification, "training_step", killed)
     assert main([*command, "seeds=[2,4]"]) == 1
     assert json.loads((folder / "more/finetune.json").read_text()) == after, "what has finished stays"
+
+
+def test_settings_follow_from_encoder_and_samples_unless_they_are_given(folder, capsys):
+    command = ["finetune", "run=run", *DATA, "trainer.accelerator=cpu", "data.max_length=16", "trainer.max_epochs=1"]
+    assert main([*command, "run_dir=chosen"]) == 0
+    printed = capsys.readouterr().out
+    assert "Chosen: optim.lr=0.0005 (small encoder, bert-tiny, 128 wide); data.batch_size=16 (65 training" in printed
+    assert "trainer.max_epochs=" not in printed.partition("Chosen")[2].partition("\n")[0]
+    settings = (folder / "chosen/pretrained/seed_0/config.yaml").read_text()
+    assert "lr: 0.0005\n" in settings and "batch_size: 16\n" in settings
+    assert main([*command, "run_dir=chosen"]) == 0, "the same choices belong into one table"
+
+
+def test_the_learning_rate_is_searched_on_val_and_kept(folder, capsys, monkeypatch):
+    small = ["trainer.accelerator=cpu", "data.batch_size=8", "data.max_length=16", "trainer.max_epochs=1"]
+    command = ["finetune", "run=run", *DATA, *small, "optim.lr=auto", "run_dir=searched"]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "optim.lr=0.00017" in printed and "optim.lr=0.0045" in printed and "scored on val" in printed
+    found = json.loads((folder / "searched/learning_rate.json").read_text())
+    assert found["split"] == "val" and len(found["rows"]) == 4
+    settings = (folder / "searched/pretrained/seed_0/config.yaml").read_text()
+    assert f"lr: {found['lr']}\n" in settings
+    table = (folder / "searched/finetune.json").read_bytes()
+    shutil.rmtree(folder / "searched/pretrained")
+    monkeypatch.setattr("ssl_lab.cli.learning_rate._score", lambda *args: pytest.fail("the recorded rate is taken"))
+    assert main(command) == 0
+    again = json.loads((folder / "searched/finetune.json").read_text())
+    assert again["rows"] == json.loads(table)["rows"]
+    assert main([*command[:-1], "run_dir=no_val", "data.val_fraction=0"]) == 1
+    assert "Cannot choose optim.lr=auto: films.csv has no val split" in capsys.readouterr().err
