@@ -381,7 +381,10 @@ def test_scores_that_are_not_given_stay_out_of_the_mean_and_a_summary_without_re
         (["run=run", "encoder=bert_tiny", *DATA], "the encoder is the run's own"),
         (["run=null", "encoder=bert_tiny", "baseline=true", *DATA], "the same training twice"),
         (["run=run", "data=digits"], "was trained on texts of up to 16 tokens, but data= is images of shape (1, 8, 8)"),
-        (["run=null", "encoder=convnet", "data=digits", "task=classification"], "task on texts, but ConvNet was built for images"),
+        (
+            ["run=null", "encoder=convnet", "data=digits", "task=classification"],
+            "task on texts, but ConvNet was built for images",
+        ),
         (["run=null", "encoder=bert_tiny", *DATA, "task=image_classification"], "changes the column 'image', but Text"),
         (
             ["run=run", *DATA, "data.label_fraction=0.01"],
