@@ -12,7 +12,7 @@ def test_a_finished_run_is_read_without_problems(tmp_path):
     assert run.problems == []
     assert (run.method, run.data) == ("SimCLR", "Digits")
     assert run.config["method"]["temperature"] == 0.2
-    assert run.command == ["ssl-lab", "pretrain", "method=simclr", "trainer.max_epochs=100"]
+    assert run.command == ["ssl-lab", "pretrain", "method=simclr", "trainer.max_epochs=100", "adapt_to_data=false"]
     assert list(run.pictures) == ["projection", "views"]
     assert list(run.pictures["views"]) == [100, 200, 300, 400, 500, 600]
     assert list(run.sentences) == ["masked_sentences"]
