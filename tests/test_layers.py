@@ -9,7 +9,7 @@ from ssl_lab.cli.commands import COMMANDS
 
 ROOT = Path(ssl_lab.__file__).parent
 LOWEST = {"types", "devices", "modalities", "layers", "limited", "files", "measured", "metrics", "captions", "outputs"}
-LOWEST |= {"tensors", "locks", "extras"}
+LOWEST |= {"tensors", "locks", "extras", "verdict"}
 LOWER = {"optim", "timm_optim", "distributed", "losses", *LOWEST}
 PARTS = {"encoders", "generators", "heads", "teacher", "pretext", *LOWER}
 MAY_IMPORT = {
@@ -20,6 +20,8 @@ MAY_IMPORT = {
     "limited": {"locks"},
     "measured": set(),
     "metrics": set(),
+    "improving": {"metrics"},
+    "verdict": {"improving", "measured", "metrics"},
     "captions": {"metrics"},
     "outputs": {"files", "limited", "locks"},
     "files": {"locks"},

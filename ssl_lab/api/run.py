@@ -72,6 +72,14 @@ class Run:
         return Results(read_json(self.dir / "evaluation.json"))
 
     @property
+    def verdict(self) -> str:
+        """One line where its result is poor, with the likeliest remedy; empty where all is well."""
+        from ssl_lab.runs.directory import read_json
+        from ssl_lab.verdict import stored
+
+        return str(stored(read_json(self.dir / "summary.json"), read_json(self.dir / "evaluation.json")))
+
+    @property
     def config(self) -> dict[str, Any]:
         """Its settings, as ``config.yaml`` holds them."""
         from ssl_lab.limited import load_yaml
@@ -231,7 +239,8 @@ class Run:
             "use .embed(x) .predict(x) .neighbours(x, among) .evaluate() .finetune(x, y) .export(folder) "
             ".report() .encoder .results"
         )
-        return "\n".join([head, *([repr(self.results)] if self.results else []), use])
+        table = repr(self.results) if self.results else ""
+        return "\n".join(filter(None, [head, table, self.verdict, use]))
 
 
 def _samples(data: Any) -> Any:

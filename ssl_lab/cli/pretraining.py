@@ -31,11 +31,13 @@ from ssl_lab.engine.checkpoints.signals import is_first_rank
 from ssl_lab.engine.logging.loggers import last_metrics
 from ssl_lab.engine.logging.text_log import text_log
 from ssl_lab.engine.pruned import PrunedRunError
+from ssl_lab.limited import printable
 from ssl_lab.outputs import clear
 from ssl_lab.report.page import write_report
 from ssl_lab.runs.directory import START_WEIGHTS, read_json, update_summary
 from ssl_lab.runs.lock import lock_run
 from ssl_lab.tensors import write_tensors
+from ssl_lab.verdict import stored
 
 
 def pretrain_run(cfg: DictConfig) -> float | None:
@@ -198,8 +200,10 @@ def _trial(cfg: DictConfig, evaluation: Evaluation) -> ReportObjective | None:
 
 
 def _conclude(run_dir: Path) -> None:
-    evaluation = read_json(run_dir / "evaluation.json")
+    evaluation, summary = read_json(run_dir / "evaluation.json"), read_json(run_dir / "summary.json")
     if evaluation:
         print_table(evaluation)
-    seconds = read_json(run_dir / "summary.json")["training_time_sec"]
+    if verdict := stored(summary, evaluation):
+        print(printable(str(verdict)))
+    seconds = summary["training_time_sec"]
     print(f"Trained in {seconds:.0f} s. Report: {write_report(run_dir)}")

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ssl_lab.data.base import DataModule, has_split
@@ -19,6 +20,7 @@ from ssl_lab.measured import Record, base_name, merged, records_of
 from ssl_lab.methods.base import Method
 from ssl_lab.metrics import check_declarations, descriptions, joined
 from ssl_lab.runs.directory import METRICS, read_json, write_json
+from ssl_lab.verdict import of_classes
 
 
 def check_needs(method: Method, protocols: Sequence[Protocol], datamodule: DataModule) -> None:
@@ -152,6 +154,7 @@ def evaluate_with_baselines(
             "data": data_facts(data_of(protocol, datamodule), split),
             "weights": weights,
             **({"signature": protocol.signature} if protocol.signature else {}),
+            **_frequency(data_of(protocol, datamodule), split, metrics),
             "described": descriptions(protocol.metrics, metrics),
             "baselines": {baseline.name: baseline.kind for baseline in baselines if baseline.metrics[k]},
             "metrics": {
@@ -162,6 +165,18 @@ def evaluate_with_baselines(
         for k, (protocol, metrics) in enumerate(zip(protocols, found, strict=True))
         if metrics
     ]
+
+
+def _frequency(datamodule: DataModule, split: str, metrics: Iterable[str]) -> dict[str, float]:
+    """The share of the most frequent class among the scored samples, where a metric counts samples of the right class."""
+    columns = datamodule.columns(split)
+    if "label" not in columns or not any(map(of_classes, metrics)):
+        return {}
+    labels = np.asarray(columns["label"])
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or not (labels >= 0).any():
+        return {}
+    counts = np.unique(labels[labels >= 0], return_counts=True)[1]
+    return {"frequency": float(counts.max() / counts.sum())}
 
 
 def data_facts(datamodule: DataModule, split: str) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from ssl_lab.engine.judge import evaluate_with_baselines, fingerprints, join_rec
 from ssl_lab.engine.logging.dashboards import ForgetLaterSteps, dashboards, guarded
 from ssl_lab.engine.logging.loggers import MetricsFile, last_metrics
 from ssl_lab.engine.missed_evaluation import log_missed_evaluation, missed_evaluation
+from ssl_lab.engine.remedies import tell_verdict
 from ssl_lab.engine.steps import optimizer_steps_done
 from ssl_lab.evaluation.on_data import data_of, inner, on_split
 from ssl_lab.measured import merged
@@ -98,6 +99,9 @@ def pretrain(
         trainer.fit(method, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
         metrics |= _judge(
             method, datamodule, trainer, beginning, initial_encoder, evaluation, pictures, saving.keep_best
+        )
+        distributed.on_first_rank(
+            lambda: tell_verdict(method, datamodule, trainer, beginning.run_dir, evaluation.objective)
         )
     return metrics
 

@@ -18,7 +18,7 @@ from ssl_lab.report.tables import ResultsTable, Row, tables
 from ssl_lab.report.vocabulary import describe
 from ssl_lab.runs.files import shell_line
 from ssl_lab.runs.find import read_runs
-from ssl_lab.runs.results import Result, judged_runs, same_but_for_seed, settings_of, side_by_side
+from ssl_lab.runs.results import Result, judged_runs, same_but_for_seed, settings_of, side_by_side, verdict_of
 from ssl_lab.runs.ways import LOADING
 
 
@@ -36,6 +36,8 @@ class Entry:
         checkpoint: ``last`` or ``best``; empty for a baseline.
         hardware: What the runs ran on.
         command: What does all of them again; empty for a baseline, or if it is not known.
+        verdict: What is poor about them, as a line, of several seeds that of the first with the number of seeds that have
+            one; empty where all is well.
     """
 
     row: Row
@@ -47,6 +49,7 @@ class Entry:
     checkpoint: str = ""
     hardware: str = ""
     command: str = ""
+    verdict: str = ""
 
     @property
     def is_baseline(self) -> bool:
@@ -354,6 +357,7 @@ def _entry(row: Row, results: Sequence[Result], means: Mapping[str, float], devi
         checkpoint=results[0].checkpoint,
         hardware=" or ".join(dict.fromkeys(result.hardware for result in results if result.hardware)),
         command=_command(results),
+        verdict=verdict_of(results),
     )
 
 

@@ -40,6 +40,7 @@ def as_markdown(found: Leaderboard, *, headings: bool = True) -> str:
     parts = []
     previous = ""
     shown: set[str] = set()
+    said: set[str] = set()
     for board in found.boards:
         lines = [f"### {_plain(board.title)}", ""] if headings and board.title != previous else []
         lines += [f"**{_plain(board.table.title)}**", ""] if headings else []
@@ -55,6 +56,9 @@ def as_markdown(found: Leaderboard, *, headings: bool = True) -> str:
             "",
             _plain(f"{_upper(board.split)} split. {' '.join(board.notes)}" if not headings else " ".join(board.notes)),
         ]
+        if poor := [(entry.row.name, entry.verdict) for entry in board.entries if entry.verdict not in ("", *said)]:
+            lines += ["", *(f"- {_escaped(name)}: {_plain(verdict)}" for name, verdict in poor)]
+        said |= {verdict for _, verdict in poor}
         commands: dict[str, list[str]] = {}
         for entry in board.entries:
             if entry.command not in ("", *shown):
@@ -75,7 +79,7 @@ def as_csv(found: Leaderboard) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
         ["data", "split", "row", "kind", "metric", "mean", "std", "num_seeds", "seeds", "wall_time_sec", "checkpoint",
-         "hardware", "command"]
+         "hardware", "command", "verdict"]
     )  # fmt: skip
     for board in found.boards:
         for entry in board.entries:
@@ -95,7 +99,7 @@ def as_csv(found: Leaderboard) -> str:
                     entry.num_runs,
                     seeds,
                 ]
-                row = [*facts, wall, entry.checkpoint, entry.hardware, entry.command]
+                row = [*facts, wall, entry.checkpoint, entry.hardware, entry.command, entry.verdict]
                 writer.writerow([no_formula(cell) if isinstance(cell, str) else cell for cell in row])
     return out.getvalue()
 

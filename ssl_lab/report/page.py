@@ -19,6 +19,7 @@ from ssl_lab.report.vocabulary import describe, duration
 from ssl_lab.runs.compare import config_differences, evaluations_by_data, run_labels
 from ssl_lab.runs.files import shell_line
 from ssl_lab.runs.read import Run, read_run
+from ssl_lab.verdict import stored
 
 _MISSING = "–"
 IS_PAGE = marked(b"<footer>Written by ssl_lab", begin=b"<!doctype html>")
@@ -67,6 +68,7 @@ def report_page(run: Run) -> bytes:
             results=tables.tables(run.evaluation) if run.evaluation else [],
             shares=tables.class_shares(run.evaluation) if run.evaluation else [],
             split=(run.evaluation or {}).get("split"),
+            verdict=stored(run.summary, run.evaluation),
             panels=run_panels(run),
             galleries=pictures.galleries(run.pictures, run.captions),
             readings=pictures.readings(run.sentences, run.captions),

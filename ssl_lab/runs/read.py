@@ -125,7 +125,7 @@ def read_run(run_dir: Path | str) -> Run:
         command=command,
         summary=summary,
         evaluation=evaluation,
-        curves=_read_curves(run_dir, problems),
+        curves=read_curves(run_dir, problems),
         pictures=_read_pictures(run_dir, problems),
         sentences=_read_sentences(run_dir, problems),
         captions=_read_captions(run_dir, problems),
@@ -134,7 +134,7 @@ def read_run(run_dir: Path | str) -> Run:
     )
 
 
-def _read_curves(run_dir: Path, problems: list[str]) -> dict[str, Curve]:
+def read_curves(run_dir: Path, problems: list[str]) -> dict[str, Curve]:
     """Columns by name; of several rows of one step the last counts, as after a resume from an earlier checkpoint."""
     points: dict[str, dict[int, float]] = {}
 

@@ -14,6 +14,7 @@ from ssl_lab.measured import Record, current, records_of, rows_of, shown_names
 from ssl_lab.runs.compare import NOT_CHOICES, flatten
 from ssl_lab.runs.facts import RunFacts
 from ssl_lab.runs.files import command_of, noted, read_evaluation, read_summary
+from ssl_lab.verdict import stored, without_remedy
 
 _NOT_OF_A_ROW = (*NOT_CHOICES, "seed", "source")
 """Settings that differ between runs of one row, or change nothing."""
@@ -35,6 +36,7 @@ class Result:
             empty.
         hardware: What it ran on.
         command: What does it again.
+        verdict: What is poor about it, as a line; empty where all is well.
     """
 
     facts: RunFacts
@@ -47,6 +49,7 @@ class Result:
     start: str
     hardware: str
     command: Sequence[str]
+    verdict: str = ""
 
 
 def judged_runs(runs: Sequence[RunFacts]) -> tuple[list[Result], list[str]]:
@@ -93,6 +96,7 @@ def _read(run: RunFacts, problems: list[str]) -> Result | None:
         start=summary.get("pretraining") or summary.get("start") or "",
         hardware=summary.get("hardware") or "",
         command=command_of(run.path, []),
+        verdict=str(without_remedy(stored(summary, evaluation))),
     )
 
 
@@ -140,3 +144,12 @@ def row_settings(result: Result) -> dict[str, str]:
 def same_but_for_seed(result: Result) -> tuple[Any, ...]:
     """Return the facts that runs of one row have in common."""
     return result.facts.data, result.split, result.start, tuple(sorted(row_settings(result).items()))
+
+
+def verdict_of(results: Sequence[Result]) -> str:
+    """What is poor about the runs of one row: the line of the first such run, with their number."""
+    poor = [result for result in results if result.verdict]
+    if not poor or len(results) == 1:
+        return poor[0].verdict if poor else ""
+    seed = "" if poor[0].facts.seed is None else f", here seed {poor[0].facts.seed}"
+    return f"{poor[0].verdict.removesuffix('.')} ({len(poor)} of {len(results)} seeds{seed})."

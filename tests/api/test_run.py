@@ -1,5 +1,6 @@
 """From data in Python to a run, and what a run can do."""
 
+import json
 import logging
 import os
 import random
@@ -53,6 +54,8 @@ def test_a_run_holds_what_the_command_writes_and_says_what_it_is(run):
     assert 0 <= run.results["SimCLR encoder"]["knn/top1"] <= 1
     assert run.config["data"]["_target_"] == "ssl_lab.data.image.arrays.ImageArrays"
     assert "SimCLR on images finished, step 4" in repr(run) and "raw pixels" in repr(run)
+    assert run.verdict in repr(run)
+    assert "findings" in json.loads((run.dir / "summary.json").read_text())["verdict"]
     assert run.report() == run.dir / "report.html"
 
 

@@ -293,6 +293,23 @@ def test_files(tmp_path, capsys):
     assert (tmp_path / "one.csv").read_text() == (tmp_path / "board/leaderboard.csv").read_text()
 
 
+def test_poor_runs_are_named_below_the_first_table(tmp_path, capsys):
+    verdict = {
+        "findings": [{"kind": "input", "subject": "kNN 95 %", "verb": "is", "rest": "below <b> raw pixels (97 %)"}],
+        "remedy": "Train longer.",
+    }
+    judged(tmp_path / "runs/a0", 0.95, seed=0, verdict=verdict)
+    judged(tmp_path / "runs/a1", 0.95, seed=1)
+    judged(tmp_path / "runs/b", 0.99, seed=0, temperature=0.1)
+    lines(capsys, tmp_path / "runs", "--out", tmp_path / "board")
+    line = "Poor result: kNN 95 % is below &lt;b> raw pixels (97 %) (1 of 2 seeds, here seed 0)."
+    assert (tmp_path / "board/leaderboard.md").read_text().count(line) == 1
+    page = (tmp_path / "board/leaderboard.html").read_text()
+    assert page.count('<p class="poor">') == 1 and "below &lt;b&gt; raw pixels" in page
+    rows = csv.DictReader(io.StringIO((tmp_path / "board/leaderboard.csv").read_text()))
+    assert {row["verdict"] for row in rows if row["kind"] == "run"} == {"", line.replace("&lt;", "<")}
+
+
 def test_a_block_of_a_markdown_file_is_renewed_and_nothing_else(tmp_path, capsys):
     judged(tmp_path / "runs/a", 0.95, seed=0)
     begin, end = "<!-- leaderboard: --metric knn/top1 -->", "<!-- end -->"

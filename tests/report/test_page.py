@@ -126,6 +126,19 @@ def test_whatever_comes_from_a_run_is_escaped(tmp_path):
         Page(html)
 
 
+def test_a_poor_result_is_named_first_and_a_good_one_not(tmp_path):
+    run_dir = write_run(tmp_path / "run")
+    assert "Poor result" not in write_report(run_dir).read_text()
+    finding = {"kind": "input", "subject": "kNN <i>45.0 %", "verb": "is", "rest": "below raw pixels (60.0 %)"}
+    edit(run_dir / "summary.json", verdict={"findings": [finding], "remedy": "Train longer."})
+    html = write_report(run_dir).read_text()
+    text = Page(html).text
+    assert "Poor result kNN <i>45.0 % is below raw pixels (60.0 %). Train longer." in text and "<i>45" not in html
+    assert text.index("Poor result") < text.index("Results")
+    edit(run_dir / "summary.json", status="running")
+    assert "Poor result" not in write_report(run_dir).read_text(), "what was said of it before it went on"
+
+
 def test_a_failed_run_says_so_first(tmp_path):
     run_dir = write_run(tmp_path / "run")
     edit(run_dir / "summary.json", status="failed", error="The loss became NaN at step 312.\nLower optim.lr.", step=312)

@@ -32,11 +32,12 @@ from ssl_lab.encoders.lora import merge_adapters
 from ssl_lab.engine.checkpoints.checkpoint import checkpoint_identity
 from ssl_lab.engine.checkpoints.signals import InterruptedRunError, is_first_rank
 from ssl_lab.limited import printable
-from ssl_lab.metrics import joined
+from ssl_lab.metrics import described, joined
 from ssl_lab.outputs import clear
 from ssl_lab.runs.directory import read_json, write_json
 from ssl_lab.runs.lock import lock_run
 from ssl_lab.types import Encoder, Spec
+from ssl_lab.verdict import Verdict, compared, stored
 
 _RUN_DIR = "SSL_LAB_FINETUNE_DIR"  # process that starts further ranks, and its run directory
 _DEFAULT_FOLDER = Path("runs/finetune")
@@ -102,6 +103,8 @@ def _run(cfg: DictConfig, args: list[str], root: Path) -> int:
         spread = f"mean ± standard deviation over seeds {seeds}" if len(table["seeds"]) > 1 else f"seed {seeds}"
         print(f"\n{datamodule.title}, test split, {cfg.select} checkpoint, {spread}")
         print_table(table)
+        if verdict := stored({**table, "status": "finished"}, None):
+            print(printable(str(verdict)))
         print(f"Written to {root / 'finetune.json'}.")
         print(printable(_next_command(cells[0].run_dir, datamodule)))
     return 0
@@ -335,7 +338,9 @@ def _table(cfg: DictConfig, datamodule: DataModule, results: Sequence[dict[str, 
                     metrics[f"{short}_std"] = statistics.stdev(values) if all(map(math.isfinite, values)) else math.nan
         rows.append({"name": f"{start} weights{note}", "metrics": metrics})
     first = read_json(Path(results[0]["run_dir"]) / "evaluation.json")
+    descriptions = joined(record.get("described") for record in first.get("measured", []))
     return {
+        "verdict": _verdict(rows, first, descriptions).to_json(),
         "split": "test",
         "data": datamodule.title,
         "num_train_samples": len(next(iter(datamodule.columns("train").values()))),
@@ -343,7 +348,25 @@ def _table(cfg: DictConfig, datamodule: DataModule, results: Sequence[dict[str, 
         "checkpoint": cfg.select,
         "seeds": all_seeds,
         "signatures": first.get("signatures", {}),
-        "described": joined(record.get("described") for record in first.get("measured", [])),
+        "described": descriptions,
         "rows": rows,
         "trainings": results,
     }
+
+
+def _verdict(rows: Sequence[dict[str, Any]], first: dict[str, Any], descriptions: dict[str, Any]) -> Verdict:
+    """What is poor about the first row, beside the others and the most frequent class."""
+    own, *others = rows
+    record: dict[str, Any] = next(iter(first.get("measured", [])), {})
+    scored = str((record.get("data") or {}).get("scored") or "").split(" ")[0]
+    findings = compared(
+        own["metrics"],
+        {row["name"]: ("start" if row["name"].startswith(RANDOM) else "input", row["metrics"]) for row in others},
+        described(descriptions),
+        num_scored=int(scored) if scored.isdecimal() else None,
+        frequency=record.get("frequency"),
+    )
+    remedy = "Train longer (trainer.max_epochs=), or with another optim.lr."
+    if {finding.kind for finding in findings} == {"start"}:
+        remedy = "Pretrain for longer or on data closer to these, or lower optim.lr, which may undo what was learned."
+    return Verdict(findings=findings, remedy=remedy if findings else "")

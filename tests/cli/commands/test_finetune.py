@@ -15,11 +15,14 @@ from data.picture_files import write_masked
 from PIL import Image
 
 from ssl_lab.cli.build import judged_checkpoint
+from ssl_lab.cli.commands import finetune
 from ssl_lab.cli.main import main
 from ssl_lab.engine.callbacks.evaluation import EvaluateDuringTraining
 from ssl_lab.engine.checkpoints.checkpoint import read_checkpoint
+from ssl_lab.metrics import descriptions
 from ssl_lab.runs.lock import lock_run
 from ssl_lab.tasks.classification import Classification
+from ssl_lab.tasks.metrics import CLASSES_METRICS
 from ssl_lab.tasks.text_classification import TextClassification
 
 SMALL = ["trainer.accelerator=cpu", "data.batch_size=8", "data.max_length=16", "optim.lr=1e-3"]
@@ -483,3 +486,21 @@ def test_the_learning_rate_is_searched_on_val_and_kept(folder, capsys, monkeypat
     assert again["rows"] == json.loads(table)["rows"]
     assert main([*command[:-1], "run_dir=no_val", "data.val_fraction=0"]) == 1
     assert "Cannot choose optim.lr=auto: films.csv has no val split" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "said", "advice"),
+    [
+        (0.9, "", ""),
+        (0.55, "accuracy 55.0 % is below random weights (70.0 %).", "Pretrain for longer"),
+        (0.2, "below random weights (70.0 %) and below guessing the most frequent class (30.0 %).", "Train longer"),
+    ],
+)
+def test_a_poor_table_is_named(accuracy, said, advice):
+    rows = [
+        {"name": f"{start} weights", "metrics": {"finetune/accuracy": value}}
+        for start, value in (("pretrained", accuracy), ("random", 0.7))
+    ]
+    first = {"measured": [{"data": {"scored": "400 abc"}, "frequency": 0.3}]}
+    found = str(finetune._verdict(rows, first, descriptions(CLASSES_METRICS, ["finetune/accuracy"])))
+    assert said in found and advice in found and bool(found) == bool(said)
