@@ -35,6 +35,8 @@ _TABLES = (views, generative, text, cadence)
 _OF_LOADER = ("batch_size", "eval_batch_size")
 """Settings of data that say how they are read, not what."""
 
+_CHOSEN_FOR = ("method", "data")
+
 Compose = Callable[[Sequence[str]], DictConfig]
 """The configuration with these overrides before those of the command."""
 
@@ -84,7 +86,8 @@ def adapt(compose: Compose, *, overrides: Sequence[str], choices: Mapping[str, A
     if not cfg.adapt_to_data or choices.get("experiment"):
         return Adapted(cfg, datamodule)
     facts = facts_of(datamodule, accelerator=cfg.trainer.accelerator)
-    given = {**dict(_given(overrides)), **dict.fromkeys(_in_own_files(choices), "")}
+    given = dict(_given(overrides))
+    given |= dict.fromkeys([*_in_own_files(choices), *_in_named_files(given)], "")
     chosen: list[Choice] = []
     for stage in ("of_data", "of_length"):
         num_steps = {} if stage == "of_data" else {"num_steps": steps_of(cfg, facts)}
@@ -176,6 +179,25 @@ def _in_own_files(choices: Mapping[str, Any]) -> Iterator[str]:
                 yield re.sub(r"^override\s+", "", str(key)).lstrip("/")
         is_global = re.match(r"#\s*@package\s+_global_", path.read_text(encoding="utf-8")) or name == "local"
         yield from _leaves(content, "" if is_global else package or name)
+
+
+def _in_named_files(given: Mapping[str, str]) -> Iterator[str]:
+    """Settings in files that the command names in place of the usual ones, such as those of ``trainer=smoke``.
+
+    Methods and data, which are named in most commands, are what choices are made for.
+    """
+    usual = {key: value for each in _usual_choices() for key, value in each.items()}
+    for key, name in given.items():
+        group, _, package = key.partition("@")
+        path = config_dir() / group / f"{name}.yaml"
+        if group not in _CHOSEN_FOR and usual.get(key) != name and path.is_file():
+            content = load_yaml(path)
+            content.pop("defaults", None)
+            yield from _leaves(content, package or group)
+
+
+def _usual_choices() -> list[dict[str, Any]]:
+    return [each for each in load_yaml(config_dir() / "pretrain.yaml")["defaults"] if isinstance(each, dict)]
 
 
 def _leaves(node: Any, key: str) -> Iterator[str]:

@@ -76,7 +76,13 @@ def test_what_is_given_stays(tmp_path):
     assert pretrain(tmp_path / "run", *given) == 0
     cfg = settings(tmp_path / "run")
     assert cfg.encoder.widths == [2] and cfg.method.hidden_dim == 9 and cfg.method.views.first.rotate_degrees == 0
-    assert cfg.optim.lr == 0.25  # a rule looks at the optimizer by itself
+    assert cfg.optim.lr == 0.1  # of the optimizer that was named
+
+
+def test_settings_of_a_file_that_the_command_names_stay(tmp_path):
+    assert main(["pretrain", *SMALL[:3], "trainer=smoke", f"run_dir={tmp_path / 'run'}"]) == 0
+    cfg = settings(tmp_path / "run")
+    assert cfg.trainer.max_steps == 4 and cfg.trainer.max_epochs == 100 and cfg.encoder.widths == [4, 8]
 
 
 def test_a_setting_inside_chosen_views_stays(tmp_path):
