@@ -136,7 +136,7 @@ class ClassShares:
 
 def class_shares(evaluation: Mapping[str, Any]) -> list[ClassShares]:
     """Share of each class among generated samples, for each row that has them."""
-    accuracy = describe("samples/classifier_top1", {})
+    accuracy = describe("samples/judge_top1", {})
     found = []
     for row in evaluation["rows"]:
         shares = {
@@ -149,7 +149,9 @@ def class_shares(evaluation: Mapping[str, Any]) -> list[ClassShares]:
                 ClassShares(
                     name=row["name"],
                     shares=dict(sorted(shares.items(), key=lambda item: (len(item[0]), item[0]))),
-                    accuracy=accuracy.show(row["metrics"].get("samples/classifier_top1")),
+                    accuracy=accuracy.show(
+                        row["metrics"].get("samples/judge_top1", row["metrics"].get("samples/classifier_top1"))
+                    ),
                 )
             )
     return found

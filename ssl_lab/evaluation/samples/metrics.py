@@ -18,7 +18,9 @@ SUPPORT = Table(
     key="support",
     title="Plausible samples, and all kinds of images",
     explanation="Precision and density say how often a sample lies among real images, recall and coverage how many real "
-    "images have samples near them, measured on the named features. Density may exceed 100.",
+    "images have samples near them, measured on the named features. Compare all with the values of real images. A dash: "
+    "precision and density are withheld, as samples lie deeper among real images than real images do or reach none of their "
+    "kinds, which blurred and repeated images do.",
     order=90,
 )
 _FLOOR = "real images (floor)"
@@ -49,11 +51,22 @@ SAMPLE_QUALITY_METRICS: Mapping[str, Metric] = {
             f"{kind}/*_n#", replace(_SHARE, column=f"{kind}, {{0}}, {{1}} samples, %")
         ).items()
     },
-    "samples/min_class_share": Metric(
-        column="rarest class among samples, %", table=SAMPLES, better="higher", percent=True
+    **_with_floor(
+        "samples/min_class_share",
+        Metric(column="rarest class among samples, %", table=SAMPLES, better="higher", percent=True),
+    ),
+    "samples/judge_top1": Metric(
+        column="accuracy of the judge of classes, %",
+        table=SAMPLES,
+        percent=True,
+        competes=False,
+        explanation="A small network that is trained on the data's labels tells the classes of samples; its accuracy is that "
+        "on real images.",
     ),
     "samples/class_share_#": Metric(column="class {0}", table=None, percent=True),
-    "samples/classifier_top1": Metric(column="classifier on real images", table=None, percent=True),
+    "samples/classifier_top1": Metric(column="classifier on real images", table=None, percent=True),  # of older runs
+    "samples/precision_withheld": Metric(column="precision, withheld", table=None, percent=True),
+    "samples/density_withheld": Metric(column="density, withheld", table=None, percent=True),
 }
 DECLARED = (FID_METRICS, SAMPLE_QUALITY_METRICS)
 """All of them, for results that do not carry their descriptions."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ssl_lab.data.base import DataModule
 from ssl_lab.devices import wide
-from ssl_lab.evaluation.probes.knn import KNN
-from ssl_lab.evaluation.protocol import FeatureSet, Protocol
+from ssl_lab.evaluation.protocol import Protocol
+from ssl_lab.evaluation.samples.class_judge import ClassJudge, class_judge
 from ssl_lab.evaluation.samples.distances import (
     Gaussian,
     draw_subsets,
@@ -29,8 +29,10 @@ from ssl_lab.evaluation.samples.real_images import cached, content_digest, modul
 from ssl_lab.types import Batch, Encoder
 
 BATCH = 500
-_VERSION = 2  # of what is remembered of real images
-CLASSIFIER_NEIGHBORS = 5
+PLAUSIBLE = ("precision", "density")
+"""Metrics of the support that say how plausible samples are."""
+
+_VERSION = 3  # of what is remembered of real images
 
 
 class SampleQuality(Protocol):
@@ -44,10 +46,13 @@ class SampleQuality(Protocol):
     uint8 first, so that they take the same way as stored images. The same for N train images, or all if there are fewer
     (``..._real``), says what a perfect generator would reach.
 
-    On labelled data a classifier counts into which classes samples fall: ``samples/class_share_<k>`` and
-    ``samples/min_class_share``. It is the vote of the 5 nearest train images (:class:`KNN`), as on pixels neighbours
-    beat a linear probe: 98.2 % against 97.6 % on the bundled digits. ``samples/classifier_top1`` is its accuracy
-    on the scored split.
+    Precision and density are withheld where samples lie deeper among real images than other real images do, or reach none
+    of their kinds: both then praise blurred or repeated images (:func:`withheld`). What was found stands in
+    ``samples/precision_withheld`` and ``samples/density_withheld``.
+
+    On labelled data a small network, trained on the train split's labels (:mod:`ssl_lab.evaluation.samples.class_judge`),
+    counts into which classes samples fall: ``samples/class_share_<k>`` and ``samples/min_class_share``, and the latter of
+    as many train images. ``samples/judge_top1`` is its accuracy on the scored split.
 
     What depends on real images alone is computed once for a split, and with an encoder kept in the cache folder.
 
@@ -106,17 +111,21 @@ class SampleQuality(Protocol):
         if (split, device) not in known:
             known[split, device] = self._real(embed, datamodule, split, device)
         real = known[split, device]
-        fake = torch.cat([embed({"image": batch}).float() for batch in draw(fn, self.num_samples, device, self.seed)])
+        features, classes = [], []
+        for batch in draw(fn, self.num_samples, device, self.seed):
+            features.append(embed({"image": batch}).float())
+            classes += [real.judge.classify(batch)] if real.judge is not None else []
 
         name = f"{self.encoder_name}_n{self.num_samples}"
-        metrics = {f"{kind}/{name}": value for kind, value in real.compare(fake).items()}
+        found = real.compare(torch.cat(features))
+        unread = withheld(found, real.floor, num_samples=self.num_samples)
+        metrics = {f"{kind}/{name}": value for kind, value in found.items() if kind not in unread}
+        metrics |= {f"samples/{kind}_withheld": found[kind] for kind in unread}
         metrics |= {f"{kind}/{name}_real": value for kind, value in real.floor.items()}
-        if real.labelled and (datamodule.spec.num_classes or 0) > 1:
-            assert datamodule.spec.num_classes is not None
-            classes = _classify(fake, real.train, datamodule.spec.num_classes)
-            shares = wide(torch.bincount(classes, minlength=datamodule.spec.num_classes)) / len(classes)
+        if classes:
+            shares = _shares(torch.cat(classes), datamodule.spec.num_classes or 0)
             metrics |= {f"samples/class_share_{k}": float(share) for k, share in enumerate(shares)}
-            metrics |= {"samples/min_class_share": float(shares.min()), "samples/classifier_top1": real.classifier_top1}
+            metrics |= {"samples/min_class_share": float(shares.min()), **real.judged}
         return metrics
 
     def _embed(self, datamodule: DataModule, device: torch.device) -> Callable[[Batch], Tensor]:
@@ -141,34 +150,36 @@ class SampleQuality(Protocol):
             remember(digests[k : k + 1], partial(real_features, embed, datamodule, part, device))
             for k, part in enumerate(("train", split))
         )
-        number, seed, num_classes = self.num_samples, self.seed, datamodule.spec.num_classes
-        statistics = remember(
-            [*digests, number, seed, num_classes, _VERSION],
-            partial(_statistics, train, scored, number, seed, num_classes),
-        )
-        return _Real(train, scored, statistics, number, seed)
+        number, seed = self.num_samples, self.seed
+        statistics = remember([*digests, number, seed, _VERSION], partial(_statistics, train, scored, number, seed))
+        judge, judged = None, {}
+        num_classes = datamodule.spec.num_classes or 0
+        if num_classes > 1 and "y" in train and "y" in scored:
+            judge = class_judge(datamodule, num_classes=num_classes, device=device)
+        if judge is not None:
+            judged = _judge_real(judge, datamodule, split, device, number, seed)
+        return _Real(scored, statistics, judge, judged, number, seed)
 
 
 class _Real:
-    """Reference for samples: features and labels of the train and of the scored split, and their statistics."""
+    """Reference for samples: features of the scored split, statistics of both splits, and the judge of classes."""
 
     def __init__(
         self,
-        train: dict[str, Tensor],
         scored: dict[str, Tensor],
         statistics: dict[str, Tensor],
+        judge: ClassJudge | None,
+        judged: dict[str, float],
         num_samples: int,
         seed: int,
     ) -> None:
-        self.train = train
+        self.judge, self.judged = judge, judged
         self.x = scored["x"]
         self.gaussian = Gaussian(statistics["mean"], statistics["root"])
         self.subsets = draw_subsets(num_samples, len(self.x), seed=seed)
         self.kernel_within = float(statistics["kernel_within"])
         radii = {int(name.removeprefix("radii_")): value for name, value in statistics.items() if "radii_" in name}
         self.manifold = Manifold(wide(some_rows(self.x, num_samples, seed)), radii)
-        self.labelled = "classifier_top1" in statistics
-        self.classifier_top1 = float(statistics.get("classifier_top1", torch.nan))
         self.floor = {
             name.removeprefix("floor_"): float(value) for name, value in statistics.items() if "floor_" in name
         }
@@ -183,9 +194,25 @@ class _Real:
         }
 
 
-def _statistics(
-    train: dict[str, Tensor], scored: dict[str, Tensor], num_samples: int, seed: int, num_classes: int | None
-) -> dict[str, Tensor]:
+def withheld(found: Mapping[str, float], real: Mapping[str, float], *, num_samples: int) -> tuple[str, ...]:
+    """Metrics of the support that would mislead: ``precision`` and ``density``, or none.
+
+    A blurred image lies near the mean of many, so within more balls than a real image does; and a few images repeated are
+    plausible, though they reach no other kinds. Real images have values of their own, which a perfect generator reaches: more
+    is withheld, with a margin of 5 over the square root of the number of samples, beyond their noise.
+
+    Args:
+        found: Precision, recall, density and coverage of samples.
+        real: The same of real images.
+        num_samples: Number of samples.
+    """
+    margin = 1 + 5 / num_samples**0.5
+    too_deep = any(found[kind] > margin * real[kind] for kind in PLAUSIBLE)
+    alike = any(found[kind] == 0 < real[kind] for kind in ("recall", "coverage"))
+    return PLAUSIBLE if too_deep or alike else ()
+
+
+def _statistics(train: dict[str, Tensor], scored: dict[str, Tensor], num_samples: int, seed: int) -> dict[str, Tensor]:
     """Compute everything that depends on real images alone and is small."""
     x, fake = scored["x"], some_rows(train["x"], num_samples, seed)
     gaussian, manifold = fit_gaussian(x), fit_manifold(some_rows(x, num_samples, seed))
@@ -196,10 +223,6 @@ def _statistics(
     }
     scalars = {f"floor_{name}": value for name, value in floor.items()}
     scalars["kernel_within"] = kernel_within(x, draw_subsets(num_samples, len(x), seed=seed).y)
-    if "y" in train and "y" in scored and num_classes is not None:
-        labelled = some_rows((scored["y"] >= 0).nonzero()[:, 0], num_samples, seed)  # -1 marks an unlabelled sample
-        right = _classify(x[labelled], train, num_classes) == scored["y"][labelled]
-        scalars["classifier_top1"] = float(wide(right).mean())
     return {
         "mean": gaussian.mean,
         "root": gaussian.root,
@@ -208,16 +231,33 @@ def _statistics(
     }
 
 
-def _classify(x: Tensor, train: dict[str, Tensor], num_classes: int) -> Tensor:
-    known = train["y"] >= 0
-    features = FeatureSet(
-        train_x=train["x"][known],
-        train_y=train["y"][known],
-        test_x=x,
-        test_y=torch.empty(0),
-        num_classes=num_classes,
+def _judge_real(
+    judge: ClassJudge, datamodule: DataModule, split: str, device: torch.device, num_samples: int, seed: int
+) -> dict[str, float]:
+    """Accuracy of the judge on the scored split, and the rarest class that it finds among train images."""
+    scored, train = (
+        _some_images(datamodule, part, device, num_samples, seed, labelled=labelled)
+        for part, labelled in ((split, True), ("train", False))
     )
-    return KNN().predict(features, CLASSIFIER_NEIGHBORS)
+    right = judge.classify(scored["x"]) == scored["y"] if len(scored["x"]) else torch.tensor([torch.nan])
+    shares = _shares(judge.classify(train["x"]), datamodule.spec.num_classes or 0)
+    return {"samples/judge_top1": float(wide(right).mean()), "samples/min_class_share_real": float(shares.min())}
+
+
+def _some_images(
+    datamodule: DataModule, split: str, device: torch.device, number: int, seed: int, *, labelled: bool
+) -> dict[str, Tensor]:
+    columns = datamodule.columns(split)
+    rows = torch.arange(len(columns["image"]))
+    if labelled:  # -1 marks an unlabelled sample
+        rows = (torch.as_tensor(columns["label"][rows.numpy()]) >= 0).nonzero()[:, 0]
+    rows = some_rows(rows.cpu(), number, seed).sort().values
+    found = {"x": columns["image"], **({"y": columns["label"]} if labelled else {})}
+    return {name: torch.as_tensor(column[rows.numpy()]).to(device) for name, column in found.items()}
+
+
+def _shares(classes: Tensor, num_classes: int) -> Tensor:
+    return wide(torch.bincount(classes, minlength=num_classes)) / len(classes)
 
 
 def draw(fn: Callable[..., Tensor], num_samples: int, device: torch.device, seed: int) -> Iterator[Tensor]:

@@ -68,13 +68,18 @@ def cached(facts: Any, compute: Callable[[], Mapping[str, Tensor]], device: torc
 
 @torch.no_grad()
 def real_features(
-    embed: Callable[[Batch], Tensor], datamodule: DataModule, split: str, device: torch.device
+    embed: Callable[[Batch], Tensor],
+    datamodule: DataModule,
+    split: str,
+    device: torch.device,
+    *,
+    most: int | None = None,
 ) -> dict[str, Tensor]:
-    """Features ``x`` (N, D), fp32, and where there are any labels ``y`` (N,), of a split or 50,000 rows of it."""
+    """Features ``x`` (N, D), fp32, and where there are any labels ``y`` (N,), of a split or ``most`` rows of it, 50,000."""
     loader = datamodule.eval_dataloader(split)
     order = torch.randperm(loader.num_samples, generator=torch.Generator().manual_seed(0))
     chosen = torch.zeros(loader.num_samples, dtype=torch.bool)
-    chosen[order[:MAX_REAL]] = True
+    chosen[order[: most or MAX_REAL]] = True
     features, labels = [], []
     for batch in loader:
         rows = chosen[batch["index"].cpu()].to(batch["image"].device)

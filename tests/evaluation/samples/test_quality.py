@@ -4,11 +4,10 @@ from arrays import ArrayImages
 from torch import nn
 
 from ssl_lab.encoders.convnet import ConvNet
-from ssl_lab.evaluation.probes.knn import KNN
-from ssl_lab.evaluation.protocol import extract
 from ssl_lab.evaluation.samples import real_images
+from ssl_lab.evaluation.samples.class_judge import class_judge
 from ssl_lab.evaluation.samples.distances import frechet_distance
-from ssl_lab.evaluation.samples.quality import SampleQuality
+from ssl_lab.evaluation.samples.quality import SampleQuality, withheld
 from ssl_lab.evaluation.samples.real_images import content_digest
 from ssl_lab.types import Encoder
 
@@ -48,7 +47,8 @@ def test_real_images_beat_noise_and_reach_the_floor():
         "samples/class_share_0",
         "samples/class_share_1",
         "samples/min_class_share",
-        "samples/classifier_top1",
+        "samples/min_class_share_real",
+        "samples/judge_top1",
     }
     for name in ("frechet/pixels_n200", "kid/pixels_n200"):
         assert noise[f"{name}_real"] == real[f"{name}_real"]
@@ -70,24 +70,53 @@ def test_classes_of_samples_are_counted():
     columns = ArrayImages().columns("train")
     both = score(columns["image"], num_samples=1000)
     assert both["samples/class_share_0"] == pytest.approx(0.5, abs=0.06)
-    assert both["samples/classifier_top1"] == 1.0
+    assert both["samples/judge_top1"] == 1.0
     collapsed = score(columns["image"][columns["label"] == 1])
     assert collapsed["samples/class_share_1"] == 1.0
     assert collapsed["samples/min_class_share"] == collapsed["samples/class_share_0"] == 0.0
 
 
-def test_the_classifier_is_a_vote_of_five_neighbors():
-    class Faint(ArrayImages):
-        def columns(self, split):
-            columns = super().columns(split)
-            image = columns["image"].float() - 40 * (columns["image"] > 100)
-            return {**columns, "image": (0.5 * image).round().byte()}
+def test_a_smear_is_no_plausible_image():
+    datamodule = ArrayImages(num_samples=300)
+    images = datamodule.columns("train")["image"].float()
+    smears = (images.mean(0) + 0.02 * (images - images.mean(0))).round().byte()
+    found = score(smears, datamodule=datamodule)
+    assert "precision/pixels_n200" not in found and "density/pixels_n200" not in found
+    assert found["samples/density_withheld"] >= 0 and found["samples/precision_withheld"] >= 0
+    assert {"recall/pixels_n200", "coverage/pixels_n200", "precision/pixels_n200_real"} <= set(found)
 
-    datamodule = Faint(num_samples=100)
-    features = extract(datamodule.spec.raw, datamodule, device=CPU)
-    expected = float((KNN().predict(features, 5) == features.test_y).double().mean())
-    found = score(datamodule.columns("train")["image"], datamodule=datamodule)
-    assert found["samples/classifier_top1"] == pytest.approx(expected)
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ({"precision": 0.8, "recall": 0.7, "density": 1.0, "coverage": 0.9}, ()),
+        ({"precision": 0.84, "recall": 0.7, "density": 1.04, "coverage": 0.9}, ()),  # within the noise of 2,000
+        ({"precision": 0.995, "recall": 0.1, "density": 12.3, "coverage": 0.1}, ("precision", "density")),
+        ({"precision": 0.8, "recall": 0.0, "density": 0.9, "coverage": 0.1}, ("precision", "density")),
+        ({"precision": 0.8, "recall": 0.1, "density": 0.9, "coverage": 0.0}, ("precision", "density")),
+    ],
+)
+def test_values_beyond_those_of_real_images_are_withheld(found, expected):
+    real = {"precision": 0.8, "recall": 0.8, "density": 1.0, "coverage": 0.95}
+    assert withheld(found, real, num_samples=2000) == expected
+
+
+def test_classes_are_told_by_a_network_that_learned_the_labels():
+    datamodule = ArrayImages(num_samples=300)
+    columns = datamodule.columns("train")
+    judge = class_judge(datamodule, num_classes=2, device=CPU)
+    assert float((judge.classify(columns["image"]) == columns["label"]).float().mean()) == 1.0
+    again = class_judge(datamodule, num_classes=2, device=CPU)
+    assert all(torch.equal(a, b) for a, b in zip(judge.parameters(), again.parameters(), strict=True))
+    unlabelled = ArrayImages(num_samples=300)
+    unlabelled.columns = lambda split: {**columns, "label": torch.full((300,), -1)}
+    assert class_judge(unlabelled, num_classes=2, device=CPU) is None
+
+
+def test_the_judge_reads_images_of_any_size():
+    for shape in ((1, 2, 3), (3, 40, 50)):
+        judge = class_judge(ArrayImages(num_samples=8, shape=shape), num_classes=2, device=CPU)
+        assert judge.classify(torch.zeros(3, *shape, dtype=torch.uint8)).shape == (3,)
 
 
 def test_samples_are_drawn_in_batches_from_one_seeded_stream():
@@ -121,7 +150,7 @@ def test_unlabelled_rows_vote_for_nothing():
 
     found = score(ArrayImages().columns("train")["image"], datamodule=Partly(), num_samples=1000)
     assert found["samples/class_share_0"] == pytest.approx(0.5, abs=0.06)
-    assert found["samples/classifier_top1"] == 1.0
+    assert found["samples/judge_top1"] == 1.0
 
 
 def test_the_floor_of_sorted_data_sees_every_class():
