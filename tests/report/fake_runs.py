@@ -89,7 +89,7 @@ def vae_evaluation() -> dict[str, Any]:
         "kid/pixels_n2000": 0.01312,
         "kid/pixels_n2000_real": 0.00021,
         "samples/min_class_share": min(shares),
-        "samples/classifier_top1": 0.964,
+        "samples/judge_top1": 0.964,
     }
     generative |= {f"samples/class_share_{k}": share for k, share in enumerate(shares)}
     evaluation = simclr_evaluation()

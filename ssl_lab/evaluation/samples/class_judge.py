@@ -101,4 +101,5 @@ def _trained(x: Tensor, y: Tensor, num_classes: int) -> ClassJudge:
 def _shrunk(batch: Batch) -> Tensor:
     """Images (B, C, H, W) in [0, 1] whose sides have at most 32 pixels."""
     images = as_float(batch["image"])
-    return F.adaptive_avg_pool2d(images, [min(side, _MAX_SIDE) for side in images.shape[2:]])
+    height, width = (min(side, _MAX_SIDE) for side in images.shape[2:])
+    return F.adaptive_avg_pool2d(images, (height, width))
