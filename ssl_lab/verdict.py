@@ -91,6 +91,7 @@ class _Comparison:
     own: float
     other: float
     num_scored: int | None
+    is_mean: bool  # over draws or seeds; counts where nothing else is measured
 
     @property
     def gain(self) -> float:
@@ -231,13 +232,18 @@ def _pairs(
             continue
         values = own.get(name), other[name]
         if all(isinstance(value, int | float) and math.isfinite(value) for value in values):
-            noisy = f"{name}_std" in other  # a mean over draws or seeds: counts where nothing else is measured
-            pair = _Comparison(
-                kind=kind, row=row, metric=metric, own=values[0] or 0.0, other=values[1], num_scored=num_scored
+            found.append(
+                _Comparison(
+                    kind=kind,
+                    row=row,
+                    metric=metric,
+                    own=values[0] or 0.0,
+                    other=values[1],
+                    num_scored=num_scored,
+                    is_mean=f"{name}_std" in own,
+                )
             )
-            found.append((noisy, pair))
-    certain = [pair for noisy, pair in found if not noisy]
-    return certain or [pair for _, pair in found]
+    return found
 
 
 def _poor(pairs: Iterable[_Comparison]) -> list[Finding]:
@@ -245,7 +251,11 @@ def _poor(pairs: Iterable[_Comparison]) -> list[Finding]:
     by_row: dict[tuple[Kind, str], list[_Comparison]] = {}
     for pair in pairs:
         by_row.setdefault((pair.kind, pair.row), []).append(pair)
-    return [found for (kind, row), of_row in by_row.items() if (found := _shortfall(kind, row, of_row)) is not None]
+    found = []
+    for (kind, row), of_row in by_row.items():
+        single = [pair for pair in of_row if not pair.is_mean]
+        found.append(_shortfall(kind, row, single or of_row))
+    return [finding for finding in found if finding is not None]
 
 
 def _shortfall(kind: Kind, row: str, pairs: Sequence[_Comparison]) -> Finding | None:

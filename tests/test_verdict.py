@@ -77,6 +77,8 @@ def test_draws_of_few_labels_count_only_where_nothing_else_is_measured():
     assert "1 label per class 20.0 % is below raw pixels (40.0 %)" in line(one)
     own, raw = {"knn/top1": 0.9, **few[0]}, {"knn/top1": 0.8, **few[1]}
     assert line(record({**KNN_METRICS, **FEW_LABEL_METRICS}, own, raw)) == ""
+    better = record(FEW_LABEL_METRICS, *reversed(few[:2]))
+    assert "kNN 45.0 % is below raw pixels" in line(knn(0.45, 0.6), better), "measured by another protocol"
 
 
 def test_accuracy_below_the_most_frequent_class_is_told():
