@@ -25,7 +25,7 @@ def of_data(facts: Facts, cfg: DictConfig) -> Iterator[Choice]:
     elif "views" in cfg.method:
         yield from _views(facts, cfg)
         yield from images.convnet(facts, cfg)
-        yield from images.length(facts, cfg, images=50_000, batch_size=_batch_size(cfg.method))
+        yield from images.length(facts, cfg, images=36_000, batch_size=_batch_size(cfg.method))
 
 
 def of_length(facts: Facts, cfg: DictConfig, num_steps: int) -> Iterator[Choice]:
@@ -105,7 +105,7 @@ def _masked(facts: Facts, cfg: DictConfig) -> Iterator[Choice]:
     if cpu:  # as in mae_fashion_mnist, a fifth of the time of vit_mae_mini and a decoder of four blocks
         for setting in ("encoder.depth=4", "method.decoder_dim=64", "method.decoder_depth=1"):
             yield Choice(setting, "CPU")
-        yield from images.length(facts, cfg, images=60_000, batch_size=128)
+        yield from images.length(facts, cfg, images=36_000, batch_size=128)
 
 
 def _patch_size(sides: tuple[int, ...]) -> int:
@@ -123,17 +123,13 @@ def _pixels(facts: Facts) -> str:
 
 
 def _heads(cfg: DictConfig) -> dict[str, object]:
-    """Narrow heads: they cost less and fit in a short run."""
-    method = cfg.method
-    chosen: dict[str, object] = {}
-    if _above(method, "hidden_dim", 512):
-        chosen["method.hidden_dim"] = 512
-    if _above(method, "projection_dim", 256):
-        chosen["method.projection_dim"] = 256
-    if "predictor_hidden_dim" in method:  # a bottleneck stays one
-        share = method.predictor_hidden_dim / method.projection_dim
-        chosen["method.predictor_hidden_dim"] = round(min(512, share * min(method.projection_dim, 256)))
-    return chosen
+    """Narrow heads: they cost less and fit in a short run.
+
+    The predictor keeps up to 512 units: on 6,000 images of CIFAR-10 and six epochs, SimSiam with a quarter of its
+    projections, as in the paper, ends below a random encoder (linear probe 24.1 and 32.1).
+    """
+    widest = {"hidden_dim": 512, "projection_dim": 256, "predictor_hidden_dim": 512}
+    return {f"method.{name}": most for name, most in widest.items() if _above(cfg.method, name, most)}
 
 
 def _teacher(cfg: DictConfig, num_steps: int) -> dict[str, object]:
