@@ -11,8 +11,10 @@ from torch import Tensor
 from ssl_lab.data.base import DataModule
 from ssl_lab.data.image.given import GivenImages
 from ssl_lab.data.loader import BatchLoader
+from ssl_lab.data.text.base import TextModule
 from ssl_lab.devices import find_device
 from ssl_lab.modalities.image import ImageSpec, as_float
+from ssl_lab.modalities.text import TextSpec
 from ssl_lab.types import Spec
 
 _COMPARED = 1024
@@ -35,6 +37,7 @@ class Facts:
         device: Type of the device that trains: ``cpu``, ``cuda`` or ``mps``.
         mirrored: Whether mirrored images are such images too, by what the data say or by :func:`are_mirrored`; None for
             other data.
+        num_tokens: Tokens of that split without padding, by the tokenizer of the settings so far; None for other data.
     """
 
     spec: Spec
@@ -42,6 +45,7 @@ class Facts:
     labelled: bool
     device: str
     mirrored: bool | None = None
+    num_tokens: int | None = None
 
     def __str__(self) -> str:
         """As in ``8,000 grey images of 28x28 pixels on a CPU``."""
@@ -82,7 +86,16 @@ def facts_of(datamodule: DataModule, *, accelerator: str) -> Facts:
         labelled=datamodule.labelled,
         device=find_device().type if accelerator == "auto" else {"gpu": "cuda"}.get(accelerator, accelerator),
         mirrored=_mirrored(datamodule) if is_image else None,
+        num_tokens=_num_tokens(datamodule) if isinstance(datamodule.spec, TextSpec) else None,
     )
+
+
+def _num_tokens(datamodule: DataModule) -> int | None:
+    if not isinstance(datamodule, TextModule):
+        return None
+    split = datamodule.train_split
+    ids = datamodule.columns(split)["input_ids"]
+    return round(ids.numel() * (1 - datamodule.padding_share(split)))  # type: ignore[union-attr]
 
 
 def _mirrored(datamodule: DataModule) -> bool:
