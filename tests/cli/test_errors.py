@@ -287,6 +287,7 @@ def test_the_experiments_own_choice_is_no_change_to_be_named(capsys, tmp_path, m
         (["method=mlm"], "evaluation=features is the default; experiments with method=mlm use evaluation=mlm.\n"),
         (["method=mlm", "evaluation=features"], ""),
         (["method=byol"], ""),
+        (["method=vae"], ""),
         (["experiment=mlm_text", "data.path=x"], ""),
     ],
 )

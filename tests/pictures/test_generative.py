@@ -6,6 +6,7 @@ from arrays import ArrayImages
 from engine.tiny import Tiny, TinyEncoder
 
 from ssl_lab.encoders.convnet import ConvNet
+from ssl_lab.engine.callbacks.pictures import drawn_batch
 from ssl_lab.methods.gan import GAN
 from ssl_lab.methods.vae import VAE
 from ssl_lab.optim import AdamW
@@ -55,6 +56,21 @@ def test_pictures_are_the_same_at_every_step_of_the_same_weights_and_leave_the_m
     first, second = (generative_pictures(gan, batch(), ArrayImages()) for _ in range(2))
     assert all(torch.equal(first[name].images, second[name].images) for name in first)
     assert gan.generator.training
+
+
+def test_drawn_images_of_a_sorted_split_are_of_all_classes():
+    class Sorted(ArrayImages):
+        def columns(self, split):
+            columns = super().columns(split)
+            order = columns["label"].argsort(stable=True)
+            return {name: column[order] for name, column in columns.items()}
+
+    for size in (32, 512):
+        data = Sorted(eval_batch_size=size)
+        found = drawn_batch(data)
+        assert found["label"][:12].unique().tolist() == [0, 1]
+        assert torch.equal(found["image"], data.columns("val")["image"][found["index"]])
+        assert all(torch.equal(found[name], again) for name, again in drawn_batch(data).items())
 
 
 def test_interpolations_begin_and_end_at_the_reconstructions():

@@ -80,7 +80,10 @@ def _pretrain(cfg: DictConfig) -> float | None:
     tell_used()
     stop_on_signals()
     chosen = HydraConfig.get().runtime.choices
-    for sentence in (*drop_replaced(cfg, chosen, task_overrides()), other_evaluations(chosen, task_overrides())):
+    sentences: list[str | None] = [*drop_replaced(cfg, chosen, task_overrides())]
+    if not (cfg.adapt_to_data and {"decoder", "generator"} & cfg.method.keys()):  # their evaluation is chosen later
+        sentences.append(other_evaluations(chosen, task_overrides()))
+    for sentence in sentences:
         if sentence and is_first_rank():
             print(sentence)
     check_own_settings("pretrain", cfg, task_overrides())

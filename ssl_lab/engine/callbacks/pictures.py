@@ -83,8 +83,7 @@ class PicturesDuringTraining(Callback):
     def _draw(self, trainer: L.Trainer, method: Any) -> None:
         with keep_random_state(method.device):
             torch.manual_seed(0)
-            batch = next(iter(self.datamodule.eval_dataloader("val")))
-            batch = {name: column.to(method.device) for name, column in batch.items()}
+            batch = {name: column.to(method.device) for name, column in drawn_batch(self.datamodule).items()}
             for name, picture in self._pictures(method, batch).items():
                 show(trainer, self.run_dir, name, picture, self.datamodule)
 
@@ -105,6 +104,15 @@ class PicturesDuringTraining(Callback):
             return found
         pieces = partial(token_texts, datamodule=self.datamodule)
         return method.in_eval_mode(text_attention)(method.encoder, batch, pieces) if "input_ids" in batch else None
+
+
+def drawn_batch(datamodule: DataModule) -> Batch:
+    """Validation samples that are drawn, always the same: images from the whole split, which may be sorted by class."""
+    batch = next(iter(datamodule.eval_dataloader("val", max_samples=datamodule.eval_batch_size)))
+    if "image" not in batch:
+        return next(iter(datamodule.eval_dataloader("val")))
+    order = torch.randperm(len(batch["image"]), generator=torch.Generator().manual_seed(0))
+    return {name: column[order.to(column.device)] for name, column in batch.items()}
 
 
 def show(trainer: L.Trainer, run_dir: Path, name: str, picture: Picture, datamodule: DataModule) -> None:
