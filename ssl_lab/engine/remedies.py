@@ -15,7 +15,8 @@ from ssl_lab.engine.steps import optimizer_steps_done
 from ssl_lab.methods.base import Method
 from ssl_lab.modalities.image import ImageSpec
 from ssl_lab.pretext.views import View
-from ssl_lab.runs.directory import read_json, update_summary
+from ssl_lab.runs.directory import update_summary
+from ssl_lab.runs.files import read_evaluation
 from ssl_lab.runs.read import read_curves
 from ssl_lab.verdict import Finding, Verdict, judged
 
@@ -61,9 +62,7 @@ def tell_verdict(
     if alarm is not None and alarm.collapsed_at is not None:
         collapse = f"since step {alarm.collapsed_at:,} {alarm.found}"
     curves = read_curves(run_dir, [])
-    findings = judged(
-        read_json(run_dir / "evaluation.json"), curves=curves, collapse=collapse, objective=objective or ""
-    )
+    findings = judged(read_evaluation(run_dir, []) or {}, curves=curves, collapse=collapse, objective=objective or "")
     verdict = Verdict(findings=findings, remedy=remedy(findings, _training(method, datamodule, trainer)))
     update_summary(run_dir, verdict=verdict.to_json())
     return verdict
