@@ -72,18 +72,14 @@ def class_judge(datamodule: DataModule, *, num_classes: int, device: torch.devic
     weights = cached(facts, train, device)
     if not weights:
         return None
-    shape = _shrunk(datamodule.spec.example(1)).shape[1:]
-    judge = ClassJudge(tuple(shape), num_classes).to(device)
+    judge = _new(_shrunk(datamodule.spec.example(1)), num_classes).to(device)
     judge.load_state_dict(weights)
     return judge.eval()
 
 
 def _trained(x: Tensor, y: Tensor, num_classes: int) -> ClassJudge:
     generator = torch.Generator().manual_seed(0)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        judge = ClassJudge(tuple(x.shape[1:]), num_classes)
-    judge.to(x.device).train()
+    judge = _new(x, num_classes).to(x.device).train()
     num_steps = min(_MAX_STEPS, _NUM_EPOCHS * math.ceil(len(x) / _BATCH))
     optimizer = torch.optim.Adam(judge.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
@@ -96,6 +92,13 @@ def _trained(x: Tensor, y: Tensor, num_classes: int) -> ClassJudge:
             optimizer.step()
             schedule.step()
     return judge
+
+
+def _new(x: Tensor, num_classes: int) -> ClassJudge:
+    """A network for images (B, C, H, W), always of the same weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return ClassJudge(tuple(x.shape[1:]), num_classes)
 
 
 def _shrunk(batch: Batch) -> Tensor:
