@@ -87,7 +87,7 @@ def _views_of(settings: DictConfig, path: str) -> Iterator[str]:
         yield path
     for name, part in settings.items():
         if isinstance(part, DictConfig):
-            yield from _views_of(part, f"{path}.{name}")
+            yield from _views_of(part, ".".join((path, str(name))))
 
 
 def _masked(facts: Facts, cfg: DictConfig) -> Iterator[Choice]:
