@@ -45,13 +45,13 @@ def of_length(facts: Facts, cfg: DictConfig, num_steps: int) -> Iterator[Choice]
 
 
 def _batch_size(method: DictConfig) -> int:
-    """Small batches, for more steps, where a predictor or teacher replaces negatives.
+    """Small batches, for more steps, where a predictor or teacher replaces negatives and prototypes.
 
     BYOL on 6,000 images of MNIST, 32,000 views, small network: kNN 69.7 in batches of 128, 76.3 in batches of 64. SimCLR on
     CIFAR-10: 31.8 in batches of 128, 29.4 in batches of 64.
     """
-    negatives = "temperature" in method
-    return 64 if not negatives and ("momentum" in method or "predictor_hidden_dim" in method) else 128
+    contrasts = "temperature" in method or "num_prototypes" in method
+    return 64 if not contrasts and ("momentum" in method or "predictor_hidden_dim" in method) else 128
 
 
 def _views(facts: Facts, cfg: DictConfig) -> Iterator[Choice]:

@@ -149,6 +149,8 @@ def test_clustering_methods_get_few_prototypes():
     assert (dino.num_prototypes, dino.teacher_temperature, dino.hidden_norm) == (256, 0.04, True)
 
 
-@pytest.mark.parametrize(("method", "batch_size"), [("simclr", 128), ("vicreg", 128), ("byol", 64), ("simsiam", 64)])
+@pytest.mark.parametrize(
+    ("method", "batch_size"), [("simclr", 128), ("vicreg", 128), ("dino", 128), ("byol", 64), ("simsiam", 64)]
+)
 def test_methods_without_negatives_take_more_and_smaller_steps(method, batch_size):
     assert chosen(facts(), f"method={method}").data.batch_size == batch_size
