@@ -135,13 +135,14 @@ def _heads(cfg: DictConfig) -> dict[str, object]:
 def _teacher(cfg: DictConfig, num_steps: int) -> dict[str, object]:
     """A teacher that averages over ten steps at least, and a projector that cannot collapse.
 
-    It averages over a hundredth of the run; a teacher that fills a queue, whose keys must agree, over a tenth.
+    It averages over a hundredth of the run; one that fills a queue, whose keys must agree, over a hundred steps at least:
+    MoCo v2 on 6,000 images of CIFAR-10, 138 steps: linear probe 25.2 with momentum 0.93, 38.9 with 0.99.
 
     BYOL on 6,000 images of MNIST, 250 steps: with and without batch normalisation at the projector's end, kNN 69.7 and 55.0,
     linear probe 83.2 and 62.8.
     """
-    parts = 10 if "queue_size" in cfg.method else 100
-    momentum = round(max(0.9, 1 - parts / num_steps), 4)
+    least = 0.99 if "queue_size" in cfg.method else 0.9
+    momentum = round(max(least, 1 - 100 / num_steps), 4)
     names = [name for name in ("momentum", "final_momentum") if _above(cfg.method, name, momentum)]
     constant = len(names) == 2 and cfg.method.momentum == cfg.method.final_momentum
     chosen: dict[str, object] = {f"method.{name}": momentum for name in names if constant or name == "momentum"}
