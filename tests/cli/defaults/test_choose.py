@@ -76,7 +76,7 @@ def test_what_is_given_stays(tmp_path):
     assert pretrain(tmp_path / "run", *given) == 0
     cfg = settings(tmp_path / "run")
     assert cfg.encoder.widths == [2] and cfg.method.hidden_dim == 9 and cfg.method.views.first.rotate_degrees == 0
-    assert cfg.optim.lr == 0.1  # of the optimizer that was named
+    assert cfg.optim.lr == 0.3  # of the optimizer that was named
 
 
 def test_settings_of_a_file_that_the_command_names_stay(tmp_path):
