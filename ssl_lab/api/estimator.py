@@ -79,8 +79,8 @@ def fit(
     module = data if is_a(data, "ssl_lab.data.base.DataModule") else None
     if module is None:
         given = recognise(data, labels=labels, image_size=image_size)
-        parts = given.parts(chosen)
-        chosen = {**given.settings(), **({} if "experiment" in parts else parts), **chosen}
+        usual = {"evaluation": "label_free"} if given.labelled is False else {}
+        chosen = {**given.settings(), **usual, **chosen}
     elif labels is not None or any(key.startswith("data") for key in settings):
         raise ValueError(
             "Cannot change a DataModule in fit: it is built already. Build it with these labels and settings."

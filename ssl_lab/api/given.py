@@ -13,8 +13,6 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_lab.cli.paths import choices
-
 _ROWS_AT_ONCE = 256
 
 
@@ -35,12 +33,6 @@ class Given(ABC):
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """Settings of a run on these data; data in memory are written to the cache folder."""
-
-    def parts(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Further settings that go with these data where the caller's do not say otherwise."""
-        if self.labelled is False and not {"evaluation", "experiment"} & set(settings):
-            return {"evaluation": "label_free"}
-        return {}
 
     def batches(self, run_data: Any, spec: Any) -> Iterator[dict[str, Any]]:
         """Batches of all samples in order, as a run's encoder reads them.
@@ -163,10 +155,6 @@ class Texts(Given):
         column = {"data.label_column": "label"} if self.labels else {}
         return {"data": "text_files", "data.path": str(store_tables("texts", columns)), **column}
 
-    def parts(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """The experiment of ssl_lab that has this method on text files; by default masked language modelling."""
-        return parts_for_texts(settings, labelled=bool(self.labels))
-
     def batches(self, run_data: Any, spec: Any) -> Iterator[dict[str, Any]]:
         """Batches of token ids by the run's tokenizer, one row a text, which is cut off where rows end.
 
@@ -252,39 +240,6 @@ class ImageFiles(Given):
     def samples(self) -> list[Any]:
         """Each path."""
         return [Path(path) for paths in self.paths.values() for path in paths]
-
-
-def parts_for_texts(settings: Mapping[str, Any], *, labelled: bool) -> dict[str, Any]:
-    """What goes with texts: the experiment that has the method, or masked language modelling, on text files.
-
-    With labels, probes of features are added to its evaluation.
-    """
-    if "experiment" in settings:
-        return {}
-    experiment = _text_experiment(str(settings.get("method", "mlm")))
-    if experiment is None:
-        return {}
-    parts = {"experiment": experiment[0]}
-    if labelled and "evaluation" not in settings:
-        known, own = choices("evaluation"), experiment[1]
-        parts["evaluation"] = f"{own}_features" if f"{own}_features" in known else "features"
-    return parts
-
-
-def _text_experiment(method: str) -> tuple[str, str] | None:
-    """Name and evaluation of the experiment of a method that reads text files and starts from random weights."""
-    import yaml
-
-    from ssl_lab.cli.paths import config_dir
-
-    for path in sorted((config_dir() / "experiment").glob("*_text.yaml")):
-        held = yaml.safe_load(path.read_text(encoding="utf-8"))
-        chosen: dict[str, str] = {}
-        for each in held["defaults"]:
-            chosen |= each if isinstance(each, dict) else {}
-        if chosen.get("override /method") == method and chosen.get("override /data") == "text_files":
-            return path.stem, chosen.get("override /evaluation", "features")
-    return None
 
 
 def store_tables(name: str, columns: Mapping[str, Mapping[str, Sequence[Any]]]) -> Path:

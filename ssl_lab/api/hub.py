@@ -11,7 +11,7 @@ from typing import Any
 import datasets
 import numpy as np
 
-from ssl_lab.api.given import Given, Images, Texts, parts_for_texts
+from ssl_lab.api.given import Given, Images, Texts
 from ssl_lab.api.pixels import as_one_size
 from ssl_lab.data.hub import without_bars
 
@@ -65,12 +65,6 @@ class Table(Given):
             return {"data": "text_files", "data.path": path, **column}
         size = {} if self.image_size is None else {"data.image_size": self.image_size}
         return {"data": "hub_images", "data.path": path, **column, **size}
-
-    def parts(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of texts, or of images."""
-        if self.is_images:
-            return super().parts(settings)
-        return parts_for_texts(settings, labelled=self.label is not None)
 
     def batches(self, run_data: Any, spec: Any) -> Iterator[dict[str, Any]]:
         """Batches of all rows of all splits."""

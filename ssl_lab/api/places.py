@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ssl_lab.api.given import Configured, Given, ImageFiles, parts_for_texts
+from ssl_lab.api.given import Configured, Given, ImageFiles
 from ssl_lab.api.in_memory import Arrays
 from ssl_lab.api.reader import Asked, Reader
 from ssl_lab.cli.paths import choices
@@ -92,25 +91,12 @@ def _file(path: Path, image_size: int | None) -> Given:
 class TextFiles(Configured):
     """Text files that are read as they lie."""
 
-    def parts(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """As for texts in memory."""
-        return parts_for_texts(settings, labelled="data.label_column" in {key.replace("__", ".") for key in settings})
-
 
 @dataclass(frozen=True, kw_only=True)
 class FolderOfImages(Configured):
     """A folder of images that are read as they lie."""
 
     task = "image_classification"
-
-    def parts(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """The label-free evaluation where folders are no classes."""
-        from ssl_lab.data.image.image_folder import ImageFolder
-
-        return replace(self, labelled=ImageFolder(self.named["data.root"]).has_classes)._usual(settings)
-
-    def _usual(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        return super().parts(settings)
 
     def batches(self, run_data: Any, spec: Any) -> Any:
         """The images in the order of their paths."""

@@ -61,8 +61,8 @@ def pretrain(
         run: A run to resume, with the settings that it has.
         trust: Allow classes that are not ssl_lab's own, which a run or experiment names.
         **settings: Settings of the command by name: ``encoder="resnet18"``, ``optim__lr=1e-3``, ``optim={"lr": 1e-3}`` or
-            ``**{"optim.lr": 1e-3, "views@method.views": "weak"}``. Texts without ``experiment=`` take the experiment of
-            ssl_lab that has the method on text files, with its evaluation.
+            ``**{"optim.lr": 1e-3, "views@method.views": "weak"}``. Without ``experiment=``, those that are left out are
+            chosen by the data.
 
     Returns:
         The run: features by ``run.embed(x)``, its table by ``run.results``.
@@ -89,9 +89,7 @@ def pretrain(
     found: dict[str, Any] = {}
     if data is not None:
         given = recognise(data, labels=labels, image_size=image_size)
-        found = {**given.parts(chosen), **given.settings()}
-        if "experiment" in found and method is not None:
-            del chosen["method"]
+        found = given.settings()
     elif labels is not None or image_size is not None:
         raise ValueError(
             f"Cannot use {'labels' if labels is not None else 'image_size'}= without data. Give the data first."

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ssl_lab.api.given import Configured, ImageFiles, Images, Texts
+from ssl_lab.api.given import ImageFiles, Images, Texts
 from ssl_lab.api.recognise import recognise
 from ssl_lab.data.image.digits import Digits
 from ssl_lab.data.image.named_images import NamedImages
@@ -164,17 +164,6 @@ def test_an_empty_folder_and_an_own_class_of_a_script_are_refused(folder):
 
     with pytest.raises(ValueError, match="cannot name a class of a script"):
         recognise(Mine())
-
-
-def test_parts_go_with_what_the_caller_leaves_open():
-    assert recognise(IMAGES).parts({}) == {"evaluation": "label_free"}
-    assert recognise(IMAGES, labels=LABELS).parts({}) == {}
-    assert recognise(IMAGES).parts({"experiment": "simclr_digits"}) == {}
-    assert recognise(TEXTS).parts({}) == {"experiment": "mlm_text"}
-    assert recognise(TEXTS, labels=LABELS).parts({})["evaluation"] == "mlm_features"
-    assert recognise(TEXTS).parts({"method": "causal_lm"}) == {"experiment": "gpt_text"}
-    assert recognise(TEXTS).parts({"encoder": "bert_tiny"}) == {"experiment": "mlm_text"}
-    assert isinstance(recognise("digits"), Configured)
 
 
 def test_labels_that_were_given_win_over_those_of_a_dataset():

@@ -115,7 +115,7 @@ def test_a_run_is_judged_on_other_data_and_carried_to_labels(run):
     assert (run.export("exported", format="torch_export") / "model.pt2").is_file()
 
 
-def test_texts_take_the_experiment_of_their_method(folder):
+def test_texts_take_the_networks_of_their_method(folder):
     run = ssl_lab.pretrain(
         TEXTS, run_dir="texts", encoder="bert_tiny", method="mlm", evaluation="none", data__vocab_size=60,
         data__max_length=16, **SMALL, pictures_every_n_epochs=None,

@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ssl_lab.cli.build import OF_START, build_data
-from ssl_lab.cli.defaults import cadence, generative, text, views
+from ssl_lab.cli.defaults import cadence, generative, labels, text, views
 from ssl_lab.cli.defaults.facts import Choice, Facts, facts_of
 from ssl_lab.cli.paths import config_dir, own_config_dir
 from ssl_lab.cli.trust.targets import check_saved_overrides
@@ -31,7 +31,7 @@ from ssl_lab.limited import load_yaml
 
 CHOSEN = "chosen.yaml"
 """File of a run with its choices."""
-_TABLES = (views, generative, text, cadence)
+_TABLES = (views, generative, text, labels, cadence)
 _OF_LOADER = ("batch_size", "eval_batch_size")
 """Settings of data that say how they are read, not what."""
 
