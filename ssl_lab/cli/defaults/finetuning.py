@@ -37,12 +37,13 @@ class TuningFacts:
 
 def rate_of(facts: TuningFacts) -> Iterator[Choice]:
     """The learning rate of encoders of text and images; for others that of ``conf/optim`` stays."""
-    if facts.modality not in ("text", "image"):
+    rule = _RULES.get(facts.modality)
+    if rule is None:
         return
     if facts.frozen:
         yield Choice("optim.lr=0.001", "the head alone trains")
         return
-    rate, kind = (_of_images if facts.modality == "image" else _of_text)(facts)
+    rate, kind = rule(facts)
     name = f"{facts.title}, {facts.width} wide"
     if facts.adapters:
         # Hu et al. (2021), appendix D: adapters of RoBERTa-base train at 4e-4 to 5e-4, ten times the rate of all weights.
@@ -62,6 +63,9 @@ def _of_text(facts: TuningFacts) -> tuple[float, str]:
 
 def _of_images(facts: TuningFacts) -> tuple[float, str]:
     return (1e-4, "published encoder") if facts.published else (1e-3, "own encoder")
+
+
+_RULES = {"text": _of_text, "image": _of_images}
 
 
 def batch_size(num_samples: int) -> int:

@@ -85,7 +85,7 @@ def _views_of(settings: DictConfig, path: str) -> Iterator[str]:
     """Paths of the settings of single views."""
     if "flip_prob" in settings:
         yield path
-    for name, part in settings.items():
+    for name, part in ((str(key), below) for key, below in settings.items()):
         if isinstance(part, DictConfig):
             yield from _views_of(part, ".".join((path, str(name))))
 
