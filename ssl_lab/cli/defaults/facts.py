@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_lab.data.base import DataModule
+from ssl_lab.data.base import DataModule, has_split
 from ssl_lab.data.image.given import GivenImages
 from ssl_lab.data.loader import BatchLoader
 from ssl_lab.data.text.base import TextModule
@@ -19,6 +19,8 @@ from ssl_lab.types import Spec
 
 _COMPARED = 1024
 """Images among which mirrored ones are looked for."""
+_FEWEST = 16
+"""Images, of which fewer say nothing."""
 _THUMBNAIL = 16
 """Pixels of their sides."""
 _AS_NEAR = 1.1
@@ -83,7 +85,7 @@ def facts_of(datamodule: DataModule, *, accelerator: str) -> Facts:
     return Facts(
         spec=datamodule.spec,
         num_samples=len(next(iter(columns.values()))),
-        labelled=datamodule.labelled,
+        labelled=has_split(datamodule, "train") and datamodule.labelled,
         device=find_device().type if accelerator == "auto" else {"gpu": "cuda"}.get(accelerator, accelerator),
         mirrored=_mirrored(datamodule) if is_image else None,
         num_tokens=_num_tokens(datamodule) if isinstance(datamodule.spec, TextSpec) else None,
@@ -98,19 +100,18 @@ def _num_tokens(datamodule: DataModule) -> int | None:
     return round(ids.numel() * (1 - datamodule.padding_share(split)))  # type: ignore[union-attr]
 
 
-def _mirrored(datamodule: DataModule) -> bool:
+def _mirrored(datamodule: DataModule) -> bool | None:
     if isinstance(datamodule, GivenImages) and datamodule.mirrored is not None:
         return datamodule.mirrored
     num_samples = len(datamodule.columns(datamodule.train_split)["image"])
+    if num_samples < _FEWEST:
+        return None
     rows = torch.randperm(num_samples, generator=torch.Generator().manual_seed(0))[:_COMPARED].sort().values
     columns = {"image": datamodule.columns(datamodule.train_split)["image"]}
     loader = BatchLoader(columns, datamodule.as_batch, batch_size=64, rows=rows)
-    return are_mirrored(torch.cat([_thumbnails(batch["image"]) for batch in loader]))
-
-
-def _thumbnails(images: Tensor) -> Tensor:
-    side = min(_THUMBNAIL, *images.shape[2:])
-    return F.interpolate(as_float(images), (side, side), mode="area")
+    side = min(_THUMBNAIL, *datamodule.spec.shape[1:])
+    thumbnails = [F.interpolate(as_float(batch["image"]), (side, side), mode="area") for batch in loader]
+    return are_mirrored(torch.cat(thumbnails))
 
 
 def are_mirrored(images: Tensor) -> bool:

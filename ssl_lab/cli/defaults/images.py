@@ -58,9 +58,10 @@ def length(facts: Facts, cfg: DictConfig, *, images: int, batch_size: int) -> It
     if not on_cpu(facts):
         return
     side = min(facts.spec.shape[1:])
-    size = max(16, min(batch_size, 2 ** int(math.log2(max(facts.num_samples / 8, 1)))))
+    num_samples = max(1, facts.num_samples)
+    size = min(num_samples, max(16, min(batch_size, 2 ** int(math.log2(max(num_samples / 8, 1))))))
     if cfg.data.get("batch_size") is not None:
         yield Choice(f"data.batch_size={size}", f"{facts.num_samples:,} images on a CPU")
     cheaper = max(1.0, (24 / side) ** 1.5)
-    epochs = min(_MOST_EPOCHS, max(2, round(images * cheaper / facts.num_samples)))
+    epochs = min(_MOST_EPOCHS, max(2, round(images * cheaper / num_samples)))
     yield Choice(f"trainer.max_epochs={epochs}", f"{facts.num_samples:,} images on a CPU")

@@ -8,9 +8,10 @@ import yaml
 from omegaconf import OmegaConf
 
 from ssl_lab.cli.defaults import choose
-from ssl_lab.cli.defaults.facts import Choice, are_mirrored
+from ssl_lab.cli.defaults.facts import Choice, are_mirrored, facts_of
 from ssl_lab.cli.defaults.method import with_method
 from ssl_lab.cli.main import main
+from ssl_lab.data.image.shapes import Shapes
 
 SMALL = ["data=digits", "data.batch_size=256", "evaluation=none", "trainer=cpu", "trainer.max_epochs=1"]
 
@@ -121,6 +122,11 @@ def test_a_file_of_choices_that_holds_more_is_refused(tmp_path, capsys):
     (tmp_path / "run/chosen.yaml").write_text('- {override: "hydra.run.dir=/tmp"}\n')
     assert pretrain(tmp_path / "run") == 1
     assert "chosen.yaml holds 'hydra.run.dir=/tmp', which is not a setting of a run" in capsys.readouterr().err
+
+
+def test_a_handful_of_images_says_nothing_of_mirrors():
+    facts = [facts_of(Shapes(num_train=n), accelerator="cpu") for n in (10, 100)]
+    assert [each.mirrored for each in facts] == [None, True] and [each.device for each in facts] == ["cpu", "cpu"]
 
 
 def test_mirrored_images_are_recognised():

@@ -105,7 +105,8 @@ def test_other_encoders_keep_their_settings():
 
 
 @pytest.mark.parametrize(
-    ("side", "num_samples", "batch_size", "epochs"), [(32, 6000, 128, 6), (32, 50_000, 128, 2), (32, 200, 16, 180)]
+    ("side", "num_samples", "batch_size", "epochs"),
+    [(32, 6000, 128, 6), (32, 50_000, 128, 2), (32, 200, 16, 180), (32, 9, 9, 200)],
 )
 def test_epochs_follow_from_the_number_of_images(side, num_samples, batch_size, epochs):
     cfg = chosen(facts(side=side, num_samples=num_samples), "method=simclr")
