@@ -131,7 +131,7 @@ def test_fine_tuning_begins_with_merged_weights_and_may_have_adapters_of_its_own
         assert torch.equal(base, tensor)
     assert not any("lora_" in name for name in state(folder / "tuned/random/seed_0"))
     rows = json.loads((folder / "tuned/finetune.json").read_text())["rows"]
-    assert [row["name"] for row in rows] == ["pretrained weights", "random weights"]
+    assert [row["name"] for row in rows] == ["pretrained weights", "random weights", "word counts + linear"]
     assert main(["evaluate", "run=tuned/pretrained/seed_0", "out=tuned.json"]) == 0
 
 

@@ -36,6 +36,8 @@ from ssl_lab.metrics import described, joined
 from ssl_lab.outputs import clear
 from ssl_lab.runs.directory import read_json, write_json
 from ssl_lab.runs.lock import lock_run
+from ssl_lab.tasks.classification import Classification
+from ssl_lab.tasks.yardstick import score_raw_input
 from ssl_lab.types import Encoder, Spec
 from ssl_lab.verdict import Verdict, compared, stored
 
@@ -76,6 +78,7 @@ def _run(cfg: DictConfig, args: list[str], root: Path) -> int:
         anew = begun if cfg.ckpt is None else set()
         finished = {cell.run_dir: None if cell.run_dir in anew else _finished(cell) for cell in cells}
         results += [_result(cell, kept) for cell in cells if (kept := finished[cell.run_dir]) is not None]
+        yardstick = _yardstick(cfg, root, datamodule) if distributed.rank() == 0 else None
         for cell in cells:
             if finished[cell.run_dir] is not None:
                 if distributed.rank() == 0:
@@ -88,7 +91,7 @@ def _run(cfg: DictConfig, args: list[str], root: Path) -> int:
                 )
                 results.append(_result(cell, kept))
             if distributed.rank() == 0:  # each time, so that a kill takes no training that has finished
-                table = _table(cfg, datamodule, results)
+                table = _table(cfg, datamodule, results, yardstick)
                 write_json(root / "finetune.json", table)
     except InterruptedRunError as error:
         stopped = str(error).split(" Continue with")[0]
@@ -108,6 +111,15 @@ def _run(cfg: DictConfig, args: list[str], root: Path) -> int:
         print(f"Written to {root / 'finetune.json'}.")
         print(printable(_next_command(cells[0].run_dir, datamodule)))
     return 0
+
+
+def _yardstick(cfg: DictConfig, root: Path, datamodule: DataModule) -> dict[str, Any] | None:
+    """Row of a linear classifier on raw input, for tasks of classes; kept where it was measured before."""
+    kind: Any = class_of(cfg.method)
+    if not (isinstance(kind, type) and issubclass(kind, Classification)):
+        return None
+    kept = read_json(root / "finetune.json").get("yardstick")
+    return kept if isinstance(kept, dict) and {"name", "metrics"} <= set(kept) else score_raw_input(datamodule)
 
 
 def _choose(
@@ -319,8 +331,13 @@ def _finished(cell: Cell) -> dict[str, Any] | None:
     return kept_values(cell.run_dir) if summary.get("status") == "finished" else None
 
 
-def _table(cfg: DictConfig, datamodule: DataModule, results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One row for each start, with mean and sample standard deviation over seeds, and the records behind them."""
+def _table(
+    cfg: DictConfig, datamodule: DataModule, results: Sequence[dict[str, Any]], yardstick: dict[str, Any] | None
+) -> dict[str, Any]:
+    """One row for each start, with mean and sample standard deviation over seeds, and the records behind them.
+
+    A last row holds the linear classifier on raw input, if there is one.
+    """
     rows = []
     results = sorted(results, key=lambda result: (result["start"] == RANDOM, result["seed"]))
     all_seeds = sorted({result["seed"] for result in results})
@@ -337,6 +354,7 @@ def _table(cfg: DictConfig, datamodule: DataModule, results: Sequence[dict[str, 
                 if len(values) > 1:
                     metrics[f"{short}_std"] = statistics.stdev(values) if all(map(math.isfinite, values)) else math.nan
         rows.append({"name": f"{start} weights{note}", "metrics": metrics})
+    rows += [yardstick] if yardstick is not None else []
     first = read_json(Path(results[0]["run_dir"]) / "evaluation.json")
     descriptions = joined(record.get("described") for record in first.get("measured", []))
     return {
@@ -350,6 +368,7 @@ def _table(cfg: DictConfig, datamodule: DataModule, results: Sequence[dict[str, 
         "signatures": first.get("signatures", {}),
         "described": descriptions,
         "rows": rows,
+        "yardstick": yardstick,
         "trainings": results,
     }
 
@@ -366,7 +385,7 @@ def _verdict(rows: Sequence[dict[str, Any]], first: dict[str, Any], descriptions
         num_scored=int(scored) if scored.isdecimal() else None,
         frequency=record.get("frequency"),
     )
-    remedy = "Train longer (trainer.max_epochs=), or with another optim.lr."
+    remedy = "Train longer (trainer.max_epochs=), or by the best of several rates (optim.lr=auto)."
     if {finding.kind for finding in findings} == {"start"}:
-        remedy = "Pretrain for longer or on data closer to these, or lower optim.lr, which may undo what was learned."
+        remedy = "Pretrain for longer or on data closer to these, or compare rates by optim.lr=auto."
     return Verdict(findings=findings, remedy=remedy if findings else "")

@@ -9,6 +9,8 @@ from ssl_lab.cli.defaults.facts import Choice
 
 _LARGE, _LARGEST = 512, 1024
 """Widths from which an encoder is tuned as BERT-base and as BERT-large are."""
+_SMALLEST = 128
+"""Width of BERT-tiny."""
 _NUM_STEPS = 600
 """Steps of a training on a CPU, as far as epochs allow."""
 _MOST_EPOCHS = 20
@@ -58,7 +60,9 @@ def _of_text(facts: TuningFacts) -> tuple[float, str]:
         return (2e-5 if facts.width >= _LARGEST else 5e-5), "large encoder"
     if facts.published:
         return 1e-4, "small published encoder"  # Turc et al. (2019) tuned theirs with 3e-5 to 3e-4
-    return 5e-4, "small encoder"
+    # BERT-tiny on 10,000 texts of AG News, 150 steps: random weights 77.5 % at 5e-4, 80.4 % at 1e-3; after 150 s of masked
+    # language modelling 70.5 % and 79.9 %. On SST-2, 650 steps, both rates give 81 to 82 %.
+    return (1e-3 if facts.width <= _SMALLEST else 5e-4), "small encoder"
 
 
 def _of_images(facts: TuningFacts) -> tuple[float, str]:

@@ -59,7 +59,8 @@ def test_seeds_and_baseline_in_one_table_and_finished_trainings_are_kept(folder,
     for name in ("pretrained weights", "random weights", "accuracy", "macro F1"):
         assert name in printed
     table = json.loads((folder / "two/finetune.json").read_text())
-    assert [row["name"] for row in table["rows"]] == ["pretrained weights", "random weights"]
+    names = ["pretrained weights", "random weights", "word counts + linear"]
+    assert [row["name"] for row in table["rows"]] == names and table["rows"][2]["metrics"]["finetune/accuracy"] == 1.0
     found = [t["metrics"]["test/finetune/accuracy"] for t in table["trainings"] if t["start"] == "pretrained"]
     assert len(found) == 2
     metrics = table["rows"][0]["metrics"]
@@ -286,7 +287,7 @@ def test_few_labels_of_images_are_learned_from_and_an_interrupted_training_ends_
     assert "top-5 accuracy" in printed
     table = json.loads((folder / "few/finetune.json").read_text())
     assert table["num_train_samples"] == 243
-    assert [row["name"] for row in table["rows"]] == ["pretrained weights", "random weights"]
+    assert [row["name"] for row in table["rows"]] == ["pretrained weights", "random weights", "raw pixels + linear"]
     cell = folder / "few/pretrained/seed_0"
     rows = json.loads((cell / "evaluation.json").read_text())["rows"]
     assert main(["evaluate", f"run={cell}"]) == 0
@@ -359,7 +360,7 @@ def test_scores_that_are_not_given_stay_out_of_the_mean_and_a_summary_without_re
     data = ["data=mask_folder", f"data.root={root}", "data.batch_size=2", "encoder=convnet", "encoder.widths=[4,8]"]
     command = ["finetune", "run=null", "task=semantic_segmentation", *data, "trainer=cpu", "trainer.max_epochs=1"]
     assert main([*command, "seeds=[0,1]", f"run_dir={tmp_path}/one"]) == 0
-    (row,) = json.loads((tmp_path / "one/finetune.json").read_text())["rows"]
+    row, _ = json.loads((tmp_path / "one/finetune.json").read_text())["rows"]
     assert row["metrics"]["finetune/miou"] is row["metrics"]["finetune/miou_std"] is None
     (tmp_path / "one/random/seed_0/summary.json").write_text('{"status": "finished"}')
     assert main([*command, "seeds=[0,1]", f"run_dir={tmp_path}/one"]) == 1
@@ -437,7 +438,9 @@ def test_results_of_an_earlier_command_stay_in_the_table(folder, capsys, monkeyp
         *[("random", seed) for seed in (0, 1)],
     ]
     assert all(training in after["trainings"] for training in before["trainings"])
-    assert [row["name"] for row in after["rows"]] == ["pretrained weights", "random weights (seeds 0, 1)"]
+    assert [row["name"] for row in after["rows"]] == [
+        *("pretrained weights", "random weights (seeds 0, 1)", "word counts + linear")
+    ]
     report = folder / "more/pretrained/seed_2/report.html"
     report.unlink()  # as if killed between the end of training and the report
     assert main([*command, "seeds=[2]"]) == 0
@@ -461,10 +464,10 @@ def test_settings_follow_from_encoder_and_samples_unless_they_are_given(folder, 
     command = ["finetune", "run=run", *DATA, "trainer.accelerator=cpu", "data.max_length=16", "trainer.max_epochs=1"]
     assert main([*command, "run_dir=chosen"]) == 0
     printed = capsys.readouterr().out
-    assert "Chosen: optim.lr=0.0005 (small encoder, bert-tiny, 128 wide); data.batch_size=16 (65 training" in printed
+    assert "Chosen: optim.lr=0.001 (small encoder, bert-tiny, 128 wide); data.batch_size=16 (65 training" in printed
     assert "trainer.max_epochs=" not in printed.partition("Chosen")[2].partition("\n")[0]
     settings = (folder / "chosen/pretrained/seed_0/config.yaml").read_text()
-    assert "lr: 0.0005\n" in settings and "batch_size: 16\n" in settings
+    assert "lr: 0.001\n" in settings and "batch_size: 16\n" in settings
     assert main([*command, "run_dir=chosen"]) == 0, "the same choices belong into one table"
 
 
@@ -473,7 +476,7 @@ def test_the_learning_rate_is_searched_on_val_and_kept(folder, capsys, monkeypat
     command = ["finetune", "run=run", *DATA, *small, "optim.lr=auto", "run_dir=searched"]
     assert main(command) == 0
     printed = capsys.readouterr().out
-    assert "optim.lr=0.00017" in printed and "optim.lr=0.0045" in printed and "scored on val" in printed
+    assert "optim.lr=0.00033" in printed and "optim.lr=0.009" in printed and "scored on val" in printed
     found = json.loads((folder / "searched/learning_rate.json").read_text())
     assert found["split"] == "val" and len(found["rows"]) == 4
     settings = (folder / "searched/pretrained/seed_0/config.yaml").read_text()
