@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -80,3 +81,25 @@ def test_whole_words_need_a_tokenizer_that_tells():
     encoder = TextTransformer(TEXT, size="tiny")
     with pytest.raises(ValueError, match="do not tell where words begin"):
         MLM(encoder, AdamW(), WholeWordMasking())
+
+
+def test_a_new_head_begins_with_the_frequencies_of_tokens():
+    method = make(TokenMasking())
+    ids = torch.tensor([[SPEC.special_ids[0], 40, 40, 41], [SPEC.special_ids[0], 40, 42, 41]])
+    method.begin_with_frequencies(ids)
+    bias = method.lm_head.predictions.bias
+    assert bias.exp().sum().item() == pytest.approx(1.0, abs=1e-5)
+    assert bias[40] > bias[41] > bias[42] > bias[43] == bias[SPEC.special_ids[0]]
+    total = 6 + 0.5 * len(bias)
+    assert bias[40].exp().item() == pytest.approx(3.5 / total)
+
+
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_the_data_that_are_trained_on_are_counted_unless_the_encoder_is_pretrained(pretrained, monkeypatch):
+    method = make(TokenMasking())
+    method.encoder.pretrained = pretrained
+    columns = {"input_ids": torch.full((5, 4), 40)}
+    data = SimpleNamespace(train_split="pretrain", columns=lambda split: columns)
+    monkeypatch.setattr(MLM, "trainer", SimpleNamespace(datamodule=data))
+    method.setup("fit")
+    assert (method.lm_head.predictions.bias.argmax().item() == 40) != pretrained
