@@ -28,13 +28,14 @@ def score_raw_input(datamodule: DataModule) -> dict[str, Any] | None:
     :meth:`~ssl_lab.types.Spec.raw` makes of them. The penalty is chosen on a fifth of the training samples.
 
     Args:
-        datamodule: Data with the column ``label``.
+        datamodule: The data.
 
     Returns:
-        ``name`` and ``metrics`` of a row; None where the training samples have fewer than two classes.
+        ``name`` and ``metrics`` of a row; None without labels, or with fewer than two classes in train.
     """
     spec = datamodule.spec
-    assert spec.num_classes is not None
+    if spec.num_classes is None or not datamodule.labelled:
+        return None
     if isinstance(spec, TextSpec):
         (train, y), (test, test_y) = (_counts(datamodule, spec, split) for split in ("train", "test"))
         if len(np.unique(y)) < 2 or len(test_y) == 0:

@@ -34,3 +34,8 @@ def test_the_order_of_words_says_nothing(tmp_path, monkeypatch):
 def test_pixels_of_digits():
     found = score_raw_input(Digits())
     assert found["name"] == "raw pixels + linear" and found["metrics"]["finetune/accuracy"] > 0.9
+
+
+def test_data_without_labels_have_none(tmp_path):
+    (tmp_path / "a.txt").write_text("one\n\ntwo\n\nthree\n\n" * 10)
+    assert score_raw_input(HubText(str(tmp_path / "a.txt"), vocab_size=120, max_length=16)) is None
