@@ -18,4 +18,4 @@ def of_data(facts: Facts, cfg: DictConfig) -> Iterator[Choice]:
 def of_length(facts: Facts, cfg: DictConfig, num_steps: int) -> Iterator[Choice]:
     """Half of the epochs."""
     if facts.device == "cpu" and (epochs := cfg.trainer.max_epochs) and epochs > 0:
-        yield Choice(f"evaluate_every_n_epochs={math.ceil(epochs / 2)}", f"{epochs} epochs")
+        yield Choice(f"evaluate_every_n_epochs={math.ceil(epochs / 2)}", f"{epochs} epoch{'s' * (epochs > 1)}")
