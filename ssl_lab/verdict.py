@@ -17,13 +17,14 @@ from ssl_lab.improving import Curve, improvement
 from ssl_lab.measured import Record, base_name, current, described_in, of_input
 from ssl_lab.metrics import Metric, described, joined
 
-Kind: TypeAlias = Literal["collapsed", "start", "frequencies", "input", "unconverged"]
+Kind: TypeAlias = Literal["collapsed", "start", "frequencies", "input", "mixed", "unconverged"]
 """What may be poor, the worst first: collapsed features; no better than the encoder before training, than the frequencies
-of classes, words or pixels, or than raw input; still improving."""
+of classes, words or pixels, or than raw input; better in one metric and clearly worse in another; still improving."""
 
 FREQUENCIES = "guessing the most frequent class"
 _OF_CLASSES = re.compile(r"(.*/)?top1(_k\d+)?|finetune/accuracy")  # accuracies of one class for each sample
 _STARTS = ("random encoder", "initial encoder")  # names of rows, for records that do not say their kind
+_CLEARLY = 2.0  # units of chance from which one metric counts although another is better
 _MAX_NAMED = 2  # metrics in one line
 _MAX_TEXT = 1000
 
@@ -76,7 +77,8 @@ class Verdict:
     @property
     def title(self) -> str:
         """Two words for all of it."""
-        return "Not converged" if {finding.kind for finding in self.findings} == {"unconverged"} else "Poor result"
+        worst = self.findings[0].kind if self.findings else ""
+        return {"unconverged": "Not converged", "mixed": "Mixed result"}.get(worst, "Poor result")
 
     def to_json(self) -> dict[str, Any]:
         """As plain data, for ``summary.json``."""
@@ -261,8 +263,8 @@ def _poor(pairs: Iterable[_Comparison]) -> list[Finding]:
 def _shortfall(kind: Kind, row: str, pairs: Sequence[_Comparison]) -> Finding | None:
     if kind == "frequencies" and any(pair.gain <= 0 for pair in pairs):
         pairs = [pair for pair in pairs if pair.gain <= 0]  # one that reads nothing from its input is enough
-    if any(pair.gain > 1 for pair in pairs):
-        return None
+    if better := [pair for pair in pairs if pair.gain > 1]:
+        return _mixed(row, better, [pair for pair in pairs if pair.gain < -_CLEARLY])
     worse = [pair for pair in pairs if pair.gain < -1]
     if kind == "input" and not worse:  # as good as raw input, which may leave nothing to gain
         return None
@@ -276,6 +278,21 @@ def _shortfall(kind: Kind, row: str, pairs: Sequence[_Comparison]) -> Finding | 
         subject=" and ".join(pair.named for pair in named),
         verb="is" if len(named) == 1 else "are",
         rest=f"{words} {row} ({', '.join(pair.shown(pair.other) for pair in named)})",
+    )
+
+
+def _mixed(row: str, better: Sequence[_Comparison], worse: Sequence[_Comparison]) -> Finding | None:
+    if not worse:
+        return None
+    worst = min(worse, key=lambda pair: pair.gain)
+    best = max(better, key=lambda pair: pair.gain)
+    words = "worse than" if worst.metric.better == "lower" else "below"
+    than = f"{best.named} is better than its {best.shown(best.other)}"
+    return Finding(
+        kind="mixed",
+        subject=worst.named,
+        verb="is",
+        rest=f"{words} {row} ({worst.shown(worst.other)}), while {than}",
     )
 
 
