@@ -31,7 +31,7 @@ def chosen(given, *overrides, num_steps=None):
     return cfg
 
 
-@pytest.mark.parametrize("method", ["vae", "beta_vae", "beta_tcvae", "iwae", "aae"])
+@pytest.mark.parametrize("method", ["vae", "beta_vae", "beta_tcvae", "iwae"])
 def test_small_images_are_coded_by_fully_connected_layers_on_a_cpu(method):
     cfg = chosen(facts(), f"method={method}", num_steps=4000)
     assert cfg.encoder.hidden_dims == list(reversed(cfg.method.decoder.hidden_dims)) == [512, 256]
@@ -39,6 +39,12 @@ def test_small_images_are_coded_by_fully_connected_layers_on_a_cpu(method):
     num_samples = cfg.method.get("num_samples", 1)
     assert cfg.method.latent_dim <= 16 and num_samples <= 5
     assert 59 <= cfg.trainer.max_epochs * (1 if num_samples == 1 else 4) <= 60
+
+
+def test_codes_are_judged_by_a_narrow_discriminator_at_the_usual_rate():
+    cfg = chosen(facts(), "method=aae", num_steps=4000)
+    assert (cfg.method.hidden_dim, cfg.optim.lr, cfg.data.batch_size) == (256, 1e-3, 64)
+    assert cfg.encoder.hidden_dims == [512, 256]
 
 
 def test_large_images_keep_convolutions():
