@@ -155,3 +155,9 @@ def test_clustering_methods_get_few_prototypes():
 )
 def test_methods_without_negatives_take_more_and_smaller_steps(method, batch_size):
     assert chosen(facts(), f"method={method}").data.batch_size == batch_size
+
+
+@pytest.mark.parametrize("side", [31, 6])
+def test_mae_leaves_images_that_no_patch_divides_to_the_encoders_message(side):
+    found = [choice.override for choice in views.of_data(facts(side=side), composed("method=mae"))]
+    assert "encoder=vit_mae_mini" in found and not [each for each in found if "patch_size" in each]
