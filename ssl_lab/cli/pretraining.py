@@ -8,6 +8,7 @@ from pathlib import Path
 
 import lightning as L
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
@@ -15,6 +16,7 @@ from ssl_lab.cli import build as config
 from ssl_lab.cli.arguments import literal
 from ssl_lab.cli.commands.report import make_up_report
 from ssl_lab.cli.defaults.choose import Adapted, adapt, composed, read_choices, save_choices
+from ssl_lab.cli.defaults.facts import Choice
 from ssl_lab.cli.errors import explain
 from ssl_lab.cli.instantiate import instantiate
 from ssl_lab.cli.process import prepare_process, print_table
@@ -51,7 +53,11 @@ def pretrain_run(cfg: DictConfig) -> float | None:
         settle(found, run_dir, task_overrides())
         return found
 
-    settings = compose(_recorded_choices(cfg, run_dir))
+    recorded = _recorded_choices(cfg, run_dir)
+    try:
+        settings = compose([each.override for each in recorded])
+    except HydraException:  # the command changes what they are settings of, which is refused below
+        recorded, settings = [], compose([])
     lock = lock_run(run_dir, wait=cfg.trial is not None) if is_first_rank() else None
     try:
         start = begin(settings, run_dir)
@@ -68,7 +74,8 @@ def pretrain_run(cfg: DictConfig) -> float | None:
                 if start.is_new:
                     adapted = adapt(compose, overrides=task_overrides(), choices=HydraConfig.get().runtime.choices)
                 else:
-                    adapted = Adapted(settings, config.build_data(settings.data, seed=cfg.seed))
+                    data = config.build_data(settings.data, seed=cfg.seed)
+                    adapted = Adapted(settings, data, choices=tuple(recorded))
                 return _train(adapted, run_dir, start.checkpoint, beginning)
         except Exception as error:
             if is_first_rank() and beginning.done and not isinstance(error, PrunedRunError):
@@ -79,7 +86,7 @@ def pretrain_run(cfg: DictConfig) -> float | None:
             lock.release()
 
 
-def _recorded_choices(cfg: DictConfig, run_dir: Path) -> list[str]:
+def _recorded_choices(cfg: DictConfig, run_dir: Path) -> list[Choice]:
     """The choices that the run made when it began, or the run whose checkpoint it starts from."""
     if not cfg.adapt_to_data:
         return []

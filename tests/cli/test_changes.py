@@ -208,10 +208,10 @@ def test_a_forced_change_is_kept_beside_and_told(run_dir):
     kept = everything(run_dir / "replaced/1")
     assert {name: before[name] for name in kept} == kept
     assert {"config.yaml", "summary.json", "evaluation.json", "metrics.csv", "checkpoints/last.ckpt"} <= set(kept)
-    changed = "method.temperature: 0.5, now 0.1; trainer.max_epochs: 2, now 3"
+    changed = "trainer.max_epochs: 2, now 3; method.temperature: 0.2, now 0.1"
     assert summary(run_dir)["changes"] == [f"at step 4: {changed} (before: replaced/1)"]
     assert summary(run_dir)["step"] == 6 and summary(run_dir)["status"] == "finished"
-    assert "temperature: 0.5, now 0.1" in (run_dir / "report.html").read_text()
+    assert "temperature: 0.2, now 0.1" in (run_dir / "report.html").read_text()
     assert main(["evaluate", f"run={run_dir / 'replaced/1'}"]) == 0  # a run directory of its own
     assert main(["pretrain", f"run={run_dir}"]) == 0  # with its new settings, by which it has finished
 
@@ -222,7 +222,7 @@ def test_forced_settings_of_the_optimizer_take_effect(run_dir):
     assert main(["pretrain", f"run={run_dir}", *change, "force=true"]) == 0
     assert OmegaConf.load(run_dir / "config.yaml").optim.lr == 0.05
     logged = rates(run_dir)  # of the step that follows
-    assert [logged[step] for step in (4, 5)] == pytest.approx([0.025, 0]) and max(logged[k] for k in range(4)) <= 1e-3
+    assert [logged[step] for step in (4, 5)] == pytest.approx([0.025, 0]) and max(logged[k] for k in range(4)) <= 2e-3
     checkpoint = torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True)
     groups = checkpoint["optimizer_states"][0]["param_groups"]
     assert [(group["weight_decay"], list(group["betas"])) for group in groups] == [(0.3, [0.5, 0.9]), (0.0, [0.5, 0.9])]

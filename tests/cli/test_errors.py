@@ -284,7 +284,7 @@ def test_the_experiments_own_choice_is_no_change_to_be_named(capsys, tmp_path, m
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["method=mlm"], "evaluation=features is the default; experiments with method=mlm use evaluation=mlm.\n"),
+        (["method=mlm"], ""),
         (["method=mlm", "evaluation=features"], ""),
         (["method=byol"], ""),
         (["method=vae"], ""),

@@ -52,7 +52,7 @@ FAMILIES = {  # data, settings, formats other than one graph
 }
 OTHER_SIZES = {
     "bert_base", "bert_mini", "bert_small", "roberta_base", "modernbert_base", "gpt2_base", "t5_base", "resnet34",
-    "resnet50", "vit_mae_base", "vit_mae_tiny",
+    "resnet50", "vit_mae_base", "vit_mae_tiny", "gpt2_nano", "t5_tiny",
 }  # fmt: skip
 
 

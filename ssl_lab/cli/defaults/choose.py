@@ -48,7 +48,7 @@ class Adapted:
     Attributes:
         cfg: The configuration.
         datamodule: Its data.
-        facts: Facts of the data; None where nothing may be chosen.
+        facts: Facts of the data; None where nothing may be chosen, or was chosen when the run began.
         choices: What was chosen.
     """
 
@@ -58,8 +58,8 @@ class Adapted:
     choices: tuple[Choice, ...] = ()
 
     def line(self) -> str:
-        """The choices and their reasons on one line; empty if there are none."""
-        if not self.choices:
+        """The choices and their reasons on one line; empty if there are none, or if the run has told them before."""
+        if not self.choices or self.facts is None:
             return ""
         parts = [
             f"{', '.join(each.override for each in same)} ({reason})"
@@ -124,10 +124,15 @@ def _free(
 ) -> Iterator[Choice]:
     """Choices of settings that nobody gave; the first of several for one setting."""
     known = {each.key for each in made}
+    refused: list[str] = []  # packages for which another choice holds, so that settings of the one refused do not fit
     is_started = any(cfg.encoder.get(name) is not None for name in OF_START) or bool(cfg.encoder.get("pretrained"))
     for choice in found:
         key = choice.key
-        if key in known or _is_given(choice, given, cfg):
+        if key in known or key.startswith(tuple(refused)):
+            continue
+        if _is_given(choice, given, cfg):
+            if _is_group(key, ""):
+                refused.append(f"{key.rpartition('@')[2]}.")
             continue
         if key == "trainer.max_epochs" and "trainer.max_steps" in given:
             continue  # the length is given
@@ -231,8 +236,8 @@ def save_choices(choices: Sequence[Choice], run_dir: Path) -> None:
     write_atomically(run_dir / CHOSEN, write)
 
 
-def read_choices(run_dir: Path) -> list[str]:
-    """The overrides that a run's choices made; none for a run that made none.
+def read_choices(run_dir: Path) -> list[Choice]:
+    """The choices of a run; none for a run that made none.
 
     Raises:
         ValueError: If the file holds anything else.
@@ -240,8 +245,6 @@ def read_choices(run_dir: Path) -> list[str]:
     path = run_dir / CHOSEN
     if not path.is_file():
         return []
-    overrides: list[Any] = [
-        each.get("override") if isinstance(each, dict) else each for each in load_yaml(path, list, within=run_dir)
-    ]
-    check_saved_overrides(overrides, str(path))
-    return overrides
+    found = [each if isinstance(each, dict) else {} for each in load_yaml(path, list, within=run_dir)]
+    check_saved_overrides([each.get("override") for each in found], str(path))
+    return [Choice(each["override"], str(each.get("reason", ""))) for each in found]

@@ -15,7 +15,7 @@ from ssl_lab.cli.paths import config_dir
 _TYPES: dict[str, Any] = {
     **dict.fromkeys(("seed", "num_samples", "num_images", "first", "second", "steps", "label", "num_workers"), int),
     **dict.fromkeys(("num_steps", "warmup_steps", "top_k", "max_new_tokens", "batch_size", "k"), int),
-    **dict.fromkeys(("top_p", "temperature", "truncation", "shard_mib"), float),
+    **dict.fromkeys(("top_p", "temperature", "truncation", "shard_mib", "max_minutes"), float),
     **dict.fromkeys(
         (
             "adapt_to_data",

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_lab.data.base import DataModule
+from ssl_lab.devices import CPU, keep_random_state
 from ssl_lab.evaluation.samples.real_images import cached, content_digest, real_features
 from ssl_lab.modalities.image import as_float
 from ssl_lab.types import Batch
@@ -96,7 +97,7 @@ def _trained(x: Tensor, y: Tensor, num_classes: int) -> ClassJudge:
 
 def _new(x: Tensor, num_classes: int) -> ClassJudge:
     """A network for images (B, C, H, W), always of the same weights."""
-    with torch.random.fork_rng(devices=[]):
+    with keep_random_state(CPU):
         torch.manual_seed(0)
         return ClassJudge(tuple(x.shape[1:]), num_classes)
 

@@ -360,7 +360,7 @@ def test_scores_that_are_not_given_stay_out_of_the_mean_and_a_summary_without_re
     data = ["data=mask_folder", f"data.root={root}", "data.batch_size=2", "encoder=convnet", "encoder.widths=[4,8]"]
     command = ["finetune", "run=null", "task=semantic_segmentation", *data, "trainer=cpu", "trainer.max_epochs=1"]
     assert main([*command, "seeds=[0,1]", f"run_dir={tmp_path}/one"]) == 0
-    row, _ = json.loads((tmp_path / "one/finetune.json").read_text())["rows"]
+    (row,) = json.loads((tmp_path / "one/finetune.json").read_text())["rows"]
     assert row["metrics"]["finetune/miou"] is row["metrics"]["finetune/miou_std"] is None
     (tmp_path / "one/random/seed_0/summary.json").write_text('{"status": "finished"}')
     assert main([*command, "seeds=[0,1]", f"run_dir={tmp_path}/one"]) == 1

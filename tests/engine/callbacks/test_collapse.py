@@ -92,7 +92,7 @@ def test_nothing_is_said_where_it_is_no_failure(tmp_path):
     method = Tiny(TinyEncoder(Noise().spec))
     method.may_collapse = False
     spread, messages = train(tmp_path, method)
-    assert spread[-1] < 0.01
+    assert spread[-1] < 0.02
     assert not messages
 
 

@@ -81,7 +81,7 @@ def test_tensorboard_has_every_scalar_picture_and_the_projector(both):
     assert steps["pictures/attention"] == steps["pictures/neighbours"] == [3, 7]
     last = json.loads((both / "evaluation.json").read_text())["rows"][-1]["metrics"]["linear/top1"]
     assert events.Scalars("test/linear/top1")[-1].value == pytest.approx(last, abs=1e-6)
-    assert (both / "tensorboard/hparams.yaml").read_text().count("temperature: 0.5") == 1
+    assert (both / "tensorboard/hparams.yaml").read_text().count("temperature: 0.2") == 1
     for name in PICTURES:  # the run directory has the same
         assert len(list((both / name).glob("step_*.png"))) == len(steps[name])
     (points,) = both.glob("tensorboard/*/features")

@@ -82,7 +82,7 @@ def test_a_runs_id_does_not_depend_on_where_its_folder_lies(tmp_path):
 def test_details_of_a_finished_run(tmp_path):
     path = write_run(tmp_path / "run", sentences=True)
     details = read_details(RunIndex([tmp_path]).entries[0])
-    assert details["command"] == "ssl-lab pretrain method=simclr trainer.max_epochs=100"
+    assert details["command"] == "ssl-lab pretrain method=simclr trainer.max_epochs=100 adapt_to_data=false"
     assert (
         details["settings"]["method.temperature"] == "0.2" and details["config"] == (path / "config.yaml").read_text()
     )
