@@ -58,12 +58,12 @@ def test_files_of_a_user_as_array_and_table_and_from_python(folder, capsys):
     wanted = np.array(pq.read_table(folder / "all.parquet")["features"].to_pylist())
     assert main(["embed", "run=vae", "input=photos", "out=new.npy"]) == 0
     assert main(["embed", "run=vae", "input=photos", "out=new.npy"]) == 0, "its own file"
-    assert "20 rows of 32 features: new.npy. Rows: new.rows.csv" in capsys.readouterr().out
+    assert "20 rows of 16 features: new.npy. Rows: new.rows.csv" in capsys.readouterr().out
     np.testing.assert_allclose(np.load(folder / "new.npy"), wanted, atol=1e-6)
     assert [row["path"] for row in rows_of(folder / "new.rows.csv")] == pq.read_table("all.parquet")["path"].to_pylist()
     assert main(["embed", "run=vae", "input=photos/cat/3.png", "out=one.csv"]) == 0
     (row,) = rows_of(folder / "one.csv")
-    np.testing.assert_allclose([float(row[f"features.{k}"]) for k in range(32)], wanted[3], atol=1e-6)
+    np.testing.assert_allclose([float(row[f"features.{k}"]) for k in range(16)], wanted[3], atol=1e-6)
     np.testing.assert_allclose(embed("vae", "photos/cat/3.png"), wanted[3:4], atol=1e-6)
     assert main(["embed", "run=texts", "text=one text", "out=text.csv"]) == 0
     (row,) = rows_of(folder / "text.csv")

@@ -265,7 +265,7 @@ def test_wrong_wishes_are_one_message(vae, simclr, tmp_path, capsys):
 def test_samples_are_judged_on_the_encoder_of_another_run(vae, simclr, capsys):
     few = "evaluation.samples.num_samples=50"
     run(capsys, "evaluate", f"run={vae}", "evaluation=samples", few, f"metric.encoder=run:{simclr}")
-    assert re.search(r'"precision/simclr_digits_[0-9a-f]{6}_n50"', (vae / "evaluation.json").read_text())
+    assert re.search(r'"frechet/simclr_digits_[0-9a-f]{6}_n50"', (vae / "evaluation.json").read_text())
     assert "none takes an encoder (knn)" in refused(
         capsys,
         "evaluate",
