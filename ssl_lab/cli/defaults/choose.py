@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -94,7 +95,11 @@ def adapt(compose: Compose, *, overrides: Sequence[str], choices: Mapping[str, A
         found = (each for table in _TABLES for each in getattr(table, stage)(facts, cfg, **num_steps))
         if new := list(_free(found, given, cfg, chosen)):
             chosen += new
-            before, cfg = cfg, compose([each.override for each in chosen])
+            before = cfg
+            if any(_is_group(each.key, "") for each in new):
+                cfg = compose([each.override for each in chosen])
+            else:
+                cfg = _with_values(cfg, new)
             if _reads_otherwise(before, cfg):
                 datamodule = build_data(cfg.data, seed=cfg.seed)
                 facts = facts_of(datamodule, accelerator=cfg.trainer.accelerator)
@@ -102,6 +107,14 @@ def adapt(compose: Compose, *, overrides: Sequence[str], choices: Mapping[str, A
         if name in cfg.data:
             setattr(datamodule, name, cfg.data[name])
     return Adapted(cfg, datamodule, facts, tuple(chosen))
+
+
+def _with_values(cfg: DictConfig, choices: Sequence[Choice]) -> DictConfig:
+    """The configuration with these values, as composing it again would make it, which takes a fifth of a second."""
+    found = cfg.copy()
+    for each in OverridesParser.create().parse_overrides([choice.override for choice in choices]):
+        OmegaConf.update(found, each.key_or_group, each.value())
+    return found
 
 
 def _reads_otherwise(before: DictConfig, now: DictConfig) -> bool:
