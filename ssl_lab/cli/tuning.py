@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 
 from omegaconf import DictConfig
 
 from ssl_lab.cli.build import build_encoder
-from ssl_lab.cli.defaults.facts import Choice
+from ssl_lab.cli.defaults.facts import Choice, device_type, listed
 from ssl_lab.cli.defaults.finetuning import TuningFacts, batch_size, num_epochs, rate_of
 from ssl_lab.cli.instantiate import class_of
 from ssl_lab.data.base import DataModule
-from ssl_lab.devices import find_device
 from ssl_lab.types import Encoder, Spec
 
 AUTO = "auto"
@@ -52,7 +50,7 @@ def suit(
     if not given & {"optim", "optim._target_"} and ("optim.lr" not in given or asks):
         facts = _facts(cfg, spec, encoder or build_encoder(cfg.encoder, spec), published=published)
         made += rate_of(facts)
-    if _device(cfg) == "cpu":
+    if device_type(str(cfg.trainer.accelerator)) == "cpu":
         num_samples = len(next(iter(datamodule.columns("train").values())))
         reason = f"{num_samples:,} training samples on a CPU"
         batch = int(datamodule.batch_size)
@@ -68,11 +66,7 @@ def suit(
 
 def told(choices: Sequence[Choice]) -> str:
     """The choices and their reasons on one line; empty if there are none."""
-    parts = [
-        f"{', '.join(each.override for each in same)} ({reason})"
-        for reason, same in groupby(choices, key=lambda each: each.reason)
-    ]
-    return f"Chosen: {'; '.join(parts)}. Set any of these yourself." if parts else ""
+    return f"Chosen: {listed(choices)}. Set any of these yourself." if choices else ""
 
 
 def _facts(cfg: DictConfig, spec: Spec, encoder: Encoder, *, published: bool) -> TuningFacts:
@@ -84,8 +78,3 @@ def _facts(cfg: DictConfig, spec: Spec, encoder: Encoder, *, published: bool) ->
         adapters=cfg.lora.rank is not None,
         frozen=cfg.method.get("freeze") == "encoder",
     )
-
-
-def _device(cfg: DictConfig) -> str:
-    accelerator = str(cfg.trainer.accelerator)
-    return find_device().type if accelerator == "auto" else accelerator

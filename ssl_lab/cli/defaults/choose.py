@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ssl_lab.cli.build import OF_START, build_data
 from ssl_lab.cli.defaults import cadence, generative, labels, text, views
-from ssl_lab.cli.defaults.facts import Choice, Facts, facts_of
+from ssl_lab.cli.defaults.facts import Choice, Facts, facts_of, listed
 from ssl_lab.cli.paths import config_dir, own_config_dir
 from ssl_lab.cli.trust.targets import check_saved_overrides
 from ssl_lab.data.base import DataModule
@@ -62,13 +61,9 @@ class Adapted:
         """The choices and their reasons on one line; empty if there are none, or if the run has told them before."""
         if not self.choices or self.facts is None:
             return ""
-        parts = [
-            f"{', '.join(each.override for each in same)} ({reason})"
-            for reason, same in groupby(self.choices, key=lambda each: each.reason)
-        ]
         return (
-            f"Chosen for {self.facts}: {'; '.join(parts)}. Set any of these yourself, or adapt_to_data=false for the values "
-            "of conf/."
+            f"Chosen for {self.facts}: {listed(self.choices)}. Set any of these yourself, or adapt_to_data=false for the "
+            "values of conf/."
         )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 import torch.nn.functional as F
@@ -73,6 +75,19 @@ class Choice:
         return self.override.partition("=")[0].lstrip("+~")
 
 
+def listed(choices: Iterable[Choice]) -> str:
+    """Choices with their reasons, those of one reason together: ``a=1, b=2 (grey images); c=3 (100 steps)``."""
+    return "; ".join(
+        f"{', '.join(each.override for each in same)} ({reason})"
+        for reason, same in groupby(choices, key=lambda each: each.reason)
+    )
+
+
+def device_type(accelerator: str) -> str:
+    """Type of the device that ``trainer.accelerator`` stands for; ``auto`` takes what the machine has."""
+    return find_device().type if accelerator == "auto" else {"gpu": "cuda"}.get(accelerator, accelerator)
+
+
 def facts_of(datamodule: DataModule, *, accelerator: str) -> Facts:
     """The facts of data, which are read for it.
 
@@ -86,7 +101,7 @@ def facts_of(datamodule: DataModule, *, accelerator: str) -> Facts:
         spec=datamodule.spec,
         num_samples=len(next(iter(columns.values()))),
         labelled=has_split(datamodule, "train") and datamodule.labelled,
-        device=find_device().type if accelerator == "auto" else {"gpu": "cuda"}.get(accelerator, accelerator),
+        device=device_type(accelerator),
         mirrored=_mirrored(datamodule) if is_image else None,
         num_tokens=_num_tokens(datamodule) if isinstance(datamodule.spec, TextSpec) else None,
     )

@@ -35,7 +35,7 @@ class CollapseAlarm(Callback):
     ``MIN_STD`` :math:`/\sqrt{D}`), or leaves a single direction (their effective rank falls below ``MIN_RANK``). The loss
     need not show it: a constant encoder is a perfect solution of many objectives. Where it is none
     (``Method.may_collapse``), and while a method still learns what needs no features (``Method.alike_at_first``), nothing is
-    said. The method says what to change. Features that are apart again are told by a line. Each is said once in a run,
+    said. The method says what to change. A line reports it when features recover. Each is said once in a run,
     however often it is resumed.
 
     Every logging interval it looks at features that the step has computed anyway.
